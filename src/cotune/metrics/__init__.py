@@ -1,0 +1,30 @@
+"""Scores of predicted probabilities, their bootstrap intervals, and paired tests between two models."""
+
+from __future__ import annotations
+
+from cotune.metrics.comparison import (
+    AucComparison,
+    delong_covariance,
+    delong_test,
+    holm,
+    paired_bootstrap_auc,
+)
+from cotune.metrics.intervals import ClassScores, Estimate, Evaluation, bootstrap_interval, evaluate
+from cotune.metrics.scores import SCORE_NAMES, confusion_matrix, roc_auc, score
+
+__all__ = [
+    "SCORE_NAMES",
+    "AucComparison",
+    "ClassScores",
+    "Estimate",
+    "Evaluation",
+    "bootstrap_interval",
+    "confusion_matrix",
+    "delong_covariance",
+    "delong_test",
+    "evaluate",
+    "holm",
+    "paired_bootstrap_auc",
+    "roc_auc",
+    "score",
+]
