@@ -1,0 +1,1 @@
+"""Posts, pictures, folds, quality checks and importers of raw data sets."""

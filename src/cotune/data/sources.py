@@ -1,0 +1,126 @@
+"""Where a picture comes from: a path, a URL or bytes, read with limits, or refused with a reason."""
+
+from __future__ import annotations
+
+import os
+import re
+from hashlib import blake2b
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cotune.errors import CotuneError
+
+MAX_BYTES = 256 * 2**20
+"""Picture files with more bytes are refused before they are read."""
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.:-]+://")
+
+
+class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the program
+    """A picture that cannot be used.
+
+    Parameters
+    ----------
+    kind : str
+        One of "missing", "not a file", "empty", "unreadable", "truncated", "too large", "remote".
+    message : str
+        Names the picture and the reason.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[ImageFault], tuple[str, str]]:
+        """Let the fault travel from a worker process."""
+        return type(self), (self.kind, str(self))
+
+
+def is_url(value: object) -> bool:
+    """Tell whether `value` is a string that begins with a scheme, as in ``https://`` or ``s3://``."""
+    return isinstance(value, str) and _URL.match(value) is not None
+
+
+def file_url_path(url: str) -> str:
+    """Return the path that a ``file://`` URL means; without a leading slash it is a relative path."""
+    parts = urlsplit(url.replace("#", "%23").replace("?", "%3F"))
+    host = "" if parts.netloc in ("", "localhost") else unquote(parts.netloc)
+    path = host + unquote(parts.path)
+    return path[1:] if re.match(r"^/[A-Za-z]:[/\\]", path) else path  # file:///C:/picture.png
+
+
+def describe(source: object) -> str:
+    """Return a short name of `source` for messages."""
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        text = os.fsdecode(name)
+        return text if len(text) <= 300 else text[:140] + "..." + text[-140:]
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"picture of {len(source):,} bytes"
+    if hasattr(source, "shape"):
+        return f"array of shape {source.shape}"
+    return "PIL image" if hasattr(source, "getbands") else f"picture of type {type(source).__name__}"
+
+
+def read_bytes(source: str | os.PathLike[str] | bytes, *, allow_remote: bool = False) -> bytes:
+    """Return the encoded bytes of a picture given by path, URL or bytes.
+
+    Raises
+    ------
+    ImageFault
+        When it is missing, a folder, empty, larger than `MAX_BYTES`, or remote without permission.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    elif is_url(source) and not str(source).startswith("file://"):
+        data = _fetch(str(source), allow_remote)
+    else:
+        name = os.fspath(source)
+        data = _read_file(file_url_path(name) if name.startswith("file://") else name)
+    if not data:
+        raise ImageFault("empty", f"{describe(source)}: holds 0 bytes")
+    if len(data) > MAX_BYTES:
+        raise ImageFault("too large", f"{describe(source)}: more than {MAX_BYTES // 2**20} MB")
+    return data
+
+
+def _read_file(name: str) -> bytes:
+    path = Path(name)
+    try:
+        if path.is_file():
+            size = path.stat().st_size
+            if size > MAX_BYTES:
+                raise ImageFault("too large", f"{describe(name)}: {size // 2**20:,} MB, the limit is "
+                                 f"{MAX_BYTES // 2**20} MB")  # fmt: skip
+            return path.read_bytes()
+        if path.exists():
+            kind = "folder" if path.is_dir() else "device or pipe"
+            raise ImageFault("not a file", f"{describe(name)}: is a {kind}, not a picture file")
+        raise ImageFault("missing", f"{describe(name)}: no such file")
+    except PermissionError as error:
+        raise ImageFault("unreadable", f"{describe(name)}: reading is not permitted") from error
+    except (OSError, ValueError) as error:  # names too long or with a NUL byte cannot exist
+        raise ImageFault("missing", f"{describe(name)}: {error}") from error
+
+
+def _fetch(url: str, allow_remote: bool) -> bytes:
+    if not allow_remote:
+        raise ImageFault("remote", f"{describe(url)}: is a URL; allow fetching it with --allow-remote")
+    import fsspec
+
+    try:
+        with fsspec.open(url, "rb") as handle:
+            return bytes(handle.read(MAX_BYTES + 1))
+    except FileNotFoundError as error:
+        raise ImageFault("missing", f"{describe(url)}: not found there") from error
+    except ImportError as error:
+        raise ImageFault("remote", f"{describe(url)}: {error}") from error
+    except Exception as error:  # every file system behind fsspec has its own errors
+        raise ImageFault(
+            "remote", f"{describe(url)}: cannot be fetched: {error or type(error).__name__}"
+        ) from error
+
+
+def bytes_key(data: bytes) -> str:
+    """Return the content hash of encoded bytes, as :func:`image_key` does."""
+    return blake2b(data, digest_size=20).hexdigest()

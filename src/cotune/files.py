@@ -1,0 +1,189 @@
+"""Writing files so that a crash or a full disk never harms what is already there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cotune.errors import CotuneError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another place",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another place",
+    errno.EFBIG: "the file system does not allow a file this large; choose another place",
+    errno.EACCES: "writing there is not permitted; choose another place or change the permissions",
+    errno.EPERM: "writing there is not permitted; choose another place or change the permissions",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EISDIR: "a folder of that name is in the way; choose another name",
+    errno.ENOTDIR: "a file is in the way where a folder should be; choose another name",
+    errno.EEXIST: "a file is in the way where a folder should be; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block ends well.
+
+    Parent folders are made. When the block raises, the temporary file is removed and `path` stays as it was.
+
+    Parameters
+    ----------
+    path : path
+        Where the result shall lie.
+    directory : bool
+        Make a folder instead of a file; a folder already there is replaced as a whole.
+
+    Yields
+    ------
+    pathlib.Path
+        The temporary file (not yet created) or folder (created), with the same suffix as `path`.
+
+    Raises
+    ------
+    CotuneError
+        When the disk is full or the place cannot be written to.
+    """
+    target = Path(path)
+    temporary = target.parent / f".tmp-{secrets.token_hex(4)}-{target.name}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if directory:
+            if target.exists() and not target.is_dir():
+                raise OSError(errno.EEXIST, "a file is in the way", str(target))
+            temporary.mkdir()
+        elif target.is_dir():
+            raise OSError(errno.EISDIR, "a folder is in the way", str(target))
+        yield temporary
+        if directory:
+            _swap_folder(temporary, target)
+        else:
+            _flush(temporary)
+            temporary.replace(target)
+    except BaseException as error:
+        _remove(temporary)
+        reason = _reason(error, target)
+        if reason is None:
+            raise
+        raise CotuneError(f"cannot write {target}: {reason} (nothing already written was changed)") from error
+
+
+def _reason(error: BaseException, target: Path) -> str | None:
+    """Say why writing `target` failed, or None when the error is about something else."""
+    if isinstance(error, OSError) and error.errno in _REASONS:
+        if error.errno in _FULL or error.filename is None:
+            return _REASONS[error.errno]
+        # Another file (say an input that may not be read) can raise the same codes inside the block.
+        named = Path(os.fsdecode(error.filename))
+        near = named == target or target.parent == named or named in target.parents
+        temporary = named.name.startswith(".tmp-") or any(p.name.startswith(".tmp-") for p in named.parents)
+        return _REASONS[error.errno] if near or temporary else None
+    # Some native writers (safetensors among them) only pass on the system's words.
+    if isinstance(error, Exception) and "no space left on device" in str(error).lower():
+        return _REASONS[errno.ENOSPC]
+    return None
+
+
+def _flush(path: Path) -> None:
+    """Push the file's bytes to the disk, so that a power cut after the rename cannot leave it empty."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap_folder(new: Path, target: Path) -> None:
+    """Put folder `new` in the place of `target`; what was there goes away only afterwards."""
+    if not target.exists():
+        new.replace(target)
+        return
+    old = target.parent / f".tmp-{secrets.token_hex(4)}-old-{target.name}"
+    target.replace(old)
+    try:
+        new.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", errors="replace"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as readable JSON, atomically; NaN and infinities become null, as JSON has none."""
+    write_text(path, to_json(value) + "\n")
+
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """Return `value` as strict JSON; numpy values, paths and sets become plain ones."""
+    text = json.dumps(_plain(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # lone surrogates have no UTF-8 form, but JSON can escape them
+        return json.dumps(_plain(value), ensure_ascii=True, indent=indent, allow_nan=False)
+    return text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return [_plain(item) for item in sorted(value, key=str)]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return _plain(value.tolist())
+    return value
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the JSON value in the file `path`.
+
+    Raises
+    ------
+    CotuneError
+        When the file is missing, cannot be read, or holds no JSON (with the line).
+    """
+    name = Path(path)
+    try:
+        return json.loads(name.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise CotuneError(f"{name} does not exist; check the path") from error
+    except IsADirectoryError as error:
+        raise CotuneError(f"{name} is a folder; name a JSON file") from error
+    except OSError as error:
+        raise CotuneError(f"{name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CotuneError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise CotuneError(
+            f"{name} is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
+        ) from error
+    except RecursionError as error:
+        raise CotuneError(f"{name} is nested too deeply to be read") from error
