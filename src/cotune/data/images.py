@@ -163,6 +163,9 @@ def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image
     except MemoryError as error:
         raise ImageFault("too large", f"{name}: not enough memory to decode it") from error
     except _DECODE_ERRORS as error:
+        kind, reason = _explain_unknown(data)
+        if kind == "truncated":
+            raise ImageFault(kind, f"{name}: {reason}") from error
         raise _fault(name, error) from error
     _check_size(image, name, max_pixels)
     return image

@@ -1,0 +1,242 @@
+"""Posts that are the same or nearly so: by their words, by the look of their pictures, by a given group."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cotune.data.images import ImageSource, bytes_key, decode_bytes, image_key, load_image
+from cotune.data.posts import has_image
+from cotune.data.sources import ImageFault, describe, is_url, read_bytes
+from cotune.errors import ConfigError
+
+Progress = Callable[[int, int], None]
+
+NO_HASH = 0
+"""The perceptual hash of a picture without any structure; it resembles nothing."""
+
+_NOISE = re.compile(
+    r"https?\s*://\s*\S+|\bwww\.\S+|\bpic\.twitter\.com/\S+|\bt\.co/\S+|(?<![\w.])[@＠]\w+:?", re.IGNORECASE
+)
+_RETWEET = re.compile(r"^\W*rt\b[:\s]*", re.IGNORECASE)
+_FLAT = 2.0  # grey levels of spread in the 32 x 32 reduction under which only noise decides the hash
+_EDGES_AT_ONCE = 1_000_000
+
+
+def text_key(text: str | None) -> str:
+    """Return what two texts must share to count as the same; empty when nothing distinctive is left.
+
+    Letter case, compatibility forms, white space, links, @mentions and a leading "RT" do not count.
+    """
+    if not text:
+        return ""
+    plain = _NOISE.sub(" ", unicodedata.normalize("NFKC", text))
+    plain = unicodedata.normalize("NFKC", _RETWEET.sub("", plain).casefold())
+    return " ".join(plain.split())
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """Return the 64-bit pHash of `image`; `NO_HASH` when it is all of one shade."""
+    import imagehash
+
+    small = image.convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    if float(np.asarray(small, dtype=np.float32).std()) < _FLAT:
+        return NO_HASH
+    return int(str(imagehash.phash(small)), 16)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells pictures apart: the hash of the content and the hash of the look."""
+
+    key: str
+    look: int
+
+
+def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprint | None:
+    """Return the fingerprint of one picture, None when it cannot be read."""
+    try:
+        if isinstance(image, np.ndarray | Image.Image):
+            return Fingerprint(image_key(image), perceptual_hash(load_image(image)))
+        data = read_bytes(image, allow_remote=allow_remote)
+        return Fingerprint(
+            bytes_key(data), perceptual_hash(decode_bytes(data, describe(image), min_side=256))
+        )
+    except ImageFault:
+        # A remote picture that may not be fetched is still the same as one of the same address.
+        return Fingerprint(image, NO_HASH) if isinstance(image, str) and is_url(image) else None
+
+
+def fingerprints(
+    images: Iterable[Any], *, allow_remote: bool = False, progress: Progress | None = None
+) -> list[Fingerprint | None]:
+    """Return a fingerprint for each picture, read in threads; None where there is no readable picture.
+
+    A path that occurs many times is read once.
+    """
+    sources = list(images)
+    slots: dict[Any, list[int]] = {}
+    for i, image in enumerate(sources):
+        if has_image(image):
+            slots.setdefault(image if isinstance(image, str | bytes) else ("object", i), []).append(i)
+    found: list[Fingerprint | None] = [None] * len(sources)
+
+    def read(places: list[int]) -> Fingerprint | None:
+        return fingerprint(sources[places[0]], allow_remote=allow_remote)
+
+    with ThreadPoolExecutor(max_workers=workers()) as pool:
+        places = list(slots.values())
+        for done, (spots, result) in enumerate(zip(places, pool.map(read, places), strict=True), start=1):
+            for i in spots:
+                found[i] = result
+            if progress is not None:
+                progress(done, len(places))
+    return found
+
+
+def workers() -> int:
+    """Return how many threads decode pictures at the same time."""
+    return max(2, min(8, os.cpu_count() or 1))
+
+
+def near_duplicate_groups(
+    posts: pd.DataFrame,
+    *,
+    by: Collection[str] = ("text", "image"),
+    max_distance: int = 4,
+    progress: Progress | None = None,
+    hashes: Sequence[Fingerprint | None] | None = None,
+    allow_remote: bool = False,
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return a group number for each post; posts that are nearly the same, directly or by a chain, share one.
+
+    Posts with the same value in the column `group` always share one.
+
+    Parameters
+    ----------
+    posts : pandas.DataFrame
+        As from :func:`cotune.data.posts.read_posts`.
+    by : collection of {"text", "image"}
+        What makes two posts the same: equal :func:`text_key`, or pictures that are equal or look alike.
+    max_distance : int
+        How many of the 64 bits of two perceptual hashes may differ.
+    progress : callable, optional
+        Called with the number of pictures done and of all.
+    hashes : sequence of Fingerprint or None, optional
+        The pictures' fingerprints if they are known already.
+    allow_remote : bool
+        Fetch pictures given by URL.
+    """
+    unknown = set(by) - {"text", "image"}
+    if unknown:
+        raise ConfigError(f"near duplicates are found by 'text' and 'image', not by {sorted(unknown)[0]!r}")
+    joined = Groups(len(posts))
+    if "group" in posts:
+        joined.join_equal(posts["group"].tolist())
+    if "text" in by:
+        joined.join_equal([text_key(text) or None for text in posts["text"]])
+    if "image" in by:
+        if hashes is None:
+            hashes = fingerprints(posts["image"], allow_remote=allow_remote, progress=progress)
+        joined.join_equal([None if mark is None else mark.key for mark in hashes])
+        joined.join_alike([NO_HASH if mark is None else mark.look for mark in hashes], max_distance)
+    return joined.numbers()
+
+
+class Groups:
+    """Things `0..size-1` joined into groups.
+
+    Parameters
+    ----------
+    size : int
+        How many things there are.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._group = np.arange(size, dtype=np.int64)
+        self._edges: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self._waiting = 0
+
+    def join(self, left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> None:
+        """Join `left[i]` with `right[i]` for every i."""
+        if len(left):
+            self._edges.append((left, right))
+            self._waiting += len(left)
+        if self._waiting > _EDGES_AT_ONCE:
+            self._merge()
+
+    def join_equal(self, keys: Sequence[object]) -> None:
+        """Join all things whose keys are equal; a key of None joins nothing."""
+        codes, _ = pd.factorize(pd.Series(list(keys), dtype=object))
+        places = np.flatnonzero(codes >= 0)
+        _, first, inverse = np.unique(codes[places], return_index=True, return_inverse=True)
+        self.join(places[first][inverse], places)
+
+    def join_alike(self, looks: Sequence[int], max_distance: int) -> None:
+        """Join all things whose 64-bit hashes differ in at most `max_distance` bits."""
+        hashes = np.array(looks, dtype=np.uint64)
+        places = np.flatnonzero(hashes != NO_HASH)
+        values, first, inverse = np.unique(hashes[places], return_index=True, return_inverse=True)
+        first = places[first]
+        self.join(first[inverse], places)
+        for band in _bands(values, max_distance):
+            order = np.argsort(band, kind="stable")
+            band, ordered = band[order], values[order]
+            here = np.arange(len(order) - 1)
+            step = 1
+            while len(here):  # compare each with the step-th after it, as long as both lie in one bucket
+                here = here[here + step < len(order)]
+                here = here[band[here] == band[here + step]]
+                near = _popcount(ordered[here] ^ ordered[here + step]) <= max_distance
+                self.join(first[order[here[near]]], first[order[here[near] + step]])
+                step += 1
+
+    def numbers(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the group of each thing, numbered by first appearance."""
+        self._merge()
+        return pd.factorize(self._group)[0].astype(np.int64)
+
+    def _merge(self) -> None:
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        if self._edges:
+            left = self._group[np.concatenate([pair[0] for pair in self._edges])]
+            right = self._group[np.concatenate([pair[1] for pair in self._edges])]
+            size = len(self._group)
+            graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(size, size))
+            self._group = connected_components(graph, directed=False)[1].astype(np.int64)[self._group]
+            self._edges, self._waiting = [], 0
+
+
+def _bands(hashes: np.ndarray[Any, Any], max_distance: int) -> Iterable[np.ndarray[Any, Any]]:
+    """Yield parts of the hashes of which at least one is equal in any two that differ in few enough bits.
+
+    With one part more than bits that may differ, some part has no differing bit. Neighbouring bits of a
+    pHash go together, so each part takes bits from all over.
+    """
+    count = min(max_distance + 1, 64)
+    for part in range(count):
+        band = np.zeros(len(hashes), dtype=np.uint64)
+        for position, bit in enumerate(range(part, 64, count)):
+            band |= ((hashes >> np.uint64(bit)) & np.uint64(1)) << np.uint64(position)
+        yield band
+
+
+def _popcount(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if hasattr(np, "bitwise_count"):
+        return np.asarray(np.bitwise_count(values))
+    pairs = values - ((values >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    low = np.uint64(0x3333333333333333)
+    fours = (pairs & low) + ((pairs >> np.uint64(2)) & low)
+    eights = (fours + (fours >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.asarray((eights * np.uint64(0x0101010101010101)) >> np.uint64(56))

@@ -1,0 +1,223 @@
+"""Arrays on disk, found again by the hash of what they were computed from.
+
+Used for decoded pixels, pooled embeddings and the activations of frozen layers. The arrays lie one after
+another in ``data.bin``, which is memory-mapped; ``index.sqlite`` says where. The index is written after the
+data, so a process that is killed leaves nothing that could be read wrongly.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from filelock import FileLock
+
+from cotune.errors import CotuneError
+from cotune.files import write_json
+
+#: Once this many bytes were read, the mapping's pages are given back, so that resident memory stays bounded.
+_RELEASE_AFTER = 256 * 2**20
+
+
+class StoreFullError(CotuneError):
+    """The cache has reached its size limit."""
+
+
+class ArrayStore:
+    """Arrays of one type and row shape, each with any number of rows, under string keys.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the arrays lie; made when absent. Several processes may share it.
+    dtype : str
+        NumPy type of the elements.
+    row_shape : tuple of int
+        Shape of one row. An array is stored as (rows, *row_shape).
+    max_bytes : int, optional
+        Size that the store must not outgrow.
+    """
+
+    def __init__(
+        self, folder: Path, *, dtype: str, row_shape: Sequence[int], max_bytes: int | None = None
+    ) -> None:
+        self.folder = folder
+        self.dtype = np.dtype(dtype)
+        self.row_shape = tuple(int(size) for size in row_shape)
+        self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+        self.max_bytes = max_bytes
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(str(folder / "lock"))
+        self._data = folder / "data.bin"
+        self._places: dict[str, tuple[int, int]] = {}
+        self._map: np.memmap | None = None
+        self._read_bytes = 0
+        with self._lock:
+            self._data.touch()
+            with self._index() as index:
+                index.execute(
+                    "CREATE TABLE IF NOT EXISTS places (key TEXT PRIMARY KEY, start INTEGER, n INTEGER)"
+                )
+            write_json(folder / "store.json", {"dtype": self.dtype.str, "row_shape": self.row_shape})
+        self.refresh()
+
+    @contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.folder / "index.sqlite", timeout=60)) as index, index:
+            yield index
+
+    def refresh(self) -> None:
+        """Learn what other processes have added."""
+        with self._index() as index:
+            rows = index.execute("SELECT key, start, n FROM places").fetchall()
+        self._places = {key: (start, n) for key, start, n in rows}
+        os.utime(self.folder)  # marks the store as used, for eviction
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """Return the keys that are not stored, each once, in order."""
+        return [key for key in dict.fromkeys(keys) if key not in self._places]
+
+    def lengths(self, keys: Sequence[str]) -> np.ndarray:
+        """Return the number of rows of each array."""
+        return np.fromiter((self._places[key][1] for key in keys), dtype=np.int64, count=len(keys))
+
+    def add(self, keys: Sequence[str], arrays: Sequence[np.ndarray]) -> None:
+        """Store arrays of shape (rows, *row_shape); a key already there is left as it is.
+
+        Raises
+        ------
+        StoreFullError
+            If the store would outgrow `max_bytes`; nothing is stored then.
+        CotuneError
+            If the disk is full.
+        """
+        with self._lock:
+            self.refresh()
+            new = {key: array for key, array in zip(keys, arrays, strict=True) if key not in self._places}
+            if not new:
+                return
+            with self._data.open("r+b") as file:
+                places = self._append(file, new)
+            with self._index() as index:
+                index.executemany(
+                    "INSERT INTO places VALUES (?, ?, ?)", [(key, *place) for key, place in places.items()]
+                )
+        self._places.update(places)
+
+    def _append(self, file: IO[bytes], new: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+        # What lies beyond the last indexed byte was left by a killed process and is overwritten.
+        end = max((start + n * self.row_bytes for start, n in self._places.values()), default=0)
+        size = sum(array.shape[0] for array in new.values()) * self.row_bytes
+        if self.max_bytes is not None and end + size > self.max_bytes:
+            raise StoreFullError(
+                f"the cache {self.folder} would outgrow its limit of {self.max_bytes / 1e9:.1f} GB; "
+                "raise --cache-gb"
+            )
+        places = {}
+        try:
+            file.seek(end)
+            for key, array in new.items():
+                block = np.ascontiguousarray(array, dtype=self.dtype)
+                if block.shape[1:] != self.row_shape:
+                    raise ValueError(
+                        f"rows of shape {block.shape[1:]} do not fit a store of {self.row_shape}"
+                    )
+                file.write(memoryview(block).cast("B") if block.size else b"")
+                places[key] = (end, block.shape[0])
+                end += block.nbytes
+            file.flush()
+        except OSError as fault:
+            raise CotuneError(
+                f"cannot write to the cache {self.folder}: {fault.strerror}; free some space or name another "
+                "place with --cache"
+            ) from fault
+        return places
+
+    def get(self, key: str) -> np.ndarray:
+        """Return one array, shape (rows, *row_shape); a copy, which outlives the mapping.
+
+        Raises
+        ------
+        KeyError
+            If nothing is stored under `key`.
+        """
+        start, n = self._places[key]
+        size = n * self.row_bytes
+        mapped = self._mapped(start + size)
+        self._read_bytes += size
+        block = np.array(mapped[start : start + size])
+        if self._read_bytes > _RELEASE_AFTER:
+            self._release()
+        result: np.ndarray = block.view(self.dtype).reshape((n, *self.row_shape))
+        return result
+
+    def _mapped(self, end: int) -> np.memmap:
+        if self._map is None or len(self._map) < end:
+            self._map = np.memmap(self._data, dtype=np.uint8, mode="r")
+        return self._map
+
+    def _release(self) -> None:
+        self._read_bytes = 0
+        raw = None if self._map is None else self._map._mmap  # type: ignore[attr-defined]
+        if raw is not None and hasattr(mmap, "MADV_DONTNEED"):
+            raw.madvise(mmap.MADV_DONTNEED)
+
+
+def evict(root: Path, max_bytes: int, keep: Sequence[Path] = ()) -> list[Path]:
+    """Remove the least recently used stores below `root` until what is left fits into `max_bytes`.
+
+    Parameters
+    ----------
+    root : Path
+        Folder whose sub-folders are stores.
+    max_bytes : int
+        Limit for all of them together.
+    keep : sequence of Path
+        Stores in use, never removed.
+
+    Returns
+    -------
+    list of Path
+        The stores that were removed.
+    """
+    stores = [path.parent for path in root.glob("*/store.json")]
+    sizes = {store: sum(f.stat().st_size for f in store.iterdir() if f.is_file()) for store in stores}
+    total = sum(sizes.values())
+    removed = []
+    for store in sorted(stores, key=lambda path: path.stat().st_mtime):
+        if total <= max_bytes:
+            break
+        if store not in keep:
+            shutil.rmtree(store, ignore_errors=True)
+            total -= sizes[store]
+            removed.append(store)
+    return removed
+
+
+def default_root() -> Path:
+    """Return the cache folder: ``$COTUNE_CACHE``, else ``$XDG_CACHE_HOME/cotune``, else ``~/.cache/cotune``."""
+    said = os.environ.get("COTUNE_CACHE")
+    if said:
+        return Path(said).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "cotune"
+
+
+def store_settings(folder: Path) -> dict[str, object]:
+    """Return the element type and row shape that a store was made with."""
+    result: dict[str, object] = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+    return result
