@@ -87,7 +87,8 @@ def holdout_split(
 ) -> tuple[Indices, Indices]:
     """Return the posts to train on and those to hold out.
 
-    Each label is shared out in the same proportion as far as the groups allow. A label too rare to share out stays in training.
+    Each label is shared out in the same proportion as far as the groups allow. A label too rare to share out
+    stays in training.
 
     Parameters
     ----------

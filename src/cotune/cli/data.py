@@ -1,0 +1,147 @@
+"""The commands about data: ``check`` and ``import``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cotune.cli.options import (
+    AllowRemote,
+    AsJson,
+    GroupColumn,
+    IdColumn,
+    ImageColumn,
+    LabelColumn,
+    PostsPath,
+    TextColumn,
+    columns_from,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cotune.data.imports import ImportReport
+
+import_app = typer.Typer(name="import", help="Turn a raw data set into a posts table.", no_args_is_help=True)
+
+RawFolder = Annotated[Path, typer.Argument(help="Folder of the raw data set.", metavar="RAW")]
+OutTable = Annotated[
+    Path, typer.Option("--out", help="Posts table to write: .csv, .tsv, .jsonl or .parquet.")
+]
+
+
+class LabelRule(StrEnum):
+    """How the labels of several annotators become one."""
+
+    xu_mao = "xu-mao"
+    majority_text = "majority-text"
+    majority_all = "majority-all"
+
+
+def check(
+    posts: PostsPath,
+    id_column: IdColumn = "id",
+    text_column: TextColumn = "text",
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    group_column: GroupColumn = "group",
+    max_text_chars: Annotated[int, typer.Option(min=1, help="Report longer texts.")] = 2000,
+    max_distance: Annotated[
+        int,
+        typer.Option(min=0, max=16, help="Differing bits of 64 up to which pictures are near-duplicates."),
+    ] = 4,
+    allow_remote: AllowRemote = False,
+    as_json: AsJson = False,
+) -> None:
+    """Report what is missing, broken, doubled or lopsided in POSTS, and what to do."""
+    from cotune.data.posts import read_posts
+    from cotune.data.quality import check_posts
+
+    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
+    table = read_posts(posts, columns=columns, allow_remote=allow_remote)
+    with _progress("reading pictures") as progress:
+        report = check_posts(
+            table,
+            max_text_chars=max_text_chars,
+            max_distance=max_distance,
+            allow_remote=allow_remote,
+            progress=progress,
+        )
+    _show(report.to_dict() if as_json else report.render())
+
+
+@import_app.command("mvsa")
+def import_mvsa_command(
+    raw: RawFolder,
+    out: OutTable,
+    rule: Annotated[LabelRule, typer.Option(help="How annotators' labels become one.")] = LabelRule.xu_mao,
+    balance: Annotated[
+        int | None, typer.Option(min=1, help="Draw at most this many posts of each label.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 42,
+    as_json: AsJson = False,
+) -> None:
+    """Import MVSA-Single or MVSA-Multiple (labelResultAll.txt and data/N.jpg, N.txt)."""
+    from cotune.data.mvsa import import_mvsa
+
+    frame, report = import_mvsa(raw, rule=rule.value, balance=balance, seed=seed)
+    _finish(frame, report, out, as_json)
+
+
+@import_app.command("hateful-memes")
+def import_hateful_memes_command(
+    raw: RawFolder,
+    out: OutTable,
+    splits: Annotated[
+        str, typer.Option(help="Files to read, in this order, with commas.")
+    ] = "train,dev_seen",
+    as_json: AsJson = False,
+) -> None:
+    """Import Hateful Memes (train.jsonl, dev_seen.jsonl, ... and img/)."""
+    from cotune.data.hateful_memes import import_hateful_memes
+
+    frame, report = import_hateful_memes(raw, splits=splits.split(","))
+    _finish(frame, report, out, as_json)
+
+
+def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool) -> None:
+    from rich.text import Text
+
+    from cotune.data.write import write_posts
+
+    write_posts(frame, out)
+    if as_json:
+        _show({**report.to_dict(), "out": str(out)})
+    else:
+        _show(report.render())
+        _show(Text(f"{len(frame):,} posts written to {out}; look at them with: cotune check {out}"))
+
+
+def _show(answer: object) -> None:
+    """Print JSON for a dict, anything else as rich does."""
+    if isinstance(answer, dict):
+        from cotune.files import to_json
+
+        typer.echo(to_json(answer))
+        return
+    from rich.console import Console
+
+    Console(soft_wrap=False).print(answer)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr while the block runs, so that stdout stays clean for the answer."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

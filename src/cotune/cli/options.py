@@ -1,0 +1,54 @@
+"""Command-line options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cotune.data.posts import ColumnNames
+
+_COLUMNS = "Columns of the posts table"
+
+PostsPath = Annotated[
+    Path,
+    typer.Argument(
+        help="Posts table: .csv, .tsv, .jsonl, .json or .parquet, or a datasets folder.", metavar="POSTS"
+    ),
+]
+IdColumn = Annotated[str, typer.Option("--id-column", help="Column of the ids.", rich_help_panel=_COLUMNS)]
+TextColumn = Annotated[
+    str, typer.Option("--text-column", help="Column of the texts.", rich_help_panel=_COLUMNS)
+]
+ImageColumn = Annotated[
+    str, typer.Option("--image-column", help="Column of the image paths.", rich_help_panel=_COLUMNS)
+]
+LabelColumn = Annotated[
+    str, typer.Option("--label-column", help="Column of the labels.", rich_help_panel=_COLUMNS)
+]
+GroupColumn = Annotated[
+    str,
+    typer.Option(
+        "--group-column", help="Column of groups that folds never cut in two.", rich_help_panel=_COLUMNS
+    ),
+]
+AllowRemote = Annotated[
+    bool,
+    typer.Option("--allow-remote", help="Fetch images given by URL (https, s3 and whatever fsspec knows)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
+
+
+def columns_from(
+    id_column: str = "id",
+    text_column: str = "text",
+    image_column: str = "image",
+    label_column: str = "label",
+    group_column: str = "group",
+) -> ColumnNames:
+    """Return the column names that the five options give."""
+    from cotune.data.posts import ColumnNames
+
+    return ColumnNames(id_column, text_column, image_column, label_column, group_column)

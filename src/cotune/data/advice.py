@@ -1,0 +1,130 @@
+"""What to do about the faults of a posts table, in words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cotune.data.quality import QualityReport
+
+_LOPSIDED = 3.0
+_FEW = 10
+
+
+def advise(report: QualityReport) -> list[str]:
+    """Return one line of advice for each sort of fault found, the most urgent first."""
+    return [
+        *_about_pictures(report),
+        *_about_labels(report),
+        *_about_texts(report),
+        *_about_duplicates(report),
+    ]
+
+
+def _about_pictures(report: QualityReport) -> list[str]:
+    advice = []
+    missing, remote = report.count("missing"), report.count("remote")
+    broken = len(report.image_troubles) - missing - remote
+    if missing:
+        advice.append(
+            f"{_posts(missing)} a picture that does not exist: mend the paths (relative ones start at "
+            "the table's "
+            "folder) or empty the cells, so that the posts count as text alone"
+        )
+    if broken:
+        advice.append(
+            f"{_posts(broken)} a picture that cannot be used: fetch it again, replace it, or empty the "
+            "cell so that "
+            "the post counts as text alone"
+        )
+    if remote:
+        advice.append(
+            f"{_posts(remote)} a picture that could not be fetched: download it, or give --allow-remote"
+        )
+    if report.mislabelled:
+        advice.append(
+            f"{_posts(len(report.mislabelled))} a picture whose extension is wrong: nothing to do here, "
+            "pictures "
+            "are read by content, but other tools may stumble"
+        )
+    return advice
+
+
+def _about_labels(report: QualityReport) -> list[str]:
+    advice = []
+    if report.unlabelled and report.labels:
+        advice.append(
+            f"{_posts(len(report.unlabelled))} no label: label or remove them before training "
+            "(predicting needs none)"
+        )
+    if len(report.labels) == 1:
+        advice.append(
+            f"all labelled posts are {next(iter(report.labels))!r}: training needs at least two labels"
+        )
+    if report.imbalance is not None and report.imbalance >= _LOPSIDED:
+        advice.append(
+            f"the most common label outnumbers the rarest {report.imbalance:.1f} times: train with "
+            "--class-weights "
+            "and judge by macro F1 or AUC rather than by accuracy"
+        )
+    few = [name for name, count in report.labels.items() if count < _FEW]
+    if few and len(report.labels) > 1:
+        shown = ", ".join(map(repr, few[:5])) + ("..." if len(few) > 5 else "")
+        advice.append(
+            f"fewer than {_FEW} posts carry {shown}: collect more or merge labels; 10 folds need 10 of each"
+        )
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in report.labels:
+        alike["".join(name.casefold().split())].append(name)
+    advice.extend(
+        f"the labels {', '.join(map(repr, names))} differ only in case or spaces: make them one"
+        for names in alike.values()
+        if len(names) > 1
+    )
+    return advice
+
+
+def _about_texts(report: QualityReport) -> list[str]:
+    advice = []
+    if report.without_both:
+        advice.append(
+            f"{_posts(len(report.without_both))} neither text nor picture: remove them, they say nothing"
+        )
+    if report.without_text or report.without_image:
+        parts = [
+            f"{len(rows):,} lack their {what}"
+            for rows, what in ((report.without_text, "text"), (report.without_image, "picture"))
+            if rows
+        ]
+        advice.append(
+            f"{' and '.join(parts)}: they are scored by what they have; keep them if new posts are like that"
+        )
+    if report.long_texts:
+        advice.append(
+            f"{_posts(len(report.long_texts))} a text of more than {report.max_text_chars:,} characters: "
+            "encoders cut "
+            "it off (most at 512 tokens or fewer), so put what matters first or shorten it"
+        )
+    return advice
+
+
+def _about_duplicates(report: QualityReport) -> list[str]:
+    advice = []
+    if report.contradictions:
+        advice.append(
+            f"{len(report.contradictions):,} groups of posts with the same text and picture carry "
+            "different labels: "
+            "decide on one label or remove them"
+        )
+    if report.near_groups:
+        advice.append(
+            f"{report.near_posts:,} posts lie in {report.near_groups:,} groups of near-duplicates: "
+            "evaluate with "
+            "grouped folds, so that no post is tested on what it was nearly trained on"
+        )
+    return advice
+
+
+def _posts(count: int) -> str:
+    return f"{count:,} posts have" if count != 1 else "1 post has"

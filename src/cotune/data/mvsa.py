@@ -1,0 +1,238 @@
+"""The raw MVSA-Single and MVSA-Multiple folders, and their annotators' labels made one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from cotune.data.imports import (
+    IMAGE_SUFFIXES,
+    FileIndex,
+    ImportReport,
+    Problem,
+    accept_picture,
+    bare,
+    find_folder,
+    numbered_lines,
+)
+from cotune.data.posts import clean_text
+from cotune.errors import ConfigError, DataError, did_you_mean
+
+Rule = Literal["xu-mao", "majority-text", "majority-all"]
+Votes = Sequence[tuple[str, str]]
+
+_SENTIMENTS = ("negative", "neutral", "positive")
+_LABEL_FILE = "labelResultAll.txt"
+_LAYOUT = f"{_LABEL_FILE} and a folder data/ with N.jpg and N.txt"
+
+
+class _NoLabelError(Exception):
+    """The annotators' votes give no label; `conflict` tells whether text and image contradict each other."""
+
+    def __init__(self, reason: str, *, conflict: bool = False) -> None:
+        super().__init__(reason)
+        self.conflict = conflict
+
+
+def _most_common(votes: Sequence[str], what: str) -> str:
+    ranked = Counter(votes).most_common()
+    if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
+        raise _NoLabelError(f"no label is the most common {what} ({', '.join(votes)})")
+    return ranked[0][0]
+
+
+def _xu_mao(votes: Votes) -> str:
+    """Combine the majorities of both modalities as Xu and Mao do: neutral gives way."""
+    text = _most_common([vote[0] for vote in votes], "for the text")
+    image = _most_common([vote[1] for vote in votes], "for the image")
+    if text == image or image == "neutral":
+        return text
+    if text == "neutral":
+        return image
+    raise _NoLabelError(f"text {text}, image {image}", conflict=True)
+
+
+def _majority_text(votes: Votes) -> str:
+    return _most_common([vote[0] for vote in votes], "for the text")
+
+
+def _majority_all(votes: Votes) -> str:
+    return _most_common([label for vote in votes for label in vote], "over text and image")
+
+
+RULES: dict[str, Callable[[Votes], str]] = {
+    "xu-mao": _xu_mao,
+    "majority-text": _majority_text,
+    "majority-all": _majority_all,
+}
+
+
+@dataclass
+class CombinedLabels:
+    """One label for each post of a label file, as far as the rule gives one.
+
+    Attributes
+    ----------
+    labels : dict
+        Id to label, in the order of the file.
+    lines : dict
+        Id to line number, for the ids in `labels`.
+    rows : int
+        Records read, good or bad.
+    conflicts, ties, problems : list of Problem
+        Posts without a label and lines that cannot be read.
+    """
+
+    labels: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    rows: int = 0
+    conflicts: list[Problem] = field(default_factory=list)
+    ties: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def combine_labels(label_file: str | Path, *, rule: Rule = "xu-mao") -> CombinedLabels:
+    """Combine the annotators' labels of one MVSA label file; the posts' own files are not needed.
+
+    Parameters
+    ----------
+    label_file : path
+        A `labelResultAll.txt`: an id, then one ``text,image`` pair for each of any number of annotators.
+    rule : {"xu-mao", "majority-text", "majority-all"}
+        "xu-mao" takes the most common label for text and for image; when they differ neutral gives way, and
+        positive against negative is a conflict. "majority-text" takes the most common text label,
+        "majority-all" the most common of all text and image labels.
+    """
+    if rule not in RULES:
+        raise ConfigError(
+            f"unknown rule {rule!r}{did_you_mean(str(rule), RULES)}; known are: {', '.join(RULES)}"
+        )
+    combined = CombinedLabels()
+    seen: set[str] = set()
+    for number, raw in numbered_lines(Path(label_file)):
+        line = raw.decode("utf-8", errors="replace")
+        if not line.strip() or (number == 1 and line.strip().lower().startswith("id")):
+            continue
+        combined.rows += 1
+        identity, *pairs = line.split()
+        try:
+            votes = [_vote(pair) for pair in pairs]
+            if not votes:
+                raise ValueError("no annotator's labels")
+            if bare(identity) in seen:
+                raise ValueError("the id occurred before; the first counts")
+        except ValueError as error:
+            combined.problems.append(Problem("bad line", str(error), identity, number))
+            continue
+        seen.add(bare(identity))
+        try:
+            combined.labels[identity] = RULES[rule](votes)
+            combined.lines[identity] = number
+        except _NoLabelError as none:
+            kind, where = ("conflict", combined.conflicts) if none.conflict else ("tie", combined.ties)
+            where.append(Problem(kind, str(none), identity, number))
+    return combined
+
+
+def _vote(pair: str) -> tuple[str, str]:
+    labels = [label.strip().lower() for label in pair.split(",")]
+    wrong = [label for label in labels if label not in _SENTIMENTS]
+    if wrong or len(labels) != 2:
+        raise ValueError(f"{pair!r} is not a pair of {', '.join(_SENTIMENTS)}")
+    return labels[0], labels[1]
+
+
+def import_mvsa(
+    raw: str | Path, *, rule: Rule = "xu-mao", balance: int | None = None, seed: int = 42
+) -> tuple[pd.DataFrame, ImportReport]:
+    """Turn a raw MVSA folder into posts; nothing is copied.
+
+    Parameters
+    ----------
+    raw : path
+        The folder with `labelResultAll.txt` and `data/`, or the one above it.
+    rule : {"xu-mao", "majority-text", "majority-all"}
+        How labels are combined, see :func:`combine_labels`.
+    balance : int, optional
+        Draw at most this many posts of each label.
+    seed : int
+        Of that draw.
+
+    Returns
+    -------
+    posts : pandas.DataFrame
+        `id`, `text`, `image` (absolute paths) and `label`.
+    report : ImportReport
+        Counts, and every record left out with its reason.
+    """
+    if balance is not None and balance < 1:
+        raise ConfigError(f"--balance must be at least 1 post for each label, not {balance}")
+    folder, label_file = find_folder(Path(raw), _LABEL_FILE, "MVSA", _LAYOUT)
+    combined = combine_labels(label_file, rule=rule)
+    report = ImportReport("MVSA", str(raw), rule, combined.rows)
+    report.problems.extend(combined.problems)
+    report.conflicts, report.ties = combined.conflicts, combined.ties
+    files = FileIndex((folder / "data").absolute())
+    records = []
+    for identity, label in combined.labels.items():
+        line = combined.lines[identity]
+        text, image = _read_text(files, identity, line, report), _find_image(files, identity, line, report)
+        if text is not None and image is not None:
+            records.append((identity, text, image, label))
+    if not records:
+        raise DataError(f"{folder}: of {combined.rows} posts none is whole; a raw MVSA folder has {_LAYOUT}")
+    frame = pd.DataFrame(records, columns=["id", "text", "image", "label"], dtype=object)
+    if balance is not None:
+        whole = len(frame)
+        frame = draw_balanced(frame, balance, seed)
+        report.left_by_balance = whole - len(frame)
+    report.finish(frame)
+    return frame, report
+
+
+def _read_text(files: FileIndex, identity: str, line: int, report: ImportReport) -> str | None:
+    path = files.find(identity, (".txt",))
+    if path is None:
+        report.problems.append(Problem("missing text", "no such file", identity, line, f"{identity}.txt"))
+        return None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        report.problems.append(Problem("unreadable text", str(error.strerror), identity, line, path.name))
+        return None
+    try:
+        # Saved on a Chinese Windows; some are valid UTF-8 by chance, so that is not tried first.
+        text = data.decode("gb18030")
+    except UnicodeDecodeError:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            text = data.decode("gb18030", errors="replace")
+            reason = f"byte {error.start} is neither GB18030 nor UTF-8; it became U+FFFD"
+            report.notes.append(Problem("odd bytes in text", reason, identity, line, path.name))
+    return clean_text(text.strip())
+
+
+def _find_image(files: FileIndex, identity: str, line: int, report: ImportReport) -> str | None:
+    wanted = f"{identity}.jpg"
+    path = files.find(identity, IMAGE_SUFFIXES, prefer=wanted)
+    if path is None:
+        report.problems.append(Problem("missing picture", "no such file", identity, line, wanted))
+        return None
+    return accept_picture(path, wanted, identity, line, report)
+
+
+def draw_balanced(frame: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """Draw at most `most` posts of each label by lot, keeping their order."""
+    rng = np.random.default_rng(seed)
+    kept: list[int] = []
+    for label in sorted(set(frame["label"])):
+        places = np.flatnonzero(frame["label"].to_numpy() == label)
+        kept.extend(rng.permutation(places)[:most].tolist())
+    return frame.iloc[sorted(kept)].reset_index(drop=True)

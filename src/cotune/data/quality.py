@@ -1,0 +1,364 @@
+"""Checks of a posts table: what is missing, broken, doubled or lopsided, and what to do about it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cotune.data.duplicates import NO_HASH, Fingerprint, Groups, Progress, perceptual_hash, text_key, workers
+from cotune.data.images import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
+from cotune.data.posts import count_labels, has_image, has_text
+from cotune.data.sources import ImageFault, bytes_key, describe, read_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+MAX_TEXT_CHARS = 2_000
+"""Longer texts are reported: 512 tokens, where most encoders stop reading, are about as many characters."""
+
+
+@dataclass(frozen=True)
+class ImageTrouble:
+    """A picture that cannot be used, or whose name is wrong.
+
+    Attributes
+    ----------
+    row : int
+        Row of the post, counted from 1.
+    id : str
+        The post.
+    image : str
+        The picture's path or description.
+    kind : str
+        As in :class:`cotune.data.images.ImageFault`, or "mislabelled extension".
+    reason : str
+        What exactly is wrong.
+    """
+
+    row: int
+    id: str
+    image: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Posts that are the same or nearly so.
+
+    Attributes
+    ----------
+    by : str
+        What they share: "same text", "nearly the same text", "same picture", "nearly the same picture".
+    rows : list of int
+        Their rows.
+    labels : list of str
+        The different labels among them.
+    sample : str
+        The text or picture of the first.
+    """
+
+    by: str
+    rows: list[int]
+    labels: list[str]
+    sample: str
+
+
+@dataclass
+class QualityReport:
+    """What :func:`check_posts` found.
+
+    Attributes
+    ----------
+    posts : int
+        Number of posts.
+    labels : dict
+        Posts for each label.
+    unlabelled : list of int
+        Rows without a label.
+    imbalance : float or None
+        How many times the most common label outnumbers the rarest.
+    without_text, without_image, without_both : list of int
+        Rows that lack their text, their image (not named at all) or both.
+    long_texts : list of (int, int)
+        Row and number of characters of over-long texts.
+    max_text_chars : int
+        The limit used for them.
+    images : dict
+        "posts" with an image, "different" ones, "sound" ones, median "width" and "height" of the sound ones.
+    image_troubles : list of ImageTrouble
+        Pictures that cannot be used.
+    mislabelled : list of ImageTrouble
+        Pictures whose extension promises another format than they hold; they can be used.
+    duplicates : list of DuplicateGroup
+        Groups of posts that are the same or nearly so.
+    contradictions : list of DuplicateGroup
+        Posts with the same text and picture, as far as they have them, but different labels.
+    near_groups : int
+        How many groups of near-duplicates there are when text and picture both count.
+    near_posts : int
+        How many posts lie in them.
+    advice : list of str
+        What to do, in the order of urgency.
+    """
+
+    posts: int
+    labels: dict[str, int]
+    unlabelled: list[int]
+    imbalance: float | None
+    without_text: list[int]
+    without_image: list[int]
+    without_both: list[int]
+    long_texts: list[tuple[int, int]]
+    max_text_chars: int
+    images: dict[str, int]
+    image_troubles: list[ImageTrouble]
+    mislabelled: list[ImageTrouble]
+    duplicates: list[DuplicateGroup]
+    contradictions: list[DuplicateGroup]
+    near_groups: int
+    near_posts: int
+    advice: list[str] = field(default_factory=list)
+
+    def count(self, kind: str) -> int:
+        """Return how many pictures have the trouble `kind`."""
+        return sum(trouble.kind == kind for trouble in [*self.image_troubles, *self.mislabelled])
+
+    def of(self, by: str) -> list[DuplicateGroup]:
+        """Return the duplicate groups of one sort, as "same text"."""
+        return [group for group in self.duplicates if group.by == by]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return asdict(self)
+
+    def render(self, *, most: int = 8) -> Group:
+        """Return the report for a terminal; of each listing the first `most` lines are shown."""
+        from cotune.data.reports import render_quality
+
+        return render_quality(self, most)
+
+
+def check_posts(
+    posts: pd.DataFrame,
+    *,
+    max_text_chars: int = MAX_TEXT_CHARS,
+    max_pixels: int = MAX_PIXELS,
+    max_distance: int = 4,
+    allow_remote: bool = False,
+    progress: Progress | None = None,
+) -> QualityReport:
+    """Look at every post and every picture and report what is wrong.
+
+    Each picture is read and decoded once, in full, so that truncated files are found.
+
+    Parameters
+    ----------
+    posts : pandas.DataFrame
+        As from :func:`cotune.data.posts.read_posts`.
+    max_text_chars : int
+        Texts with more characters are reported.
+    max_pixels : int
+        Pictures with more pixels are too large.
+    max_distance : int
+        How many of the 64 bits of two pictures' perceptual hashes may differ in near-duplicates.
+    allow_remote : bool
+        Fetch pictures given by URL.
+    progress : callable, optional
+        Called with the number of pictures done and of all.
+    """
+    from cotune.data.advice import advise
+
+    looks = _look_at_all(posts["image"].tolist(), max_pixels, allow_remote, progress)
+    texts, rows = posts["text"].tolist(), posts["row"].tolist()
+    said, shown = [has_text(text) for text in texts], [has_image(image) for image in posts["image"]]
+    labels = count_labels(posts)
+    troubles, mislabelled = _image_troubles(posts, looks)
+    marks = [None if look is None else look.mark for look in looks]
+    finder = _DuplicateFinder(posts, marks, max_distance)
+    sizes = [
+        (look.info.width, look.info.height) for look in looks if look is not None and not look.info.faults
+    ]
+    near = np.bincount(finder.near())
+    report = QualityReport(
+        posts=len(posts),
+        labels=labels,
+        unlabelled=[row for row, label in zip(rows, posts["label"], strict=True) if label is None],
+        imbalance=round(max(labels.values()) / min(labels.values()), 3) if labels else None,
+        without_text=[row for row, text, image in zip(rows, said, shown, strict=True) if image and not text],
+        without_image=[row for row, text, image in zip(rows, said, shown, strict=True) if text and not image],
+        without_both=[
+            row for row, text, image in zip(rows, said, shown, strict=True) if not text and not image
+        ],
+        long_texts=[
+            (row, len(text))
+            for row, text in zip(rows, texts, strict=True)
+            if text and len(text) > max_text_chars
+        ],
+        max_text_chars=max_text_chars,
+        images={
+            "posts": sum(shown),
+            "different": len({mark.key for mark in marks if mark is not None}),
+            "sound": len(sizes),
+            "width": int(np.median([width for width, _ in sizes])) if sizes else 0,
+            "height": int(np.median([height for _, height in sizes])) if sizes else 0,
+        },
+        image_troubles=troubles,
+        mislabelled=mislabelled,
+        duplicates=finder.groups(),
+        contradictions=finder.contradictions(),
+        near_groups=int((near > 1).sum()),
+        near_posts=int(near[near > 1].sum()),
+    )
+    report.advice = advise(report)
+    return report
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one reading of a picture gave."""
+
+    info: ImageInfo
+    mark: Fingerprint | None
+
+
+def _look_at_all(
+    sources: Sequence[Any], max_pixels: int, allow_remote: bool, progress: Progress | None
+) -> list[_Look | None]:
+    """Look at each picture once, in threads, however many posts name it."""
+    slots: dict[Any, list[int]] = {}
+    for i, source in enumerate(sources):
+        if has_image(source):
+            slots.setdefault(source if isinstance(source, str | bytes) else ("object", i), []).append(i)
+    looks: list[_Look | None] = [None] * len(sources)
+    places = list(slots.values())
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=workers()) as pool:
+        warnings.simplefilter("ignore")  # Pillow's own remarks; what matters is reported with its row
+        results = pool.map(lambda spots: _look(sources[spots[0]], max_pixels, allow_remote), places)
+        for done, (spots, look) in enumerate(zip(places, results, strict=True), start=1):
+            for i in spots:
+                looks[i] = look
+            if progress is not None:
+                progress(done, len(places))
+    return looks
+
+
+def _look(source: Any, max_pixels: int, allow_remote: bool) -> _Look:
+    from cotune.data.duplicates import fingerprint
+
+    if isinstance(source, np.ndarray | Image.Image):
+        info = verify_image(source, max_pixels=max_pixels)
+        return _Look(info, None if info.faults else fingerprint(source))
+    try:
+        data = read_bytes(source, allow_remote=allow_remote)
+    except ImageFault as fault:
+        return _Look(ImageInfo(0, 0, None, True, [fault]), None)
+    info, image = verify_bytes(data, source, max_pixels=max_pixels)
+    return _Look(info, Fingerprint(bytes_key(data), NO_HASH if image is None else perceptual_hash(image)))
+
+
+def _image_troubles(
+    posts: pd.DataFrame, looks: Sequence[_Look | None]
+) -> tuple[list[ImageTrouble], list[ImageTrouble]]:
+    troubles, mislabelled = [], []
+    for row, identity, image, look in zip(posts["row"], posts["id"], posts["image"], looks, strict=True):
+        if look is None:
+            continue
+        name = describe(image)
+        for fault in look.info.faults:
+            reason = str(fault).removeprefix(f"{name}: ")
+            troubles.append(ImageTrouble(int(row), identity, name, fault.kind, reason))
+        if not look.info.extension_ok:
+            reason = f"holds {look.info.format}"
+            mislabelled.append(ImageTrouble(int(row), identity, name, "mislabelled extension", reason))
+    return troubles, mislabelled
+
+
+class _DuplicateFinder:
+    """Finds duplicates of all sorts among posts whose pictures have been read."""
+
+    def __init__(self, posts: pd.DataFrame, marks: Sequence[Fingerprint | None], max_distance: int) -> None:
+        self.rows = posts["row"].tolist()
+        self.labels = posts["label"].tolist()
+        self.texts = posts["text"].tolist()
+        self.images = posts["image"].tolist()
+        self.exact_text = [text if has_text(text) else None for text in self.texts]
+        self.text = [text_key(text) or None for text in self.texts]
+        self.exact_image = [None if mark is None else mark.key for mark in marks]
+        self.looks = [NO_HASH if mark is None else mark.look for mark in marks]
+        self.max_distance = max_distance
+
+    def _joined(self, *keys: Sequence[object], looks: bool = False) -> np.ndarray[Any, Any]:
+        groups = Groups(len(self.rows))
+        for values in keys:
+            groups.join_equal(values)
+        if looks:
+            groups.join_alike(self.looks, self.max_distance)
+        return groups.numbers()
+
+    def near(self) -> np.ndarray[Any, Any]:
+        """Return group numbers when text and picture both count."""
+        return self._joined(self.text, self.exact_image, looks=True)
+
+    def groups(self) -> list[DuplicateGroup]:
+        """Return the groups of all four sorts; near ones only where they are not equal throughout."""
+        exact_text, exact_image = self._joined(self.exact_text), self._joined(self.exact_image)
+        return [
+            *self._listed("same text", exact_text, self._first_text),
+            *self._listed("nearly the same text", self._joined(self.text), self._first_text, exact_text),
+            *self._listed("same picture", exact_image, self._first_image),
+            *self._listed(
+                "nearly the same picture",
+                self._joined(self.exact_image, looks=True),
+                self._first_image,
+                exact_image,
+            ),
+        ]
+
+    def contradictions(self) -> list[DuplicateGroup]:
+        """Return posts that are the same in all they have, and yet labelled differently."""
+        pictures = self._joined(self.exact_image, looks=True)
+        whole = [
+            (text, None if image is None else int(picture)) if text is not None or image is not None else None
+            for text, image, picture in zip(self.text, self.exact_image, pictures, strict=True)
+        ]
+        found = self._listed("same text and picture", self._joined(whole), self._first_text)
+        return [group for group in found if len(group.labels) > 1]
+
+    def _first_text(self, i: int) -> str:
+        text = self.texts[i]
+        return " ".join(text.split())[:120] if has_text(text) else self._first_image(i)
+
+    def _first_image(self, i: int) -> str:
+        return describe(self.images[i])
+
+    def _listed(
+        self,
+        by: str,
+        groups: np.ndarray[Any, Any],
+        sample: Callable[[int], str],
+        finer: np.ndarray[Any, Any] | None = None,
+    ) -> list[DuplicateGroup]:
+        sizes = Counter(groups.tolist())
+        members: dict[int, list[int]] = defaultdict(list)
+        for i, group in enumerate(groups.tolist()):
+            if sizes[group] > 1:
+                members[group].append(i)
+        return [
+            DuplicateGroup(
+                by,
+                [self.rows[i] for i in places],
+                sorted({self.labels[i] for i in places if self.labels[i] is not None}),
+                sample(places[0]),
+            )
+            for places in members.values()
+            if finer is None or len({finer[i] for i in places}) > 1
+        ]

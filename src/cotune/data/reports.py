@@ -1,0 +1,139 @@
+"""Reports on data, laid out for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from cotune.data.imports import ImportReport, Problem
+    from cotune.data.quality import QualityReport
+
+
+def facts(title: str, rows: Iterable[tuple[str, str]]) -> Table:
+    """Return a table of names and values."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False
+    )
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def listing(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> RenderableType:
+    """Return a titled table of at most `most` rows and the number of those not shown."""
+    table = Table(
+        title=f"{title}: {len(rows):,}", title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
+    for name in header:
+        table.add_column(name, overflow="fold", header_style="dim")
+    for row in rows[:most]:
+        table.add_row(*(Text(cell) for cell in row))
+    if len(rows) > most:
+        return Group(table, Text(f"... and {len(rows) - most:,} more (--json lists all)", style="dim"))
+    return table
+
+
+def shares(counts: Mapping[str, int]) -> str:
+    """Return counts with their percentages on one line."""
+    total = sum(counts.values()) or 1
+    return ", ".join(f"{name} {count:,} ({count / total:.0%})" for name, count in counts.items()) or "none"
+
+
+def render_import(report: ImportReport, most: int) -> Group:
+    """Return an import report for a terminal; of each kind of problem the first `most` are shown."""
+    rows = [("raw data", f"{report.dataset}, {report.source}"), ("records read", f"{report.lines:,}")]
+    if report.rule:
+        rows.append(("rule", report.rule))
+    rows += [("posts written", f"{report.posts:,}"), ("labels", shares(report.labels))]
+    for name, count in (
+        ("without a label", report.unlabelled),
+        ("conflicts (left out)", len(report.conflicts)),
+        ("ties (left out)", len(report.ties)),
+        ("other records left out", len(report.problems)),
+        ("left by --balance", report.left_by_balance),
+    ):
+        if count:
+            rows.append((name, f"{count:,}"))
+    parts: list[RenderableType] = [facts("Import", rows)]
+    for title, found in (("Conflicts", report.conflicts), ("Ties", report.ties)):
+        if found:
+            parts.append(_problems(title, found, most))
+    kinds = dict.fromkeys(problem.kind for problem in [*report.problems, *report.notes])
+    for kind in kinds:
+        left_out = [problem for problem in report.problems if problem.kind == kind]
+        kept = [problem for problem in report.notes if problem.kind == kind]
+        if left_out:
+            parts.append(_problems(f"{kind.capitalize()} (left out)", left_out, most))
+        if kept:
+            parts.append(_problems(f"{kind.capitalize()} (kept)", kept, most))
+    return Group(*(item for part in parts for item in (part, Text(""))))
+
+
+def _problems(title: str, found: Sequence[Problem], most: int) -> RenderableType:
+    rows = [
+        (item.id or "", "" if item.line is None else str(item.line), item.file or "", item.reason)
+        for item in found
+    ]
+    return listing(title, ("id", "line", "file", "reason"), rows, most)
+
+
+def render_quality(report: QualityReport, most: int) -> Group:
+    """Return a quality report for a terminal; of each listing the first `most` lines are shown."""
+    images = report.images
+    rows = [
+        ("posts", f"{report.posts:,}"),
+        ("labels", shares(report.labels)),
+        ("imbalance", "-" if report.imbalance is None else f"{report.imbalance:.1f} to 1"),
+        ("without a label", f"{len(report.unlabelled):,}"),
+        ("without text", f"{len(report.without_text):,}"),
+        ("without picture", f"{len(report.without_image):,}"),
+        ("without both", f"{len(report.without_both):,}"),
+        (f"texts over {report.max_text_chars:,} characters", f"{len(report.long_texts):,}"),
+        (
+            "pictures",
+            f"{images['posts']:,} named, {images['different']:,} different, {images['sound']:,} sound",
+        ),
+    ]
+    if images["sound"]:
+        rows.append(("median size", f"{images['width']} x {images['height']} pixels"))
+    kinds = dict.fromkeys(trouble.kind for trouble in [*report.image_troubles, *report.mislabelled])
+    rows.extend((f"pictures: {kind}", f"{report.count(kind):,}") for kind in kinds)
+    for by in dict.fromkeys(group.by for group in report.duplicates):
+        groups = report.of(by)
+        rows.append((by, f"{len(groups):,} groups of {sum(len(group.rows) for group in groups):,} posts"))
+    parts: list[RenderableType] = [facts("Posts", rows)]
+    for title, troubles in (("Pictures that cannot be used", report.image_troubles),
+                            ("Pictures with the wrong extension", report.mislabelled)):  # fmt: skip
+        if troubles:
+            lines = [
+                (str(item.row), item.id, item.kind, f"{item.reason} ({item.image})") for item in troubles
+            ]
+            parts.append(listing(title, ("row", "id", "kind", "reason"), lines, most))
+    if report.long_texts:
+        lengths = [(str(row), f"{length:,}") for row, length in report.long_texts]
+        parts.append(listing("Over-long texts", ("row", "characters"), lengths, most))
+    largest_first = sorted(report.duplicates, key=lambda group: -len(group.rows))
+    for title, groups in (
+        ("Same posts with different labels", report.contradictions),
+        ("Duplicates", largest_first),
+    ):
+        if groups:
+            found = [(item.by, _rows(item.rows), ", ".join(item.labels), item.sample) for item in groups]
+            parts.append(listing(title, ("what", "rows", "labels", "first"), found, most))
+    if report.advice:
+        parts.append(Text("What to do", style="bold"))
+        parts[-1] = Group(parts[-1], *(Text(f"- {line}") for line in report.advice))
+    else:
+        parts.append(Text("Nothing to mend.", style="green"))
+    return Group(*(item for part in parts for item in (part, Text(""))))
+
+
+def _rows(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:4])) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
