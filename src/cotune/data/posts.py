@@ -167,6 +167,7 @@ class _Builder:
         self.base = os.path.abspath(base)  # noqa: PTH100 - resolve() would follow links and ask the disk
         self.where = where
         self.rows_before = 0
+        self.found: list[str] = []
 
     def require(self, found: list[str], *, labels: bool) -> None:
         names = self.names
@@ -188,6 +189,7 @@ class _Builder:
         )
 
     def build(self, chunk: Chunk) -> pd.DataFrame:
+        self.found = chunk.columns
         rows = range(self.rows_before + 1, self.rows_before + chunk.rows + 1)
         self.rows_before += chunk.rows
         nothing: list[Any] = [None] * chunk.rows
@@ -200,7 +202,7 @@ class _Builder:
 
         return pd.DataFrame(
             {
-                "id": column(self.names.id, lambda value, row: self._plain(value, row, "id") or str(row - 1)),
+                "id": column(self.names.id, self._id),
                 "text": column(self.names.text, self._text),
                 "image": column(self.names.image, self._image),
                 "label": column(self.names.label, self._label),
@@ -245,6 +247,11 @@ class _Builder:
         raise DataError(
             f"{self.where}, row {row}: the {what} is a {type(value).__name__}, expected a string or number"
         )
+
+    def _id(self, value: Any, row: int) -> str:
+        # An empty cell among given ids gets a name that no other post is likely to have.
+        given = self.names.id in self.found
+        return self._plain(value, row, "id") or (f"row-{row}" if given else str(row - 1))
 
     def _label(self, value: Any, row: int) -> str | None:
         label = self._plain(value, row, "label")

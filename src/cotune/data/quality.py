@@ -57,7 +57,7 @@ class DuplicateGroup:
     Attributes
     ----------
     by : str
-        What they share: "same text", "nearly the same text", "same picture", "nearly the same picture".
+        What they share: "same text", "near text", "same picture", "near picture".
     rows : list of int
         Their rows.
     labels : list of str
@@ -313,10 +313,10 @@ class _DuplicateFinder:
         exact_text, exact_image = self._joined(self.exact_text), self._joined(self.exact_image)
         return [
             *self._listed("same text", exact_text, self._first_text),
-            *self._listed("nearly the same text", self._joined(self.text), self._first_text, exact_text),
+            *self._listed("near text", self._joined(self.text), self._first_text, exact_text),
             *self._listed("same picture", exact_image, self._first_image),
             *self._listed(
-                "nearly the same picture",
+                "near picture",
                 self._joined(self.exact_image, looks=True),
                 self._first_image,
                 exact_image,
@@ -335,10 +335,11 @@ class _DuplicateFinder:
 
     def _first_text(self, i: int) -> str:
         text = self.texts[i]
-        return " ".join(text.split())[:120] if has_text(text) else self._first_image(i)
+        return " ".join(text.split())[:60] if has_text(text) else self._first_image(i)
 
     def _first_image(self, i: int) -> str:
-        return describe(self.images[i])
+        name = describe(self.images[i])
+        return "/".join(name.split("/")[-2:])
 
     def _listed(
         self,

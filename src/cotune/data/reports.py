@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Group, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,13 +26,20 @@ def facts(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def listing(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> RenderableType:
-    """Return a titled table of at most `most` rows and the number of those not shown."""
+def listing(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], most: int, *, clip: bool = False
+) -> RenderableType:
+    """Return a titled table of at most `most` rows and the number of those not shown; `clip` the last column."""
     table = Table(
         title=f"{title}: {len(rows):,}", title_justify="left", title_style="bold", box=None, pad_edge=False
     )
-    for name in header:
-        table.add_column(name, overflow="fold", header_style="dim")
+    for i, name in enumerate(header):
+        last = name == header[-1]
+        width = None if last else min(40, max(len(row[i]) for row in [header, *rows[:most]]))
+        overflow: OverflowMethod = "ellipsis" if clip and last else "fold"
+        table.add_column(
+            name, overflow=overflow, header_style="dim", no_wrap=clip or not last, min_width=width
+        )
     for row in rows[:most]:
         table.add_row(*(Text(cell) for cell in row))
     if len(rows) > most:
@@ -119,14 +126,14 @@ def render_quality(report: QualityReport, most: int) -> Group:
     if report.long_texts:
         lengths = [(str(row), f"{length:,}") for row, length in report.long_texts]
         parts.append(listing("Over-long texts", ("row", "characters"), lengths, most))
-    largest_first = sorted(report.duplicates, key=lambda group: -len(group.rows))
-    for title, groups in (
-        ("Same posts with different labels", report.contradictions),
-        ("Duplicates", largest_first),
-    ):
-        if groups:
-            found = [(item.by, _rows(item.rows), ", ".join(item.labels), item.sample) for item in groups]
-            parts.append(listing(title, ("what", "rows", "labels", "first"), found, most))
+    if report.contradictions:
+        found = [(_rows(item.rows), ", ".join(item.labels), item.sample) for item in report.contradictions]
+        header = ("rows", "labels", "first")
+        parts.append(listing("Same posts with different labels", header, found, most, clip=True))
+    if report.duplicates:
+        largest_first = sorted(report.duplicates, key=lambda group: -len(group.rows))
+        found = [(item.by, _rows(item.rows), ", ".join(item.labels), item.sample) for item in largest_first]
+        parts.append(listing("Duplicates", ("what", "rows", "labels", "first"), found, most, clip=True))
     if report.advice:
         parts.append(Text("What to do", style="bold"))
         parts[-1] = Group(parts[-1], *(Text(f"- {line}") for line in report.advice))
@@ -136,4 +143,4 @@ def render_quality(report: QualityReport, most: int) -> Group:
 
 
 def _rows(rows: Sequence[int]) -> str:
-    return ", ".join(map(str, rows[:4])) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
+    return ", ".join(map(str, rows[:3])) + (f" +{len(rows) - 3}" if len(rows) > 3 else "")

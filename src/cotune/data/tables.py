@@ -194,7 +194,7 @@ def _jsonl_chunks(path: Path, compressed: bool, wanted: Sequence[str], chunk_siz
     for number, line in enumerate(_lines(path, compressed), start=1):
         if not line.strip():
             continue
-        record = _parse(line, f"{path}, line {number}")
+        record = _parse(line.rstrip("\r\n"), f"{path}, line {number}")
         if isinstance(record, list) and number == 1:
             raise DataError(f"{path} holds a JSON array, not one object a line; name it .json")
         if not isinstance(record, dict):

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cotune.errors import CotuneError
+from cotune.files import atomic_path, read_json, to_json, write_json, write_text
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_the_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "er" / "a.txt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".txt"
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert leftovers(target.parent) == []
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_a_failing_block_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(type(error)), atomic_path(target) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_named_and_harms_nothing(tmp_path: Path, error: Exception) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with (  # noqa: PT012
+        pytest.raises(CotuneError, match=r"a\.txt.*(full|quota).*nothing already written"),
+        atomic_path(target) as temporary,
+    ):
+        temporary.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_in_the_way(tmp_path: Path) -> None:
+    with pytest.raises(CotuneError, match="a folder of that name is in the way"):
+        write_text(tmp_path, "x")
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(CotuneError, match="a file is in the way"):
+        write_text(tmp_path / "a" / "b.txt", "x")
+    with (
+        pytest.raises(CotuneError, match="a file is in the way"),
+        atomic_path(tmp_path / "a", directory=True),
+    ):
+        pass
+    assert (tmp_path / "a").read_text() == "x"
+
+
+def test_a_denied_input_is_not_mistaken_for_the_output(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), atomic_path(tmp_path / "a.txt"):
+        raise PermissionError(errno.EACCES, "denied", str(tmp_path / "other" / "input.png"))
+
+
+def test_denied_output(tmp_path: Path) -> None:
+    with pytest.raises(CotuneError, match="not permitted"), atomic_path(tmp_path / "a.txt") as temporary:
+        raise PermissionError(errno.EACCES, "denied", str(temporary))
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        pass
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    for content in ("one", "two"):
+        with atomic_path(target, directory=True) as temporary:
+            (temporary / f"{content}.txt").write_text(content)
+    assert [path.name for path in target.iterdir()] == ["two.txt"]
+    with pytest.raises(ValueError, match="no"), atomic_path(target, directory=True) as temporary:  # noqa: PT012
+        (temporary / "half.txt").write_text("half")
+        raise ValueError("no")
+    assert [path.name for path in target.iterdir()] == ["two.txt"]
+    assert leftovers(tmp_path) == []
+
+
+def test_json_holds_plain_values_only(tmp_path: Path) -> None:
+    value = {
+        "a": np.float32(0.5),
+        "b": np.arange(2),
+        "c": float("nan"),
+        "d": Path("x/y"),
+        "e": {"z", "y"},
+        1: "🙂",
+    }
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == {
+        "a": 0.5, "b": [0, 1], "c": None, "d": "x/y", "e": ["y", "z"], "1": "🙂",
+    }  # fmt: skip
+    assert "🙂" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_json_with_half_a_surrogate_pair() -> None:
+    assert json.loads(to_json({"a": "\ud83d"})) == {"a": "\ud83d"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"{\n  oops", "line 2"), (b"\xff{}", "not UTF-8"), (b"[" * 100_000, "JSON|deep")],
+)
+def test_json_that_cannot_be_read(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(CotuneError, match=words):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CotuneError, match="does not exist"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(CotuneError, match="is a folder"):
+        read_json(tmp_path)
