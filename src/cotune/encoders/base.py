@@ -1,0 +1,183 @@
+"""What every encoder is: a pretrained unimodal model that gives a pooled embedding and its states.
+
+An encoder takes any of three inputs and gives the same output, so that a model built on it need not know at
+which stage of training it is: raw inputs (token ids or pixels), cached activations of its frozen lower part
+(key ``hidden``), or a cached pooled embedding (key ``pooled``).
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cotune.encoders.split import Cut
+from cotune.errors import EncoderError
+
+Modality = Literal["text", "image"]
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What an encoder says of a batch.
+
+    Attributes
+    ----------
+    pooled : Tensor
+        One embedding for each post, shape (B, dim).
+    states : Tensor or None
+        Token or patch states, shape (B, T, dim); None when the input was a pooled embedding.
+    mask : Tensor or None
+        Boolean, shape (B, T), true where a state is real and not padding.
+    """
+
+    pooled: Tensor
+    states: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class Encoder(nn.Module, abc.ABC):
+    """A pretrained unimodal model behind one protocol.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The pretrained network.
+    spec : str
+        The name it was asked for by, such as ``bundled:efficientnet-lite0``.
+    dim : int
+        Size of the pooled embedding.
+    units : sequence of str
+        Names of the modules that follow one another from the input to the output: layers or stages.
+        Empty when the network cannot be cut.
+    """
+
+    modality: ClassVar[Modality]
+
+    def __init__(self, model: nn.Module, *, spec: str, dim: int, units: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+        self.dim = dim
+        self.units = tuple(units)
+        self._cut: Cut | None = None
+        self._fingerprint: str | None = None
+
+    # ---- what a kind of encoder must say -------------------------------------------------------------
+
+    @abc.abstractmethod
+    def encode(self, inputs: Inputs) -> EncoderOutput:
+        """Run the whole network on raw inputs."""
+
+    @abc.abstractmethod
+    def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
+        """Return the smallest inputs that the network accepts, or those that go with cached activations."""
+
+    @abc.abstractmethod
+    def save_config(self, folder: Path) -> None:
+        """Write all that is needed to build this encoder anew, but for its weights, into `folder`."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what defines this encoder's output besides its weights, as plain JSON values."""
+
+    @abc.abstractmethod
+    def depths(self) -> dict[str, int]:
+        """Map every parameter of the network to its depth: 0 below the first unit, ``len(units) + 1`` above."""
+
+    # ---- what all encoders do alike ------------------------------------------------------------------
+
+    def forward(self, inputs: Inputs) -> EncoderOutput:
+        """Encode a batch from raw inputs, cached activations or a cached embedding."""
+        if "pooled" in inputs:
+            return EncoderOutput(inputs["pooled"].float())
+        if "hidden" in inputs:
+            if self._cut is None:
+                raise EncoderError("activations were given to an encoder that is not cut; call cut_at first")
+            dtype = next(self.model.parameters()).dtype
+            with self._cut.resumed(inputs["hidden"].to(dtype)):
+                return self.encode(self.dummy_inputs(inputs))
+        return self.encode(inputs)
+
+    def cut_at(self, n_lower: int) -> None:
+        """Make the first `n_lower` units the frozen lower part (0 for none).
+
+        Raises
+        ------
+        EncoderError
+            If the network has no chain of units, or not that many.
+        """
+        if n_lower == 0:
+            self._cut = None
+            return
+        if not 0 < n_lower < len(self.units):
+            raise EncoderError(
+                f"{self.spec} cannot be cut after unit {n_lower}: it has {len(self.units)} units; "
+                "use --tune joint or frozen, or another depth"
+            )
+        modules = dict(self.model.named_modules())
+        self._cut = Cut([modules[name] for name in self.units[:n_lower]])
+        self._cut.learn(lambda: self.encode(self.dummy_inputs()))
+
+    @property
+    def n_lower(self) -> int:
+        """How many units the frozen lower part has; 0 when the encoder is whole."""
+        return 0 if self._cut is None else len(self._cut.units)
+
+    def lower(self, inputs: Inputs) -> Tensor:
+        """Run the lower part alone and return its activations, first axis the batch."""
+        if self._cut is None:
+            raise EncoderError("lower() needs an encoder that is cut; call cut_at first")
+        return self._cut.capture(lambda: self.encode(inputs))
+
+    def upper_parameters(self) -> set[str]:
+        """Return the names of the parameters above the cut (all of them when the encoder is whole)."""
+        if self._cut is None:
+            return {name for name, _ in self.model.named_parameters()}
+        return {name for name, depth in self.depths().items() if depth > self.n_lower}
+
+    def fingerprint(self) -> str:
+        """Return a hash of weights and preprocessing; equal fingerprints give equal embeddings."""
+        if self._fingerprint is None:
+            digest = hashlib.blake2b(digest_size=16)
+            said = {key: value for key, value in self.describe().items() if key != "spec"}
+            digest.update(repr(sorted(said.items())).encode())
+            for name, tensor in sorted(self.model.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def weights_changed(self) -> None:
+        """Forget the fingerprint; to be called by whoever trains or loads weights."""
+        self._fingerprint = None
+
+    def n_parameters(self) -> int:
+        """Return the number of parameters of the network."""
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def depths_by_order(model: nn.Module, units: Sequence[str]) -> dict[str, int]:
+    """Map parameters to depths by where they stand: before, in, or after the units.
+
+    Depth 0 is what comes before the first unit, i + 1 is unit i, ``len(units) + 1`` all that follows.
+    """
+    prefixes = [name + "." for name in units]
+    result: dict[str, int] = {}
+    seen_unit = False
+    for name, _ in model.named_parameters():
+        for i, prefix in enumerate(prefixes):
+            if name.startswith(prefix):
+                result[name] = i + 1
+                seen_unit = True
+                break
+        else:
+            result[name] = len(units) + 1 if seen_unit or not units else 0
+    return result

@@ -1,0 +1,103 @@
+"""What text and image encoders of transformers share: opening a model, and finding its layers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from cotune.errors import EncoderError
+
+
+def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module:
+    """Open a unimodal model with ``AutoModel``, in float32 and without an unused pooler.
+
+    Parameters
+    ----------
+    name : str
+        Hub name or folder.
+    spec : str
+        How the user named it, for messages.
+    local : bool
+        Whether to stay off the network.
+    weights : bool
+        False builds the network from its configuration alone, to be filled later.
+
+    Raises
+    ------
+    EncoderError
+        If the model is a dual encoder, or its file lacks some of its weights.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(name, local_files_only=local)
+    extra = _pooler_argument(AutoModel, config)
+    if weights:
+        with _quiet():
+            model, found = AutoModel.from_pretrained(
+                name,
+                config=config,
+                local_files_only=local,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **extra,
+            )
+        missing = sorted(found["missing_keys"])
+        if missing:
+            raise EncoderError(
+                f"{spec} lacks {len(missing)} weights of {type(model).__name__} (first: {missing[0]}); "
+                "they would be random, so it is not opened"
+            )
+    else:
+        model = AutoModel.from_config(config, **extra).float()
+    if hasattr(model, "text_model") and hasattr(model, "vision_model"):
+        raise EncoderError(f"{spec} is a dual encoder of text and image; here a unimodal encoder is needed")
+    if getattr(config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    result: nn.Module = model
+    return result
+
+
+def transformer_units(model: nn.Module) -> list[str]:
+    """Return the names of the layers or stages of a transformers model, or nothing if it has no chain.
+
+    The chain is the list of modules that holds the most parameters; the outermost one if several do.
+    """
+    best: tuple[int, str, int] = (0, "", 0)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) > 1:
+            size = sum(p.numel() for p in module.parameters())
+            if size > best[0]:
+                best = (size, name, len(module))
+    return [f"{best[1]}.{i}" for i in range(best[2])]
+
+
+def _pooler_argument(auto: Any, config: Any) -> dict[str, bool]:
+    """Ask the classes that know it to leave out a pooler that nothing would read."""
+    if config.model_type == "swin":
+        return {}  # its pooler is the mean over patches and has no parameters
+    classes = auto._model_mapping[type(config)]
+    cls = classes[0] if isinstance(classes, tuple) else classes
+    known = inspect.signature(cls.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the loading report; what matters of it is checked and raised here."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

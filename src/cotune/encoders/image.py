@@ -1,0 +1,269 @@
+"""Image encoders: any timm model, and any image model that transformers' ``AutoModel`` opens."""
+
+from __future__ import annotations
+
+import abc
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
+from cotune.encoders.hf import open_model, transformer_units
+from cotune.encoders.preprocess import HFPreprocessor, Preprocessor, TimmPreprocessor
+
+from cotune.errors import EncoderError
+
+
+class ImageEncoder(Encoder):
+    """A network over pixels.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+    preprocessor : Preprocessor
+        The network's own resizing, cropping and normalisation.
+    spec : str
+        The name it was asked for by.
+    dim : int
+        Size of the pooled embedding.
+    units : sequence of str
+        Its stages or layers, from input to output.
+    """
+
+    modality: ClassVar[Modality] = "image"
+
+    def __init__(
+        self, model: nn.Module, preprocessor: Preprocessor, *, spec: str, dim: int, units: Sequence[str]
+    ) -> None:
+        super().__init__(model, spec=spec, dim=dim, units=units)
+        self.preprocessor = preprocessor
+        shape = (1, 3, 1, 1)
+        self.register_buffer("_scale", torch.from_numpy(preprocessor.scale).view(shape), persistent=False)
+        self.register_buffer("_shift", torch.from_numpy(preprocessor.shift).view(shape), persistent=False)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Turn bytes (B, 3, H, W) into what the network sees, in the memory layout that is fastest for it."""
+        dtype = next(self.model.parameters()).dtype
+        result: Tensor = torch.addcmul(self._shift, pixels.to(dtype), self._scale)
+        return result.contiguous(memory_format=torch.channels_last)
+
+    def encode(self, inputs: Inputs) -> EncoderOutput:
+        """Run the network on ``pixels``: bytes, or floats that are already normalised."""
+        pixels = inputs["pixels"]
+        if not pixels.is_floating_point():
+            pixels = self.normalise(pixels)
+        return self._encode_normalised(pixels)
+
+    @abc.abstractmethod
+    def _encode_normalised(self, pixels: Tensor) -> EncoderOutput:
+        """Run the network on normalised pixels."""
+
+    def collate(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Stack pictures of bytes to ``pixels``, shape (B, 3, H, W)."""
+        return {"pixels": torch.from_numpy(np.stack(rows))}
+
+    def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
+        """Return one grey picture; it stands in for all of them where cached activations replace it."""
+        device = like["hidden"].device if like is not None else next(self.model.parameters()).device
+        return {"pixels": torch.zeros((1, 3, *self.preprocessor.size), dtype=torch.uint8, device=device)}
+
+
+class TimmEncoder(ImageEncoder):
+    """A timm model without its classifier.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Made by timm with ``num_classes=0``.
+    architecture : str
+        timm's name for it.
+    data_config : dict
+        Its preprocessing, as ``timm.data.resolve_data_config`` gives it.
+    spec : str
+        The name it was asked for by.
+    model_args : dict, optional
+        Further arguments that ``timm.create_model`` needs to build it anew.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        architecture: str,
+        data_config: dict[str, Any],
+        spec: str,
+        model_args: dict[str, Any] | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self.model_args = dict(model_args or {})
+        super().__init__(
+            model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            TimmPreprocessor(data_config),
+            spec=spec,
+            dim=timm_dim(model),
+            units=timm_units(model),
+        )
+
+    def _encode_normalised(self, pixels: Tensor) -> EncoderOutput:
+        network: Any = self.model
+        features = network.forward_features(pixels)
+        pooled = network.forward_head(features, pre_logits=True)
+        return EncoderOutput(pooled, flatten_states(features, network), None)
+
+    def describe(self) -> dict[str, Any]:
+        """Return architecture and preprocessing."""
+        return {
+            "kind": "timm",
+            "modality": self.modality,
+            "spec": self.spec,
+            "architecture": self.architecture,
+            "model_args": self.model_args,
+            "preprocessing": self.preprocessor.describe(),
+        }
+
+    def depths(self) -> dict[str, int]:
+        """The stem has depth 0, stage i depth i + 1, what follows one more."""
+        return depths_by_order(self.model, self.units)
+
+    def save_config(self, folder: Path) -> None:
+        """Write architecture and preprocessing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.preprocessor.save(folder)
+        (folder / "encoder.json").write_text(json.dumps(self.describe(), indent=2), encoding="utf-8")
+
+
+class HFImageEncoder(ImageEncoder):
+    """An image model of transformers.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model whose output has ``last_hidden_state``, and ``pooler_output`` where the class pools itself.
+    processor : BaseImageProcessor
+        The model's own image processor.
+    spec : str
+        The name it was asked for by.
+    """
+
+    def __init__(self, model: nn.Module, processor: Any, *, spec: str) -> None:
+        preprocessor = HFPreprocessor(processor)
+        with torch.no_grad():
+            trial = _pool(model.eval()(pixel_values=torch.zeros(1, 3, *preprocessor.size)))
+        super().__init__(
+            model, preprocessor, spec=spec, dim=int(trial.pooled.shape[1]), units=transformer_units(model)
+        )
+
+    def _encode_normalised(self, pixels: Tensor) -> EncoderOutput:
+        return _pool(self.model(pixel_values=pixels))
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind and preprocessing."""
+        return {
+            "kind": "hf",
+            "modality": self.modality,
+            "spec": self.spec,
+            "preprocessing": self.preprocessor.describe(),
+        }
+
+    def depths(self) -> dict[str, int]:
+        """Embeddings have depth 0, layer or stage i depth i + 1."""
+        return depths_by_order(self.model, self.units)
+
+    def save_config(self, folder: Path) -> None:
+        """Write the model's configuration and the image processor's."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
+        self.preprocessor.save(folder)
+        (folder / "encoder.json").write_text(json.dumps(self.describe(), indent=2), encoding="utf-8")
+
+
+def _pool(output: Any) -> EncoderOutput:
+    states = output.last_hidden_state
+    pooled = getattr(output, "pooler_output", None)
+    if pooled is None:
+        # Transformers without a pooler keep their summary in the first token; feature maps are averaged.
+        pooled = states[:, 0] if states.ndim == 3 else states.mean(dim=(2, 3))
+    if states.ndim == 4:
+        states = states.flatten(2).transpose(1, 2)
+    return EncoderOutput(pooled.flatten(1), states, None)
+
+
+def flatten_states(features: Tensor, network: Any) -> Tensor:
+    """Turn timm's feature map, channels first or last, into (B, T, channels)."""
+    if features.ndim == 3:
+        return features
+    if features.ndim == 2:
+        return features.unsqueeze(1)
+    if getattr(network, "output_fmt", "NCHW") == "NHWC" or features.shape[-1] == network.num_features:
+        return features.flatten(1, 2)
+    return features.flatten(2).transpose(1, 2)
+
+
+def timm_units(model: nn.Module) -> list[str]:
+    """Return the stages of a timm model, found by the model's own ``group_matcher``."""
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is None:
+        return []
+    blocks = matcher(coarse=True).get("blocks")
+    pattern = blocks if isinstance(blocks, str) else blocks[0][0] if blocks else None
+    if pattern is None:
+        return []
+    return [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
+
+
+def timm_dim(model: nn.Module) -> int:
+    """Return the size of the embedding before the classifier (some heads widen the features)."""
+    return int(getattr(model, "head_hidden_size", None) or model.num_features)  # type: ignore[arg-type]
+
+
+def open_timm(
+    name: str, *, spec: str, weights: bool = True, model_args: dict[str, Any] | None = None
+) -> TimmEncoder:
+    """Open a timm model by name (weights come from the hub, if asked for)."""
+    import timm
+    from timm.data import resolve_data_config
+
+    args = dict(model_args or {})
+    model = timm.create_model(name, pretrained=weights, num_classes=0, **args)
+    config = resolve_data_config({}, model=model)
+    return TimmEncoder(model, architecture=name, data_config=config, spec=spec, model_args=args)
+
+
+def open_timm_folder(folder: Path, *, spec: str) -> TimmEncoder:
+    """Open a folder in timm's layout: ``config.json`` with ``architecture``, and ``model.safetensors``."""
+    import timm
+    from safetensors.torch import load_file
+    from timm.data import resolve_data_config
+
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise EncoderError(
+            f"{folder} holds no model.safetensors; only safetensors weights are read (convert the others first)"
+        )
+    args = dict(settings.get("model_args") or {})
+    model = timm.create_model(settings["architecture"], pretrained=False, num_classes=0, **args)
+    state = load_file(weights)
+    missing, _ = model.load_state_dict(state, strict=False)
+    if missing:
+        raise EncoderError(f"{weights} lacks {len(missing)} tensors of {settings['architecture']}, first {missing[0]}")
+    config = resolve_data_config({}, pretrained_cfg=settings.get("pretrained_cfg") or {}, model=model)
+    return TimmEncoder(
+        model, architecture=settings["architecture"], data_config=config, spec=spec, model_args=args
+    )
+
+
+def open_hf_image(name: str, *, spec: str, local: bool, weights: bool = True) -> HFImageEncoder:
+    """Open an image model of transformers from the hub or a folder."""
+    from transformers import AutoImageProcessor
+
+    model = open_model(name, spec=spec, local=local, weights=weights)
+    processor = AutoImageProcessor.from_pretrained(name, local_files_only=local)
+    return HFImageEncoder(model, processor, spec=spec)

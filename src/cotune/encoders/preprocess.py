@@ -1,0 +1,141 @@
+"""From a picture of any size to the fixed block of bytes that an image encoder reads.
+
+Resizing and cropping are done once and can be cached, since their result is bytes; the normalisation is a
+multiplication and an addition per channel and is done on the batch.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cotune.errors import EncoderError
+
+
+class Preprocessor(ABC):
+    """Resize and crop to (3, height, width) bytes, and the affine map that follows.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Height and width in pixels.
+    scale, shift : ndarray
+        Per channel, shape (3,): the network sees ``byte * scale + shift``.
+    """
+
+    size: tuple[int, int]
+    scale: np.ndarray
+    shift: np.ndarray
+
+    @abstractmethod
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Return the picture as uint8, shape (3, height, width)."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what is needed to build it anew."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what defines the result, as plain JSON values."""
+
+
+class TimmPreprocessor(Preprocessor):
+    """The evaluation transform of a timm model.
+
+    Parameters
+    ----------
+    data_config : dict
+        ``input_size``, ``interpolation``, ``mean``, ``std``, ``crop_pct`` and ``crop_mode`` as timm gives them.
+    """
+
+    FILE = "preprocessing.json"
+
+    def __init__(self, data_config: dict[str, Any]) -> None:
+        from timm.data import create_transform
+
+        self.config = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in data_config.items()
+        }
+        _, height, width = self.config["input_size"]
+        self.size = (int(height), int(width))
+        mean, std = np.asarray(self.config["mean"]), np.asarray(self.config["std"])
+        self.scale = (1 / (255 * std)).astype(np.float32)
+        self.shift = (-mean / std).astype(np.float32)
+        self._transform = create_transform(
+            input_size=tuple(self.config["input_size"]),
+            interpolation=self.config["interpolation"],
+            crop_pct=self.config["crop_pct"],
+            crop_mode=self.config["crop_mode"],
+            is_training=False,
+            normalize=False,
+        )
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Return the picture as uint8, shape (3, height, width)."""
+        result: np.ndarray = np.asarray(self._transform(image), dtype=np.uint8)
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        """Return timm's data configuration."""
+        return {"by": "timm", **self.config}
+
+    def save(self, folder: Path) -> None:
+        """Write ``preprocessing.json``."""
+        (folder / self.FILE).write_text(json.dumps(self.config, indent=2), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> TimmPreprocessor:
+        """Read what :meth:`save` wrote."""
+        return cls(json.loads((folder / cls.FILE).read_text(encoding="utf-8")))
+
+
+class HFPreprocessor(Preprocessor):
+    """A transformers image processor, with its rescaling and normalisation measured and taken apart.
+
+    Parameters
+    ----------
+    processor : BaseImageProcessor
+        Any processor that turns every picture into one fixed size.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        # The processor's own arithmetic is affine; two grey pictures tell scale and shift for any of them.
+        dark, light = (
+            np.asarray(self._run(Image.new("RGB", (64, 64), (level,) * 3), raw=False), dtype=np.float64)
+            for level in (0, 255)
+        )
+        self.size = (dark.shape[1], dark.shape[2])
+        low, high = dark.mean(axis=(1, 2)), light.mean(axis=(1, 2))
+        self.scale = ((high - low) / 255).astype(np.float32)
+        self.shift = low.astype(np.float32)
+        wide = self._run(Image.new("RGB", (96, 48)), raw=True)
+        if tuple(wide.shape[1:]) != self.size:
+            raise EncoderError(
+                f"the image processor {type(processor).__name__} keeps each picture's own shape; "
+                "only processors with a fixed output size can be used"
+            )
+
+    def _run(self, image: Image.Image, *, raw: bool) -> np.ndarray:
+        off = {"do_rescale": False, "do_normalize": False} if raw else {}
+        result: np.ndarray = np.asarray(self.processor(images=image, return_tensors="np", **off)["pixel_values"][0])
+        return result
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Return the picture as uint8, shape (3, height, width)."""
+        return np.clip(np.rint(self._run(image, raw=True)), 0, 255).astype(np.uint8)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the processor's own settings."""
+        settings = json.loads(self.processor.to_json_string())
+        return {"by": "transformers", **settings}
+
+    def save(self, folder: Path) -> None:
+        """Write ``preprocessor_config.json``."""
+        self.processor.save_pretrained(folder)

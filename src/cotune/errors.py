@@ -1,0 +1,46 @@
+"""Errors that speak to the user.
+
+Everything a user can mend is a :class:`CotuneError`: the command line prints its message on one line and
+leaves with exit code 2, without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CotuneError(Exception):
+    """Base of every error that a user can mend; its text says what is wrong, where, and what to do."""
+
+
+class DataError(CotuneError):
+    """A posts table, label or raw data set that cannot be used as it stands."""
+
+
+class ConfigError(CotuneError):
+    """A setting that does not exist or has a value out of range."""
+
+
+class EncoderError(CotuneError):
+    """An encoder that cannot be found, opened or trusted."""
+
+
+class RunError(CotuneError):
+    """A run folder that is missing, incomplete or made for other data."""
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
+    """Return `` (did you mean 'x' or 'y'?)`` for the names nearest to `word`, or an empty string.
+
+    Parameters
+    ----------
+    word : str
+        What the user wrote.
+    known : iterable of str
+        The names that exist.
+    most : int
+        How many names to offer at the most.
+    """
+    near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
+    return f" (did you mean {' or '.join(repr(name) for name in near)}?)" if near else ""

@@ -1,0 +1,1 @@
+"""Training: the probe, joint fine-tuning, and what is computed once for both."""

@@ -1,0 +1,123 @@
+"""A stage's state on disk, between epochs: safetensors for what is large, JSON for the rest, no pickle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cotune.errors import RunError
+from cotune.files import atomic_path, write_json
+from cotune.training.loop import StageState
+
+_FILE, _TENSORS = "state.json", "tensors.safetensors"
+_PARTS = ("weights", "best_weights", "average")
+
+
+class Checkpoint:
+    """The folder that holds an unfinished run's state.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it lies.
+    key : dict
+        What the run is made of (settings, data hash); a state saved under another key is refused.
+    """
+
+    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
+        self.folder = folder
+        self.key = json.loads(json.dumps(key, default=str))
+
+    def save(self, stage: str, state: StageState, done: dict[str, list[dict[str, Any]]]) -> None:
+        """Write the state of `stage`; the one before stays whole until the new one is complete.
+
+        Parameters
+        ----------
+        stage : str
+            The stage that is under way.
+        state : StageState
+            Where it stands.
+        done : dict
+            Histories of the stages before.
+        """
+        tensors = {f"{part}/{name}": t for part in _PARTS for name, t in getattr(state, part).items()}
+        for number, slots in state.optimizer.get("state", {}).items():
+            tensors |= {f"optimizer/{number}/{name}": value for name, value in slots.items()}
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        with atomic_path(self.folder, directory=True) as folder:
+            save_file(tensors, folder / _TENSORS)
+            write_json(
+                folder / _FILE,
+                {
+                    "key": self.key,
+                    "stage": stage,
+                    "done": done,
+                    "epoch": state.epoch,
+                    "history": state.history,
+                    "best": state.best if state.best != float("-inf") else None,
+                    "stale": state.stale,
+                    "finished": state.finished,
+                    "param_groups": state.optimizer.get("param_groups", []),
+                },
+            )
+
+    def exists(self) -> bool:
+        """Tell whether there is a state to go on from."""
+        return (self.folder / _FILE).is_file()
+
+    def load(self) -> tuple[str, StageState, dict[str, list[dict[str, Any]]]]:
+        """Return stage, state and the histories of earlier stages.
+
+        Raises
+        ------
+        RunError
+            If the state is damaged or belongs to other settings or other posts.
+        """
+        try:
+            said = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
+            tensors = load_file(self.folder / _TENSORS)
+        except (OSError, ValueError, SafetensorError) as fault:
+            raise RunError(f"the checkpoint {self.folder} cannot be read ({fault}); start anew without --resume") from fault
+        differing = sorted(key for key in self.key.keys() | said["key"].keys() if self.key.get(key) != said["key"].get(key))
+        if differing:
+            raise RunError(
+                f"{self.folder} was begun with another {', '.join(differing)}; "
+                "resume with the same posts and settings, or start anew without --resume"
+            )
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            if part == "optimizer":
+                number, _, slot = rest.partition("/")
+                slots.setdefault(int(number), {})[slot] = tensor
+            else:
+                parts[part][rest] = tensor
+        state = StageState(
+            epoch=said["epoch"],
+            history=said["history"],
+            best=float("-inf") if said["best"] is None else said["best"],
+            stale=said["stale"],
+            finished=said["finished"],
+            optimizer={"state": slots, "param_groups": said["param_groups"]},
+            **parts,
+        )
+        return said["stage"], state, said["done"]
+
+    def remove(self) -> None:
+        """Delete the state once the run is saved."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def to_device(state: StageState, device: torch.device) -> StageState:
+    """Move a loaded state to where the model is."""
+    for part in _PARTS:
+        setattr(state, part, {name: tensor.to(device) for name, tensor in getattr(state, part).items()})
+    return state

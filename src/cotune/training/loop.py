@@ -1,0 +1,297 @@
+"""One stage of training, readable in one sitting: epochs, steps, early stopping, resuming.
+
+Random numbers are drawn anew at the start of every epoch from the seed, the stage and the epoch alone. So a
+run that was killed and goes on from its last epoch gives the numbers of one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from cotune.config import Stop
+from cotune.data.batches import n_batches
+from cotune.metrics import roc_auc
+from cotune.model import JointModel
+from cotune.progress import Progress
+from cotune.training.features import Features, Source, iterate
+from cotune.training.parameters import set_train_mode
+
+EpochHook = Callable[["StageState"], None]
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage does; see :class:`cotune.config.FitConfig` for the settings' meaning."""
+
+    name: str
+    source: Mapping[str, Source]
+    epochs: int
+    batch_size: int
+    seed: int
+    stop: Stop = "train-loss"
+    min_epochs: int = 1
+    patience: int = 1
+    accumulate: int = 1
+    warmup: float = 0.1
+    clip: float = 1.0
+    ema: float = 0.0
+    label_smoothing: float = 0.0
+    frozen_norms: bool = True
+    class_weights: tuple[float, ...] | None = None
+    keep_best: bool = False
+
+
+@dataclass
+class StageState:
+    """Where a stage stands after an epoch; all that is needed to go on."""
+
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -math.inf
+    stale: int = 0
+    finished: bool = False
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+
+
+def run_stage(
+    fabric: Fabric,
+    model: JointModel,
+    groups: list[dict[str, Any]],
+    features: Features,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    plan: StagePlan,
+    *,
+    validation_rows: np.ndarray | None = None,
+    validation: tuple[Features, np.ndarray] | None = None,
+    state: StageState | None = None,
+    on_epoch: EpochHook | None = None,
+    progress: Progress | None = None,
+) -> StageState:
+    """Train until the epochs are over or nothing gets better, and leave the model with the weights to keep.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        Device and precision.
+    model : JointModel
+        Trained in place.
+    groups : list of dict
+        AdamW parameter groups.
+    features : Features
+        The prepared posts.
+    labels : ndarray of int
+        Class index of every post of `features`.
+    rows : ndarray of int
+        The training posts.
+    plan : StagePlan
+        What to do.
+    validation_rows : ndarray of int, optional
+        Held-out posts of the same features.
+    validation : tuple, optional
+        Features and labels of a validation table of its own.
+    state : StageState, optional
+        Where an interrupted stage stood.
+    on_epoch : callable, optional
+        Called after every epoch with the state, to save it.
+    progress : Progress, optional
+        Whom to tell.
+
+    Returns
+    -------
+    StageState
+        The last state, with the history of all epochs.
+    """
+    progress = progress or Progress()
+    state = state or StageState()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(groups)
+    steps = math.ceil(n_batches(len(rows), plan.batch_size) / plan.accumulate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * plan.epochs, plan.warmup))
+    forward, optimizer_ = fabric.setup(model, optimizer)
+    if state.epoch:
+        _put_back(trained, state.weights)
+        optimizer.load_state_dict(state.optimizer)
+        schedule.last_epoch = steps * state.epoch
+    if validation is None and validation_rows is not None:
+        validation = (features, labels)
+    watch = None if validation is None else (*validation, validation_rows)
+    if plan.keep_best and watch is not None and state.epoch == 0:
+        # The stage must beat what it starts from.
+        state.best = _validate(fabric, forward, watch, plan)
+        state.best_weights = _copy(trained)
+    if plan.ema and not state.average:
+        state.average = _copy(trained)
+    weight = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=fabric.device)
+    loss_function = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing)
+    while state.epoch < plan.epochs and not state.finished:
+        started = time.perf_counter()
+        loss = _one_epoch(
+            fabric, forward, optimizer_, schedule, loss_function, features, labels, rows, plan, state, trained, progress
+        )
+        seconds = time.perf_counter() - started
+        live = _copy(trained)
+        if plan.ema:
+            _put_back(trained, state.average)
+        score = None if watch is None else _validate(fabric, forward, watch, plan)
+        state.epoch += 1
+        _judge(state, plan, loss, score, trained)
+        _put_back(trained, live)
+        state.history.append(
+            {
+                "stage": plan.name,
+                "epoch": state.epoch,
+                "train_loss": loss,
+                "validation_auc": score,
+                "seconds": seconds,
+                "posts_per_second": len(rows) / seconds,
+            }
+        )
+        progress.say(_line(state.history[-1]))
+        state.weights, state.optimizer = live, optimizer.state_dict()
+        if on_epoch is not None:
+            on_epoch(state)
+    if plan.keep_best and state.best_weights:
+        _put_back(trained, state.best_weights)
+    elif plan.ema and state.average:
+        _put_back(trained, state.average)
+    model.eval()
+    return state
+
+
+def _one_epoch(
+    fabric: Fabric,
+    forward: Any,
+    optimizer: Any,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    loss_function: nn.Module,
+    features: Features,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    plan: StagePlan,
+    state: StageState,
+    trained: Mapping[str, nn.Parameter],
+    progress: Progress,
+) -> float:
+    torch.manual_seed(int(np.random.SeedSequence([plan.seed, len(plan.name), state.epoch]).generate_state(1)[0]))
+    set_train_mode(forward.module, frozen_norms=plan.frozen_norms)
+    n = n_batches(len(rows), plan.batch_size)
+    batches = iterate(
+        features, rows, plan.source, plan.batch_size, labels=labels, seed=plan.seed, epoch=state.epoch
+    )
+    total = torch.zeros((), device=fabric.device)
+    what = f"{plan.name}, epoch {state.epoch + 1} of {plan.epochs}"
+    for i, batch in enumerate(progress.track(batches, what, n)):
+        batch = batch.to(fabric.device)  # noqa: PLW2901
+        last = (i + 1) % plan.accumulate == 0 or i + 1 == n
+        in_group = plan.accumulate if i < n - n % plan.accumulate else n % plan.accumulate
+        loss = loss_function(forward(batch).float(), batch.labels)
+        total += loss.detach() * len(batch)
+        fabric.backward(loss / in_group)
+        if not last:
+            continue
+        if plan.clip:
+            fabric.clip_gradients(forward, optimizer, max_norm=plan.clip, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if plan.ema:
+            _average(state.average, trained, plan.ema)
+    return float(total) / len(rows)
+
+
+def _judge(
+    state: StageState, plan: StagePlan, loss: float, score: float | None, trained: Mapping[str, nn.Parameter]
+) -> None:
+    """Note whether the epoch made progress, keep its weights if they are the best, and decide on stopping."""
+    value = -loss if plan.stop == "train-loss" or score is None else score
+    if not math.isfinite(value):
+        value = -math.inf
+    if value > state.best:
+        state.best, state.stale = value, 0
+        if plan.keep_best:
+            state.best_weights = _copy(trained)
+    else:
+        state.stale += 1
+    state.finished = state.epoch >= plan.min_epochs and state.stale >= plan.patience
+
+
+def _validate(
+    fabric: Fabric, forward: Any, watch: tuple[Features, np.ndarray, np.ndarray | None], plan: StagePlan
+) -> float:
+    features, labels, rows = watch
+    at = np.arange(len(features)) if rows is None else rows
+    return roc_auc(labels[at], predict_rows(forward, features, at, plan.source, device=fabric.device))
+
+
+def predict_rows(
+    model: Any,
+    features: Features,
+    rows: np.ndarray,
+    source: Mapping[str, Source],
+    *,
+    device: torch.device | None = None,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Return class probabilities of the posts at `rows`, shape (len(rows), n_classes), in their order."""
+    model.eval()
+    where = {int(row): i for i, row in enumerate(rows)}
+    result: np.ndarray | None = None
+    with torch.inference_mode():
+        for batch in iterate(features, rows, source, batch_size):
+            moved = batch.to(device or torch.device("cpu"))
+            proba = torch.softmax(model(moved).float(), dim=1).cpu().numpy()
+            if result is None:
+                result = np.zeros((len(rows), proba.shape[1]))
+            assert batch.rows is not None
+            result[[where[int(row)] for row in batch.rows]] = proba
+    assert result is not None
+    return result
+
+
+def _warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    """Rise linearly over the first part of the steps, then fall to zero along a cosine."""
+    rising = max(1, int(steps * warmup))
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+    return factor
+
+
+def _copy(trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in trained.items()}
+
+
+def _put_back(trained: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(weights[name])
+
+
+def _average(average: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter], decay: float) -> None:
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            average[name].lerp_(parameter, 1 - decay)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    score = "" if row["validation_auc"] is None else f"  validation AUC {row['validation_auc']:.4f}"
+    return (
+        f"{row['stage']:<6} epoch {row['epoch']:>2}  train loss {row['train_loss']:.4f}{score}"
+        f"  {row['posts_per_second']:,.0f} posts/s"
+    )

@@ -1,0 +1,85 @@
+"""Which weights are trained, and how fast: groups, layer-wise decay, what is frozen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from cotune.config import FitConfig
+from cotune.encoders.base import Encoder
+from cotune.errors import ConfigError
+from cotune.model import JointModel
+
+
+def default_top(encoder: Encoder) -> int:
+    """Return how many upper units ``top`` trains: half of the text layers, a quarter of the image stages."""
+    part = 0.5 if encoder.modality == "text" else 0.28
+    return max(1, round(len(encoder.units) * part))
+
+
+def cut_for_top(model: JointModel, config: FitConfig) -> None:
+    """Cut both encoders so that only their upper part is trained.
+
+    Raises
+    ------
+    ConfigError
+        If an encoder has no chain of layers to cut.
+    """
+    for name, encoder in model.encoders.items():
+        if len(encoder.units) < 2:
+            raise ConfigError(
+                f"--tune top needs an encoder made of layers, and {encoder.spec} has none that can be told apart; "
+                "use --tune joint or frozen"
+            )
+        asked = config.text_top if name == "text" else config.image_top
+        upper = min(asked or default_top(encoder), len(encoder.units))
+        encoder.cut_at(len(encoder.units) - upper)
+
+
+def freeze(model: JointModel) -> None:
+    """Let gradients flow to the head and to what lies above each encoder's cut, nowhere else."""
+    for encoder in model.encoders.values():
+        upper = encoder.upper_parameters()
+        for name, parameter in encoder.model.named_parameters():
+            parameter.requires_grad_(name in upper)
+
+
+def parameter_groups(model: JointModel, config: FitConfig) -> list[dict[str, Any]]:
+    """Return AdamW groups: head and each depth of each encoder, norms and biases without weight decay.
+
+    The rate of depth d of an encoder with n units is ``lr * layer_decay ** (n + 1 - d)``: layer-wise decay
+    as in Howard & Ruder (2018), "Universal Language Model Fine-tuning for Text Classification".
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+
+    def put(parameter: nn.Parameter, rate: float) -> None:
+        if parameter.requires_grad and parameter.numel():
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+
+    for parameter in model.head.parameters():
+        put(parameter, config.lr_head)
+    for name, encoder in model.encoders.items():
+        rate = config.lr_text if name == "text" else config.lr_image
+        depths, top = encoder.depths(), len(encoder.units) + 1
+        for key, parameter in encoder.model.named_parameters():
+            put(parameter, rate * config.layer_decay ** (top - depths[key]))
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
+    ]
+
+
+def set_train_mode(model: JointModel, *, frozen_norms: bool) -> None:
+    """Put what is trained into training mode; frozen encoders and, if asked, batch norms stay as they are.
+
+    Batch-norm statistics of a few posts are noise; the pretrained ones are kept.
+    """
+    model.train()
+    for encoder in model.encoders.values():
+        if not any(p.requires_grad for p in encoder.parameters()):
+            encoder.eval()
+    if frozen_norms:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

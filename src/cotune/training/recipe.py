@@ -1,0 +1,294 @@
+"""The recipe: a probe on frozen embeddings, then joint fine-tuning that starts from the probe's head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+
+from cotune.config import FitConfig
+from cotune.data.store import default_root
+from cotune.encoders.base import Encoder
+from cotune.encoders.resolve import resolve_image, resolve_text
+from cotune.errors import ConfigError
+from cotune.fusion import HEADS, make_head
+from cotune.model import JointModel
+from cotune.progress import Progress
+from cotune.training.checkpoint import Checkpoint, to_device
+from cotune.training.device import make_fabric
+from cotune.training.features import Features, Source, prepare
+from cotune.training.loop import StagePlan, StageState, run_stage
+from cotune.training.lora import add_adapters, merge_adapters
+from cotune.training.parameters import cut_for_top, freeze, parameter_groups
+
+_LOWER_SOURCE: dict[str, Source] = {"joint": "raw", "lora": "raw", "top": "hidden", "frozen": "pooled"}
+
+
+@dataclass
+class Trained:
+    """What training gives.
+
+    Attributes
+    ----------
+    model : JointModel
+        In evaluation mode, whole (not cut).
+    history : list of dict
+        One entry for each epoch of each stage.
+    source : dict
+        From which source of the features this model may be fed, by modality.
+    interrupted : bool
+        Whether the user stopped it; the model is that of the last finished epoch.
+    """
+
+    model: JointModel
+    history: list[dict[str, Any]] = field(default_factory=list)
+    source: dict[str, Source] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def open_encoders(config: FitConfig) -> dict[str, Encoder]:
+    """Open the encoders that the configuration's fusion head uses."""
+    uses = HEADS[config.fusion].uses
+    encoders: dict[str, Encoder] = {}
+    if "text" in uses:
+        encoders["text"] = resolve_text(
+            config.text_encoder, pooling=config.text_pooling, max_tokens=config.max_tokens
+        )
+    if "image" in uses:
+        encoders["image"] = resolve_image(config.image_encoder)
+    return encoders
+
+
+def prepare_posts(
+    posts: pd.DataFrame,
+    encoders: Mapping[str, Encoder],
+    config: FitConfig,
+    *,
+    allow_remote: bool = False,
+    progress: Progress | None = None,
+    fabric: Fabric | None = None,
+) -> Features:
+    """Read and cache what the encoders need of the posts."""
+    return prepare(
+        posts,
+        encoders,
+        root=Path(config.cache).expanduser() if config.cache else default_root(),
+        max_bytes=int(config.cache_gb * 1e9),
+        device=(fabric or make_fabric(config)).device,
+        allow_remote=allow_remote,
+        progress=progress,
+    )
+
+
+def fit_rows(
+    features: Features,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    n_classes: int,
+    config: FitConfig,
+    *,
+    validation_rows: np.ndarray | None = None,
+    validation: tuple[Features, np.ndarray] | None = None,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
+    on_epoch: Any = None,
+    progress: Progress | None = None,
+    fabric: Fabric | None = None,
+) -> Trained:
+    """Train a model on some of the prepared posts; the encoders that `features` holds stay untouched.
+
+    Parameters
+    ----------
+    features : Features
+        The prepared posts, with the pretrained encoders.
+    labels : ndarray of int
+        Class index of every post.
+    rows : ndarray of int
+        The posts to train on.
+    n_classes : int
+        Number of classes.
+    config : FitConfig
+        The settings.
+    validation_rows : ndarray of int, optional
+        Held-out posts among `features`.
+    validation : tuple of Features and ndarray, optional
+        A validation table of its own, with labels.
+    checkpoint : Checkpoint, optional
+        Where the state is kept between epochs.
+    resume : bool
+        Whether to go on from the checkpoint.
+    on_epoch : callable, optional
+        Called with each new row of the history.
+    progress : Progress, optional
+        Whom to tell.
+    fabric : Fabric, optional
+        Device and precision; made from the configuration by default.
+    """
+    progress = progress or Progress()
+    fabric = fabric or make_fabric(config)
+    torch.manual_seed(config.seed)
+    encoders = {name: copy.deepcopy(encoder) for name, encoder in features.encoders.items()}
+    dims = {name: encoder.dim for name, encoder in encoders.items()}
+    head = make_head(
+        config.fusion, dims.get("text", 0), dims.get("image", 0), n_classes, **config.head_settings()
+    )
+    model = JointModel(encoders.get("text"), encoders.get("image"), head).to(fabric.device)
+    if config.tune == "top":
+        cut_for_top(model, config)
+    tables = [features] if validation is None else [features, validation[0]]
+    for table in tables:
+        _compute(table, model, config)
+    done: dict[str, list[dict[str, Any]]] = {}
+    resumed: tuple[str, StageState] | None = None
+    if resume and checkpoint is not None and checkpoint.exists():
+        stage, state, done = checkpoint.load()
+        resumed = (stage, to_device(state, fabric.device))
+        progress.say(f"resuming: {stage}, after epoch {state.epoch}")
+    trained = Trained(model)
+    common: dict[str, Any] = {"validation_rows": validation_rows, "validation": validation, "progress": progress}
+    weights = _class_weights(labels[rows], n_classes, config)
+    for plan in _plans(config, weights, watched=validation_rows is not None or validation is not None):
+        if plan.name in done and not (resumed and resumed[0] == plan.name):
+            trained.history += done[plan.name]
+            continue
+        _set_gradients(model, plan.name, config)
+        start = resumed[1] if resumed and resumed[0] == plan.name else None
+        if start is None and resumed and plan.name == "probe":
+            raise AssertionError("a checkpoint of a later stage lists the stages before it")
+        groups = _groups(model, plan.name, config)
+        history = list(trained.history)
+
+        def after(state: StageState, plan: StagePlan = plan, history: list[Any] = history) -> None:
+            if checkpoint is not None:
+                # Later stages begin from the earlier one's weights, which the state then holds.
+                checkpoint.save(plan.name, state, dict(done))
+            if on_epoch is not None:
+                on_epoch([*history, *state.history])
+
+        try:
+            state = run_stage(
+                fabric, model, groups, features, labels, rows, plan, state=start, on_epoch=after, **common
+            )
+        except KeyboardInterrupt:
+            if checkpoint is None or not checkpoint.exists():
+                raise
+            _restore_last(model, checkpoint, fabric)
+            trained.interrupted = True
+            trained.history = [*history, *checkpoint.load()[1].history]
+            break
+        trained.history = [*history, *state.history]
+        done[plan.name] = state.history
+    return _finish(trained, config)
+
+
+def _plans(config: FitConfig, weights: tuple[float, ...] | None, *, watched: bool) -> list[StagePlan]:
+    """Return the stages in their order."""
+    pooled: dict[str, Source] = {"text": "pooled", "image": "pooled"}
+    common: dict[str, Any] = {
+        "seed": config.seed,
+        "warmup": config.warmup,
+        "clip": config.clip,
+        "label_smoothing": config.label_smoothing,
+        "class_weights": weights,
+        "stop": config.stop if watched else "train-loss",
+        "keep_best": config.stop == "validation" and watched,
+    }
+    plans = []
+    if config.probe_epochs:
+        plans.append(
+            StagePlan(
+                "probe",
+                pooled,
+                config.probe_epochs,
+                config.probe_batch_size,
+                min_epochs=config.probe_epochs,
+                **common,
+            )
+        )
+    if config.tune != "frozen":
+        source = _LOWER_SOURCE[config.tune]
+        frozen = config.freeze_batch_norm == "yes" or (config.freeze_batch_norm == "auto" and config.batch_size < 64)
+        plans.append(
+            StagePlan(
+                config.tune,
+                {"text": source, "image": source},
+                config.epochs,
+                config.batch_size,
+                min_epochs=min(config.min_epochs, config.epochs),
+                patience=config.patience,
+                accumulate=config.accumulate,
+                ema=config.ema,
+                frozen_norms=frozen,
+                **common,
+            )
+        )
+    if not plans:
+        raise ConfigError("nothing would be trained: --tune frozen needs --probe-epochs of at least 1")
+    return plans
+
+
+def _compute(features: Features, model: JointModel, config: FitConfig) -> None:
+    for name, encoder in model.encoders.items():
+        kinds: list[Literal["hidden", "pooled"]] = []
+        if config.tune == "top" and encoder.n_lower:
+            kinds.append("hidden")
+        if config.probe_epochs or config.tune == "frozen":
+            kinds.append("pooled")
+        for kind in kinds:
+            features.compute(encoder.modality, kind, encoder)
+        del name
+
+
+def _set_gradients(model: JointModel, stage: str, config: FitConfig) -> None:
+    if stage == "probe":
+        for encoder in model.encoders.values():
+            encoder.requires_grad_(False)
+    elif config.tune == "lora":
+        add_adapters(model, seed=config.seed)
+    else:
+        freeze(model)
+
+
+def _groups(model: JointModel, stage: str, config: FitConfig) -> list[dict[str, Any]]:
+    if stage == "probe":
+        config = config.model_copy(update={"lr_head": config.probe_lr})
+    return parameter_groups(model, config)
+
+
+def _class_weights(labels: np.ndarray, n_classes: int, config: FitConfig) -> tuple[float, ...] | None:
+    """Return weights inversely proportional to class frequency, mean one over the posts."""
+    if config.class_weights == "none":
+        return None
+    counts = np.bincount(labels, minlength=n_classes)
+    return tuple(float(len(labels) / (n_classes * count)) if count else 0.0 for count in counts)
+
+
+def _restore_last(model: JointModel, checkpoint: Checkpoint, fabric: Fabric) -> None:
+    _, state, _ = checkpoint.load()
+    weights = state.best_weights or state.average or state.weights
+    named = dict(model.named_parameters())
+    with torch.no_grad(), suppress(KeyError):
+        for name, tensor in weights.items():
+            named[name].copy_(tensor.to(fabric.device))
+
+
+def _finish(trained: Trained, config: FitConfig) -> Trained:
+    model = trained.model
+    if config.tune == "lora":
+        merge_adapters(model)
+    source = _LOWER_SOURCE[config.tune]
+    trained.source = {
+        name: source if source != "hidden" or encoder.n_lower else "raw" for name, encoder in model.encoders.items()
+    }
+    for encoder in model.encoders.values():
+        encoder.weights_changed()
+    model.requires_grad_(False).eval()
+    return trained
