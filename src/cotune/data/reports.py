@@ -29,7 +29,7 @@ def facts(title: str, rows: Iterable[tuple[str, str]]) -> Table:
 def listing(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], most: int, *, clip: bool = False
 ) -> RenderableType:
-    """Return a titled table of at most `most` rows and the number of those not shown; `clip` the last column."""
+    """Return a titled table of at most `most` rows; `clip` keeps each on one line."""
     table = Table(
         title=f"{title}: {len(rows):,}", title_justify="left", title_style="bold", box=None, pad_edge=False
     )
@@ -132,8 +132,8 @@ def render_quality(report: QualityReport, most: int) -> Group:
         parts.append(listing("Same posts with different labels", header, found, most, clip=True))
     if report.duplicates:
         largest_first = sorted(report.duplicates, key=lambda group: -len(group.rows))
-        found = [(item.by, _rows(item.rows), ", ".join(item.labels), item.sample) for item in largest_first]
-        parts.append(listing("Duplicates", ("what", "rows", "labels", "first"), found, most, clip=True))
+        lines = [(item.by, _rows(item.rows), ", ".join(item.labels), item.sample) for item in largest_first]
+        parts.append(listing("Duplicates", ("what", "rows", "labels", "first"), lines, most, clip=True))
     if report.advice:
         parts.append(Text("What to do", style="bold"))
         parts[-1] = Group(parts[-1], *(Text(f"- {line}") for line in report.advice))

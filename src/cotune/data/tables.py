@@ -16,6 +16,7 @@ from cotune.errors import DataError
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _TEXT_KINDS = KINDS[:-1]
+_RETURN = "\ufdd0"  # a code point that Unicode keeps free of characters
 
 
 @dataclass
@@ -143,9 +144,14 @@ def _csv_chunks(
     if delimiter == "," and "," not in first:  # spreadsheets of many countries write semicolons
         delimiter = ";" if ";" in first else "\t" if "\t" in first else ","
 
+    if "\r" in first.rstrip("\r\n"):
+        raise DataError(f"{path}: the lines end in bare carriage returns; save it with ordinary line ends")
+
     def all_lines() -> Iterator[str]:
         yield first
-        yield from lines
+        for line in lines:  # csv takes no lone carriage return outside quotes
+            body = line.rstrip("\r\n")
+            yield line if "\r" not in body else body.replace("\r", _RETURN) + line[len(body) :]
 
     reader = csv.reader(all_lines(), delimiter=delimiter, strict=True)
     collector = _Collector(wanted, chunk_size)
@@ -165,6 +171,8 @@ def _csv_chunks(
                     f"{path}, line {begun}: {len(fields)} fields, but the header has {len(header)}; "
                     "put quotes around a field that holds the separator"
                 )
+            if any(_RETURN in field for field in fields):
+                fields = [field.replace(_RETURN, "\r") for field in fields]
             collector.add(dict(zip(header, fields, strict=False)))
             if collector.full:
                 yield collector.take()

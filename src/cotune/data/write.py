@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 
@@ -40,11 +41,26 @@ def write_posts(frame: pd.DataFrame, out: Path) -> None:
             if kind == ".jsonl":
                 handle.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
             else:
-                writer = csv.DictWriter(
-                    handle, names, delimiter="\t" if kind == ".tsv" else ",", lineterminator="\n"
-                )
+                writer = csv.DictWriter(UnixLines(handle), names, delimiter="\t" if kind == ".tsv" else ",")
                 writer.writeheader()
                 writer.writerows(records)
+
+
+class UnixLines:
+    r"""What `csv` writers write to, so that records end in ``\n`` and yet fields with ``\r`` are quoted.
+
+    Parameters
+    ----------
+    handle : text file
+        Where the records go; it is to be opened with ``newline=""``.
+    """
+
+    def __init__(self, handle: TextIO) -> None:
+        self._handle = handle
+
+    def write(self, record: str) -> int:
+        """Write one record, which `csv` has ended by a carriage return and a line feed."""
+        return self._handle.write(record.removesuffix("\r\n") + "\n")
 
 
 def _relative(image: str | None, folder: Path) -> str | None:
