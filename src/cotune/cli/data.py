@@ -110,8 +110,6 @@ def import_hateful_memes_command(
 
 
 def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool) -> None:
-    from rich.text import Text
-
     from cotune.data.write import write_posts
 
     write_posts(frame, out)
@@ -119,7 +117,7 @@ def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool)
         _show({**report.to_dict(), "out": str(out)})
     else:
         _show(report.render())
-        _show(Text(f"{len(frame):,} posts written to {out}; look at them with: cotune check {out}"))
+        typer.echo(f"{len(frame):,} posts written to {out}; look at them with: cotune check {out}")
 
 
 def _show(answer: object) -> None:
