@@ -15,8 +15,8 @@ How a post comes about
   once at the most.
 - Its picture is an emoji. Its sentiment is what VADER's word lexicon says about the words that describe it in
   VADER's emoji lexicon: the sum s of the words' valences, brought into -1 to 1 by VADER's own formula
-  s / sqrt(s^2 + 15). Rules for negation and emphasis are left out. Four times this number has the range of the
-  ratings, so that the two modalities weigh alike.
+  s / sqrt(s^2 + 15). Rules for negation and emphasis are left out. Four times this number has the range of
+  the ratings, so that the two modalities weigh alike.
 - Tweet and emoji are drawn independently, a third each of negative, neutral and positive ones. The label is
   the sign of rating + 4 * sentiment; sums nearer to zero than `MARGIN` are drawn again, which leaves 17 posts
   in 100 in which the two disagree. Half of the posts are positive.

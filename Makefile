@@ -1,0 +1,43 @@
+# Everything runs in .venv, which is made when there is none and renewed when pyproject.toml changes.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+READY := .venv/.installed
+
+.PHONY: help venv demo test lint format bench
+
+help:
+	@echo "make demo    train on the demo posts that ship with the package, compare modalities, predict"
+	@echo "make test    run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make lint    ruff, mypy and the order of the layers"
+	@echo "make format  let ruff rewrite the code"
+	@echo "make bench   measure training speed"
+
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing cotune and its tools into .venv (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(READY)
+
+venv: $(READY)
+
+demo: $(READY)
+	@$(BIN)/cotune demo
+
+test: $(READY)
+	@start=$$(date +%s); $(BIN)/python -m pytest -q -n $(WORKERS) --durations=10 --durations-min=1; status=$$?; \
+	echo "make test took $$(( $$(date +%s) - start )) s"; exit $$status
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(READY)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
