@@ -39,7 +39,12 @@ class FitConfig(BaseModel):
     min_epochs: int = Field(3, ge=1, description="epochs before early stopping may act")
     patience: int = Field(1, ge=1, description="epochs without progress before stopping")
     stop: Stop = Field("train-loss", description="what early stopping watches")
-    validation: float | str = Field(0.1, description="part of the training posts, or a posts table, to validate on")
+    validation: float | str | None = Field(
+        None, description="part of the training posts, or a posts table, to validate on"
+    )
+    folds_group: Literal["near-duplicates", "group", "none"] = Field(
+        "near-duplicates", description="which posts may not be parted when a validation part is cut"
+    )
     batch_size: int = Field(32, ge=1)
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
     probe_epochs: int = Field(10, ge=0)

@@ -46,9 +46,7 @@ class ArrayStore:
         Size that the store must not outgrow.
     """
 
-    def __init__(
-        self, folder: Path, *, dtype: str, row_shape: Sequence[int], max_bytes: int | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, dtype: str, row_shape: Sequence[int], max_bytes: int | None = None) -> None:
         self.folder = folder
         self.dtype = np.dtype(dtype)
         self.row_shape = tuple(int(size) for size in row_shape)
@@ -63,9 +61,7 @@ class ArrayStore:
         with self._lock:
             self._data.touch()
             with self._index() as index:
-                index.execute(
-                    "CREATE TABLE IF NOT EXISTS places (key TEXT PRIMARY KEY, start INTEGER, n INTEGER)"
-                )
+                index.execute("CREATE TABLE IF NOT EXISTS places (key TEXT PRIMARY KEY, start INTEGER, n INTEGER)")
             write_json(folder / "store.json", {"dtype": self.dtype.str, "row_shape": self.row_shape})
         self.refresh()
 
@@ -124,8 +120,7 @@ class ArrayStore:
         size = sum(array.shape[0] for array in new.values()) * self.row_bytes
         if self.max_bytes is not None and end + size > self.max_bytes:
             raise StoreFullError(
-                f"the cache {self.folder} would outgrow its limit of {self.max_bytes / 1e9:.1f} GB; "
-                "raise --cache-gb"
+                f"the cache {self.folder} would outgrow its limit of {self.max_bytes / 1e9:.1f} GB; raise --cache-gb"
             )
         places = {}
         try:
@@ -133,10 +128,8 @@ class ArrayStore:
             for key, array in new.items():
                 block = np.ascontiguousarray(array, dtype=self.dtype)
                 if block.shape[1:] != self.row_shape:
-                    raise ValueError(
-                        f"rows of shape {block.shape[1:]} do not fit a store of {self.row_shape}"
-                    )
-                file.write(memoryview(block).cast("B") if block.size else b"")
+                    raise ValueError(f"rows of shape {block.shape[1:]} do not fit a store of {self.row_shape}")
+                file.write(block.tobytes())
                 places[key] = (end, block.shape[0])
                 end += block.nbytes
             file.flush()

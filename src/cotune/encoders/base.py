@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -68,7 +69,9 @@ class Encoder(nn.Module, abc.ABC):
         self.dim = dim
         self.units = tuple(units)
         self._cut: Cut | None = None
+        self._below: frozenset[str] = frozenset()
         self._fingerprint: str | None = None
+        self.eval()  # factories disagree on the mode; a pass in training mode would move batch-norm statistics
 
     # ---- what a kind of encoder must say -------------------------------------------------------------
 
@@ -112,10 +115,10 @@ class Encoder(nn.Module, abc.ABC):
         Raises
         ------
         EncoderError
-            If the network has no chain of units, or not that many.
+            If the network has no chain of units, not that many, or units that pass on more than activations.
         """
+        self._cut, self._below = None, frozenset()
         if n_lower == 0:
-            self._cut = None
             return
         if not 0 < n_lower < len(self.units):
             raise EncoderError(
@@ -123,8 +126,47 @@ class Encoder(nn.Module, abc.ABC):
                 "use --tune joint or frozen, or another depth"
             )
         modules = dict(self.model.named_modules())
-        self._cut = Cut([modules[name] for name in self.units[:n_lower]])
-        self._cut.learn(lambda: self.encode(self.dummy_inputs()))
+        cut = Cut([modules[name] for name in self.units[:n_lower]])
+        with _evaluating(self.model):
+            try:
+                cut.learn(lambda: self.encode(self.dummy_inputs()))
+                same = self._same_when_cut(cut)
+            except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
+                same = False
+            if not same:
+                raise EncoderError(
+                    f"{self.spec} cannot be cut after unit {n_lower}: its units hand on more than activations; "
+                    "use --tune joint or frozen"
+                )
+            self._below = self._read_below(cut)
+        self._cut = cut
+
+    def _same_when_cut(self, cut: Cut) -> bool:
+        """Tell whether the upper part on kept activations says what the whole network says."""
+        inputs = self.dummy_inputs()
+        with torch.no_grad():
+            whole = self.encode(inputs).pooled
+            hidden = cut.capture(lambda: self.encode(inputs))
+            with cut.resumed(hidden):
+                again = self.encode(self.dummy_inputs({**inputs, "hidden": hidden})).pooled
+        return again.shape == whole.shape and torch.allclose(again, whole, rtol=1e-3, atol=1e-4)
+
+    def _read_below(self, cut: Cut) -> frozenset[str]:
+        """Return the names of all parameters that the lower part reads, wherever they are kept.
+
+        Position biases, for one, may be stored beside the layers that share them.
+        """
+        named = dict(self.model.named_parameters())
+        wanted = {name: p.requires_grad for name, p in named.items()}
+        self.model.requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                hidden = cut.capture(lambda: self.encode(self.dummy_inputs()), gradients=True)
+                slopes = torch.autograd.grad(hidden.float().sum(), list(named.values()), allow_unused=True)
+        finally:
+            for name, p in named.items():
+                p.requires_grad_(wanted[name])
+        return frozenset(name for name, slope in zip(named, slopes, strict=True) if slope is not None)
 
     @property
     def n_lower(self) -> int:
@@ -141,7 +183,7 @@ class Encoder(nn.Module, abc.ABC):
         """Return the names of the parameters above the cut (all of them when the encoder is whole)."""
         if self._cut is None:
             return {name for name, _ in self.model.named_parameters()}
-        return {name for name, depth in self.depths().items() if depth > self.n_lower}
+        return {name for name, depth in self.depths().items() if depth > self.n_lower} - self._below
 
     def fingerprint(self) -> str:
         """Return a hash of weights and preprocessing; equal fingerprints give equal embeddings."""
@@ -162,6 +204,18 @@ class Encoder(nn.Module, abc.ABC):
     def n_parameters(self) -> int:
         """Return the number of parameters of the network."""
         return sum(p.numel() for p in self.model.parameters())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode for a while."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def depths_by_order(model: nn.Module, units: Sequence[str]) -> dict[str, int]:

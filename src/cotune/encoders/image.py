@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
 from cotune.encoders.hf import open_model, transformer_units
 from cotune.encoders.preprocess import HFPreprocessor, Preprocessor, TimmPreprocessor
-
 from cotune.errors import EncoderError
 
 
@@ -45,6 +44,8 @@ class ImageEncoder(Encoder):
         super().__init__(model, spec=spec, dim=dim, units=units)
         self.preprocessor = preprocessor
         shape = (1, 3, 1, 1)
+        self._scale: Tensor
+        self._shift: Tensor
         self.register_buffer("_scale", torch.from_numpy(preprocessor.scale).view(shape), persistent=False)
         self.register_buffer("_shift", torch.from_numpy(preprocessor.shift).view(shape), persistent=False)
 
@@ -104,7 +105,7 @@ class TimmEncoder(ImageEncoder):
         self.architecture = architecture
         self.model_args = dict(model_args or {})
         super().__init__(
-            model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last),
             TimmPreprocessor(data_config),
             spec=spec,
             dim=timm_dim(model),
@@ -129,7 +130,7 @@ class TimmEncoder(ImageEncoder):
         }
 
     def depths(self) -> dict[str, int]:
-        """The stem has depth 0, stage i depth i + 1, what follows one more."""
+        """Map the stem to 0, stage i to i + 1, what follows to one more."""
         return depths_by_order(self.model, self.units)
 
     def save_config(self, folder: Path) -> None:
@@ -156,9 +157,7 @@ class HFImageEncoder(ImageEncoder):
         preprocessor = HFPreprocessor(processor)
         with torch.no_grad():
             trial = _pool(model.eval()(pixel_values=torch.zeros(1, 3, *preprocessor.size)))
-        super().__init__(
-            model, preprocessor, spec=spec, dim=int(trial.pooled.shape[1]), units=transformer_units(model)
-        )
+        super().__init__(model, preprocessor, spec=spec, dim=int(trial.pooled.shape[1]), units=transformer_units(model))
 
     def _encode_normalised(self, pixels: Tensor) -> EncoderOutput:
         return _pool(self.model(pixel_values=pixels))
@@ -173,7 +172,7 @@ class HFImageEncoder(ImageEncoder):
         }
 
     def depths(self) -> dict[str, int]:
-        """Embeddings have depth 0, layer or stage i depth i + 1."""
+        """Map embeddings to 0, layer or stage i to i + 1."""
         return depths_by_order(self.model, self.units)
 
     def save_config(self, folder: Path) -> None:
@@ -223,12 +222,10 @@ def timm_dim(model: nn.Module) -> int:
     return int(getattr(model, "head_hidden_size", None) or model.num_features)  # type: ignore[arg-type]
 
 
-def open_timm(
-    name: str, *, spec: str, weights: bool = True, model_args: dict[str, Any] | None = None
-) -> TimmEncoder:
+def open_timm(name: str, *, spec: str, weights: bool = True, model_args: dict[str, Any] | None = None) -> TimmEncoder:
     """Open a timm model by name (weights come from the hub, if asked for)."""
     import timm
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
 
     args = dict(model_args or {})
     model = timm.create_model(name, pretrained=weights, num_classes=0, **args)
@@ -240,7 +237,7 @@ def open_timm_folder(folder: Path, *, spec: str) -> TimmEncoder:
     """Open a folder in timm's layout: ``config.json`` with ``architecture``, and ``model.safetensors``."""
     import timm
     from safetensors.torch import load_file
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
 
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = folder / "model.safetensors"
@@ -255,9 +252,7 @@ def open_timm_folder(folder: Path, *, spec: str) -> TimmEncoder:
     if missing:
         raise EncoderError(f"{weights} lacks {len(missing)} tensors of {settings['architecture']}, first {missing[0]}")
     config = resolve_data_config({}, pretrained_cfg=settings.get("pretrained_cfg") or {}, model=model)
-    return TimmEncoder(
-        model, architecture=settings["architecture"], data_config=config, spec=spec, model_args=args
-    )
+    return TimmEncoder(model, architecture=settings["architecture"], data_config=config, spec=spec, model_args=args)
 
 
 def open_hf_image(name: str, *, spec: str, local: bool, weights: bool = True) -> HFImageEncoder:

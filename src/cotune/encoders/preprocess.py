@@ -57,9 +57,9 @@ class TimmPreprocessor(Preprocessor):
     FILE = "preprocessing.json"
 
     def __init__(self, data_config: dict[str, Any]) -> None:
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
 
-        self.config = {
+        self.config: dict[str, Any] = {
             key: list(value) if isinstance(value, tuple) else value for key, value in data_config.items()
         }
         _, height, width = self.config["input_size"]
@@ -129,7 +129,8 @@ class HFPreprocessor(Preprocessor):
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the picture as uint8, shape (3, height, width)."""
-        return np.clip(np.rint(self._run(image, raw=True)), 0, 255).astype(np.uint8)
+        result: np.ndarray = np.clip(np.rint(self._run(image, raw=True)), 0, 255).astype(np.uint8)
+        return result
 
     def describe(self) -> dict[str, Any]:
         """Return the processor's own settings."""

@@ -8,7 +8,7 @@ biases, norms, pooling) runs as it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,8 +52,8 @@ class Cut:
                 handle.remove()
         self._answers = [_without_tensors(answers[i]) for i in range(len(self.units))]
 
-    def capture(self, call: Callable[[], object]) -> Tensor:
-        """Run `call` as far as the cut and return the activations there."""
+    def capture(self, call: Callable[[], object], *, gradients: bool = False) -> Tensor:
+        """Run `call` as far as the cut and return the activations there, as a rule without gradients."""
         kept: list[Tensor] = []
 
         def hook(_module: nn.Module, _args: object, output: Any) -> None:
@@ -62,7 +62,7 @@ class Cut:
 
         handle = self.units[-1].register_forward_hook(hook)
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(gradients):
                 call()
         except _ReachedError:
             return kept[0]
@@ -94,6 +94,8 @@ def _without_tensors(output: Any) -> Any:
     """Keep an answer's form and constants; a tensor becomes its own type as a mark."""
     if isinstance(output, tuple | list):
         return tuple(_without_tensors(part) for part in output)
+    if isinstance(output, Mapping):
+        raise TypeError("a unit that answers with named values cannot be stood in for")
     return Tensor if isinstance(output, Tensor) else output
 
 

@@ -42,9 +42,7 @@ class TextEncoder(Encoder):
 
     modality: ClassVar[Modality] = "text"
 
-    def __init__(
-        self, model: nn.Module, tokenizer: Any, *, spec: str, pooling: Pooling, max_tokens: int
-    ) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any, *, spec: str, pooling: Pooling, max_tokens: int) -> None:
         config: Any = model.config
         super().__init__(model, spec=spec, dim=int(config.hidden_size), units=transformer_units(model))
         self.tokenizer = tokenizer

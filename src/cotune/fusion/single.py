@@ -16,7 +16,8 @@ class _SingleHead(FusionHead):
         self, text_dim: int, image_dim: int, n_classes: int, *, width: int = 128, dropout: float = 0.5
     ) -> None:
         sizes = {"text": text_dim, "image": image_dim}
-        super().__init__(*(sizes[name] if name in self.uses else 0 for name in ("text", "image")), n_classes)
+        used = {name: size if name in self.uses else 0 for name, size in sizes.items()}
+        super().__init__(used["text"], used["image"], n_classes)
         self.width, self.p_dropout = width, dropout
         self.classify = nn.Sequential(
             nn.Dropout(dropout),

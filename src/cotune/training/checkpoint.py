@@ -84,8 +84,12 @@ class Checkpoint:
             said = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
             tensors = load_file(self.folder / _TENSORS)
         except (OSError, ValueError, SafetensorError) as fault:
-            raise RunError(f"the checkpoint {self.folder} cannot be read ({fault}); start anew without --resume") from fault
-        differing = sorted(key for key in self.key.keys() | said["key"].keys() if self.key.get(key) != said["key"].get(key))
+            raise RunError(
+                f"the checkpoint {self.folder} cannot be read ({fault}); start anew without --resume"
+            ) from fault
+        differing = sorted(
+            key for key in self.key.keys() | said["key"].keys() if self.key.get(key) != said["key"].get(key)
+        )
         if differing:
             raise RunError(
                 f"{self.folder} was begun with another {', '.join(differing)}; "

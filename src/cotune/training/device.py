@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,3 +44,19 @@ def _precision(asked: str, device: str) -> Any:
         # Half the time and memory on recent CUDA devices; elsewhere full precision is as fast, and exact.
         return "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[asked]
+
+
+@contextmanager
+def one_thread(when: bool) -> Iterator[None]:
+    """Keep torch to one thread where the tensors are too small to share.
+
+    Waking and awaiting a second thread costs more than a fusion head's arithmetic, and many times more when
+    something else runs on the machine.
+    """
+    before = torch.get_num_threads()
+    if when:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -52,7 +52,7 @@ class Features:
     """
 
     encoders: Mapping[str, Encoder]
-    root: Path
+    root: Path | None
     max_bytes: int
     present: np.ndarray
     tokens: list[np.ndarray]
@@ -64,6 +64,7 @@ class Features:
     progress: Progress = field(default_factory=Progress)
     _stores: dict[tuple[str, str], ArrayStore] = field(default_factory=dict)
     _pixels: ArrayStore | None = None
+    _decoded: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -80,7 +81,7 @@ class Features:
         inputs: dict[str, Mapping[str, Tensor]] = {}
         for column, name in enumerate(MODALITIES):
             here = rows[self.present[rows, column]]
-            if name in self.encoders and len(here):
+            if name in source and len(here):
                 inputs[name] = self._inputs(name, here, source[name])
         target = None if labels is None else torch.from_numpy(labels[rows].astype(np.int64))
         return Batch(present, inputs, target, torch.from_numpy(rows))
@@ -115,10 +116,26 @@ class Features:
         return cast(ImageEncoder, self.encoders["image"])
 
     def _picture(self, row: int) -> np.ndarray:
+        if row in self._decoded:
+            return self._decoded[row]
         key = self.keys["image"][row]
         if self._pixels is not None and key in self._pixels:
-            return self._pixels.get(key)[0]
+            pixels: np.ndarray = self._pixels.get(key)[0]
+            return pixels
         return decode(self.images[row], self._image_encoder, self.allow_remote)
+
+    def subset(self, rows: np.ndarray) -> Features:
+        """Return the posts at `rows` as features of their own; stores are shared."""
+        if self.root is None:
+            raise ValueError("only features with a cache folder can be divided")
+        return replace(
+            self,
+            present=self.present[rows],
+            tokens=[self.tokens[i] for i in rows],
+            keys={name: [keys[i] for i in rows] for name, keys in self.keys.items()},
+            images=[self.images[i] for i in rows],
+            faults={},
+        )
 
     # ---- what is computed once -----------------------------------------------------------------------
 
@@ -130,6 +147,8 @@ class Features:
         column = MODALITIES.index(name)
         rows = np.flatnonzero(self.present[:, column])
         cut = f"-{encoder.n_lower}" if kind == "hidden" else ""
+        if self.root is None:
+            raise ValueError("features without a cache folder keep no activations")
         folder = self.root / f"{kind}-{name}{cut}-{encoder.fingerprint()}"
         source: Source = "hidden" if kind == "pooled" and (name, "hidden") in self._stores else "raw"
         work = self._work(name, kind, encoder, source)
@@ -190,8 +209,8 @@ def prepare(
     posts: pd.DataFrame,
     encoders: Mapping[str, Encoder],
     *,
-    root: Path,
-    max_bytes: int,
+    root: Path | None,
+    max_bytes: int = 0,
     device: torch.device | None = None,
     allow_remote: bool = False,
     progress: Progress | None = None,
@@ -204,8 +223,8 @@ def prepare(
         As :func:`cotune.data.posts.read_posts` gives it.
     encoders : mapping
         The encoders by modality; a modality without one is not read at all.
-    root : Path
-        Cache folder.
+    root : Path or None
+        Cache folder. None keeps the decoded pictures in memory instead, which suits a chunk of new posts.
     max_bytes : int
         Limit for each store and for all of them together.
     device : torch.device, optional
@@ -254,20 +273,16 @@ def prepare(
 
 
 def _read_pictures(features: Features, encoder: ImageEncoder) -> None:
-    settings = json.dumps(encoder.preprocessor.describe(), sort_keys=True, default=str)
-    name = f"pixels-{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
-    height, width = encoder.preprocessor.size
-    store: ArrayStore | None = ArrayStore(
-        features.root / name, dtype="uint8", row_shape=(3, height, width), max_bytes=features.max_bytes
-    )
-    assert store is not None
-    evict(features.root, features.max_bytes, keep=[store.folder])
-    known = store
+    store = None if features.root is None else _pixel_store(features, encoder)
+    features._pixels = store
+    full = False
 
     def read(row: int) -> tuple[int, str, np.ndarray | None, ImageFault | None]:
         try:
+            if store is None:
+                return row, "", decode(features.images[row], encoder, features.allow_remote), None
             key = image_key(features.images[row], allow_remote=features.allow_remote)
-            if key in known:
+            if key in store:
                 return row, key, None, None
             return row, key, decode(features.images[row], encoder, features.allow_remote), None
         except ImageFault as fault:
@@ -277,32 +292,38 @@ def _read_pictures(features: Features, encoder: ImageEncoder) -> None:
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for chunk in features.progress.track(chunks, "pictures", len(chunks)):
-            done = list(pool.map(read, chunk))
-            for row, key, _, fault in done:
+            new: dict[str, np.ndarray] = {}
+            for row, key, pixels, fault in pool.map(read, chunk):
                 if fault is not None:
                     features.faults[row] = fault
-                else:
-                    features.present[row, 1] = True
-                    features.keys["image"][row] = key
-            store = _keep(store, done, features.progress)
-    features._pixels = known
+                    continue
+                features.present[row, 1] = True
+                features.keys["image"][row] = key
+                if store is None and pixels is not None:
+                    features._decoded[row] = pixels
+                elif pixels is not None:
+                    new[key] = pixels[None]
+            if store is not None and new and not full:
+                full = not _keep(store, new, features.progress)
 
 
-def _keep(
-    store: ArrayStore | None,
-    done: Sequence[tuple[int, str, np.ndarray | None, ImageFault | None]],
-    progress: Progress,
-) -> ArrayStore | None:
-    """Store a chunk's pixels; once the cache is full the rest is decoded each time it is needed."""
-    new = [(key, pixels[None]) for _, key, pixels, _ in done if pixels is not None]
-    if store is None or not new:
-        return store
+def _pixel_store(features: Features, encoder: ImageEncoder) -> ArrayStore:
+    assert features.root is not None
+    settings = json.dumps(encoder.preprocessor.describe(), sort_keys=True, default=str)
+    folder = features.root / f"pixels-{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
+    store = ArrayStore(folder, dtype="uint8", row_shape=(3, *encoder.preprocessor.size), max_bytes=features.max_bytes)
+    evict(features.root, features.max_bytes, keep=[folder])
+    return store
+
+
+def _keep(store: ArrayStore, new: Mapping[str, np.ndarray], progress: Progress) -> bool:
+    """Store a chunk's pixels; false once the cache is full, and the rest is decoded each time it is needed."""
     try:
-        store.add([key for key, _ in new], [pixels for _, pixels in new])
+        store.add(list(new), list(new.values()))
     except StoreFullError as full:
         progress.say(f"note: {full}. The remaining pictures are decoded anew in every epoch")
-        return None
-    return store
+        return False
+    return True
 
 
 def iterate(

@@ -139,7 +139,18 @@ def run_stage(
     while state.epoch < plan.epochs and not state.finished:
         started = time.perf_counter()
         loss = _one_epoch(
-            fabric, forward, optimizer_, schedule, loss_function, features, labels, rows, plan, state, trained, progress
+            fabric,
+            forward,
+            optimizer_,
+            schedule,
+            loss_function,
+            features,
+            labels,
+            rows,
+            plan,
+            state,
+            trained,
+            progress,
         )
         seconds = time.perf_counter() - started
         live = _copy(trained)
@@ -188,13 +199,11 @@ def _one_epoch(
     torch.manual_seed(int(np.random.SeedSequence([plan.seed, len(plan.name), state.epoch]).generate_state(1)[0]))
     set_train_mode(forward.module, frozen_norms=plan.frozen_norms)
     n = n_batches(len(rows), plan.batch_size)
-    batches = iterate(
-        features, rows, plan.source, plan.batch_size, labels=labels, seed=plan.seed, epoch=state.epoch
-    )
+    batches = iterate(features, rows, plan.source, plan.batch_size, labels=labels, seed=plan.seed, epoch=state.epoch)
     total = torch.zeros((), device=fabric.device)
     what = f"{plan.name}, epoch {state.epoch + 1} of {plan.epochs}"
     for i, batch in enumerate(progress.track(batches, what, n)):
-        batch = batch.to(fabric.device)  # noqa: PLW2901
+        batch = batch.to(fabric.device)
         last = (i + 1) % plan.accumulate == 0 or i + 1 == n
         in_group = plan.accumulate if i < n - n % plan.accumulate else n % plan.accumulate
         loss = loss_function(forward(batch).float(), batch.labels)

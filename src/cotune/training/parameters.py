@@ -65,9 +65,7 @@ def parameter_groups(model: JointModel, config: FitConfig) -> list[dict[str, Any
         depths, top = encoder.depths(), len(encoder.units) + 1
         for key, parameter in encoder.model.named_parameters():
             put(parameter, rate * config.layer_decay ** (top - depths[key]))
-    return [
-        {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
-    ]
+    return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
 
 
 def set_train_mode(model: JointModel, *, frozen_norms: bool) -> None:

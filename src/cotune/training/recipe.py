@@ -23,7 +23,7 @@ from cotune.fusion import HEADS, make_head
 from cotune.model import JointModel
 from cotune.progress import Progress
 from cotune.training.checkpoint import Checkpoint, to_device
-from cotune.training.device import make_fabric
+from cotune.training.device import make_fabric, one_thread
 from cotune.training.features import Features, Source, prepare
 from cotune.training.loop import StagePlan, StageState, run_stage
 from cotune.training.lora import add_adapters, merge_adapters
@@ -59,9 +59,7 @@ def open_encoders(config: FitConfig) -> dict[str, Encoder]:
     uses = HEADS[config.fusion].uses
     encoders: dict[str, Encoder] = {}
     if "text" in uses:
-        encoders["text"] = resolve_text(
-            config.text_encoder, pooling=config.text_pooling, max_tokens=config.max_tokens
-        )
+        encoders["text"] = resolve_text(config.text_encoder, pooling=config.text_pooling, max_tokens=config.max_tokens)
     if "image" in uses:
         encoders["image"] = resolve_image(config.image_encoder)
     return encoders
@@ -135,11 +133,9 @@ def fit_rows(
     progress = progress or Progress()
     fabric = fabric or make_fabric(config)
     torch.manual_seed(config.seed)
-    encoders = {name: copy.deepcopy(encoder) for name, encoder in features.encoders.items()}
+    encoders = {name: copy.deepcopy(features.encoders[name]) for name in HEADS[config.fusion].uses}
     dims = {name: encoder.dim for name, encoder in encoders.items()}
-    head = make_head(
-        config.fusion, dims.get("text", 0), dims.get("image", 0), n_classes, **config.head_settings()
-    )
+    head = make_head(config.fusion, dims.get("text", 0), dims.get("image", 0), n_classes, **config.head_settings())
     model = JointModel(encoders.get("text"), encoders.get("image"), head).to(fabric.device)
     if config.tune == "top":
         cut_for_top(model, config)
@@ -153,7 +149,11 @@ def fit_rows(
         resumed = (stage, to_device(state, fabric.device))
         progress.say(f"resuming: {stage}, after epoch {state.epoch}")
     trained = Trained(model)
-    common: dict[str, Any] = {"validation_rows": validation_rows, "validation": validation, "progress": progress}
+    common: dict[str, Any] = {
+        "validation_rows": validation_rows,
+        "validation": validation,
+        "progress": progress,
+    }
     weights = _class_weights(labels[rows], n_classes, config)
     for plan in _plans(config, weights, watched=validation_rows is not None or validation is not None):
         if plan.name in done and not (resumed and resumed[0] == plan.name):
@@ -174,9 +174,10 @@ def fit_rows(
                 on_epoch([*history, *state.history])
 
         try:
-            state = run_stage(
-                fabric, model, groups, features, labels, rows, plan, state=start, on_epoch=after, **common
-            )
+            with one_thread(plan.name == "probe" and fabric.device.type == "cpu"):
+                state = run_stage(
+                    fabric, model, groups, features, labels, rows, plan, state=start, on_epoch=after, **common
+                )
         except KeyboardInterrupt:
             if checkpoint is None or not checkpoint.exists():
                 raise
@@ -191,7 +192,8 @@ def fit_rows(
 
 def _plans(config: FitConfig, weights: tuple[float, ...] | None, *, watched: bool) -> list[StagePlan]:
     """Return the stages in their order."""
-    pooled: dict[str, Source] = {"text": "pooled", "image": "pooled"}
+    uses = HEADS[config.fusion].uses
+    pooled: dict[str, Source] = dict.fromkeys(uses, "pooled")
     common: dict[str, Any] = {
         "seed": config.seed,
         "warmup": config.warmup,
@@ -219,7 +221,7 @@ def _plans(config: FitConfig, weights: tuple[float, ...] | None, *, watched: boo
         plans.append(
             StagePlan(
                 config.tune,
-                {"text": source, "image": source},
+                dict.fromkeys(uses, source),
                 config.epochs,
                 config.batch_size,
                 min_epochs=min(config.min_epochs, config.epochs),

@@ -1,0 +1,247 @@
+"""The scikit-learn face of one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from cotune.config import FitConfig, make_config
+from cotune.errors import DataError
+from cotune.files import write_text
+from cotune.predict import Predictor, posts_from
+from cotune.progress import TerminalProgress
+from cotune.run import CARD, Run, load_run, model_card, save_run
+from cotune.training.fit import fit_posts
+
+_D = FitConfig()
+
+
+class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Joint fine-tuning of a text and an image encoder, as a scikit-learn classifier.
+
+    `X` is a DataFrame (or a list of dicts) with the columns `text` and `image`; an image is a path, a PIL
+    image, or an array. Either may be missing in a post.
+
+    Parameters
+    ----------
+    verbose : bool
+        Whether to tell the progress on standard error.
+    allow_remote : bool
+        Whether images may be fetched by URL.
+    **others
+        The settings of :class:`cotune.config.FitConfig`, with the same names and defaults.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        The labels seen in training, of the type they were given in.
+    run_ : Run
+        The trained model, its metrics and its environment.
+    n_features_in_ : int
+        Number of columns of `X`.
+
+    Examples
+    --------
+    >>> model = JointClassifier(tune="frozen")  # doctest: +SKIP
+    >>> model.fit(posts[["text", "image"]], posts["label"]).predict(new_posts)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        text_encoder: str = _D.text_encoder,
+        image_encoder: str = _D.image_encoder,
+        text_pooling: str = _D.text_pooling,
+        max_tokens: int = _D.max_tokens,
+        fusion: str = _D.fusion,
+        width: int = _D.width,
+        heads: int = _D.heads,
+        dropout: float = _D.dropout,
+        modality_dropout: float = _D.modality_dropout,
+        tune: str = _D.tune,
+        text_top: int | None = _D.text_top,
+        image_top: int | None = _D.image_top,
+        epochs: int = _D.epochs,
+        min_epochs: int = _D.min_epochs,
+        patience: int = _D.patience,
+        stop: str = _D.stop,
+        validation: float | str | None = _D.validation,
+        folds_group: str = _D.folds_group,
+        batch_size: int = _D.batch_size,
+        accumulate: int = _D.accumulate,
+        probe_epochs: int = _D.probe_epochs,
+        probe_batch_size: int = _D.probe_batch_size,
+        probe_lr: float = _D.probe_lr,
+        lr_head: float = _D.lr_head,
+        lr_text: float = _D.lr_text,
+        lr_image: float = _D.lr_image,
+        layer_decay: float = _D.layer_decay,
+        weight_decay: float = _D.weight_decay,
+        warmup: float = _D.warmup,
+        clip: float = _D.clip,
+        ema: float = _D.ema,
+        label_smoothing: float = _D.label_smoothing,
+        class_weights: str = _D.class_weights,
+        freeze_batch_norm: str = _D.freeze_batch_norm,
+        seed: int = _D.seed,
+        device: str = _D.device,
+        precision: str = _D.precision,
+        bad_images: str = _D.bad_images,
+        cache: str | None = _D.cache,
+        cache_gb: float = _D.cache_gb,
+        allow_remote: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self.text_encoder = text_encoder
+        self.image_encoder = image_encoder
+        self.text_pooling = text_pooling
+        self.max_tokens = max_tokens
+        self.fusion = fusion
+        self.width = width
+        self.heads = heads
+        self.dropout = dropout
+        self.modality_dropout = modality_dropout
+        self.tune = tune
+        self.text_top = text_top
+        self.image_top = image_top
+        self.epochs = epochs
+        self.min_epochs = min_epochs
+        self.patience = patience
+        self.stop = stop
+        self.validation = validation
+        self.folds_group = folds_group
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.probe_epochs = probe_epochs
+        self.probe_batch_size = probe_batch_size
+        self.probe_lr = probe_lr
+        self.lr_head = lr_head
+        self.lr_text = lr_text
+        self.lr_image = lr_image
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.clip = clip
+        self.ema = ema
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self.freeze_batch_norm = freeze_batch_norm
+        self.seed = seed
+        self.device = device
+        self.precision = precision
+        self.bad_images = bad_images
+        self.cache = cache
+        self.cache_gb = cache_gb
+        self.allow_remote = allow_remote
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> JointClassifier:
+        """Train on labelled posts.
+
+        Parameters
+        ----------
+        X : DataFrame or list of dict
+            Posts with `text` and `image`; a `group` column keeps posts together when a validation part is cut.
+        y : array-like of shape (N,), optional
+            Labels of any type that sorts; without it the column `label` of `X` is taken.
+
+        Raises
+        ------
+        DataError
+            If posts or labels cannot be used.
+        """
+        posts = posts_from(X, allow_remote=self.allow_remote)
+        if y is None:
+            if posts["label"].isna().any():
+                raise DataError("fit needs y, or a `label` for every post")
+            y = posts["label"].to_numpy()
+        y = np.asarray(y)
+        if y.shape != (len(posts),):
+            raise DataError(f"y has the shape {y.shape}, but X holds {len(posts)} posts")
+        if pd.isna(y).any():
+            raise DataError(f"y has no label at position {int(np.flatnonzero(pd.isna(y))[0])}")
+        self.classes_ = np.unique(y)
+        posts["label"] = [str(label) for label in y]
+        settings = {name: getattr(self, name) for name in FitConfig.model_fields}
+        progress = TerminalProgress() if self.verbose else None
+        result = fit_posts(posts, make_config(settings), allow_remote=self.allow_remote, progress=progress)
+        self.run_ = result.run
+        self._order_as_trained()
+        self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else 2
+        return self
+
+    def _order_as_trained(self) -> None:
+        """Put ``classes_`` into the order of the model's outputs, which sorts labels as text."""
+        by_name = {str(label): label for label in self.classes_}
+        outputs = [by_name[name] for name in self.run_.classes]
+        self._columns = np.argsort([list(self.classes_).index(label) for label in outputs])
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities, shape (N, n_classes), columns in the order of ``classes_``.
+
+        Raises
+        ------
+        DataError
+            If a post cannot be scored; :meth:`predict_frame` gives such posts a row with the reason instead.
+        """
+        check_is_fitted(self, "run_")
+        posts = posts_from(X, allow_remote=self.allow_remote)
+        proba, _, errors = self._predictor().scores(posts)
+        bad = np.flatnonzero(np.isnan(proba[:, 0]))
+        if len(bad):
+            raise DataError(
+                f"{len(bad)} of {len(posts)} posts cannot be scored, first at position {bad[0]}: {errors[bad[0]]}; "
+                "predict_frame() gives them a row with the reason"
+            )
+        return proba[:, self._columns]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most likely label of every post, shape (N,)."""
+        proba = self.predict_proba(X)
+        labels: np.ndarray = self.classes_[proba.argmax(axis=1)]
+        return labels
+
+    def predict_frame(self, X: Any) -> pd.DataFrame:
+        """Return the predictions table: id, label, probabilities, modality shares, error; one row a post."""
+        check_is_fitted(self, "run_")
+        return self._predictor().frame(posts_from(X, allow_remote=self.allow_remote))
+
+    def _predictor(self) -> Predictor:
+        bad_images: Any = "text-only" if self.bad_images == "text-only" else "error"
+        return Predictor(self.run_, device=self.device, bad_images=bad_images, allow_remote=self.allow_remote)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the run folder: weights as safetensors, everything else as JSON, no pickle."""
+        check_is_fitted(self, "run_")
+        save_run(Path(folder), self.run_)
+        write_text(Path(folder) / CARD, model_card(self.run_))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> JointClassifier:
+        """Open a run folder; nothing outside of it is read, and no network is used.
+
+        Labels are text then, whatever type they had in training.
+        """
+        return cls.from_run(load_run(folder), device=device)
+
+    @classmethod
+    def from_run(cls, run: Run, *, device: str = "auto") -> JointClassifier:
+        """Wrap a run that is open already."""
+        model = cls(**{**run.config.model_dump(), "device": device})
+        model.run_ = run
+        model.classes_ = np.asarray(run.classes)
+        model._columns = np.arange(len(run.classes))
+        model.n_features_in_ = 2
+        return model
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = True
+        return tags

@@ -1,0 +1,241 @@
+"""Predictions on new posts: in chunks of bounded memory, one row out for every row in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cotune.config import make_config
+from cotune.data.posts import read_posts
+from cotune.errors import CotuneError, DataError
+from cotune.explain.modality import modality_contributions
+from cotune.metrics import Evaluation, evaluate
+from cotune.progress import Progress
+from cotune.run import Run, known_labels
+from cotune.training.device import make_fabric
+from cotune.training.features import Features, iterate, prepare
+
+BadImages = Literal["error", "text-only"]
+SHARES = ("text_share", "image_share")
+
+
+class Predictor:
+    """A run, ready to score posts.
+
+    Parameters
+    ----------
+    run : Run
+        The trained model.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where it runs.
+    batch_size : int
+        Posts in a pass.
+    bad_images : {"error", "text-only"}
+        What to do with a post whose picture cannot be read: no prediction, or one by its text alone. Either
+        way the row says so in ``error``.
+    allow_remote : bool
+        Whether pictures may be fetched by URL.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        device: str = "auto",
+        batch_size: int = 64,
+        bad_images: BadImages = "error",
+        allow_remote: bool = False,
+    ) -> None:
+        self.run = run
+        self.fabric = make_fabric(make_config({"device": device}))
+        self.batch_size = batch_size
+        self.bad_images: BadImages = bad_images
+        self.allow_remote = allow_remote
+        self.model = run.model.to(self.fabric.device).eval()
+
+    def columns(self) -> list[str]:
+        """Return the columns of a predictions table."""
+        return ["id", "label", *(proba_column(label) for label in self.run.classes), *SHARES, "error"]
+
+    def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Score posts as :func:`~cotune.data.posts.read_posts` gives them.
+
+        Returns
+        -------
+        proba : ndarray
+            Shape (N, n_classes); NaN where there is no prediction.
+        shares : ndarray
+            Shares of text and image, shape (N, 2).
+        errors : list of str
+            What is wrong with each post; "" for nothing.
+        """
+        features = prepare(
+            posts,
+            self.model.encoders,
+            root=None,
+            device=self.fabric.device,
+            allow_remote=self.allow_remote,
+        )
+        errors = self._errors(features)
+        usable = np.asarray(
+            [bool(features.present[i].any()) and not self._refused(features, i) for i in range(len(posts))]
+        )
+        proba = np.full((len(posts), len(self.run.classes)), np.nan)
+        shares = np.full((len(posts), 2), np.nan)
+        rows = np.flatnonzero(usable)
+        sources: dict[str, Any] = dict.fromkeys(self.model.encoders, "raw")
+        with torch.inference_mode():
+            for batch in iterate(features, rows, sources, self.batch_size) if len(rows) else ():
+                moved = batch.to(self.fabric.device)
+                text, image = self.model.embed(moved)
+                parts = modality_contributions(self.model.head, text, image, moved.present)
+                assert batch.rows is not None
+                at = batch.rows.numpy()
+                proba[at] = parts.proba.double().cpu().numpy()
+                shares[at] = torch.stack(parts.shares(), dim=1).double().cpu().numpy()
+        return proba, shares, errors
+
+    def _refused(self, features: Features, row: int) -> bool:
+        return self.bad_images == "error" and row in features.faults
+
+    def _errors(self, features: Features) -> list[str]:
+        uses = " and ".join(self.model.encoders)
+        errors = []
+        for i in range(len(features)):
+            fault = features.faults.get(i)
+            if fault is not None:
+                tail = (
+                    "" if self._refused(features, i) or not features.present[i].any() else "; scored by its text alone"
+                )
+                errors.append(f"{fault}{tail}")
+            elif not features.present[i].any():
+                errors.append(f"the post has no {uses.replace(' and ', ' and no ')}")
+            else:
+                errors.append("")
+        return errors
+
+    def frame(self, posts: pd.DataFrame) -> pd.DataFrame:
+        """Return one row for every post, in order: id, label, probabilities, shares, error."""
+        proba, shares, errors = self.scores(posts)
+        known = ~np.isnan(proba[:, 0])
+        best = np.where(known, np.nan_to_num(proba).argmax(axis=1), 0)
+        labels = [self.run.classes[b] if ok else None for b, ok in zip(best, known, strict=True)]
+        table: dict[str, Any] = {"id": posts["id"].to_numpy(), "label": labels}
+        table |= {proba_column(label): proba[:, i] for i, label in enumerate(self.run.classes)}
+        table |= {name: shares[:, i] for i, name in enumerate(SHARES)}
+        table["error"] = [error or None for error in errors]
+        return pd.DataFrame(table, columns=self.columns())
+
+    def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Yield the predictions of each chunk of posts; memory is bounded by the largest chunk."""
+        for posts in chunks:
+            yield self.frame(posts)
+
+
+def proba_column(label: str) -> str:
+    """Return the name of the column that holds a label's probability."""
+    return f"p_{label}"
+
+
+@dataclass
+class EvaluatedPosts:
+    """What evaluating a run on a labelled table gives.
+
+    Attributes
+    ----------
+    evaluation : Evaluation
+        All scores with their intervals.
+    predictions : DataFrame
+        The predictions, with the true label in column ``true``.
+    left_out : dict
+        How many posts could not be used, by reason.
+    """
+
+    evaluation: Evaluation
+    predictions: pd.DataFrame
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def evaluate_posts(
+    predictor: Predictor,
+    chunks: Iterable[pd.DataFrame],
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> EvaluatedPosts:
+    """Score labelled posts and compare.
+
+    Posts without a label, with a label that the run does not know, or without a prediction are left out of
+    the scores and counted.
+
+    Raises
+    ------
+    DataError
+        If no post is left.
+    """
+    progress = progress or Progress()
+    classes = predictor.run.classes
+    tables: list[pd.DataFrame] = []
+    left_out = {"no label": 0, "unknown label": 0, "no prediction": 0}
+    unknown: list[str] = []
+    for posts in chunks:
+        table = predictor.frame(posts)
+        table.insert(1, "true", posts["label"].to_numpy())
+        tables.append(table)
+        unknown += known_labels(classes, list(posts["label"]))
+    predictions = pd.concat(tables, ignore_index=True)
+    labelled = predictions["true"].notna()
+    known = predictions["true"].isin(list(classes))
+    scored = predictions["label"].notna()
+    left_out = {
+        "no label": int((~labelled).sum()),
+        "unknown label": int((labelled & ~known).sum()),
+        "no prediction": int((known & ~scored).sum()),
+    }
+    if unknown:
+        shown = ", ".join(repr(label) for label in dict.fromkeys(unknown))
+        progress.say(
+            f"note: {left_out['unknown label']} posts have a label that the run does not know ({shown}); they are left out"
+        )
+    used = predictions[known & scored]
+    if used.empty:
+        counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
+        raise DataError(f"no post can be scored ({counted}); the run knows the labels {', '.join(classes)}")
+    y = used["true"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+    proba = used[[proba_column(label) for label in classes]].to_numpy()
+    return EvaluatedPosts(evaluate(y, proba, classes, n_bootstrap=n_bootstrap, seed=seed), predictions, left_out)
+
+
+def posts_from(x: Any, *, allow_remote: bool = False) -> pd.DataFrame:
+    """Turn what a Python user passes (DataFrame, list of dicts, one dict) into posts.
+
+    Raises
+    ------
+    DataError
+        If it is none of these or lacks both `text` and `image`.
+    """
+    if isinstance(x, dict):
+        x = [x]
+    if not isinstance(x, pd.DataFrame):
+        rows = list(x) if isinstance(x, list | tuple) else None
+        if rows is None or not all(isinstance(row, dict) for row in rows):
+            raise DataError(f"posts are a DataFrame or a list of dicts with `text` and `image`, not {type(x).__name__}")
+        x = pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in _keys(rows)})
+    if not len(x):
+        raise DataError("there are no posts")
+    try:
+        return read_posts(x, allow_remote=allow_remote)
+    except CotuneError:
+        raise
+    except (TypeError, ValueError) as fault:
+        raise DataError(f"the posts cannot be read: {fault}") from fault
+
+
+def _keys(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))

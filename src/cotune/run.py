@@ -1,0 +1,306 @@
+"""A run: a folder that holds a trained model and everything needed to use and audit it.
+
+Written and read as safetensors and JSON alone. It loads without a network and without the checkpoints the
+encoders came from.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cotune._version import __version__
+from cotune.config import FitConfig
+from cotune.encoders.resolve import load_encoder_config
+from cotune.errors import CotuneError, RunError
+from cotune.files import atomic_path, read_json, write_json
+from cotune.fusion import HEADS, make_head
+from cotune.model import JointModel
+
+CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
+METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
+_FORMAT = 1
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "lightning",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "pillow",
+)
+
+
+@dataclass
+class Run:
+    """A trained model with what belongs to it.
+
+    Attributes
+    ----------
+    model : JointModel
+        In evaluation mode.
+    classes : tuple of str
+        The labels, in the order of the model's outputs.
+    config : FitConfig
+        How it was trained.
+    metrics : dict
+        History and evaluations.
+    environment : dict
+        Versions, seed, data hash, hardware.
+    """
+
+    model: JointModel
+    classes: tuple[str, ...]
+    config: FitConfig
+    metrics: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Write all files of a run; each appears whole or not at all.
+
+    Raises
+    ------
+    CotuneError
+        If the disk is full or the folder cannot be written to; files already there stay as they were.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in run.model.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as path:
+        save_file(_without_sharing(tensors), path, metadata={"format": "pt"})
+    for name, encoder in run.model.encoders.items():
+        with atomic_path(folder / f"{name}_encoder", directory=True) as place:
+            encoder.save_config(place)
+    write_json(folder / LABELS, list(run.classes))
+    write_json(folder / METRICS, run.metrics)
+    write_json(folder / ENVIRONMENT, run.environment)
+    # Last, since a folder with a config.json counts as a whole run.
+    settings = {
+        "format": _FORMAT,
+        "cotune": __version__,
+        "fit": run.config.model_dump(mode="json"),
+        "head": {"name": _head_name(run.model), "settings": run.model.head.settings()},
+        "encoders": {name: encoder.describe() for name, encoder in run.model.encoders.items()},
+        "dims": {name: encoder.dim for name, encoder in run.model.encoders.items()},
+        "parameters": run.model.parameter_counts(),
+    }
+    write_json(folder / CONFIG, settings)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Open a run folder; nothing outside of it is read.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run, is not complete, or was made by a later version.
+    """
+    folder = Path(folder)
+    settings = read_settings(folder)
+    try:
+        classes = tuple(str(label) for label in read_json(folder / LABELS))
+        encoders = {name: load_encoder_config(folder / f"{name}_encoder") for name in settings["encoders"]}
+        dims = settings["dims"]
+        head = make_head(
+            settings["head"]["name"],
+            dims.get("text", 0),
+            dims.get("image", 0),
+            len(classes),
+            **settings["head"]["settings"],
+        )
+        model = JointModel(encoders.get("text"), encoders.get("image"), head)
+        _load_weights(model, folder / WEIGHTS)
+        config = FitConfig(**settings["fit"])
+        metrics = _read_if_there(folder / METRICS)
+        environment = _read_if_there(folder / ENVIRONMENT)
+    except CotuneError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as fault:
+        raise RunError(f"{folder} is damaged: {str(fault).splitlines()[0][:300]}; train it again") from fault
+    return Run(model.requires_grad_(False).eval(), classes, config, metrics, environment)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return a run's ``config.json``.
+
+    Raises
+    ------
+    RunError
+        If the folder is no complete run.
+    """
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}; `cotune fit POSTS --out {folder}` makes one")
+    if not (folder / CONFIG).is_file():
+        raise RunError(
+            f"{folder} is no finished run (it has no {CONFIG}); go on with `cotune fit ... --resume`, or give another folder"
+        )
+    try:
+        settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise RunError(f"{folder / CONFIG} is damaged: {fault}") from fault
+    if not isinstance(settings, dict) or "format" not in settings:
+        raise RunError(f"{folder / CONFIG} was not written by cotune; give the folder that `cotune fit` made")
+    if settings["format"] > _FORMAT:
+        raise RunError(
+            f"{folder} was made by cotune {settings.get('cotune')}, which writes a newer form; update cotune"
+        )
+    return settings
+
+
+def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]:
+    """Return what a reader needs to reproduce a run: versions, hardware, seed, hash of the posts."""
+    import torch
+
+    return {
+        "cotune": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "seed": seed,
+        "data_hash": data_hash,
+        "command": " ".join(Path(part).name if i == 0 else part for i, part in enumerate(sys.argv)),
+    }
+
+
+def model_card(run: Run) -> str:
+    """Return the run's ``README.md``: what the model is, how it was made and measured, how to use it."""
+    lines = [
+        "---",
+        "library_name: cotune",
+        "pipeline_tag: text-classification",
+        "tags: [multimodal, image-text, cotune]",
+        "---",
+        "",
+        "# A cotune model",
+        "",
+        f"Classifies posts (words and a picture) as {_listed(run.classes)}.",
+        "",
+        "| part | what | parameters |",
+        "|---|---|---|",
+    ]
+    counts = run.model.parameter_counts()
+    for name, encoder in run.model.encoders.items():
+        lines.append(f"| {name} encoder | `{encoder.spec}` | {counts[name]:,} |")
+    lines.append(f"| fusion head | `{_head_name(run.model)}` | {counts['head']:,} |")
+    lines.append(f"| total | | {counts['total']:,} |")
+    lines += ["", "## Training", ""]
+    posts = run.metrics.get("posts", {})
+    if posts:
+        lines.append(f"{posts['train']:,} posts ({_listed(f'{n:,} {label}' for label, n in posts['labels'].items())}),")
+    lines.append(f"tuning `{run.config.tune}`, seed {run.config.seed}; all settings are in `{CONFIG}`.")
+    scores = run.metrics.get("validation")
+    if scores:
+        lines += [
+            "",
+            "## Measured on held-out posts",
+            "",
+            "| metric | value | 95 % interval |",
+            "|---|---|---|",
+        ]
+        for name, estimate in scores["scores"].items():
+            lines.append(f"| {name} | {estimate['value']:.4f} | {estimate['low']:.4f} to {estimate['high']:.4f} |")
+    else:
+        lines += ["", "No held-out posts were given, so nothing was measured; `cotune evaluate` does it."]
+    lines += [
+        "",
+        "## Use",
+        "",
+        "```",
+        "cotune predict RUN posts.csv --out predictions.csv",
+        "```",
+        "",
+        "```python",
+        "import cotune",
+        "",
+        'model = cotune.load("RUN")',
+        'model.predict([{"text": "what a day", "image": "photo.jpg"}])',
+        "```",
+        "",
+        "## Limits",
+        "",
+        "The model knows the labels, the language and the kind of posts it was trained on, and nothing else. Check it",
+        "on your own labelled posts before you rely on it, and look at the mistakes it makes on each group of people.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _listed(items: Any) -> str:
+    words = [str(item) for item in items]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _head_name(model: JointModel) -> str:
+    return next(name for name in HEADS if HEADS[name] is type(model.head))
+
+
+def _load_weights(model: JointModel, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as fault:
+        raise RunError(f"{path} cannot be read ({fault}); the run is damaged") from fault
+    own = model.state_dict()
+    shared = set(own) - set(tensors)
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    # Tied tensors are written once; whatever else is absent is a fault.
+    if unexpected or any(own[name].data_ptr() not in {own[k].data_ptr() for k in tensors} for name in shared):
+        raise RunError(f"{path} does not fit its configuration (missing {missing[:2]}, unknown {unexpected[:2]})")
+    for encoder in model.encoders.values():
+        encoder.weights_changed()
+
+
+def _without_sharing(tensors: dict[str, Any]) -> dict[str, Any]:
+    seen: set[int] = set()
+    kept = {}
+    for name, tensor in tensors.items():
+        place = tensor.data_ptr()
+        if tensor.numel() and place in seen:
+            continue
+        seen.add(place)
+        kept[name] = tensor
+    return kept
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    result: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return result
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def known_labels(classes: Sequence[str], labels: Sequence[str | None]) -> list[str]:
+    """Return the labels that a model does not know, in order and each once."""
+    known = set(classes)
+    return [label for label in dict.fromkeys(labels) if label is not None and label not in known]

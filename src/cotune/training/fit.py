@@ -1,0 +1,245 @@
+"""From posts to a run: what `cotune fit` and `JointClassifier.fit` both do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cotune.config import FitConfig
+from cotune.data.duplicates import near_duplicate_groups
+from cotune.data.posts import data_hash, has_image
+from cotune.data.splits import holdout_split
+from cotune.errors import DataError
+from cotune.metrics import evaluate
+from cotune.progress import Progress
+from cotune.run import Run, environment
+from cotune.training.checkpoint import Checkpoint
+from cotune.training.device import make_fabric
+from cotune.training.features import Features
+from cotune.training.loop import predict_rows
+from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
+
+OnEpoch = Callable[[list[dict[str, Any]]], None]
+_SHOWN = 5
+
+
+@dataclass
+class FitResult:
+    """A run, and whether the user stopped it before its end."""
+
+    run: Run
+    interrupted: bool
+
+
+def fit_posts(
+    posts: pd.DataFrame,
+    config: FitConfig,
+    *,
+    validation_posts: pd.DataFrame | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    allow_remote: bool = False,
+    on_epoch: OnEpoch | None = None,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train a model on labelled posts.
+
+    Parameters
+    ----------
+    posts : DataFrame
+        As :func:`cotune.data.posts.read_posts` gives it; posts without a label are left out and counted.
+    config : FitConfig
+        The settings.
+    validation_posts : DataFrame, optional
+        A validation table of its own; otherwise ``config.validation`` says what part is held out, if any.
+    checkpoint : Path, optional
+        Folder for the state between epochs; without it nothing can be resumed.
+    resume : bool
+        Go on from the checkpoint, if there is one.
+    allow_remote : bool
+        Whether pictures may be fetched by URL.
+    on_epoch : callable, optional
+        Called with the history after every epoch.
+    progress : Progress, optional
+        Whom to tell.
+
+    Raises
+    ------
+    DataError
+        If the labels cannot be learned: none, one class, or a class with a single post.
+    """
+    progress = progress or Progress()
+    fabric = make_fabric(config)
+    hashed = data_hash(posts)
+    posts = _labelled(posts, progress)
+    classes = _classes(posts)
+    encoders = open_encoders(config)
+
+    def ready(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, Features, np.ndarray, np.ndarray]:
+        features = prepare_posts(table, encoders, config, allow_remote=allow_remote, progress=progress, fabric=fabric)
+        labels = table["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+        return table, features, labels, _usable(table, features, config, what, progress)
+
+    posts, features, labels, rows = ready(posts, "training")
+    _refuse_rare(posts.iloc[rows])
+    held: np.ndarray | None = None
+    other: tuple[Features, np.ndarray] | None = None
+    if validation_posts is not None:
+        validation_posts = _labelled(validation_posts, progress)
+        _refuse_unknown(validation_posts, classes)
+        _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
+        other = (theirs.subset(their_rows), their_labels[their_rows])
+    elif isinstance(fraction := _validation_part(config), float):
+        rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote)
+        progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
+    key = {"settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}), "posts": hashed}
+    trained = fit_rows(
+        features,
+        labels,
+        rows,
+        len(classes),
+        config,
+        validation_rows=held,
+        validation=other,
+        checkpoint=Checkpoint(checkpoint, key) if checkpoint is not None else None,
+        resume=resume,
+        on_epoch=on_epoch,
+        progress=progress,
+        fabric=fabric,
+    )
+    counts = {label: int((labels[rows] == i).sum()) for i, label in enumerate(classes)}
+    metrics: dict[str, Any] = {
+        "status": "interrupted" if trained.interrupted else "finished",
+        "posts": {"train": len(rows), "labels": counts, "unreadable_images": len(features.faults)},
+        "history": trained.history,
+    }
+    scores = _validate(trained, features, labels, held, other, classes, config)
+    if scores is not None:
+        metrics["validation"] = scores
+    about = environment(config.seed, hashed, str(fabric.device.type))
+    return FitResult(Run(trained.model, tuple(classes), config, metrics, about), trained.interrupted)
+
+
+def _validation_part(config: FitConfig) -> float | None:
+    """Return the part to hold out: what is asked for, or a tenth where stopping needs one."""
+    if isinstance(config.validation, float):
+        return config.validation
+    return 0.1 if config.stop == "validation" else None
+
+
+def _validate(
+    trained: Trained,
+    features: Features,
+    labels: np.ndarray,
+    held: np.ndarray | None,
+    other: tuple[Features, np.ndarray] | None,
+    classes: list[str],
+    config: FitConfig,
+) -> dict[str, Any] | None:
+    if other is not None:
+        features, labels = other
+        held = np.arange(len(labels))
+    if held is None:
+        return None
+    device = next(trained.model.parameters()).device
+    proba = predict_rows(trained.model, features, held, trained.source, device=device)
+    return evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
+
+
+def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
+    if "label" not in posts or posts["label"].isna().all():
+        raise DataError("the posts have no labels; fill the `label` column, or name it with --label-column")
+    missing = posts["label"].isna()
+    if missing.any():
+        rows = ", ".join(str(row) for row in posts.loc[missing, "row"].head(_SHOWN))
+        progress.say(
+            f"note: {missing.sum():,} posts have no label and are left out (rows {rows}{_more(missing.sum())})"
+        )
+        posts = posts[~missing].reset_index(drop=True)
+    return posts
+
+
+def _classes(posts: pd.DataFrame) -> list[str]:
+    labels = {str(label) for label in posts["label"]}
+    if len(labels) == 1:
+        raise DataError(f"all {len(posts):,} posts have the label {labels.pop()!r}; a classifier needs at least two")
+    try:
+        return sorted(labels, key=float)  # 2 before 10
+    except ValueError:
+        return sorted(labels)
+
+
+def _refuse_rare(posts: pd.DataFrame) -> None:
+    counts = posts["label"].value_counts()
+    if len(counts) < 2:
+        raise DataError("fewer than two labels are left once unusable posts are out; see `cotune check`")
+    rare = [str(label) for label, n in counts.items() if n < 2]
+    if rare:
+        raise DataError(
+            f"only one post has the label {', '.join(repr(label) for label in rare[:_SHOWN])}"
+            f"{_more(len(rare))}; give each label at least two posts, or leave the label out"
+        )
+
+
+def _refuse_unknown(posts: pd.DataFrame, classes: list[str]) -> None:
+    unknown = posts[~posts["label"].isin(classes)]
+    if len(unknown):
+        raise DataError(
+            f"row {unknown['row'].iloc[0]} of the validation posts has the label {unknown['label'].iloc[0]!r}, "
+            f"which no training post has (there are {', '.join(classes)})"
+        )
+
+
+def _usable(posts: pd.DataFrame, features: Features, config: FitConfig, what: str, progress: Progress) -> np.ndarray:
+    """Return the posts that can be used, and tell how many cannot, and why."""
+    keep: np.ndarray = np.asarray(features.present.any(axis=1))
+    for at, fault in list(features.faults.items())[:_SHOWN]:
+        progress.say(f"note: row {posts['row'].iloc[at]}: {fault}")
+    if features.faults:
+        n = len(features.faults)
+        if config.bad_images == "skip":
+            keep[list(features.faults)] = False
+        done = "left out" if config.bad_images == "skip" else "used by their text alone"
+        progress.say(f"note: {n:,} {what} {_posts(n)} with an unreadable image {'is' if n == 1 else 'are'} {done}")
+    empty = int((~features.present.any(axis=1)).sum() - sum(not features.present[i].any() for i in features.faults))
+    if empty:
+        progress.say(f"note: {empty:,} {what} {_posts(empty)} with nothing that the model reads left out")
+    rows = np.flatnonzero(keep)
+    if not len(rows):
+        raise DataError(f"no {what} post can be used; see `cotune check`")
+    return rows
+
+
+def _hold_out(
+    posts: pd.DataFrame,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    fraction: float,
+    config: FitConfig,
+    allow_remote: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    groups: np.ndarray | None = None
+    if config.folds_group == "near-duplicates":
+        by = [name for name, there in (("text", True), ("image", posts["image"].map(has_image).any())) if there]
+        groups = near_duplicate_groups(posts, by=tuple(by), allow_remote=allow_remote)[rows]
+    elif config.folds_group == "group":
+        if posts["group"].isna().all():
+            raise DataError("--folds-group group needs a `group` column; name it with --group-column")
+        named = posts["group"].iloc[rows]
+        alone = pd.Series([f"\0{i}" for i in range(len(rows))], index=named.index)
+        groups = pd.factorize(named.where(named.notna(), alone))[0]
+    train, held = holdout_split(labels[rows], fraction=fraction, seed=config.seed, groups=groups)
+    return rows[train], rows[held]
+
+
+def _more(n: int) -> str:
+    return f" and {n - _SHOWN:,} more" if n > _SHOWN else ""
+
+
+def _posts(n: int) -> str:
+    return "post" if n == 1 else "posts"
