@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Both are read once, when torch and the hub's client are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+if TYPE_CHECKING:
+    from tiny import PostsMaker, Zoo
+
+
+class NetworkGuard:
+    """Refuses and notes every connection that would leave the machine."""
+
+    def __init__(self) -> None:
+        self.attempts: list[str] = []
+        self.expected = False
+
+    def check(self, host: object) -> None:
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        if name.startswith("127.") or name in ("localhost", "::1", "", "None", "0.0.0.0"):
+            return
+        self.attempts.append(name)
+        raise OSError(f"tests have no network: {name}")
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[NetworkGuard]:
+    """Fail a test that reaches out, unless it has said that it expects to (``network.expected = True``)."""
+    guard = NetworkGuard()
+    connect, connect_ex, lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded(method: Any) -> Any:
+        def call(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                guard.check(address[0])
+            return method(self, address)
+
+        return call
+
+    def guarded_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
+        guard.check(host)
+        return lookup(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
+    yield guard
+    if guard.attempts and not guard.expected:
+        pytest.fail(f"the test tried to reach {', '.join(guard.attempts)}")
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give each test a cache folder of its own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("COTUNE_CACHE", str(folder))
+    yield folder
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """Tiny random encoders of the real classes; see :class:`tiny.Zoo`."""
+    from tiny import Zoo
+
+    return Zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture
+def new_posts(tmp_path: Path) -> PostsMaker:
+    """Return a maker of small posts tables with pictures; see :func:`tiny.make_posts`."""
+    from tiny import make_posts
+
+    def make(n: int = 12, **settings: Any) -> Any:
+        return make_posts(tmp_path / f"posts-{n}-{len(settings)}-{settings.get('seed', 0)}", n, **settings)
+
+    return make
