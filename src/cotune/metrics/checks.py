@@ -36,9 +36,7 @@ def checked(y: npt.ArrayLike, proba: npt.ArrayLike, *, probabilities: bool = Tru
     if scores.ndim != 2 or scores.shape[1] == 0:
         raise DataError(f"probabilities need the shape (posts, classes), not {scores.shape}")
     if labels.shape != (len(scores),):
-        raise DataError(
-            f"labels have the shape {labels.shape} but there are {len(scores)} rows of probabilities"
-        )
+        raise DataError(f"labels have the shape {labels.shape} but there are {len(scores)} rows of probabilities")
     if len(scores) == 0:
         raise DataError("there are no posts to score; give at least one labelled post")
     return _checked_labels(labels, scores.shape[1]), _checked_scores(scores, probabilities)

@@ -66,9 +66,7 @@ def delong_covariance(y: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Floats, 
     # How much of the other side each post outranks; their means are the AUC, their spread its variance.
     beats = (together[:m] - rankdata(positive, axis=0)) / n
     beaten = 1 - (together[m:] - rankdata(negative, axis=0)) / m
-    covariance = (
-        np.atleast_2d(np.cov(beats, rowvar=False)) / m + np.atleast_2d(np.cov(beaten, rowvar=False)) / n
-    )
+    covariance = np.atleast_2d(np.cov(beats, rowvar=False)) / m + np.atleast_2d(np.cov(beaten, rowvar=False)) / n
     return beats.mean(axis=0), covariance
 
 
@@ -105,9 +103,7 @@ def delong_test(
     else:
         p_value = 1.0 if abs(difference) < 1e-12 else 0.0
     reach = float(norm.ppf((1 + confidence) / 2)) * error
-    return AucComparison(
-        float(auc_a), float(auc_b), difference, difference - reach, difference + reach, p_value
-    )
+    return AucComparison(float(auc_a), float(auc_b), difference, difference - reach, difference + reach, p_value)
 
 
 def paired_bootstrap_auc(
@@ -147,9 +143,7 @@ def paired_bootstrap_auc(
     auc_a, auc_b = MacroAuc(labels, a), MacroAuc(labels, b)
     once = np.ones((1, len(labels)))
     whole_a, whole_b = float(auc_a(once)[0]), float(auc_b(once)[0])
-    draws = np.concatenate(
-        [auc_a(counts) - auc_b(counts) for counts in resamples(len(labels), n_bootstrap, seed)]
-    )
+    draws = np.concatenate([auc_a(counts) - auc_b(counts) for counts in resamples(len(labels), n_bootstrap, seed)])
     draws = draws[~np.isnan(draws)]
     p_value = math.nan
     if len(draws):

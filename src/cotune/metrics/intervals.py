@@ -126,9 +126,7 @@ def evaluate(
     sheet = ScoreSheet(*checked(y, proba))
     names = tuple(str(name) for name in classes)
     if len(names) != sheet.n_classes or len(set(names)) != len(names):
-        raise DataError(
-            f"{sheet.n_classes} columns of probabilities need as many different class names: {names}"
-        )
+        raise DataError(f"{sheet.n_classes} columns of probabilities need as many different class names: {names}")
     _check_settings(n_bootstrap, confidence)
     once = np.ones((1, sheet.n))
     draws: dict[str, list[Floats]] = {name: [] for name in SCORES}
