@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cotune.errors import ConfigError, did_you_mean
 
@@ -18,7 +19,7 @@ Stop = Literal["train-loss", "validation"]
 class FitConfig(BaseModel):
     """All that decides how a model is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     text_encoder: str = Field("bundled:all-MiniLM-L6-v2", description="bundled:, hf: or a local folder")
     image_encoder: str = Field("bundled:efficientnet-lite0", description="bundled:, timm:, hf: or a local folder")
@@ -63,7 +64,7 @@ class FitConfig(BaseModel):
     class_weights: Literal["none", "balanced"] = "none"
     freeze_batch_norm: Literal["auto", "yes", "no"] = Field("auto", description="auto: yes below 64 posts a batch")
 
-    seed: int = 42
+    seed: int = Field(42, ge=0, le=2**32 - 1)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     bad_images: Literal["skip", "text-only"] = Field(
@@ -71,6 +72,14 @@ class FitConfig(BaseModel):
     )
     cache: str | None = Field(None, description="folder for pixels and embeddings (default: ~/.cache/cotune)")
     cache_gb: float = Field(20.0, gt=0, description="size that the cache must not outgrow")
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _number(cls, said: Any) -> Any:
+        # Flags are strings, and YAML takes 1e-1 for one; what reads as a number is a part, not a table.
+        with suppress(ValueError, TypeError):
+            return float(said)
+        return said
 
     @model_validator(mode="after")
     def _check(self) -> FitConfig:

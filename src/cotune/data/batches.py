@@ -52,7 +52,7 @@ def bucketed_batches(
         run = run[np.argsort(lengths[run], kind="stable")]
         batches += [run[i : i + batch_size] for i in range(0, len(run), batch_size)]
     # A batch of one post gives a noisy step; it joins its neighbour.
-    if len(batches) > 1 and len(batches[-1]) == 1:
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
         last = batches.pop()
         batches[-1] = np.concatenate([batches[-1], last])
     for i in random.permutation(len(batches)):
@@ -62,4 +62,4 @@ def bucketed_batches(
 def n_batches(n_posts: int, batch_size: int) -> int:
     """Return how many batches :func:`bucketed_batches` yields when it shuffles."""
     full, rest = divmod(n_posts, batch_size)
-    return max(full + (rest > (1 if full else 0)), 1) if n_posts else 0
+    return full + (rest > (1 if full else 0))
