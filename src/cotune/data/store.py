@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -52,29 +53,67 @@ class ArrayStore:
         self.row_shape = tuple(int(size) for size in row_shape)
         self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
         self.max_bytes = max_bytes
-        folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(str(folder / "lock"))
         self._data = folder / "data.bin"
         self._places: dict[str, tuple[int, int]] = {}
+        self._end = 0  # first byte that no indexed array uses
+        self._seen = 0  # last row of the index that was read
+        self._lost: list[str] = []
+        self._version = 0
         self._map: np.memmap | None = None
         self._read_bytes = 0
+        folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            self._data.touch()
-            with self._index() as index:
-                index.execute("CREATE TABLE IF NOT EXISTS places (key TEXT PRIMARY KEY, start INTEGER, n INTEGER)")
-            write_json(folder / "store.json", {"dtype": self.dtype.str, "row_shape": self.row_shape})
+            self._make()
         self.refresh()
+
+    def _make(self) -> None:
+        """Make the files that are not there yet."""
+        form = {"dtype": self.dtype.str, "row_shape": list(self.row_shape)}
+        if (self.folder / "store.json").exists():
+            if store_settings(self.folder) != form:
+                raise CotuneError(f"the cache {self.folder} holds arrays of another form; delete that folder")
+        else:
+            write_json(self.folder / "store.json", form)
+        self._data.touch()
+        with self._index() as index:
+            # Numbers are not used again after a deletion, so that readers miss nothing.
+            index.execute(
+                "CREATE TABLE IF NOT EXISTS places "
+                "(number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, start INTEGER, n INTEGER)"
+            )
+            if not _version(index):
+                index.execute(f"PRAGMA user_version = {secrets.randbelow(2**31 - 1) + 1}")
 
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.folder / "index.sqlite", timeout=60)) as index, index:
-            yield index
+        try:
+            with closing(sqlite3.connect(self.folder / "index.sqlite", timeout=60)) as index, index:
+                yield index
+        except sqlite3.Error as fault:
+            raise CotuneError(
+                f"the cache {self.folder} cannot be used ({fault}); free some space, or delete that folder"
+            ) from fault
 
     def refresh(self) -> None:
         """Learn what other processes have added."""
         with self._index() as index:
-            rows = index.execute("SELECT key, start, n FROM places").fetchall()
-        self._places = {key: (start, n) for key, start, n in rows}
+            version = _version(index)
+            if version != self._version:  # another process has evicted the store and begun it anew
+                self._places, self._end, self._seen, self._lost, self._map = {}, 0, 0, [], None
+                self._version = version
+            # Rows are only ever added, so what was read before need not be read again.
+            rows = index.execute(
+                "SELECT number, key, start, n FROM places WHERE number > ? ORDER BY number", (self._seen,)
+            ).fetchall()
+        size = self._data.stat().st_size
+        for self._seen, key, start, n in rows:
+            end = start + n * self.row_bytes
+            if end > size:  # a crash of the machine may have kept the index and lost the data
+                self._lost.append(key)
+                continue
+            self._places[key] = (start, n)
+            self._end = max(self._end, end)
         os.utime(self.folder)  # marks the store as used, for eviction
 
     def __contains__(self, key: str) -> bool:
@@ -101,22 +140,29 @@ class ArrayStore:
         CotuneError
             If the disk is full.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
+            self._make()
             self.refresh()
             new = {key: array for key, array in zip(keys, arrays, strict=True) if key not in self._places}
             if not new:
                 return
+            if self._lost:  # before other data takes the places that these rows name
+                with self._index() as index:
+                    index.executemany("DELETE FROM places WHERE key = ?", [(key,) for key in self._lost])
+                self._lost = []
             with self._data.open("r+b") as file:
                 places = self._append(file, new)
             with self._index() as index:
                 index.executemany(
-                    "INSERT INTO places VALUES (?, ?, ?)", [(key, *place) for key, place in places.items()]
+                    "INSERT INTO places (key, start, n) VALUES (?, ?, ?)",
+                    [(key, *place) for key, place in places.items()],
                 )
-        self._places.update(places)
+            self.refresh()
 
     def _append(self, file: IO[bytes], new: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:
         # What lies beyond the last indexed byte was left by a killed process and is overwritten.
-        end = max((start + n * self.row_bytes for start, n in self._places.values()), default=0)
+        end = self._end
         size = sum(array.shape[0] for array in new.values()) * self.row_bytes
         if self.max_bytes is not None and end + size > self.max_bytes:
             raise StoreFullError(
@@ -150,6 +196,8 @@ class ArrayStore:
         """
         start, n = self._places[key]
         size = n * self.row_bytes
+        if not size:
+            return np.zeros((n, *self.row_shape), dtype=self.dtype)
         mapped = self._mapped(start + size)
         self._read_bytes += size
         block = np.array(mapped[start : start + size])
@@ -160,7 +208,13 @@ class ArrayStore:
 
     def _mapped(self, end: int) -> np.memmap:
         if self._map is None or len(self._map) < end:
-            self._map = np.memmap(self._data, dtype=np.uint8, mode="r")
+            try:
+                self._map = np.memmap(self._data, dtype=np.uint8, mode="r")
+            except FileNotFoundError:
+                raise CotuneError(
+                    f"the cache {self.folder} was removed while in use; run again, with a larger --cache-gb if "
+                    "several runs share it"
+                ) from None
         return self._map
 
     def _release(self) -> None:
@@ -168,6 +222,11 @@ class ArrayStore:
         raw = None if self._map is None else self._map._mmap  # type: ignore[attr-defined]
         if raw is not None and hasattr(mmap, "MADV_DONTNEED"):
             raw.madvise(mmap.MADV_DONTNEED)
+
+
+def _version(index: sqlite3.Connection) -> int:
+    """Return the number that a store drew when it was made."""
+    return int(index.execute("PRAGMA user_version").fetchone()[0])
 
 
 def evict(root: Path, max_bytes: int, keep: Sequence[Path] = ()) -> list[Path]:

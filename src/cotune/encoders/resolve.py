@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+from safetensors import SafetensorError
+
 from cotune.encoders.base import Encoder, Modality
 from cotune.encoders.bundled import BUNDLES, open_bundled
 from cotune.encoders.image import ImageEncoder, TimmEncoder, open_hf_image, open_timm, open_timm_folder
@@ -150,7 +152,10 @@ def _told(spec: str, open_it: Callable[[], T], what: str) -> T:
         return open_it()
     except EncoderError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as fault:
+    except (
+        OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError,
+        SafetensorError,
+    ) as fault:  # fmt: skip
         first = next((line.strip() for line in str(fault).splitlines() if line.strip()), type(fault).__name__)
         raise EncoderError(f"{what} ({first[:200]}); {OFFLINE}") from fault
 

@@ -59,12 +59,11 @@ class FusionHead(nn.Module, abc.ABC):
         """
         if self.training and self.modality_dropout > 0:
             present = drop_modalities(present, self.modality_dropout)
-        here = present.to(text.dtype)
-        has_text, has_image = here[:, :1], here[:, 1:]
-        text, image = text * has_text, image * has_image
-        if self.learns_absence:
-            text = text + self.absent_text * (1 - has_text)
-            image = image + self.absent_image * (1 - has_image)
+        absent_text = self.absent_text if self.learns_absence else torch.zeros_like(text)
+        absent_image = self.absent_image if self.learns_absence else torch.zeros_like(image)
+        # Chosen and not multiplied by zero, so that not even a NaN leaks out of an absent row.
+        text = torch.where(present[:, :1], text, absent_text.to(text.dtype))
+        image = torch.where(present[:, 1:], image, absent_image.to(image.dtype))
         return self.fuse(text, image)
 
     def settings(self) -> dict[str, Any]:

@@ -75,8 +75,10 @@ def set_train_mode(model: JointModel, *, frozen_norms: bool) -> None:
     """
     model.train()
     for encoder in model.encoders.values():
-        if not any(p.requires_grad for p in encoder.parameters()):
-            encoder.eval()
+        for module in encoder.modules():
+            weights = list(module.parameters())
+            if weights and not any(p.requires_grad for p in weights):
+                module.eval()
     if frozen_norms:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
