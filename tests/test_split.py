@@ -87,9 +87,7 @@ def test_nothing_above_the_cut_reaches_below(zoo: Zoo, kind: str) -> None:
                 parameter.add_(torch.randn_like(parameter))
         after = encoder.lower(inputs)
         torch.testing.assert_close(after, before, atol=0, rtol=0)
-        torch.testing.assert_close(
-            encoder(parts(inputs, encoder)).pooled, encoder(inputs).pooled, atol=1e-4, rtol=1e-4
-        )
+        torch.testing.assert_close(encoder(parts(inputs, encoder)).pooled, encoder(inputs).pooled, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bert", "mpnet", "timm-efficientnet", "resnet", "swin"])

@@ -82,7 +82,7 @@ def make_text_model(kind: str, **more: Any) -> nn.Module:
     if kind == "distilbert":
         sizes = {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 48}
         keep = ("vocab_size", "max_position_embeddings", "pad_token_id", "initializer_range")
-        return stir(t.DistilBertModel(t.DistilBertConfig(**sizes, **{key: settings[key] for key in keep}, **more)))
+        return stir(t.DistilBertModel(t.DistilBertConfig(**sizes, **{key: settings[key] for key in keep})))
     if kind == "deberta-v2":
         settings |= {
             "relative_attention": True,
@@ -120,7 +120,9 @@ def make_image_model(kind: str) -> tuple[nn.Module, Any]:
         convnext = t.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1], layer_scale_init_value=0.5)
         return stir(t.ConvNextModel(convnext)), t.ConvNextImageProcessor(size={"shortest_edge": 32}, crop_pct=0.875)
     if kind == "swin":
-        swin = t.SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[2, 2, 1], num_heads=[1, 2, 2], window_size=4)
+        swin = t.SwinConfig(
+            image_size=32, patch_size=2, embed_dim=8, depths=[2, 2, 1], num_heads=[1, 2, 2], window_size=4
+        )
         return stir(t.SwinModel(swin)), t.ViTImageProcessor(size=square)
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
     if kind == "vit":

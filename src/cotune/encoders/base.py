@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,11 +192,21 @@ class Encoder(nn.Module, abc.ABC):
             digest = hashlib.blake2b(digest_size=16)
             said = {key: value for key, value in self.describe().items() if key != "spec"}
             digest.update(repr(sorted(said.items())).encode())
+            digest.update(self._architecture().encode())
             for name, tensor in sorted(self.model.state_dict().items()):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
+
+    def _architecture(self) -> str:
+        """Return what a transformers model knows of itself beyond its weights, such as its number of heads."""
+        config: Any = getattr(self.model, "config", None)
+        if not hasattr(config, "to_dict"):
+            return ""
+        passing = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+        said = {key: value for key, value in config.to_dict().items() if key not in passing}
+        return json.dumps(said, sort_keys=True, default=str)
 
     def weights_changed(self) -> None:
         """Forget the fingerprint; to be called by whoever trains or loads weights."""

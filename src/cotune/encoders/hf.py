@@ -47,7 +47,8 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
                 output_loading_info=True,
                 **extra,
             )
-        missing = sorted(found["missing_keys"])
+        # Of an encoder-decoder only the encoder is kept; some files hold no more than that.
+        missing = sorted(key for key in found["missing_keys"] if not (_is_pair(model) and key.startswith("decoder.")))
         if missing:
             raise EncoderError(
                 f"{spec} lacks {len(missing)} weights of {type(model).__name__} (first: {missing[0]}); "
@@ -57,10 +58,14 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
         model = AutoModel.from_config(config, **extra).float()
     if hasattr(model, "text_model") and hasattr(model, "vision_model"):
         raise EncoderError(f"{spec} is a dual encoder of text and image; here a unimodal encoder is needed")
-    if getattr(config, "is_encoder_decoder", False):
+    if _is_pair(model):
         model = model.get_encoder()
     result: nn.Module = model
     return result
+
+
+def _is_pair(model: Any) -> bool:
+    return hasattr(model, "encoder") and hasattr(model, "decoder") and hasattr(model, "get_encoder")
 
 
 def transformer_units(model: nn.Module) -> list[str]:

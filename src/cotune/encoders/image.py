@@ -200,7 +200,9 @@ def flatten_states(features: Tensor, network: Any) -> Tensor:
         return features
     if features.ndim == 2:
         return features.unsqueeze(1)
-    if getattr(network, "output_fmt", "NCHW") == "NHWC" or features.shape[-1] == network.num_features:
+    # A map may have as many columns as channels; channels first is then by far the likelier.
+    channels_last = features.shape[-1] == network.num_features != features.shape[1]
+    if getattr(network, "output_fmt", "NCHW") == "NHWC" or channels_last:
         return features.flatten(1, 2)
     return features.flatten(2).transpose(1, 2)
 
@@ -230,6 +232,10 @@ def open_timm(name: str, *, spec: str, weights: bool = True, model_args: dict[st
     args = dict(model_args or {})
     model = timm.create_model(name, pretrained=weights, num_classes=0, **args)
     config = resolve_data_config({}, model=model)
+    if ":" in name:  # a repository or folder; what it names must be known without it when the run is loaded
+        name = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
+        made_with = getattr(model, "_model_args", None) or {}
+        args = {**{key: value for key, value in made_with.items() if key != "num_classes"}, **args}
     return TimmEncoder(model, architecture=name, data_config=config, spec=spec, model_args=args)
 
 

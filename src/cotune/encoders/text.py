@@ -131,7 +131,7 @@ def open_text_encoder(
     spec : str
         How the user named it.
     pooling : {"auto", "cls", "mean"}
-        ``auto`` takes what the folder's sentence-transformers file says, else what suits the model's type.
+        ``auto`` takes what the model's sentence-transformers file says, else what suits the model's type.
     max_tokens : int
         Longest text in tokens.
     local : bool
@@ -143,24 +143,39 @@ def open_text_encoder(
 
     model: Any = open_model(name, spec=spec, local=local, weights=weights)
     tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
-    chosen = choose_pooling(pooling, name, model.config)
+    chosen = choose_pooling(pooling, name, model.config, local=local)
     return TextEncoder(model, tokenizer, spec=spec, pooling=chosen, max_tokens=max_tokens)
 
 
-def choose_pooling(asked: str, name: str, config: Any) -> Pooling:
+def choose_pooling(asked: str, name: str, config: Any, *, local: bool = True) -> Pooling:
     """Return how a model's tokens are best pooled, unless the user has said so."""
     if asked in ("cls", "mean"):
         return asked  # type: ignore[return-value]
     if asked != "auto":
         raise EncoderError(f"text pooling is 'auto', 'cls' or 'mean', not {asked!r}")
-    said = Path(name) / "1_Pooling" / "config.json"
-    if said.is_file():
+    said = _pooling_file(name, local)
+    if said is not None:
         modes = json.loads(said.read_text(encoding="utf-8"))
-        return "cls" if modes.get("pooling_mode_cls_token") else "mean"
+        return "cls" if modes.get("pooling_mode_cls_token") or modes.get("pooling_mode") == "cls" else "mean"
     classifier = getattr(config, "classifier_pooling", None)
     if classifier in ("cls", "mean"):
         return classifier  # type: ignore[no-any-return]
     return "cls" if config.model_type in _CLS_TYPES else "mean"
+
+
+def _pooling_file(name: str, local: bool) -> Path | None:
+    """Return the file of sentence-transformers that says how a model pools, if it has one."""
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(
+        name,
+        "1_Pooling/config.json",
+        local_files_only=local,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
 
 
 def _usable_length(asked: int, tokenizer: Any, config: Any) -> int:

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import HF_IMAGES, IMAGES, TIMM_IMAGES, Zoo, picture
+from transformers import AutoImageProcessor, AutoModel
+
+from cotune.encoders.image import flatten_states, open_timm, timm_dim, timm_units
+from cotune.encoders.resolve import load_encoder_config, resolve_image
+from cotune.errors import EncoderError
+
+
+def inputs_of(encoder: object, n: int = 3) -> dict[str, torch.Tensor]:
+    return encoder.collate([encoder.preprocessor(picture(seed)) for seed in range(n)])
+
+
+@pytest.mark.parametrize("kind", HF_IMAGES)
+def test_says_what_transformers_says(zoo: Zoo, kind: str) -> None:
+    encoder = zoo.image(kind)
+    model = AutoModel.from_pretrained(zoo(kind), local_files_only=True).eval()
+    processor = AutoImageProcessor.from_pretrained(zoo(kind), local_files_only=True)
+    shots = [picture(seed, size=(32, 32)) for seed in range(3)]
+    pixels = processor(images=shots, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        theirs = model(pixel_values=pixels)
+        ours = encoder({"pixels": pixels})
+    summary = theirs.last_hidden_state[:, 0] if kind == "vit" else theirs.pooler_output.flatten(1)
+    torch.testing.assert_close(ours.pooled, summary, atol=1e-5, rtol=1e-5)
+    assert ours.pooled.shape == (3, encoder.dim)
+
+
+@pytest.mark.parametrize("kind", TIMM_IMAGES)
+def test_says_what_timm_says(zoo: Zoo, kind: str) -> None:
+    encoder = zoo.image(kind)
+    settings = json.loads((zoo(kind) / "config.json").read_text())
+    model = timm.create_model(settings["architecture"], num_classes=0, **settings["model_args"]).eval()
+    model.load_state_dict(load_file(zoo(kind) / "model.safetensors"))
+    inputs = inputs_of(encoder)
+    with torch.no_grad():
+        theirs = model(encoder.normalise(inputs["pixels"]))
+        torch.testing.assert_close(encoder(inputs).pooled, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_shapes_mode_and_depths(zoo: Zoo, kind: str) -> None:
+    encoder = zoo.image(kind)
+    assert not any(module.training for module in encoder.modules())
+    with torch.no_grad():
+        out = encoder(inputs_of(encoder))
+    assert out.pooled.shape == (3, encoder.dim)
+    assert out.states.ndim == 3
+    assert out.states.shape[0] == 3
+    depths = encoder.depths()
+    assert set(depths) == {name for name, _ in encoder.model.named_parameters()}
+    assert set(range(len(encoder.units) + 1)) <= set(depths.values())
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_config_saved_and_built_anew(zoo: Zoo, kind: str, tmp_path: Path) -> None:
+    encoder = zoo.image(kind)
+    encoder.save_config(tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+    again = load_encoder_config(tmp_path)
+    again.load_state_dict(encoder.state_dict(), strict=True)
+    np.testing.assert_array_equal(again.preprocessor(picture(1)), encoder.preprocessor(picture(1)))
+    inputs = inputs_of(encoder)
+    with torch.no_grad():
+        torch.testing.assert_close(again(inputs).pooled, encoder(inputs).pooled, atol=0, rtol=0)
+    again.weights_changed()
+    assert again.fingerprint() == encoder.fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["timm-vit", "timm-resnet"])
+def test_a_timm_folder_by_name_is_forgotten_once_the_run_is_saved(zoo: Zoo, kind: str, tmp_path: Path) -> None:
+    folder = zoo.copy(kind, tmp_path / "original")
+    encoder = open_timm(f"local-dir:{folder}", spec=f"timm:local-dir:{folder}")
+    encoder.save_config(tmp_path / "run")
+    for file in folder.iterdir():
+        file.unlink()
+    again = load_encoder_config(tmp_path / "run")
+    again.load_state_dict(encoder.state_dict(), strict=True)
+    assert again.preprocessor.describe() == encoder.preprocessor.describe()
+
+
+@pytest.mark.parametrize("kind", TIMM_IMAGES)
+def test_timm_weights_that_are_missing_or_of_another_network(zoo: Zoo, kind: str, tmp_path: Path) -> None:
+    folder = zoo.copy(kind, tmp_path / "damaged")
+    state = load_file(folder / "model.safetensors")
+    lost = next(name for name, tensor in state.items() if tensor.ndim > 1)
+    save_file({name: tensor for name, tensor in state.items() if name != lost}, folder / "model.safetensors")
+    with pytest.raises(EncoderError, match=f"lacks 1 tensors of .*first {lost}"):
+        resolve_image(str(folder))
+    save_file({name: tensor.flatten()[:1] for name, tensor in state.items()}, folder / "model.safetensors")
+    with pytest.raises(EncoderError, match="cannot be opened as a image encoder"):
+        resolve_image(str(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(EncoderError, match="only safetensors weights are read"):
+        resolve_image(str(folder))
+
+
+def test_a_classifier_in_the_file_is_left_out(zoo: Zoo, tmp_path: Path) -> None:
+    folder = zoo.copy("timm-resnet", tmp_path / "with-head")
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, "fc.weight": torch.zeros(10, 96), "fc.bias": torch.zeros(10)}, folder / "model.safetensors")
+    encoder = resolve_image(str(folder))
+    assert encoder.dim == 96
+
+
+def test_hf_preprocessor_of_variable_size_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    folder = zoo.copy("vit", tmp_path / "free")
+    said = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**said, "do_resize": False}))
+    with pytest.raises(EncoderError, match="fixed output size"):
+        resolve_image(str(folder))
+
+
+def test_pixels_are_normalised_only_as_bytes(zoo: Zoo) -> None:
+    encoder = zoo.image("timm-resnet")
+    inputs = inputs_of(encoder)
+    with torch.no_grad():
+        given = encoder({"pixels": encoder.normalise(inputs["pixels"])}).pooled
+        torch.testing.assert_close(encoder(inputs).pooled, given, atol=0, rtol=0)
+
+
+def test_flatten_states_of_every_layout() -> None:
+    class Network:
+        num_features = 5
+
+    first, last = torch.randn(2, 5, 3, 4), torch.randn(2, 3, 4, 5)
+    assert flatten_states(first, Network()).shape == (2, 12, 5)
+    assert torch.equal(flatten_states(first, Network())[0, 1], first[0, :, 0, 1])
+    assert flatten_states(last, Network()).shape == (2, 12, 5)
+    assert torch.equal(flatten_states(last, Network())[0, 1], last[0, 0, 1])
+    assert flatten_states(torch.randn(2, 7, 5), Network()).shape == (2, 7, 5)
+    assert flatten_states(torch.randn(2, 5), Network()).shape == (2, 1, 5)
+
+
+def test_a_square_map_of_as_many_columns_as_channels_is_not_mistaken() -> None:
+    class Network:
+        num_features = 4
+
+    maps = torch.randn(2, 4, 4, 4)
+    assert torch.equal(flatten_states(maps, Network())[0, 1], maps[0, :, 0, 1])
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto",
+     "swin_tiny_patch4_window7_224", "regnetx_002", "densenet121", "beit_base_patch16_224"],
+)  # fmt: skip
+def test_dim_and_units_of_well_known_architectures(architecture: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(architecture, num_classes=0)
+    side = model.pretrained_cfg["input_size"][-1]
+    with torch.device("meta"):
+        pooled = model.eval()(torch.zeros(1, 3, side, side))
+    assert pooled.shape == (1, timm_dim(model))
+    assert len(timm_units(model)) >= 4
