@@ -82,14 +82,12 @@ class Checkpoint:
         """
         try:
             said = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
-            tensors = load_file(self.folder / _TENSORS)
-        except (OSError, ValueError, SafetensorError) as fault:
+            key, tensors = dict(said["key"]), load_file(self.folder / _TENSORS)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
             raise RunError(
                 f"the checkpoint {self.folder} cannot be read ({fault}); start anew without --resume"
             ) from fault
-        differing = sorted(
-            key for key in self.key.keys() | said["key"].keys() if self.key.get(key) != said["key"].get(key)
-        )
+        differing = sorted(name for name in self.key.keys() | key.keys() if self.key.get(name) != key.get(name))
         if differing:
             raise RunError(
                 f"{self.folder} was begun with another {', '.join(differing)}; "

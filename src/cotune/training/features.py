@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cotune.data.batches import bucketed_batches
@@ -146,11 +147,13 @@ class Features:
         """
         column = MODALITIES.index(name)
         rows = np.flatnonzero(self.present[:, column])
-        cut = f"-{encoder.n_lower}" if kind == "hidden" else ""
         if self.root is None:
             raise ValueError("features without a cache folder keep no activations")
+        by_cut = bool(encoder.n_lower) and (kind == "hidden" or (name, "hidden") in self._stores)
+        source: Source = "hidden" if kind == "pooled" and by_cut else "raw"
+        # Activations are kept in half precision, so that embeddings made from them are not quite the others.
+        cut = f"-{encoder.n_lower}" if by_cut else ""
         folder = self.root / f"{kind}-{name}{cut}-{encoder.fingerprint()}"
-        source: Source = "hidden" if kind == "pooled" and (name, "hidden") in self._stores else "raw"
         work = self._work(name, kind, encoder, source)
         shape = self._row_shape(name, kind, encoder)
         dtype = "float16" if kind == "hidden" else "float32"
@@ -202,7 +205,20 @@ def decode(image: object, encoder: ImageEncoder, allow_remote: bool) -> np.ndarr
     """Return a picture as the bytes that `encoder` reads, shape (3, height, width)."""
     # The crop that follows may cut an eighth away on each side; twice its size keeps every detail.
     side = 2 * max(encoder.preprocessor.size)
-    return encoder.preprocessor(load_image(cast(Any, image), allow_remote=allow_remote, min_side=side))
+    return encoder.preprocessor(not_too_long(load_image(cast(Any, image), allow_remote=allow_remote, min_side=side)))
+
+
+def not_too_long(picture: Image.Image, most: int = 50) -> Image.Image:
+    """Cut the ends off a picture whose long side is over `most` times its short one.
+
+    Resizing such a picture by its short side would make it so large that it fills the memory.
+    """
+    width, height = picture.size
+    limit = most * min(width, height)
+    if max(width, height) <= limit:
+        return picture
+    left, top = max(0, (width - limit) // 2), max(0, (height - limit) // 2)
+    return picture.crop((left, top, min(width, left + limit), min(height, top + limit)))
 
 
 def prepare(

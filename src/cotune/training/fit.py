@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,11 @@ import pandas as pd
 
 from cotune.config import FitConfig
 from cotune.data.duplicates import near_duplicate_groups
-from cotune.data.posts import data_hash, has_image
+from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.splits import holdout_split
 from cotune.errors import DataError
 from cotune.metrics import evaluate
+from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
 from cotune.run import Run, environment
 from cotune.training.checkpoint import Checkpoint
@@ -56,7 +59,8 @@ def fit_posts(
     config : FitConfig
         The settings.
     validation_posts : DataFrame, optional
-        A validation table of its own; otherwise ``config.validation`` says what part is held out, if any.
+        A validation table of its own; otherwise ``config.validation`` says what part is held out, if any, or
+        which table to read.
     checkpoint : Path, optional
         Folder for the state between epochs; without it nothing can be resumed.
     resume : bool
@@ -72,10 +76,16 @@ def fit_posts(
     ------
     DataError
         If the labels cannot be learned: none, one class, or a class with a single post.
+    KeyboardInterrupt
+        If the user stops before an epoch was finished (or without a checkpoint); later, the result is the
+        model of the last finished epoch.
     """
     progress = progress or Progress()
+    started = time.perf_counter()
     fabric = make_fabric(config)
-    hashed = data_hash(posts)
+    if validation_posts is None and isinstance(config.validation, str):
+        validation_posts = read_posts(config.validation, allow_remote=allow_remote)
+    hashed, n_read = data_hash(posts), len(posts)
     posts = _labelled(posts, progress)
     classes = _classes(posts)
     encoders = open_encoders(config)
@@ -86,7 +96,7 @@ def fit_posts(
         return table, features, labels, _usable(table, features, config, what, progress)
 
     posts, features, labels, rows = ready(posts, "training")
-    _refuse_rare(posts.iloc[rows])
+    _refuse_rare(posts.iloc[rows], classes)
     held: np.ndarray | None = None
     other: tuple[Features, np.ndarray] | None = None
     if validation_posts is not None:
@@ -97,7 +107,14 @@ def fit_posts(
     elif isinstance(fraction := _validation_part(config), float):
         rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote)
         progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
-    key = {"settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}), "posts": hashed}
+    key = {
+        "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}),
+        "posts": hashed,
+        "validation posts": None if validation_posts is None else data_hash(validation_posts),
+    }
+    state = Checkpoint(checkpoint, key) if checkpoint is not None else None
+    if state is not None and not resume:
+        state.remove()  # an interruption would otherwise bring back what an earlier training left
     trained = fit_rows(
         features,
         labels,
@@ -106,16 +123,26 @@ def fit_posts(
         config,
         validation_rows=held,
         validation=other,
-        checkpoint=Checkpoint(checkpoint, key) if checkpoint is not None else None,
+        checkpoint=state,
         resume=resume,
         on_epoch=on_epoch,
         progress=progress,
         fabric=fabric,
     )
+    if trained.interrupted and state is not None:
+        _back_to_last_epoch(trained, state, features)
     counts = {label: int((labels[rows] == i).sum()) for i, label in enumerate(classes)}
     metrics: dict[str, Any] = {
         "status": "interrupted" if trained.interrupted else "finished",
-        "posts": {"train": len(rows), "labels": counts, "unreadable_images": len(features.faults)},
+        "posts": {
+            "read": n_read,
+            "train": len(rows),
+            "held_out": len(held) if held is not None else 0 if other is None else len(other[1]),
+            "labels": counts,
+            "unlabelled": n_read - len(posts),
+            "unreadable_images": len(features.faults),
+        },
+        "seconds": time.perf_counter() - started,
         "history": trained.history,
     }
     scores = _validate(trained, features, labels, held, other, classes, config)
@@ -123,6 +150,21 @@ def fit_posts(
         metrics["validation"] = scores
     about = environment(config.seed, hashed, str(fabric.device.type))
     return FitResult(Run(trained.model, tuple(classes), config, metrics, about), trained.interrupted)
+
+
+def _back_to_last_epoch(trained: Trained, checkpoint: Checkpoint, features: Features) -> None:
+    """Make the model and the history those of the last finished epoch.
+
+    The interruption may fall into the first epoch of joint fine-tuning. The last finished epoch is the
+    probe's then, and the encoders, which that epoch had begun to change, are as they came.
+    """
+    stage, state, done = checkpoint.load()
+    trained.history = [*(row for rows in done.values() for row in rows), *state.history]
+    if stage != "probe":
+        return
+    for name, encoder in trained.model.encoders.items():
+        encoder.model.load_state_dict(features.encoders[name].model.state_dict())
+        encoder.weights_changed()
 
 
 def _validation_part(config: FitConfig) -> float | None:
@@ -148,7 +190,8 @@ def _validate(
         return None
     device = next(trained.model.parameters()).device
     proba = predict_rows(trained.model, features, held, trained.source, device=device)
-    return evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
+    scores = evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
+    return {**scores, "calibration": calibration_bins(labels[held], proba)}
 
 
 def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
@@ -169,21 +212,21 @@ def _classes(posts: pd.DataFrame) -> list[str]:
     if len(labels) == 1:
         raise DataError(f"all {len(posts):,} posts have the label {labels.pop()!r}; a classifier needs at least two")
     try:
-        return sorted(labels, key=float)  # 2 before 10
+        numbers = {label: float(label) for label in labels}
     except ValueError:
         return sorted(labels)
+    if not all(math.isfinite(number) for number in numbers.values()):
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (numbers[label], label))  # 2 before 10
 
 
-def _refuse_rare(posts: pd.DataFrame) -> None:
+def _refuse_rare(posts: pd.DataFrame, classes: list[str]) -> None:
     counts = posts["label"].value_counts()
-    if len(counts) < 2:
-        raise DataError("fewer than two labels are left once unusable posts are out; see `cotune check`")
-    rare = [str(label) for label, n in counts.items() if n < 2]
+    rare = {label: int(counts.get(label, 0)) for label in classes if counts.get(label, 0) < 2}
     if rare:
-        raise DataError(
-            f"only one post has the label {', '.join(repr(label) for label in rare[:_SHOWN])}"
-            f"{_more(len(rare))}; give each label at least two posts, or leave the label out"
-        )
+        shown = ", ".join(repr(label) for label in list(rare)[:_SHOWN]) + _more(len(rare))
+        left = "only one usable post has" if min(rare.values()) else "not even two usable posts have"
+        raise DataError(f"{left} the label {shown}; give each label at least two posts, or leave the label out")
 
 
 def _refuse_unknown(posts: pd.DataFrame, classes: list[str]) -> None:

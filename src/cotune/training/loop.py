@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cotune.config import Stop
 from cotune.data.batches import n_batches
+from cotune.errors import ConfigError
 from cotune.metrics import roc_auc
 from cotune.model import JointModel
 from cotune.progress import Progress
@@ -116,13 +117,13 @@ def run_stage(
     """
     progress = progress or Progress()
     state = state or StageState()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = trained_tensors(model, plan)
     optimizer = torch.optim.AdamW(groups)
     steps = math.ceil(n_batches(len(rows), plan.batch_size) / plan.accumulate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * plan.epochs, plan.warmup))
     forward, optimizer_ = fabric.setup(model, optimizer)
     if state.epoch:
-        _put_back(trained, state.weights)
+        put_back(trained, state.weights)
         optimizer.load_state_dict(state.optimizer)
         schedule.last_epoch = steps * state.epoch
     if validation is None and validation_rows is not None:
@@ -131,9 +132,9 @@ def run_stage(
     if plan.keep_best and watch is not None and state.epoch == 0:
         # The stage must beat what it starts from.
         state.best = _validate(fabric, forward, watch, plan)
-        state.best_weights = _copy(trained)
+        state.best_weights = copy_tensors(trained)
     if plan.ema and not state.average:
-        state.average = _copy(trained)
+        state.average = copy_tensors(trained)
     weight = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=fabric.device)
     loss_function = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing)
     while state.epoch < plan.epochs and not state.finished:
@@ -153,13 +154,18 @@ def run_stage(
             progress,
         )
         seconds = time.perf_counter() - started
-        live = _copy(trained)
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"training went astray in epoch {state.epoch + 1} of {plan.name} (loss {loss}); lower the learning "
+                "rates or use --precision 32"
+            )
+        live = copy_tensors(trained)
         if plan.ema:
-            _put_back(trained, state.average)
+            put_back(trained, state.average)
         score = None if watch is None else _validate(fabric, forward, watch, plan)
         state.epoch += 1
         _judge(state, plan, loss, score, trained)
-        _put_back(trained, live)
+        put_back(trained, live)
         state.history.append(
             {
                 "stage": plan.name,
@@ -175,9 +181,9 @@ def run_stage(
         if on_epoch is not None:
             on_epoch(state)
     if plan.keep_best and state.best_weights:
-        _put_back(trained, state.best_weights)
+        put_back(trained, state.best_weights)
     elif plan.ema and state.average:
-        _put_back(trained, state.average)
+        put_back(trained, state.average)
     model.eval()
     return state
 
@@ -193,7 +199,7 @@ def _one_epoch(
     rows: np.ndarray,
     plan: StagePlan,
     state: StageState,
-    trained: Mapping[str, nn.Parameter],
+    trained: Mapping[str, Tensor],
     progress: Progress,
 ) -> float:
     torch.manual_seed(int(np.random.SeedSequence([plan.seed, len(plan.name), state.epoch]).generate_state(1)[0]))
@@ -222,7 +228,7 @@ def _one_epoch(
 
 
 def _judge(
-    state: StageState, plan: StagePlan, loss: float, score: float | None, trained: Mapping[str, nn.Parameter]
+    state: StageState, plan: StagePlan, loss: float, score: float | None, trained: Mapping[str, Tensor]
 ) -> None:
     """Note whether the epoch made progress, keep its weights if they are the best, and decide on stopping."""
     value = -loss if plan.stop == "train-loss" or score is None else score
@@ -231,7 +237,7 @@ def _judge(
     if value > state.best:
         state.best, state.stale = value, 0
         if plan.keep_best:
-            state.best_weights = _copy(trained)
+            state.best_weights = copy_tensors(trained)
     else:
         state.stale += 1
     state.finished = state.epoch >= plan.min_epochs and state.stale >= plan.patience
@@ -266,7 +272,8 @@ def predict_rows(
                 result = np.zeros((len(rows), proba.shape[1]))
             assert batch.rows is not None
             result[[where[int(row)] for row in batch.rows]] = proba
-    assert result is not None
+    if result is None:
+        return np.zeros((0, getattr(model, "module", model).head.n_classes))
     return result
 
 
@@ -282,17 +289,29 @@ def _warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
     return factor
 
 
-def _copy(trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def trained_tensors(model: JointModel, plan: StagePlan) -> dict[str, Tensor]:
+    """Return all that training changes: weights, and the statistics of batch norms that are not frozen."""
+    tensors: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not plan.frozen_norms:
+        for at, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+                tensors |= {f"{at}.{name}": t for name, t in module.named_buffers() if t.is_floating_point()}
+    return tensors
+
+
+def copy_tensors(trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies that training does not touch."""
     return {name: p.detach().clone() for name, p in trained.items()}
 
 
-def _put_back(trained: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+def put_back(trained: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Write kept values into what is trained."""
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(weights[name])
 
 
-def _average(average: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter], decay: float) -> None:
+def _average(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], decay: float) -> None:
     with torch.no_grad():
         for name, parameter in trained.items():
             average[name].lerp_(parameter, 1 - decay)

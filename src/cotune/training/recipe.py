@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from cotune.progress import Progress
 from cotune.training.checkpoint import Checkpoint, to_device
 from cotune.training.device import make_fabric, one_thread
 from cotune.training.features import Features, Source, prepare
-from cotune.training.loop import StagePlan, StageState, run_stage
+from cotune.training.loop import StagePlan, StageState, copy_tensors, put_back, run_stage, trained_tensors
 from cotune.training.lora import add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups
 
@@ -165,11 +164,16 @@ def fit_rows(
             raise AssertionError("a checkpoint of a later stage lists the stages before it")
         groups = _groups(model, plan.name, config)
         history = list(trained.history)
+        before = copy_tensors(trained_tensors(model, plan))
+        saved = [plan.name] if start is not None else []
 
-        def after(state: StageState, plan: StagePlan = plan, history: list[Any] = history) -> None:
+        def after(
+            state: StageState, plan: StagePlan = plan, history: list[Any] = history, saved: list[str] = saved
+        ) -> None:
             if checkpoint is not None:
                 # Later stages begin from the earlier one's weights, which the state then holds.
                 checkpoint.save(plan.name, state, dict(done))
+                saved.append(plan.name)
             if on_epoch is not None:
                 on_epoch([*history, *state.history])
 
@@ -179,11 +183,15 @@ def fit_rows(
                     fabric, model, groups, features, labels, rows, plan, state=start, on_epoch=after, **common
                 )
         except KeyboardInterrupt:
-            if checkpoint is None or not checkpoint.exists():
+            if checkpoint is None or not (saved or history):
                 raise
-            _restore_last(model, checkpoint, fabric)
             trained.interrupted = True
-            trained.history = [*history, *checkpoint.load()[1].history]
+            if saved:
+                state = checkpoint.load()[1]
+                put_back(trained_tensors(model, plan), state.best_weights or state.average or state.weights)
+                trained.history = [*history, *state.history]
+            else:  # no epoch of this stage is done: back to where the stage before ended
+                put_back(trained_tensors(model, plan), before)
             break
         trained.history = [*history, *state.history]
         done[plan.name] = state.history
@@ -271,15 +279,6 @@ def _class_weights(labels: np.ndarray, n_classes: int, config: FitConfig) -> tup
         return None
     counts = np.bincount(labels, minlength=n_classes)
     return tuple(float(len(labels) / (n_classes * count)) if count else 0.0 for count in counts)
-
-
-def _restore_last(model: JointModel, checkpoint: Checkpoint, fabric: Fabric) -> None:
-    _, state, _ = checkpoint.load()
-    weights = state.best_weights or state.average or state.weights
-    named = dict(model.named_parameters())
-    with torch.no_grad(), suppress(KeyError):
-        for name, tensor in weights.items():
-            named[name].copy_(tensor.to(fabric.device))
 
 
 def _finish(trained: Trained, config: FitConfig) -> Trained:
