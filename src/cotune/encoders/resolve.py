@@ -65,7 +65,7 @@ def _resolve(spec: str, modality: Modality, *, pooling: str, max_tokens: int) ->
         opened = open_bundled(name, modality, spec=spec, pooling=pooling, max_tokens=max_tokens)
         return cast(Encoder, opened)
     folder = Path(spec).expanduser()
-    if folder.is_dir():
+    if spec.strip() and folder.is_dir():
         return _open_folder(folder, spec, modality, pooling=pooling, max_tokens=max_tokens)
     if kind == "timm":
         if modality == "text":

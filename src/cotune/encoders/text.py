@@ -21,6 +21,7 @@ Pooling = Literal["cls", "mean"]
 _CLS_TYPES = {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "deberta", "deberta-v2", "electra"}
 # No word of any script is worth more tokens than this; a longer text is cut before it is tokenised.
 _CHARS_PER_TOKEN = 32
+_FEWEST_TOKENS = 20
 
 
 class TextEncoder(Encoder):
@@ -143,6 +144,8 @@ def open_text_encoder(
 
     model: Any = open_model(name, spec=spec, local=local, weights=weights)
     tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+    if len(tokenizer) < _FEWEST_TOKENS:  # without its files the library makes one that knows special tokens alone
+        raise EncoderError(f"{spec} has no tokenizer files, such as tokenizer.json; save the tokenizer beside the model")
     chosen = choose_pooling(pooling, name, model.config, local=local)
     return TextEncoder(model, tokenizer, spec=spec, pooling=chosen, max_tokens=max_tokens)
 
