@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,36 @@ from sklearn.utils.validation import check_is_fitted
 
 from cotune.config import FitConfig, make_config
 from cotune.errors import DataError
-from cotune.files import write_text
 from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress
-from cotune.run import CARD, Run, load_run, model_card, save_run
+from cotune.run import Run, load_run, save_run
 from cotune.training.fit import fit_posts
 
 _D = FitConfig()
+_FROM_TEXT: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": lambda label: label == "True",
+}
+
+
+def _label_type(y: np.ndarray) -> str:
+    """Return the name of the labels' type in Python, "str" for all that files cannot tell from text."""
+    for kind, types in (("bool", bool | np.bool_), ("int", int | np.integer), ("float", float | np.floating)):
+        if all(isinstance(label, types) for label in y):
+            return kind
+    return "str"
+
+
+def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
+    """Return the labels within `x` in the type they have there; text is cleaned as tables are."""
+    given = (
+        list(x["label"])
+        if isinstance(x, pd.DataFrame)
+        else [row["label"] for row in ([x] if isinstance(x, dict) else x)]
+    )
+    return posts["label"].to_numpy() if _label_type(np.asarray(given, dtype=object)) == "str" else given
 
 
 class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -159,24 +183,28 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if y is None:
             if posts["label"].isna().any():
                 raise DataError("fit needs y, or a `label` for every post")
-            y = posts["label"].to_numpy()
+            y = _given_labels(X, posts)
         y = np.asarray(y)
         if y.shape != (len(posts),):
             raise DataError(f"y has the shape {y.shape}, but X holds {len(posts)} posts")
         if pd.isna(y).any():
             raise DataError(f"y has no label at position {int(np.flatnonzero(pd.isna(y))[0])}")
-        self.classes_ = np.unique(y)
+        try:
+            self.classes_ = np.unique(y)
+        except TypeError as fault:
+            raise DataError("y holds labels of types that cannot be sorted together; use one type") from fault
         posts["label"] = [str(label) for label in y]
         settings = {name: getattr(self, name) for name in FitConfig.model_fields}
         progress = TerminalProgress() if self.verbose else None
         result = fit_posts(posts, make_config(settings), allow_remote=self.allow_remote, progress=progress)
         self.run_ = result.run
+        self.run_.label_type = _label_type(y)
         self._order_as_trained()
         self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else 2
         return self
 
     def _order_as_trained(self) -> None:
-        """Put ``classes_`` into the order of the model's outputs, which sorts labels as text."""
+        """Note which output of the model belongs to which of ``classes_``."""
         by_name = {str(label): label for label in self.classes_}
         outputs = [by_name[name] for name in self.run_.classes]
         self._columns = np.argsort([list(self.classes_).index(label) for label in outputs])
@@ -219,14 +247,10 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Write the run folder: weights as safetensors, everything else as JSON, no pickle."""
         check_is_fitted(self, "run_")
         save_run(Path(folder), self.run_)
-        write_text(Path(folder) / CARD, model_card(self.run_))
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> JointClassifier:
-        """Open a run folder; nothing outside of it is read, and no network is used.
-
-        Labels are text then, whatever type they had in training.
-        """
+        """Open a run folder; nothing outside of it is read, and no network is used."""
         return cls.from_run(load_run(folder), device=device)
 
     @classmethod
@@ -234,8 +258,9 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Wrap a run that is open already."""
         model = cls(**{**run.config.model_dump(), "device": device})
         model.run_ = run
-        model.classes_ = np.asarray(run.classes)
-        model._columns = np.arange(len(run.classes))
+        convert = _FROM_TEXT[run.label_type]
+        model.classes_ = np.unique(np.asarray([convert(label) for label in run.classes]))
+        model._order_as_trained()
         model.n_features_in_ = 2
         return model
 

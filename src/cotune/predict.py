@@ -15,13 +15,15 @@ from cotune.data.posts import read_posts
 from cotune.errors import CotuneError, DataError
 from cotune.explain.modality import modality_contributions
 from cotune.metrics import Evaluation, evaluate
+from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
-from cotune.run import Run, known_labels
+from cotune.run import Run, unknown_labels
 from cotune.training.device import make_fabric
 from cotune.training.features import Features, iterate, prepare
 
 BadImages = Literal["error", "text-only"]
 SHARES = ("text_share", "image_share")
+_SHOWN = 10
 
 
 class Predictor:
@@ -154,11 +156,18 @@ class EvaluatedPosts:
         The predictions, with the true label in column ``true``.
     left_out : dict
         How many posts could not be used, by reason.
+    calibration : list of dict
+        See :func:`cotune.metrics.calibration.calibration_bins`.
     """
 
     evaluation: Evaluation
     predictions: pd.DataFrame
     left_out: dict[str, int] = field(default_factory=dict)
+    calibration: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the predictions as plain values."""
+        return {**self.evaluation.to_dict(), "calibration": self.calibration, "left_out": self.left_out}
 
 
 def evaluate_posts(
@@ -182,13 +191,14 @@ def evaluate_posts(
     progress = progress or Progress()
     classes = predictor.run.classes
     tables: list[pd.DataFrame] = []
-    left_out = {"no label": 0, "unknown label": 0, "no prediction": 0}
-    unknown: list[str] = []
-    for posts in chunks:
+    unknown: dict[str, None] = {}
+    for posts in progress.track(chunks, "posts (in chunks)", None):
         table = predictor.frame(posts)
         table.insert(1, "true", posts["label"].to_numpy())
         tables.append(table)
-        unknown += known_labels(classes, list(posts["label"]))
+        unknown |= dict.fromkeys(unknown_labels(classes, list(posts["label"])))
+    if not tables:
+        raise DataError("there are no posts to evaluate")
     predictions = pd.concat(tables, ignore_index=True)
     labelled = predictions["true"].notna()
     known = predictions["true"].isin(list(classes))
@@ -199,9 +209,13 @@ def evaluate_posts(
         "no prediction": int((known & ~scored).sum()),
     }
     if unknown:
-        shown = ", ".join(repr(label) for label in dict.fromkeys(unknown))
+        shown = ", ".join(repr(label) for label in list(unknown)[:_SHOWN]) + (
+            " and more" if len(unknown) > _SHOWN else ""
+        )
+        n = left_out["unknown label"]
         progress.say(
-            f"note: {left_out['unknown label']} posts have a label that the run does not know ({shown}); they are left out"
+            f"note: {n:,} post{'s have a label' if n > 1 else ' has a label'} that the run does not know ({shown}), "
+            f"left out; it knows {', '.join(classes[:_SHOWN])}{' and more' if len(classes) > _SHOWN else ''}"
         )
     used = predictions[known & scored]
     if used.empty:
@@ -209,7 +223,8 @@ def evaluate_posts(
         raise DataError(f"no post can be scored ({counted}); the run knows the labels {', '.join(classes)}")
     y = used["true"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
     proba = used[[proba_column(label) for label in classes]].to_numpy()
-    return EvaluatedPosts(evaluate(y, proba, classes, n_bootstrap=n_bootstrap, seed=seed), predictions, left_out)
+    found = evaluate(y, proba, classes, n_bootstrap=n_bootstrap, seed=seed)
+    return EvaluatedPosts(found, predictions, left_out, calibration_bins(y, proba))
 
 
 def posts_from(x: Any, *, allow_remote: bool = False) -> pd.DataFrame:

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class Progress:
     """Says nothing; the base of those that do."""
 
-    def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
-        """Yield `items`; each one counts as a step of `total`."""
+    def track(self, items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
+        """Yield `items`; each one counts as a step of `total`, or of a number that nobody knows."""
         del what, total
         yield from items
 
@@ -30,9 +30,9 @@ class TerminalProgress(Progress):
 
         self.console = Console(stderr=True, highlight=False)
 
-    def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    def track(self, items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
         """Yield `items` behind a bar; a terminal-less log gets no bar."""
-        if not self.console.is_terminal or total < 2:
+        if not self.console.is_terminal or (total is not None and total < 2):
             yield from items
             return
         with self._bar() as bar:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,14 @@ from cotune._version import __version__
 from cotune.config import FitConfig
 from cotune.encoders.resolve import load_encoder_config
 from cotune.errors import CotuneError, RunError
-from cotune.files import atomic_path, read_json, write_json
+from cotune.files import atomic_path, read_json, write_json, write_text
 from cotune.fusion import HEADS, make_head
 from cotune.model import JointModel
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
 _FORMAT = 1
+_STAGE = "unfinished"
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -55,6 +59,8 @@ class Run:
         History and evaluations.
     environment : dict
         Versions, seed, data hash, hardware.
+    label_type : {"str", "int", "float", "bool"}
+        The type that the labels had in Python; files and tables hold them as text.
     """
 
     model: JointModel
@@ -62,39 +68,77 @@ class Run:
     config: FitConfig
     metrics: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    label_type: str = "str"
 
 
-def save_run(folder: Path, run: Run) -> None:
-    """Write all files of a run; each appears whole or not at all.
+def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
+    """Write all files of a run, or none: a run that was there stays whole until the new one is complete.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when absent. Files in it that belong to no run (a checkpoint, predictions) are left alone.
+    run : Run
+        What to write.
+    report : str, optional
+        The text of ``report.html``; a report of an earlier run is removed in any case.
 
     Raises
     ------
     CotuneError
-        If the disk is full or the folder cannot be written to; files already there stay as they were.
+        If the disk is full or the folder cannot be written to; the files already there stay as they were.
     """
+    with atomic_path(folder / _STAGE, directory=True) as stage:
+        _write_files(stage, run)
+        if report is not None:
+            write_text(stage / REPORT, report)
+    _move_in(folder / _STAGE, folder)
+
+
+def _write_files(folder: Path, run: Run) -> None:
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().contiguous() for name, t in run.model.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as path:
         save_file(_without_sharing(tensors), path, metadata={"format": "pt"})
     for name, encoder in run.model.encoders.items():
-        with atomic_path(folder / f"{name}_encoder", directory=True) as place:
-            encoder.save_config(place)
+        encoder.save_config(folder / _encoder_folder(name))
     write_json(folder / LABELS, list(run.classes))
     write_json(folder / METRICS, run.metrics)
     write_json(folder / ENVIRONMENT, run.environment)
-    # Last, since a folder with a config.json counts as a whole run.
+    write_text(folder / CARD, model_card(run))
     settings = {
         "format": _FORMAT,
         "cotune": __version__,
         "fit": run.config.model_dump(mode="json"),
-        "head": {"name": _head_name(run.model), "settings": run.model.head.settings()},
+        "head": {"name": head_name(run.model), "settings": run.model.head.settings()},
         "encoders": {name: encoder.describe() for name, encoder in run.model.encoders.items()},
         "dims": {name: encoder.dim for name, encoder in run.model.encoders.items()},
         "parameters": run.model.parameter_counts(),
+        "label_type": run.label_type,
     }
     write_json(folder / CONFIG, settings)
+
+
+def _move_in(stage: Path, folder: Path) -> None:
+    """Put the files of a complete run in their places: renames alone, which need no space.
+
+    A folder without a config.json counts as no run, so a power cut in between cannot leave a mixture that loads.
+    """
+    (folder / CONFIG).unlink(missing_ok=True)
+    for name in (REPORT, *(_encoder_folder(name) for name in ("text", "image"))):
+        old = folder / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
+        new.replace(folder / new.name)
+    stage.rmdir()
+
+
+def _encoder_folder(modality: str) -> str:
+    return f"{modality}_encoder"
 
 
 def load_run(folder: str | Path) -> Run:
@@ -109,7 +153,7 @@ def load_run(folder: str | Path) -> Run:
     settings = read_settings(folder)
     try:
         classes = tuple(str(label) for label in read_json(folder / LABELS))
-        encoders = {name: load_encoder_config(folder / f"{name}_encoder") for name in settings["encoders"]}
+        encoders = {name: load_encoder_config(folder / _encoder_folder(name)) for name in settings["encoders"]}
         dims = settings["dims"]
         head = make_head(
             settings["head"]["name"],
@@ -127,7 +171,8 @@ def load_run(folder: str | Path) -> Run:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as fault:
         raise RunError(f"{folder} is damaged: {str(fault).splitlines()[0][:300]}; train it again") from fault
-    return Run(model.requires_grad_(False).eval(), classes, config, metrics, environment)
+    label_type = str(settings.get("label_type", "str"))
+    return Run(model.requires_grad_(False).eval(), classes, config, metrics, environment, label_type)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -142,15 +187,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise RunError(f"there is no run folder {folder}; `cotune fit POSTS --out {folder}` makes one")
     if not (folder / CONFIG).is_file():
         raise RunError(
-            f"{folder} is no finished run (it has no {CONFIG}); go on with `cotune fit ... --resume`, or give another folder"
+            f"{folder} is no finished run (it has no {CONFIG}); go on with `cotune fit ... --resume`, "
+            "or give another folder"
         )
     try:
         settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as fault:
+    except (OSError, ValueError) as fault:
         raise RunError(f"{folder / CONFIG} is damaged: {fault}") from fault
     if not isinstance(settings, dict) or "format" not in settings:
         raise RunError(f"{folder / CONFIG} was not written by cotune; give the folder that `cotune fit` made")
-    if settings["format"] > _FORMAT:
+    if not isinstance(settings["format"], int) or settings["format"] > _FORMAT:
         raise RunError(
             f"{folder} was made by cotune {settings.get('cotune')}, which writes a newer form; update cotune"
         )
@@ -162,6 +208,7 @@ def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]
     import torch
 
     return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "cotune": __version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -172,7 +219,7 @@ def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "seed": seed,
         "data_hash": data_hash,
-        "command": " ".join(Path(part).name if i == 0 else part for i, part in enumerate(sys.argv)),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 
@@ -187,32 +234,38 @@ def model_card(run: Run) -> str:
         "",
         "# A cotune model",
         "",
-        f"Classifies posts (words and a picture) as {_listed(run.classes)}.",
+        f"Classifies posts (words and a picture) as {_listed(_code(label) for label in run.classes)}.",
         "",
         "| part | what | parameters |",
         "|---|---|---|",
     ]
     counts = run.model.parameter_counts()
     for name, encoder in run.model.encoders.items():
-        lines.append(f"| {name} encoder | `{encoder.spec}` | {counts[name]:,} |")
-    lines.append(f"| fusion head | `{_head_name(run.model)}` | {counts['head']:,} |")
+        lines.append(f"| {name} encoder | {_code(encoder.spec)} | {counts[name]:,} |")
+    lines.append(f"| fusion head | `{head_name(run.model)}` | {counts['head']:,} |")
     lines.append(f"| total | | {counts['total']:,} |")
     lines += ["", "## Training", ""]
     posts = run.metrics.get("posts", {})
     if posts:
-        lines.append(f"{posts['train']:,} posts ({_listed(f'{n:,} {label}' for label, n in posts['labels'].items())}),")
+        counted = _listed(f"{n:,} {_code(label)}" for label, n in posts["labels"].items())
+        lines.append(f"{posts['train']:,} posts ({counted}),")
     lines.append(f"tuning `{run.config.tune}`, seed {run.config.seed}; all settings are in `{CONFIG}`.")
+    if run.metrics.get("status") == "interrupted":
+        lines.append("Training was interrupted; these are the weights of its last finished epoch.")
     scores = run.metrics.get("validation")
     if scores:
         lines += [
             "",
             "## Measured on held-out posts",
             "",
+            f"{scores['n']:,} posts that were not trained on.",
+            "",
             "| metric | value | 95 % interval |",
             "|---|---|---|",
         ]
         for name, estimate in scores["scores"].items():
-            lines.append(f"| {name} | {estimate['value']:.4f} | {estimate['low']:.4f} to {estimate['high']:.4f} |")
+            value, low, high = (_number(estimate[key]) for key in ("value", "low", "high"))
+            lines.append(f"| {name} | {value} | {low} to {high} |")
     else:
         lines += ["", "No held-out posts were given, so nothing was measured; `cotune evaluate` does it."]
     lines += [
@@ -239,12 +292,23 @@ def model_card(run: Run) -> str:
     return "\n".join(lines)
 
 
+def _code(text: str) -> str:
+    """Return `text` as Markdown code that no character of it can break."""
+    plain = " ".join(text.split()).replace("|", "\\|")
+    return f"`` {plain} ``" if "`" in plain else f"`{plain}`"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
 def _listed(items: Any) -> str:
     words = [str(item) for item in items]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _head_name(model: JointModel) -> str:
+def head_name(model: JointModel) -> str:
+    """Return the name under which a model's fusion head is registered."""
     return next(name for name in HEADS if HEADS[name] is type(model.head))
 
 
@@ -300,7 +364,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def known_labels(classes: Sequence[str], labels: Sequence[str | None]) -> list[str]:
+def unknown_labels(classes: Sequence[str], labels: Sequence[str | None]) -> list[str]:
     """Return the labels that a model does not know, in order and each once."""
     known = set(classes)
     return [label for label in dict.fromkeys(labels) if label is not None and label not in known]

@@ -129,8 +129,6 @@ def fit_posts(
         progress=progress,
         fabric=fabric,
     )
-    if trained.interrupted and state is not None:
-        _back_to_last_epoch(trained, state, features)
     counts = {label: int((labels[rows] == i).sum()) for i, label in enumerate(classes)}
     metrics: dict[str, Any] = {
         "status": "interrupted" if trained.interrupted else "finished",
@@ -150,21 +148,6 @@ def fit_posts(
         metrics["validation"] = scores
     about = environment(config.seed, hashed, str(fabric.device.type))
     return FitResult(Run(trained.model, tuple(classes), config, metrics, about), trained.interrupted)
-
-
-def _back_to_last_epoch(trained: Trained, checkpoint: Checkpoint, features: Features) -> None:
-    """Make the model and the history those of the last finished epoch.
-
-    The interruption may fall into the first epoch of joint fine-tuning. The last finished epoch is the
-    probe's then, and the encoders, which that epoch had begun to change, are as they came.
-    """
-    stage, state, done = checkpoint.load()
-    trained.history = [*(row for rows in done.values() for row in rows), *state.history]
-    if stage != "probe":
-        return
-    for name, encoder in trained.model.encoders.items():
-        encoder.model.load_state_dict(features.encoders[name].model.state_dict())
-        encoder.weights_changed()
 
 
 def _validation_part(config: FitConfig) -> float | None:

@@ -1,0 +1,127 @@
+"""The command line. Each command parses, calls one function and prints; heavy modules load when it runs.
+
+Exit codes: 0 done, 2 bad usage or bad input (one line, no traceback), 130 stopped by Ctrl-C, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from cotune.cli.data import check, import_app
+from cotune.cli.demo import demo
+from cotune.cli.evaluate import evaluate
+from cotune.cli.inspect import encoders, info
+from cotune.cli.predict import predict
+from cotune.cli.stop import StoppedError
+from cotune.cli.train import FitCommand, fit
+from cotune.errors import CotuneError
+
+app = typer.Typer(
+    name="cotune",
+    help="Fine-tune any text encoder together with any image encoder to classify posts.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_STOPPED = 130
+_START, _DATA, _USE = "Train", "Data", "Use"
+app.command("demo", rich_help_panel=_START)(demo)
+app.command("fit", rich_help_panel=_START, cls=FitCommand)(fit)
+app.command("check", rich_help_panel=_DATA)(check)
+app.add_typer(import_app, name="import", rich_help_panel=_DATA)
+app.command("evaluate", rich_help_panel=_USE)(evaluate)
+app.command("predict", rich_help_panel=_USE)(predict)
+app.command("info", rich_help_panel=_USE)(info)
+app.command("encoders", rich_help_panel=_DATA)(encoders)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from cotune._version import __version__
+
+        typer.echo(f"cotune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks (also: COTUNE_DEBUG=1).", envvar="COTUNE_DEBUG")
+    ] = False,
+) -> None:
+    del version
+    if debug:
+        os.environ["COTUNE_DEBUG"] = "1"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Instead of those of the process.
+    """
+    try:
+        return run(arguments)
+    except (StoppedError, KeyboardInterrupt) as stop:
+        _say(str(stop) or "stopped")
+        return _STOPPED
+    except CotuneError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        _trace()
+        return 2
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        _say("error: the memory is used up; try a smaller --batch-size or --chunk-size")
+        _trace()
+        return 1
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        _say(f"error: {type(error).__name__}: {first[:300]} (this is a fault of cotune; --debug shows where it is)")
+        _trace()
+        return 1
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line without catching anything but wrong usage, and return its exit code."""
+    # Model libraries print progress bars and hints of their own, meant for those who program with them.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    answer: Any = None
+    try:
+        answer = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        show = getattr(error, "show", None)  # what click raises for wrong usage
+        if show is None:
+            raise
+        show()
+        return int(getattr(error, "exit_code", 2))
+    if answer == _STOPPED:  # typer turns Ctrl-C into an exit code
+        raise KeyboardInterrupt
+    return answer if isinstance(answer, int) else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _trace() -> None:
+    if os.environ.get("COTUNE_DEBUG", "").lower() not in ("", "0", "false"):
+        traceback.print_exc()

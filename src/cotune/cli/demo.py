@@ -1,0 +1,111 @@
+"""The command ``demo``: train, compare and predict on the posts that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cotune.cli.options import AsJson
+from cotune.cli.show import add_row, command, new_table, number, print_json, print_rich
+from cotune.cli.stop import StoppedError
+from cotune.errors import CotuneError
+
+if TYPE_CHECKING:
+    from cotune.demo import Demo
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run to make.", metavar="DIR")] = Path("demo-run"),
+    as_json: AsJson = False,
+) -> None:
+    """Train on the demo posts and compare text only, image only, concatenation and joint fine-tuning.
+
+    Needs no network: encoders and posts come with the package (pip install 'cotune[bundled]').
+    """
+    _refuse_foreign(out)
+    import time
+
+    from cotune.data.predictions import records
+    from cotune.demo import NOTE, run_demo
+    from cotune.progress import TerminalProgress
+    from cotune.report.run_report import run_report
+    from cotune.run import save_run
+
+    class Bars(TerminalProgress):
+        """Shows bars; the single epochs of four models would be too much to read."""
+
+        def say(self, line: str) -> None:
+            """Keep silent, but for what the user must know."""
+            if line.startswith("note:"):
+                super().say(line)
+
+    progress = Bars()
+    started = time.perf_counter()
+    typer.echo("training four models on 750 demo posts (a minute or two)", err=True)
+
+    def tell(name: str, auc: float, seconds: float) -> None:
+        typer.echo(f"  {name:<14} AUC {auc:.3f}  ({seconds:.0f} s)", err=True)
+
+    try:
+        found = run_demo(progress=progress, on_result=tell)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped; nothing was saved") from None
+    save_run(out, found.run, report=run_report(found.run, name=out.name))
+    took = time.perf_counter() - started
+    if as_json:
+        print_json(
+            {
+                "run": out,
+                "seconds": took,
+                "note": NOTE,
+                "models": [result.to_dict() for result in found.results],
+                "examples": list(records(found.examples)),
+            }
+        )
+        return
+    print_rich("", _models(found), "", _examples(found), "", NOTE)
+    print_rich(
+        f"\nDone in {took:.0f} s. The joint model lies in {out}; its report is {out / 'report.html'}. Next:\n"
+        f"  {command('cotune', 'predict', out, '--text', 'what a wonderful day')}\n"
+        f"  {command('cotune', 'info', out)}"
+    )
+
+
+def _models(found: Demo) -> Any:
+    n = found.results[0].evaluation.n
+    table = new_table(
+        f"AUC on {n:,} held-out posts, 95 % intervals",
+        "model", "what is trained", "AUC", "interval", "joint is better by",
+        right=("AUC", "interval", "joint is better by"),
+    )  # fmt: skip
+    for result in found.results:
+        auc, behind = result.evaluation.scores["auc"], result.behind
+        gap = "" if behind is None else f"{behind.difference:+.3f} ({behind.low:+.3f} to {behind.high:+.3f})"
+        add_row(table, result.name, result.trained, number(auc.value, 3), f"{auc.low:.3f} to {auc.high:.3f}", gap)
+    return table
+
+
+def _examples(found: Demo) -> Any:
+    table = new_table(
+        "Some held-out posts, drawn by lot, by the joint model", "text", "image", "true", "predicted", "text / image"
+    )
+    for row in found.examples.to_dict("records"):
+        words = " ".join(row["text"].split())
+        shown = words if len(words) <= 60 else words[:59] + "…"
+        chance = row[f"p_{row['label']}"]
+        shares = f"{row['text_share']:.0%} / {row['image_share']:.0%}"
+        add_row(table, shown, row["image"], row["true"], f"{row['label']} {chance:.2f}", shares)
+    return table
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Replace an earlier demo, and nothing else."""
+    from cotune.files import read_json
+
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    metrics = read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {}
+    if "demo" not in metrics:
+        raise CotuneError(f"{out} holds something other than an earlier demo; name another folder with --out")

@@ -1,0 +1,91 @@
+"""The command ``evaluate``: all scores of a run on labelled posts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cotune.cli.options import (
+    AllowRemote,
+    AsJson,
+    GroupColumn,
+    IdColumn,
+    ImageColumn,
+    LabelColumn,
+    PostsPath,
+    TextColumn,
+    columns_from,
+)
+from cotune.cli.show import confusion_table, plural, print_json, print_rich, score_table
+
+if TYPE_CHECKING:
+    from cotune.predict import EvaluatedPosts
+    from cotune.run import Run
+
+RunFolder = Annotated[Path, typer.Argument(help="Run folder that `cotune fit` has made.", metavar="RUN")]
+
+
+def evaluate(
+    run: RunFolder,
+    posts: PostsPath,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for metrics.json, predictions.csv, report.html.", metavar="DIR")
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples behind the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    bad_images: Annotated[
+        Literal["error", "text-only"],
+        typer.Option(help="Posts with an unreadable image: left out and counted, or scored by their text."),
+    ] = "error",
+    chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    id_column: IdColumn = "id",
+    text_column: TextColumn = "text",
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    group_column: GroupColumn = "group",
+    allow_remote: AllowRemote = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
+    from cotune.data.posts import iter_posts
+    from cotune.predict import Predictor, evaluate_posts
+    from cotune.progress import TerminalProgress
+    from cotune.run import load_run
+
+    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
+    chunks = iter_posts(posts, chunk_size, columns=columns, allow_remote=allow_remote, require_labels=True)
+    opened = load_run(run)
+    predictor = Predictor(
+        opened, device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
+    )
+    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=TerminalProgress())
+    if out is not None:
+        _write(out, opened, result, run, posts)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    found = result.to_dict()
+    print_rich(score_table(found, f"{run.name} on {plural(found['n'], 'post')} of {posts.name}"))
+    matrix = confusion_table(found["classes"], found["confusion"])
+    if matrix is not None:
+        print_rich("", matrix)
+    left = [f"{plural(n, 'post')} with {reason}" for reason, n in result.left_out.items() if n]
+    if left:
+        print_rich(f"\nleft out: {', '.join(left)}")
+    if out is not None:
+        print_rich(f"\nwritten to {out}: metrics.json, predictions.csv, report.html")
+
+
+def _write(out: Path, run: Run, result: EvaluatedPosts, folder: Path, posts: Path) -> None:
+    from cotune.data.predictions import predictions_writer
+    from cotune.files import write_json, write_text
+    from cotune.report.run_report import evaluation_report
+
+    write_json(out / "metrics.json", {"run": folder, "posts": posts, **result.to_dict()})
+    with predictions_writer(out / "predictions.csv", list(result.predictions.columns)) as write:
+        write(result.predictions)
+    write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=posts.name))

@@ -1,0 +1,121 @@
+"""The commands that only look: ``info`` and ``encoders``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cotune.cli.evaluate import RunFolder
+from cotune.cli.options import AsJson
+from cotune.cli.show import add_row, new_table, number, plural, print_json, print_rich, score_table
+from cotune.errors import RunError
+
+
+def info(run: RunFolder, as_json: AsJson = False) -> None:
+    """Show what a run is made of, how it was trained and what it scored."""
+    from cotune.files import read_json
+    from cotune.run import ENVIRONMENT, LABELS, METRICS, read_settings
+
+    settings = read_settings(run)
+    try:
+        about = {
+            "run": run,
+            "labels": read_json(run / LABELS),
+            **{key: settings[key] for key in ("cotune", "head", "encoders", "parameters", "fit")},
+            "metrics": read_json(run / METRICS) if (run / METRICS).is_file() else {},
+            "environment": read_json(run / ENVIRONMENT) if (run / ENVIRONMENT).is_file() else {},
+        }
+    except KeyError as fault:
+        raise RunError(f"{run} is damaged: its config.json lacks {fault}; train it again") from fault
+    if as_json:
+        print_json(about)
+        return
+    print_rich(_facts(about), "", _parts(about))
+    scores = about["metrics"].get("validation")
+    if scores:
+        print_rich("", score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))
+    print_rich("", _environment(about["environment"]))
+
+
+def _facts(about: dict[str, Any]) -> Any:
+    metrics, fitted = about["metrics"], about["fit"]
+    table = new_table(f"Run {about['run']}", "", "")
+    table.show_header = False
+    add_row(table, "labels", ", ".join(about["labels"]))
+    add_row(table, "status", metrics.get("status", "unknown"))
+    posts = metrics.get("posts", {})
+    if posts:
+        counts = ", ".join(f"{n:,} {label}" for label, n in posts.get("labels", {}).items())
+        add_row(table, "trained on", f"{plural(posts.get('train', 0), 'post')} ({counts})")
+    epochs = metrics.get("history", [])
+    stages = {row["stage"]: row for row in epochs}
+    for stage, row in stages.items():
+        add_row(table, stage, f"{plural(row['epoch'], 'epoch')}, training loss {number(row['train_loss'])}")
+    add_row(table, "tuning", f"{fitted['tune']}, seed {fitted['seed']} (all settings: --json)")
+    return table
+
+
+def _parts(about: dict[str, Any]) -> Any:
+    table = new_table("Parameters", "part", "what", "count", right=("count",))
+    for name, said in about["encoders"].items():
+        add_row(table, f"{name} encoder", said.get("spec", ""), f"{about['parameters'][name]:,}")
+    add_row(table, "fusion head", about["head"]["name"], f"{about['parameters']['head']:,}")
+    add_row(table, "total", "", f"{about['parameters']['total']:,}")
+    return table
+
+
+def _environment(values: dict[str, Any]) -> Any:
+    table = new_table("Environment", "", "")
+    table.show_header = False
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+        if value is not None:
+            add_row(table, name.replace("_", " "), value)
+    return table
+
+
+def encoders(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Encoders to count the parameters of: timm:NAME, hf:NAME or a folder.", metavar="[SPEC]..."
+        ),
+    ] = None,
+    params: Annotated[
+        bool, typer.Option("--params", help="Count the models of the paper's Table 2, from configurations alone.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the encoders that are ready here without a network, or count parameters."""
+    from dataclasses import asdict
+
+    from cotune.sizes import encoder_size, paper_sizes, ready_encoders
+
+    if specs or params:
+        sizes = [encoder_size(spec) for spec in specs or []] or paper_sizes()
+        if as_json:
+            print_json([asdict(size) for size in sizes])
+            return
+        title = "Parameters" if specs else "Parameters of the models in the paper's Table 2 (3 classes)"
+        columns = ["model", "parameters", "millions", *([] if specs else ["paper"]), "what is counted"]
+        table = new_table(title, *columns, right=("parameters", "millions", "paper"))
+        for size in sizes:
+            paper = [] if specs else [f"{size.paper:g}M"]
+            millions = f"{size.parameters / 1e6:.1f}M"
+            add_row(table, size.name, f"{size.parameters:,}", millions, *paper, size.counted)
+        print_rich(table)
+        return
+    found = ready_encoders()
+    if as_json:
+        print_json([asdict(encoder) for encoder in found])
+        return
+    table = new_table("Encoders", "name", "reads", "ready", "")
+    for encoder in found:
+        add_row(table, encoder.spec, encoder.modality, "yes" if encoder.ready else "no", encoder.note)
+    print_rich(
+        table,
+        "\nAlso: a local folder in Hugging Face's or timm's layout; with a network hf:OWNER/NAME (text or image)\n"
+        "and timm:NAME, any model of timm.list_models(pretrained=True).",
+    )

@@ -1,0 +1,157 @@
+"""The demo: one small experiment on the posts that ship with the package, from pictures to predictions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cotune.config import FitConfig, make_config
+from cotune.data.demo import read_demo_posts
+from cotune.data.posts import data_hash
+from cotune.metrics import AucComparison, Evaluation, evaluate, paired_bootstrap_auc
+from cotune.metrics.calibration import calibration_bins
+from cotune.predict import Predictor
+from cotune.progress import Progress
+from cotune.run import Run, environment
+from cotune.training.device import make_fabric
+from cotune.training.loop import predict_rows
+from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
+
+NOTE = (
+    "The pairing is synthetic: real tweets with human ratings beside real emoji pictures, joined by a seeded draw; "
+    "the label is the sign of both sentiments together. It shows how the tool works, not how well it does on real "
+    "posts."
+)
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "text only": ("head on a frozen encoder", {"fusion": "text", "tune": "frozen"}),
+    "image only": ("head on a frozen encoder", {"fusion": "image", "tune": "frozen"}),
+    "concatenation": ("head on frozen encoders", {"fusion": "concat", "tune": "frozen"}),
+    "joint": ("head and upper layers of both encoders", {"fusion": "attention", "tune": "top"}),
+}
+JOINT = "joint"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What one of the demo's models scored on the held-out posts.
+
+    Attributes
+    ----------
+    name, trained : str
+        What it is, and what of it was trained.
+    evaluation : Evaluation
+        Its scores with intervals.
+    behind : AucComparison or None
+        The joint model's AUC against this one's, on the same resamples; None for the joint model itself.
+    seconds : float
+        How long training took.
+    """
+
+    name: str
+    trained: str
+    evaluation: Evaluation
+    behind: AucComparison | None
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "name": self.name,
+            "trained": self.trained,
+            "scores": self.evaluation.to_dict()["scores"],
+            "joint_minus_this": None if self.behind is None else self.behind.to_dict(),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Demo:
+    """All that the demo found."""
+
+    run: Run
+    results: list[DemoResult]
+    examples: pd.DataFrame
+
+
+def run_demo(
+    *,
+    settings: dict[str, Any] | None = None,
+    n_examples: int = 6,
+    progress: Progress | None = None,
+    on_result: Callable[[str, float, float], None] | None = None,
+) -> Demo:
+    """Train four models on the demo posts, score them on its held-out part, and predict a few posts.
+
+    Parameters
+    ----------
+    settings : dict, optional
+        Settings for all four, on top of the defaults.
+    n_examples : int
+        Held-out posts to predict, drawn by the seed.
+    progress : Progress, optional
+        Whom to tell.
+    on_result : callable, optional
+        Called with name, AUC and seconds as soon as a model is scored.
+    """
+    progress = progress or Progress()
+    posts = read_demo_posts()
+    classes = sorted(posts["label"].unique())
+    labels = posts["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+    train, test = (np.flatnonzero(posts["split"] == part) for part in ("train", "test"))
+    configs = {name: make_config({**(settings or {}), **own}) for name, (_, own) in METHODS.items()}
+    both = configs[JOINT]
+    fabric = make_fabric(both)
+    features = prepare_posts(posts, open_encoders(both), both, progress=progress, fabric=fabric)
+    fitted: dict[str, tuple[Trained, np.ndarray, float]] = {}
+    for name, config in configs.items():
+        started = time.perf_counter()
+        trained = fit_rows(features, labels, train, len(classes), config, progress=progress, fabric=fabric)
+        proba = predict_rows(trained.model, features, test, trained.source, device=fabric.device)
+        fitted[name] = trained, proba, time.perf_counter() - started
+        if on_result is not None:
+            on_result(name, evaluate(labels[test], proba, classes, n_bootstrap=0).scores["auc"].value, fitted[name][2])
+    joint, joint_proba, seconds = fitted[JOINT]
+    results = [
+        DemoResult(
+            name,
+            METHODS[name][0],
+            evaluate(labels[test], proba, classes, seed=both.seed),
+            None if name == JOINT else paired_bootstrap_auc(labels[test], joint_proba, proba, seed=both.seed),
+            took,
+        )
+        for name, (_, proba, took) in fitted.items()
+    ]
+    held_out = results[-1].evaluation.to_dict()
+    metrics = {
+        "status": "finished",
+        "posts": {
+            "read": len(posts),
+            "train": len(train),
+            "held_out": len(test),
+            "labels": {label: int((labels[train] == i).sum()) for i, label in enumerate(classes)},
+            "unlabelled": 0,
+            "unreadable_images": len(features.faults),
+        },
+        "seconds": seconds,
+        "history": joint.history,
+        "validation": {**held_out, "calibration": calibration_bins(labels[test], joint_proba)},
+        "demo": {"note": NOTE, "models": [result.to_dict() for result in results]},
+    }
+    run = Run(joint.model, tuple(classes), both, metrics, environment(both.seed, data_hash(posts), fabric.device.type))
+    return Demo(run, results, _examples(run, posts.iloc[test], n_examples, both))
+
+
+def _examples(run: Run, posts: pd.DataFrame, n: int, config: FitConfig) -> pd.DataFrame:
+    """Predict some held-out posts, drawn by lot so that the mistakes are among them."""
+    drawn = posts.sample(min(n, len(posts)), random_state=config.seed).reset_index(drop=True)
+    found = Predictor(run, device=config.device).frame(drawn)
+    found.insert(1, "true", drawn["label"])
+    found.insert(2, "text", drawn["text"])
+    found.insert(3, "image", [Path(image).name for image in drawn["image"]])
+    return found
