@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from tiny import Zoo, make_tokenizer, picture
+from transformers import CLIPConfig, CLIPModel, DistilBertConfig, DistilBertModel
+
+from cotune.encoders.image import TimmEncoder
+from cotune.encoders.text import TextEncoder
+from cotune.fusion import HEADS, make_head
+from cotune.model import Batch, JointModel
+
+TEXTS = ["a good day", "so sad", "the dog and the cat", "we love it"]
+
+
+def build(zoo: Zoo, head: str = "attention") -> JointModel:
+    torch.manual_seed(0)
+    uses = HEADS[head].uses
+    text = zoo.text("distilbert") if "text" in uses else None
+    image = zoo.image("timm-vit") if "image" in uses else None
+    fusion = make_head(head, text.dim if text else 0, image.dim if image else 0, 3, width=16, heads=2)
+    return JointModel(text, image, fusion).eval()
+
+
+def batch_of(model: JointModel, present: list[tuple[bool, bool]]) -> Batch:
+    inputs: dict[str, Any] = {}
+    has_text = [TEXTS[i] for i, (text, _) in enumerate(present) if text]
+    has_image = [picture(i) for i, (_, image) in enumerate(present) if image]
+    if model.text is not None and has_text:
+        inputs["text"] = model.text.collate(model.text.tokenize(has_text))
+    if model.image is not None and has_image:
+        inputs["image"] = model.image.collate([model.image.preprocessor(shot) for shot in has_image])
+    return Batch(torch.tensor(present), inputs)
+
+
+@pytest.mark.parametrize("head", ["attention", "reference", "concat", "text", "image"])
+def test_each_post_is_scored_alike_whatever_stands_beside_it(zoo: Zoo, head: str) -> None:
+    model = build(zoo, head)
+    present = [(True, True), (False, True), (True, False), (False, False)]
+    with torch.no_grad():
+        together = model(batch_of(model, present))
+        assert together.shape == (4, 3)
+        assert torch.isfinite(together).all()
+        full = model(batch_of(model, [(True, True)] * 4))
+        torch.testing.assert_close(together[0], full[0], atol=1e-5, rtol=1e-5)
+        alone = model(batch_of(model, present[:1]))
+        torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_embeddings_stand_in_the_rows_of_their_posts(zoo: Zoo) -> None:
+    model = build(zoo)
+    with torch.no_grad():
+        text, image = model.embed(batch_of(model, [(True, False), (False, True), (True, True)]))
+        whole_text, whole_image = model.embed(batch_of(model, [(True, True)] * 3))
+    assert text[1].abs().sum() == 0
+    assert image[0].abs().sum() == 0
+    torch.testing.assert_close(text[[0, 2]], whole_text[[0, 2]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(image[[1, 2]], whole_image[[1, 2]], atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_flow_through_a_batch_with_gaps(zoo: Zoo) -> None:
+    model = build(zoo)
+    model(batch_of(model, [(True, False), (False, True), (True, True)])).sum().backward()
+    for encoder in model.encoders.values():
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+
+
+def test_a_batch_of_nothing_at_all(zoo: Zoo) -> None:
+    model = build(zoo)
+    with torch.no_grad():
+        logits = model(Batch(torch.zeros(2, 2, dtype=torch.bool)))
+    torch.testing.assert_close(logits[0], logits[1])
+
+
+def test_batch_moves_with_all_its_parts() -> None:
+    batch = Batch(torch.ones(2, 2), {"text": {"pooled": torch.ones(2, 3)}}, torch.tensor([0, 1]), torch.tensor([5, 6]))
+    moved = batch.to(torch.device("meta"))
+    assert len(moved) == 2
+    assert moved.present.is_meta
+    assert moved.inputs["text"]["pooled"].is_meta
+    assert moved.labels is not None
+    assert moved.labels.is_meta
+    assert moved.rows is not None
+    assert moved.rows.tolist() == [5, 6], "positions are read on the CPU"
+
+
+def test_a_head_of_one_modality_has_one_encoder(zoo: Zoo) -> None:
+    assert list(build(zoo, "text").encoders) == ["text"]
+    assert list(build(zoo, "image").encoders) == ["image"]
+    assert list(build(zoo).encoders) == ["text", "image"]
+
+
+def test_parameter_counts_add_up(zoo: Zoo) -> None:
+    model = build(zoo)
+    counts = model.parameter_counts()
+    assert counts["total"] == counts["text"] + counts["image"] + counts["head"]
+    assert counts["total"] == sum(p.numel() for p in model.parameters())
+
+
+# ---- Table 2 of the paper ----------------------------------------------------------------------------
+
+
+def paper_model(head: str, **settings: int) -> dict[str, int]:
+    with torch.device("meta"):
+        text = DistilBertModel(DistilBertConfig())
+        image = timm.create_model("resnet50", num_classes=0)
+        fusion = make_head(head, 768, 2048, 3, **settings)
+    data = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center"}
+    return JointModel(
+        TextEncoder(text, make_tokenizer("distilbert"), spec="distilbert", pooling="cls", max_tokens=64),
+        TimmEncoder(
+            image,
+            architecture="resnet50",
+            data_config={**data, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+            spec="timm:resnet50",
+        ),
+        fusion,
+    ).parameter_counts()
+
+
+def millions(count: int, digits: int = 1) -> float:
+    return round(count / 1e6, digits)
+
+
+def test_parameters_of_the_reference_form() -> None:
+    counts = paper_model("reference")
+    assert millions(counts["image"]) == 23.5
+    assert millions(counts["text"]) == 66.4
+    assert millions(counts["total"]) == 90.3
+
+
+def test_parameters_of_the_concatenation() -> None:
+    assert millions(paper_model("concat", width=32)["total"]) == 90.0
+
+
+def test_parameters_of_clip() -> None:
+    with torch.device("meta"):
+        model = CLIPModel(CLIPConfig())
+    assert millions(sum(p.numel() for p in model.parameters()), 2) == 151.28

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import IMAGES, TEXTS, Zoo
+from torch import nn
+
+from cotune.config import FitConfig, make_config
+from cotune.errors import ConfigError
+from cotune.fusion import make_head
+from cotune.model import JointModel
+from cotune.training.lora import add_adapters, merge_adapters
+from cotune.training.parameters import cut_for_top, default_top, freeze, parameter_groups, set_train_mode
+
+
+def build(zoo: Zoo, text: str = "distilbert", image: str = "timm-resnet") -> JointModel:
+    encoders = zoo.pair(text, image)
+    head = make_head("attention", encoders["text"].dim, encoders["image"].dim, 2, width=8, heads=2)
+    return JointModel(encoders["text"], encoders["image"], head)
+
+
+def config(**settings: Any) -> FitConfig:
+    return make_config({"width": 8, "heads": 2, **settings})
+
+
+def rate_and_decay(model: JointModel, groups: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+
+
+@pytest.mark.parametrize(("text", "image"), [("bert", "timm-vit"), ("mpnet", "resnet"), ("modernbert", "swin")])
+def test_every_trained_parameter_is_in_one_group(zoo: Zoo, text: str, image: str) -> None:
+    model = build(zoo, text, image)
+    freeze(model)
+    groups = parameter_groups(model, config(tune="joint"))
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {id(p) for p in model.parameters() if p.requires_grad and p.numel()}
+
+
+def test_layer_decay_slows_lower_layers(zoo: Zoo) -> None:
+    model = build(zoo)
+    freeze(model)
+    said = config(lr_text=1.0, lr_image=2.0, lr_head=3.0, layer_decay=0.5)
+    rates = {name: rate for name, (rate, _) in rate_and_decay(model, parameter_groups(model, said)).items()}
+    assert rates["text.model.embeddings.word_embeddings.weight"] == 1.0 * 0.5**4
+    for layer in range(3):
+        assert rates[f"text.model.transformer.layer.{layer}.ffn.lin1.weight"] == 1.0 * 0.5 ** (3 - layer)
+    assert rates["image.model.conv1.weight" if "image.model.conv1.weight" in rates else "image.model.conv1.0.weight"] == (
+        2.0 * 0.5**5
+    )
+    assert rates["image.model.layer4.0.conv1.weight"] == 2.0 * 0.5
+    assert {rate for name, rate in rates.items() if name.startswith("head.")} == {3.0}
+
+
+def test_no_decay_of_the_rate_with_one(zoo: Zoo) -> None:
+    model = build(zoo)
+    freeze(model)
+    groups = parameter_groups(model, config(layer_decay=1.0, lr_text=1.0, lr_image=1.0, lr_head=1.0))
+    assert {group["lr"] for group in groups} == {1.0}
+
+
+@pytest.mark.parametrize("image", ["timm-resnet", "timm-convnext", "vit"])
+def test_norms_and_biases_are_not_decayed(zoo: Zoo, image: str) -> None:
+    model = build(zoo, image=image)
+    freeze(model)
+    decays = rate_and_decay(model, parameter_groups(model, config(weight_decay=0.3)))
+    norms = {
+        f"{at}.{name}"
+        for at, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm | nn.modules.batchnorm._BatchNorm)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    assert norms
+    for name, (_, decay) in decays.items():
+        if name in norms or name.endswith("bias"):
+            assert decay == 0, name
+        elif name.endswith("weight"):
+            assert decay == 0.3, name
+
+
+@pytest.mark.parametrize("kind", [*TEXTS, *IMAGES])
+def test_top_trains_exactly_what_lies_above_the_cut(zoo: Zoo, kind: str) -> None:
+    model = build(zoo, text=kind) if kind in TEXTS else build(zoo, image=kind)
+    encoder = model.encoders["text" if kind in TEXTS else "image"]
+    cut_for_top(model, config(text_top=1, image_top=1))
+    freeze(model)
+    assert encoder.n_lower == len(encoder.units) - 1
+    trained = {name for name, p in encoder.model.named_parameters() if p.requires_grad}
+    last = {name for name, _ in encoder.model.named_parameters() if name.startswith(encoder.units[-1] + ".")}
+    lower = {
+        name
+        for name, _ in encoder.model.named_parameters()
+        if any(name.startswith(unit + ".") for unit in encoder.units[:-1])
+    }
+    assert last <= trained
+    assert not trained & lower
+    assert not trained & {name for name, depth in encoder.depths().items() if depth == 0}
+    assert all(p.requires_grad for p in model.head.parameters())
+
+
+def test_shared_position_biases_stay_frozen_in_top(zoo: Zoo) -> None:
+    """DeBERTa and MPNet keep them beside the layers, and the frozen layers read them too."""
+    for kind, shared in (("deberta-v2", "encoder.rel_embeddings.weight"), ("mpnet", "encoder.relative_attention_bias.weight")):
+        model = build(zoo, text=kind)
+        cut_for_top(model, config())
+        freeze(model)
+        assert not dict(model.text.model.named_parameters())[shared].requires_grad
+
+
+def test_default_depth_of_top(zoo: Zoo) -> None:
+    assert default_top(zoo.text("bert")) == 2
+    assert default_top(zoo.image("timm-resnet")) == 1
+    model = build(zoo)
+    cut_for_top(model, config(text_top=99, image_top=2))
+    assert model.text.n_lower == 0, "more than there are means all"
+    assert model.image.n_lower == 2
+
+
+def test_top_needs_an_encoder_made_of_layers(zoo: Zoo) -> None:
+    model = build(zoo)
+    model.image.units = ()
+    with pytest.raises(ConfigError, match="use --tune joint or frozen"):
+        cut_for_top(model, config())
+
+
+def test_freezing_again_sets_everything_free(zoo: Zoo) -> None:
+    model = build(zoo)
+    cut_for_top(model, config())
+    freeze(model)
+    for encoder in model.encoders.values():
+        encoder.cut_at(0)
+    freeze(model)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_cutting_does_not_change_what_is_trained(zoo: Zoo) -> None:
+    model = build(zoo)
+    for encoder in model.encoders.values():
+        encoder.requires_grad_(False)
+    cut_for_top(model, config())
+    assert not any(p.requires_grad for encoder in model.encoders.values() for p in encoder.parameters())
+
+
+def norms_of(model: JointModel) -> list[nn.Module]:
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def test_batch_norm_stays_frozen_when_asked(zoo: Zoo) -> None:
+    model = build(zoo, image="timm-efficientnet")
+    freeze(model)
+    set_train_mode(model, frozen_norms=True)
+    assert norms_of(model)
+    assert not any(norm.training for norm in norms_of(model))
+    assert model.text.training
+    assert model.head.training
+    set_train_mode(model, frozen_norms=False)
+    assert all(norm.training for norm in norms_of(model))
+
+
+def test_frozen_parts_stay_in_evaluation_mode(zoo: Zoo) -> None:
+    model = build(zoo, image="timm-efficientnet")
+    for encoder in model.encoders.values():
+        encoder.requires_grad_(False)
+    set_train_mode(model, frozen_norms=False)
+    assert not model.text.training
+    assert not model.image.training
+    assert model.head.training
+    # Below a cut, a batch norm in training mode would learn the statistics of the grey stand-in.
+    cut_for_top(model, config(image_top=1))
+    freeze(model)
+    set_train_mode(model, frozen_norms=False)
+    inside = dict(model.image.model.named_modules())
+    assert not any(m.training for m in inside[model.image.units[0]].modules())
+    assert any(m.training for m in inside[model.image.units[-1]].modules())
+    stem = [m for name, m in inside.items() if name in ("bn1", "conv_stem")]
+    assert stem
+    assert not any(m.training for m in stem)
+
+
+@pytest.mark.parametrize(("text", "image"), [("bert", "timm-resnet"), ("deberta-v2", "swin"), ("distilbert", "convnext")])
+def test_adapters_begin_as_nothing_and_merge_away(zoo: Zoo, text: str, image: str) -> None:
+    model = build(zoo, text, image).eval()
+    names = set(model.state_dict())
+    ids = model.text.collate(model.text.tokenize(["a good day", "so"]))
+    pixels = {"pixels": torch.randint(0, 255, (2, 3, *model.image.preprocessor.size), dtype=torch.uint8)}
+
+    def say() -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([model.text(ids).pooled, model.image(pixels).pooled], dim=1)
+
+    before = say()
+    add_adapters(model, seed=3)
+    model.eval()
+    torch.testing.assert_close(say(), before)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad and not name.startswith("head.")]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.add_(torch.randn_like(p) * 0.05)
+    tuned = say()
+    assert not torch.allclose(tuned, before, atol=1e-3)
+    merge_adapters(model)
+    assert set(model.state_dict()) == names
+    torch.testing.assert_close(say(), tuned, atol=1e-4, rtol=1e-4)
