@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 import_app = typer.Typer(name="import", help="Turn a raw data set into a posts table.", no_args_is_help=True)
 
 RawFolder = Annotated[Path, typer.Argument(help="Folder of the raw data set.", metavar="RAW")]
-OutTable = Annotated[
-    Path, typer.Option("--out", help="Posts table to write: .csv, .tsv, .jsonl or .parquet.")
-]
+OutTable = Annotated[Path, typer.Option("--out", help="Posts table to write: .csv, .tsv, .jsonl or .parquet.")]
 
 
 class LabelRule(StrEnum):
@@ -80,9 +78,7 @@ def import_mvsa_command(
     raw: RawFolder,
     out: OutTable,
     rule: Annotated[LabelRule, typer.Option(help="How annotators' labels become one.")] = LabelRule.xu_mao,
-    balance: Annotated[
-        int | None, typer.Option(min=1, help="Draw at most this many posts of each label.")
-    ] = None,
+    balance: Annotated[int | None, typer.Option(min=1, help="Draw at most this many posts of each label.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 42,
     as_json: AsJson = False,
 ) -> None:
@@ -97,9 +93,7 @@ def import_mvsa_command(
 def import_hateful_memes_command(
     raw: RawFolder,
     out: OutTable,
-    splits: Annotated[
-        str, typer.Option(help="Files to read, in this order, with commas.")
-    ] = "train,dev_seen",
+    splits: Annotated[str, typer.Option(help="Files to read, in this order, with commas.")] = "train,dev_seen",
     as_json: AsJson = False,
 ) -> None:
     """Import Hateful Memes (train.jsonl, dev_seen.jsonl, ... and img/)."""

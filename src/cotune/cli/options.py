@@ -14,25 +14,17 @@ _COLUMNS = "Columns of the posts table"
 
 PostsPath = Annotated[
     Path,
-    typer.Argument(
-        help="Posts table: .csv, .tsv, .jsonl, .json or .parquet, or a datasets folder.", metavar="POSTS"
-    ),
+    typer.Argument(help="Posts table: .csv, .tsv, .jsonl, .json or .parquet, or a datasets folder.", metavar="POSTS"),
 ]
 IdColumn = Annotated[str, typer.Option("--id-column", help="Column of the ids.", rich_help_panel=_COLUMNS)]
-TextColumn = Annotated[
-    str, typer.Option("--text-column", help="Column of the texts.", rich_help_panel=_COLUMNS)
-]
+TextColumn = Annotated[str, typer.Option("--text-column", help="Column of the texts.", rich_help_panel=_COLUMNS)]
 ImageColumn = Annotated[
     str, typer.Option("--image-column", help="Column of the image paths.", rich_help_panel=_COLUMNS)
 ]
-LabelColumn = Annotated[
-    str, typer.Option("--label-column", help="Column of the labels.", rich_help_panel=_COLUMNS)
-]
+LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the labels.", rich_help_panel=_COLUMNS)]
 GroupColumn = Annotated[
     str,
-    typer.Option(
-        "--group-column", help="Column of groups that folds never cut in two.", rich_help_panel=_COLUMNS
-    ),
+    typer.Option("--group-column", help="Column of groups that folds never cut in two.", rich_help_panel=_COLUMNS),
 ]
 AllowRemote = Annotated[
     bool,

@@ -39,9 +39,7 @@ def _about_pictures(report: QualityReport) -> list[str]:
             "the post counts as text alone"
         )
     if remote:
-        advice.append(
-            f"{_posts(remote)} a picture that could not be fetched: download it, or give --allow-remote"
-        )
+        advice.append(f"{_posts(remote)} a picture that could not be fetched: download it, or give --allow-remote")
     if report.mislabelled:
         advice.append(
             f"{_posts(len(report.mislabelled))} a picture whose extension is wrong: nothing to do here, "
@@ -55,13 +53,10 @@ def _about_labels(report: QualityReport) -> list[str]:
     advice = []
     if report.unlabelled and report.labels:
         advice.append(
-            f"{_posts(len(report.unlabelled))} no label: label or remove them before training "
-            "(predicting needs none)"
+            f"{_posts(len(report.unlabelled))} no label: label or remove them before training (predicting needs none)"
         )
     if len(report.labels) == 1:
-        advice.append(
-            f"all labelled posts are {next(iter(report.labels))!r}: training needs at least two labels"
-        )
+        advice.append(f"all labelled posts are {next(iter(report.labels))!r}: training needs at least two labels")
     if report.imbalance is not None and report.imbalance >= _LOPSIDED:
         advice.append(
             f"the most common label outnumbers the rarest {report.imbalance:.1f} times: train with "
@@ -71,9 +66,7 @@ def _about_labels(report: QualityReport) -> list[str]:
     few = [name for name, count in report.labels.items() if count < _FEW]
     if few and len(report.labels) > 1:
         shown = ", ".join(map(repr, few[:5])) + ("..." if len(few) > 5 else "")
-        advice.append(
-            f"fewer than {_FEW} posts carry {shown}: collect more or merge labels; 10 folds need 10 of each"
-        )
+        advice.append(f"fewer than {_FEW} posts carry {shown}: collect more or merge labels; 10 folds need 10 of each")
     alike: dict[str, list[str]] = defaultdict(list)
     for name in report.labels:
         alike["".join(name.casefold().split())].append(name)
@@ -88,18 +81,14 @@ def _about_labels(report: QualityReport) -> list[str]:
 def _about_texts(report: QualityReport) -> list[str]:
     advice = []
     if report.without_both:
-        advice.append(
-            f"{_posts(len(report.without_both))} neither text nor picture: remove them, they say nothing"
-        )
+        advice.append(f"{_posts(len(report.without_both))} neither text nor picture: remove them, they say nothing")
     if report.without_text or report.without_image:
         parts = [
             f"{len(rows):,} lack their {what}"
             for rows, what in ((report.without_text, "text"), (report.without_image, "picture"))
             if rows
         ]
-        advice.append(
-            f"{' and '.join(parts)}: they are scored by what they have; keep them if new posts are like that"
-        )
+        advice.append(f"{' and '.join(parts)}: they are scored by what they have; keep them if new posts are like that")
     if report.long_texts:
         advice.append(
             f"{_posts(len(report.long_texts))} a text of more than {report.max_text_chars:,} characters: "

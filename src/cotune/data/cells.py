@@ -132,9 +132,7 @@ class PostsBuilder:
             value = int(value)
         if isinstance(value, str | numbers.Number | np.generic):
             return clean_text(str(value).strip()) or None
-        raise DataError(
-            f"{self.where}, row {row}: the {what} is a {type(value).__name__}, expected a string or number"
-        )
+        raise DataError(f"{self.where}, row {row}: the {what} is a {type(value).__name__}, expected a string or number")
 
     def _id(self, value: Any, row: int) -> str:
         # An empty cell among given ids gets a name that no other post is likely to have.

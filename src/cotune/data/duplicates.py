@@ -68,9 +68,7 @@ def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprin
         if isinstance(image, np.ndarray | Image.Image):
             return Fingerprint(image_key(image), perceptual_hash(load_image(image)))
         data = read_bytes(image, allow_remote=allow_remote)
-        return Fingerprint(
-            bytes_key(data), perceptual_hash(decode_bytes(data, describe(image), min_side=256))
-        )
+        return Fingerprint(bytes_key(data), perceptual_hash(decode_bytes(data, describe(image), min_side=256)))
     except ImageFault:
         # A remote picture that may not be fetched is still the same as one of the same address.
         return Fingerprint(image, NO_HASH) if isinstance(image, str) and is_url(image) else None

@@ -58,9 +58,7 @@ def import_hateful_memes(
     for split in wanted:
         reader.read(split)
     if not reader.records:
-        raise DataError(
-            f"{folder}: of {report.lines} lines none gives a whole post; it should have {_LAYOUT}"
-        )
+        raise DataError(f"{folder}: of {report.lines} lines none gives a whole post; it should have {_LAYOUT}")
     frame = pd.DataFrame(reader.records, columns=["id", "text", "image", "label", "split"], dtype=object)
     frame = frame.astype(object).where(frame.notna(), None)
     report.finish(frame)

@@ -70,9 +70,7 @@ _FORMATS = (
     "PPM",
     "TGA",
 )
-_TRUNCATED = re.compile(
-    r"truncat|unexpected end|premature|broken png|end of (file|data|stream)|incomplete", re.I
-)
+_TRUNCATED = re.compile(r"truncat|unexpected end|premature|broken png|end of (file|data|stream)|incomplete", re.I)
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError,
                   AttributeError, NotImplementedError, ZeroDivisionError, AssertionError, RuntimeError,
                   struct.error, zlib.error, Warning)  # fmt: skip
@@ -134,16 +132,12 @@ def load_image(
     if isinstance(source, Image.Image):
         return _decode(source, "PIL image", max_pixels, None)
     if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
-        raise ImageFault(
-            "unreadable", f"{describe(source)} is no picture; give a path, bytes, PIL image or array"
-        )
+        raise ImageFault("unreadable", f"{describe(source)} is no picture; give a path, bytes, PIL image or array")
     data = read_bytes(source, allow_remote=allow_remote)
     return decode_bytes(data, describe(source), max_pixels=max_pixels, min_side=min_side)
 
 
-def decode_bytes(
-    data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None
-) -> Image.Image:
+def decode_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Image.Image:
     """Return the picture in the encoded `data` as :func:`load_image` does; `name` is for messages."""
     with open_bytes(data, name, max_pixels=max_pixels) as image:
         return _decode(image, name, max_pixels, min_side)
@@ -173,9 +167,7 @@ def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
-        raise ImageFault(
-            "too large", f"{name}: {image.width} x {image.height} pixels, the limit is {max_pixels:,}"
-        )
+        raise ImageFault("too large", f"{name}: {image.width} x {image.height} pixels, the limit is {max_pixels:,}")
     if image.width < 1 or image.height < 1:
         raise ImageFault("empty", f"{name}: {image.width} x {image.height} pixels")
 
@@ -239,9 +231,7 @@ def image_key(source: ImageSource, *, allow_remote: bool = False) -> str:
     return bytes_key(read_bytes(source, allow_remote=allow_remote))
 
 
-def verify_image(
-    source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_remote: bool = False
-) -> ImageInfo:
+def verify_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_remote: bool = False) -> ImageInfo:
     """Decode the picture in full and report what is wrong with it, without raising."""
     if isinstance(source, np.ndarray | Image.Image):
         try:
@@ -256,9 +246,7 @@ def verify_image(
     return verify_bytes(data, source, max_pixels=max_pixels)[0]
 
 
-def verify_bytes(
-    data: bytes, source: object, *, max_pixels: int = MAX_PIXELS
-) -> tuple[ImageInfo, Image.Image | None]:
+def verify_bytes(data: bytes, source: object, *, max_pixels: int = MAX_PIXELS) -> tuple[ImageInfo, Image.Image | None]:
     """Verify encoded `data` that came from `source`; return also the picture, None when it is faulty."""
     name = describe(source)
     try:

@@ -135,17 +135,13 @@ def find_folder(raw: Path, marker: str, dataset: str, layout: str) -> tuple[Path
     try:
         found = _holding(raw, marker)
         if not found:
-            found = [
-                hit for child in sorted(raw.iterdir()) if child.is_dir() for hit in _holding(child, marker)
-            ]
+            found = [hit for child in sorted(raw.iterdir()) if child.is_dir() for hit in _holding(child, marker)]
     except OSError as error:
         raise DataError(f"{raw} cannot be read: {error.strerror}") from error
     if not found:
         raise DataError(f"{raw} holds no {marker}; a raw {dataset} folder has {layout}")
     if len(found) > 1:
-        raise DataError(
-            f"{raw} holds {marker} in {', '.join(hit.parent.name for hit in found)}; name one of them"
-        )
+        raise DataError(f"{raw} holds {marker} in {', '.join(hit.parent.name for hit in found)}; name one of them")
     return found[0].parent, found[0]
 
 
@@ -226,9 +222,7 @@ def accept_picture(path: Path, wanted: str, identity: str, line: int, report: Im
         if kind != "other format":
             return None
     if path.name != wanted:
-        report.notes.append(
-            Problem("other name", f"{wanted} is missing, {path.name} found", identity, line, path.name)
-        )
+        report.notes.append(Problem("other name", f"{wanted} is missing, {path.name} found", identity, line, path.name))
     return str(path)
 
 
@@ -248,9 +242,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             for number, line in enumerate(handle, start=1):
                 yield (
                     number,
-                    line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
-                    if number == 1
-                    else line.rstrip(b"\r\n"),
+                    line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n") if number == 1 else line.rstrip(b"\r\n"),
                 )
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error

@@ -110,9 +110,7 @@ def combine_labels(label_file: str | Path, *, rule: Rule = "xu-mao") -> Combined
         "majority-all" the most common of all text and image labels.
     """
     if rule not in RULES:
-        raise ConfigError(
-            f"unknown rule {rule!r}{did_you_mean(str(rule), RULES)}; known are: {', '.join(RULES)}"
-        )
+        raise ConfigError(f"unknown rule {rule!r}{did_you_mean(str(rule), RULES)}; known are: {', '.join(RULES)}")
     combined = CombinedLabels()
     seen: set[str] = set()
     for number, raw in numbered_lines(Path(label_file)):

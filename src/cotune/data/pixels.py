@@ -42,9 +42,7 @@ def array_to_image(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         raise ImageFault("unreadable", f"{name}: channels come first; give array.transpose(1, 2, 0)")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageFault(
-            "unreadable", f"{name}: must be height x width, or height x width x 1, 3 or 4 channels"
-        )
+        raise ImageFault("unreadable", f"{name}: must be height x width, or height x width x 1, 3 or 4 channels")
     if array.size == 0:
         raise ImageFault("empty", f"{name}: holds no pixels")
     if array.shape[0] * array.shape[1] > max_pixels:
@@ -54,9 +52,7 @@ def array_to_image(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
         raise ImageFault("unreadable", f"{name}: values of type {array.dtype} are no pixels")
     low, high = (array.min(), array.max()) if kind != "b" else (0, 1)
     limit = 1.0 + 1e-6 if kind == "f" else 65535 if array.dtype == np.uint16 else 255
-    if not (
-        np.isfinite(low) and np.isfinite(high) and low >= (-1e-6 if kind == "f" else 0) and high <= limit
-    ):
+    if not (np.isfinite(low) and np.isfinite(high) and low >= (-1e-6 if kind == "f" else 0) and high <= limit):
         raise ImageFault("unreadable", f"{name}: values run from {low} to {high}; integers must lie "
                          "in 0..255, floats in 0..1")  # fmt: skip
     if kind == "b":

@@ -130,8 +130,7 @@ def _join(chunks: Sequence[Chunk]) -> Chunk:
     columns = list(dict.fromkeys(name for chunk in chunks for name in chunk.columns))
     wanted = list(dict.fromkeys(name for chunk in chunks for name in chunk.values))
     values = {
-        name: [value for chunk in chunks for value in chunk.values.get(name, [None] * chunk.rows)]
-        for name in wanted
+        name: [value for chunk in chunks for value in chunk.values.get(name, [None] * chunk.rows)] for name in wanted
     }
     return Chunk(columns, values, sum(chunk.rows for chunk in chunks))
 
@@ -170,8 +169,4 @@ def _content_key(image: Any) -> str | None:
         return image_key(image)
     except ImageFault as fault:
         # Remote pictures are not fetched a second time: they and broken ones count with their names.
-        return (
-            Path(image).name
-            if isinstance(image, str) and not is_url(image)
-            else f"{fault.kind} {image!r:.300}"
-        )
+        return Path(image).name if isinstance(image, str) and not is_url(image) else f"{fault.kind} {image!r:.300}"

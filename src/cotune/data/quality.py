@@ -162,9 +162,7 @@ def check_posts(
     troubles, mislabelled = _image_troubles(posts, looks)
     marks = [None if look is None else look.mark for look in looks]
     finder = DuplicateFinder(posts, marks, max_distance)
-    sizes = [
-        (look.info.width, look.info.height) for look in looks if look is not None and not look.info.faults
-    ]
+    sizes = [(look.info.width, look.info.height) for look in looks if look is not None and not look.info.faults]
     near = np.bincount(finder.near())
     report = QualityReport(
         posts=len(posts),
@@ -173,13 +171,9 @@ def check_posts(
         imbalance=round(max(labels.values()) / min(labels.values()), 3) if labels else None,
         without_text=[row for row, text, image in zip(rows, said, shown, strict=True) if image and not text],
         without_image=[row for row, text, image in zip(rows, said, shown, strict=True) if text and not image],
-        without_both=[
-            row for row, text, image in zip(rows, said, shown, strict=True) if not text and not image
-        ],
+        without_both=[row for row, text, image in zip(rows, said, shown, strict=True) if not text and not image],
         long_texts=[
-            (row, len(text))
-            for row, text in zip(rows, texts, strict=True)
-            if text and len(text) > max_text_chars
+            (row, len(text)) for row, text in zip(rows, texts, strict=True) if text and len(text) > max_text_chars
         ],
         max_text_chars=max_text_chars,
         images={

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 def facts(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     """Return a table of names and values."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False
-    )
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:
@@ -30,16 +28,12 @@ def listing(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], most: int, *, clip: bool = False
 ) -> RenderableType:
     """Return a titled table of at most `most` rows; `clip` keeps each on one line."""
-    table = Table(
-        title=f"{title}: {len(rows):,}", title_justify="left", title_style="bold", box=None, pad_edge=False
-    )
+    table = Table(title=f"{title}: {len(rows):,}", title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, name in enumerate(header):
         last = name == header[-1]
         width = None if last else min(40, max(len(row[i]) for row in [header, *rows[:most]]))
         overflow: OverflowMethod = "ellipsis" if clip and last else "fold"
-        table.add_column(
-            name, overflow=overflow, header_style="dim", no_wrap=clip or not last, min_width=width
-        )
+        table.add_column(name, overflow=overflow, header_style="dim", no_wrap=clip or not last, min_width=width)
     for row in rows[:most]:
         table.add_row(*(Text(cell) for cell in row))
     if len(rows) > most:
@@ -85,8 +79,7 @@ def render_import(report: ImportReport, most: int) -> Group:
 
 def _problems(title: str, found: Sequence[Problem], most: int) -> RenderableType:
     rows = [
-        (item.id or "", "" if item.line is None else str(item.line), item.file or "", item.reason)
-        for item in found
+        (item.id or "", "" if item.line is None else str(item.line), item.file or "", item.reason) for item in found
     ]
     return listing(title, ("id", "line", "file", "reason"), rows, most)
 
@@ -119,9 +112,7 @@ def render_quality(report: QualityReport, most: int) -> Group:
     for title, troubles in (("Pictures that cannot be used", report.image_troubles),
                             ("Pictures with the wrong extension", report.mislabelled)):  # fmt: skip
         if troubles:
-            lines = [
-                (str(item.row), item.id, item.kind, f"{item.reason} ({item.image})") for item in troubles
-            ]
+            lines = [(str(item.row), item.id, item.kind, f"{item.reason} ({item.image})") for item in troubles]
             parts.append(listing(title, ("row", "id", "kind", "reason"), lines, most))
     if report.long_texts:
         lengths = [(str(row), f"{length:,}") for row, length in report.long_texts]

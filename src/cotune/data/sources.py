@@ -116,9 +116,7 @@ def _fetch(url: str, allow_remote: bool) -> bytes:
     except ImportError as error:
         raise ImageFault("remote", f"{describe(url)}: {error}") from error
     except Exception as error:  # every file system behind fsspec has its own errors
-        raise ImageFault(
-            "remote", f"{describe(url)}: cannot be fetched: {error or type(error).__name__}"
-        ) from error
+        raise ImageFault("remote", f"{describe(url)}: cannot be fetched: {error or type(error).__name__}") from error
 
 
 def bytes_key(data: bytes) -> str:

@@ -52,8 +52,7 @@ def make_folds(
 
     if protocol not in PROTOCOLS:
         raise ConfigError(
-            f"unknown protocol {protocol!r}{did_you_mean(str(protocol), PROTOCOLS)}; "
-            "choose 'paper' or 'grouped'"
+            f"unknown protocol {protocol!r}{did_you_mean(str(protocol), PROTOCOLS)}; choose 'paper' or 'grouped'"
         )
     if n_folds < 2:
         raise ConfigError(f"the number of folds must be at least 2, not {n_folds}")

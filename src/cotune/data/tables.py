@@ -67,9 +67,7 @@ def _kind(path: Path) -> tuple[str, bool]:
     kind = (suffixes[:-1] if compressed else suffixes)[-1:]
     known = _TEXT_KINDS if compressed else KINDS
     if not kind or kind[0] not in known:
-        raise DataError(
-            f"{path} has no ending that tells its kind; a posts table is one of {', '.join(known)}"
-        )
+        raise DataError(f"{path} has no ending that tells its kind; a posts table is one of {', '.join(known)}")
     try:
         empty = path.stat().st_size == 0
     except OSError as error:
@@ -127,11 +125,7 @@ class _Collector:
 
     def take(self) -> Chunk:
         records, self.records = self.records, []
-        values = {
-            name: [record[i] for record in records]
-            for i, name in enumerate(self.wanted)
-            if name in self.columns
-        }
+        values = {name: [record[i] for record in records] for i, name in enumerate(self.wanted) if name in self.columns}
         return Chunk(list(self.columns), values, len(records))
 
 
@@ -178,9 +172,7 @@ def _csv_chunks(
                 yield collector.take()
     except csv.Error as error:
         what = "a quote is opened and never closed" if "unexpected end" in str(error) else str(error)
-        raise DataError(
-            f"{path}, record at line {start}: {what}; double the quotes inside a quoted field"
-        ) from error
+        raise DataError(f"{path}, record at line {start}: {what}; double the quotes inside a quoted field") from error
     if not header:
         raise DataError(f"{path} holds only blank lines; a posts table needs a header and at least one row")
     if collector.records or header:
@@ -191,9 +183,7 @@ def _header(path: Path, fields: list[str]) -> list[str]:
     header = [name.strip() for name in fields]
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        raise DataError(
-            f"{path}: the header names column {twice[0]!r} more than once; give each its own name"
-        )
+        raise DataError(f"{path}: the header names column {twice[0]!r} more than once; give each its own name")
     return header
 
 
@@ -206,9 +196,7 @@ def _jsonl_chunks(path: Path, compressed: bool, wanted: Sequence[str], chunk_siz
         if isinstance(record, list) and number == 1:
             raise DataError(f"{path} holds a JSON array, not one object a line; name it .json")
         if not isinstance(record, dict):
-            raise DataError(
-                f"{path}, line {number}: holds {type(record).__name__}, expected an object {{...}}"
-            )
+            raise DataError(f"{path}, line {number}: holds {type(record).__name__}, expected an object {{...}}")
         collector.add(record)
         if collector.full:
             yield collector.take()
@@ -233,9 +221,7 @@ def _json_chunks(path: Path, compressed: bool, wanted: Sequence[str], chunk_size
             raise DataError(f"{path}: columns of different lengths ({', '.join(map(str, sorted(sizes)))})")
         value = [dict(zip(value, record, strict=True)) for record in zip(*value.values(), strict=True)]
     if not isinstance(value, list):
-        raise DataError(
-            f"{path}: expected a JSON array of objects, one for each post; for one a line use .jsonl"
-        )
+        raise DataError(f"{path}: expected a JSON array of objects, one for each post; for one a line use .jsonl")
     collector = _Collector(wanted, chunk_size)
     for row, record in enumerate(value, start=1):
         if not isinstance(record, dict):
@@ -269,9 +255,7 @@ def _parquet_chunks(path: Path, wanted: Sequence[str], chunk_size: int) -> Itera
 def _dataset_chunks(path: Path, wanted: Sequence[str], chunk_size: int) -> Iterator[Chunk]:
     if (path / "dataset_dict.json").exists():
         splits = sorted(folder.name for folder in path.iterdir() if (folder / "state.json").exists())
-        raise DataError(
-            f"{path} holds the splits {', '.join(splits) or 'none'}; name one, as {path / 'train'}"
-        )
+        raise DataError(f"{path} holds the splits {', '.join(splits) or 'none'}; name one, as {path / 'train'}")
     if not (path / "state.json").exists():
         raise DataError(
             f"{path} is a folder; a posts table is one of {', '.join(KINDS)} or a folder written by "
@@ -280,9 +264,7 @@ def _dataset_chunks(path: Path, wanted: Sequence[str], chunk_size: int) -> Itera
     try:
         import datasets
     except ImportError as error:
-        raise DataError(
-            f"{path} is a Hugging Face datasets folder; pip install 'cotune[datasets]'"
-        ) from error
+        raise DataError(f"{path} is a Hugging Face datasets folder; pip install 'cotune[datasets]'") from error
     try:
         table = datasets.load_from_disk(str(path))
         decoders: dict[str, Callable[[Any], Any]] = {}
@@ -293,9 +275,7 @@ def _dataset_chunks(path: Path, wanted: Sequence[str], chunk_size: int) -> Itera
             elif isinstance(feature, datasets.ClassLabel):
                 decoders[name] = _label_reader(feature.names)
     except Exception as error:
-        raise DataError(
-            f"{path} cannot be opened as a datasets folder: {str(error).splitlines()[0]}"
-        ) from error
+        raise DataError(f"{path} cannot be opened as a datasets folder: {str(error).splitlines()[0]}") from error
     columns = list(table.column_names)
     keep = [name for name in dict.fromkeys(wanted) if name in columns]
     table = table.select_columns(keep)
