@@ -242,7 +242,7 @@ def make_posts(folder: Path, n: int = 12, *, gaps: bool = True, classes: int = 2
                 "row": i + 1,
             }
         )
-    return pd.DataFrame(rows).astype({"text": object, "image": object, "group": object})
+    return pd.DataFrame(rows, dtype=object)
 
 
 def labels_of(posts: pd.DataFrame) -> np.ndarray:

@@ -57,7 +57,7 @@ class TextEncoder(Encoder):
         if not texts:
             return []
         most = self.max_tokens * _CHARS_PER_TOKEN
-        cut = [(text or "")[:most] for text in texts]
+        cut = [text[:most] if isinstance(text, str) else "" for text in texts]
         rows = self.tokenizer(
             cut,
             truncation=True,
@@ -145,7 +145,9 @@ def open_text_encoder(
     model: Any = open_model(name, spec=spec, local=local, weights=weights)
     tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
     if len(tokenizer) < _FEWEST_TOKENS:  # without its files the library makes one that knows special tokens alone
-        raise EncoderError(f"{spec} has no tokenizer files, such as tokenizer.json; save the tokenizer beside the model")
+        raise EncoderError(
+            f"{spec} has no tokenizer files, such as tokenizer.json; save the tokenizer beside the model"
+        )
     chosen = choose_pooling(pooling, name, model.config, local=local)
     return TextEncoder(model, tokenizer, spec=spec, pooling=chosen, max_tokens=max_tokens)
 

@@ -164,8 +164,9 @@ class Features:
         todo = np.asarray(sorted(first.values()), dtype=np.int64)
         if not len(todo):
             return
-        evict(self.root, self.max_bytes, keep=[store.folder for store in self._open_stores()])
         lengths = self.lengths()[todo] if name == "text" else np.zeros(len(todo))
+        coming = int(lengths.sum() if name == "text" and kind == "hidden" else len(todo)) * store.row_bytes
+        evict(self.root, max(0, self.max_bytes - coming), keep=[store.folder for store in self._open_stores()])
         batches = list(bucketed_batches(lengths, 64, seed=None))
         what = f"{name} {'activations' if kind == 'hidden' else 'embeddings'}"
         encoder.to(self.device).eval()
@@ -328,7 +329,8 @@ def _pixel_store(features: Features, encoder: ImageEncoder) -> ArrayStore:
     settings = json.dumps(encoder.preprocessor.describe(), sort_keys=True, default=str)
     folder = features.root / f"pixels-{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
     store = ArrayStore(folder, dtype="uint8", row_shape=(3, *encoder.preprocessor.size), max_bytes=features.max_bytes)
-    evict(features.root, features.max_bytes, keep=[folder])
+    coming = max(0, sum(map(has_image, features.images)) - len(store)) * store.row_bytes
+    evict(features.root, max(0, features.max_bytes - coming), keep=[folder])
     return store
 
 
