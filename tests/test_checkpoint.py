@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cotune.errors import CotuneError, RunError
+from cotune.training.checkpoint import Checkpoint, to_device
+from cotune.training.loop import StageState
+
+KEY = {"settings": {"epochs": 3, "lr_text": 1e-4}, "data": "abc"}
+
+
+def state() -> StageState:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW([{"params": [layer.weight], "weight_decay": 0.1}, {"params": [layer.bias]}], lr=3e-4)
+    layer(torch.randn(4, 3)).pow(2).sum().backward()
+    optimizer.step()
+    weights = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    return StageState(
+        epoch=2,
+        history=[{"stage": "joint", "epoch": 1, "train_loss": 0.1 + 0.2, "validation_auc": None}],
+        best=-0.123456789012345,
+        stale=1,
+        weights=weights,
+        best_weights={name: w + 1 for name, w in weights.items()},
+        average={name: w.mT.contiguous().mT for name, w in weights.items() if w.ndim == 2},
+        optimizer=optimizer.state_dict(),
+    )
+
+
+def assert_same(one: StageState, two: StageState) -> None:
+    for name in ("epoch", "history", "best", "stale", "finished"):
+        assert getattr(one, name) == getattr(two, name)
+    for part in ("weights", "best_weights", "average"):
+        a, b = getattr(one, part), getattr(two, part)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    for number, slots in one.optimizer["state"].items():
+        for slot, value in slots.items():
+            assert torch.equal(value, two.optimizer["state"][number][slot])
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    before = state()
+    done = {"probe": [{"stage": "probe", "epoch": 1}]}
+    Checkpoint(tmp_path / "c", KEY).save("joint", before, done)
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    assert checkpoint.exists()
+    stage, after, finished = checkpoint.load()
+    assert (stage, finished) == ("joint", done)
+    assert_same(before, after)
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW([{"params": [layer.weight]}, {"params": [layer.bias]}])
+    optimizer.load_state_dict(after.optimizer)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.01]
+    assert [group["lr"] for group in optimizer.param_groups] == [3e-4, 3e-4]
+
+
+def test_no_pickle_only_tensors_and_json(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "c", KEY).save("joint", state(), {})
+    assert sorted(file.name for file in (tmp_path / "c").iterdir()) == ["state.json", "tensors.safetensors"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["c"]
+    json.loads((tmp_path / "c" / "state.json").read_text())
+
+
+def test_a_state_before_any_progress(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    checkpoint.save("probe", StageState(), {})
+    assert checkpoint.load()[1].best == float("-inf")
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "c", KEY).save("joint", state(), {})
+    with pytest.raises(RunError, match=r"was begun with another data; resume with the same posts"):
+        Checkpoint(tmp_path / "c", {**KEY, "data": "xyz"}).load()
+    with pytest.raises(RunError, match=r"another data, settings"):
+        Checkpoint(tmp_path / "c", {"settings": {}, "data": None}).load()
+    with pytest.raises(RunError, match="another more"):
+        Checkpoint(tmp_path / "c", {**KEY, "more": 1}).load()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"key": 3}', b"\xff"])
+def test_a_damaged_state_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    checkpoint.save("joint", state(), {})
+    (tmp_path / "c" / "state.json").write_bytes(content)
+    with pytest.raises(RunError, match="cannot be read .*start anew without --resume"):
+        checkpoint.load()
+
+
+def test_damaged_tensors_are_a_clear_error(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    checkpoint.save("joint", state(), {})
+    (tmp_path / "c" / "tensors.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(RunError, match="cannot be read"):
+        checkpoint.load()
+    (tmp_path / "c" / "tensors.safetensors").unlink()
+    with pytest.raises(RunError, match="cannot be read"):
+        checkpoint.load()
+
+
+def test_a_failed_save_keeps_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    before = state()
+    checkpoint.save("joint", before, {})
+    from cotune.training import checkpoint as module
+
+    def full(tensors: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(CotuneError, match="the disk is full"):
+        checkpoint.save("joint", StageState(epoch=9), {})
+    assert [file.name for file in tmp_path.iterdir()] == ["c"]
+    assert_same(before, checkpoint.load()[1])
+
+
+def test_removing(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    checkpoint.remove()
+    checkpoint.save("joint", state(), {})
+    checkpoint.remove()
+    assert not checkpoint.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_moving_to_a_device() -> None:
+    moved = to_device(state(), torch.device("meta"))
+    assert all(tensor.is_meta for tensor in [*moved.weights.values(), *moved.best_weights.values()])
