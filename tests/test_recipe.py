@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import IMAGES, TEXTS, PostsMaker, Zoo, labels_of, same_weights, weights_of
+
+from cotune.config import FitConfig, make_config
+from cotune.errors import ConfigError, RunError
+from cotune.metrics import roc_auc
+from cotune.progress import Progress
+from cotune.training.checkpoint import Checkpoint
+from cotune.training.features import Features
+from cotune.training.loop import predict_rows
+from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
+
+RAW = {"text": "raw", "image": "raw"}
+TUNES = ("joint", "top", "lora", "frozen")
+
+
+class Bench:
+    """Prepared posts and the settings that fit them."""
+
+    def __init__(self, zoo: Zoo, posts: pd.DataFrame, text: str = "distilbert", image: str = "timm-resnet") -> None:
+        self.posts = posts
+        self.labels = labels_of(posts)
+        self.names = {"text_encoder": str(zoo(text)), "image_encoder": str(zoo(image))}
+        config = self.config()
+        self.features: Features = prepare_posts(posts, open_encoders(config), config)
+        self.before = {name: weights_of(encoder.model) for name, encoder in self.features.encoders.items()}
+
+    def config(self, **settings: Any) -> FitConfig:
+        small: dict[str, Any] = {
+            "width": 8, "heads": 2, "batch_size": 4, "probe_batch_size": 4, "probe_epochs": 2, "epochs": 2, "min_epochs": 2, "device": "cpu",
+            "tune": "joint",
+        }  # fmt: skip
+        return make_config({**self.names, **small, **settings})
+
+    def fit(self, rows: np.ndarray | None = None, *, more: dict[str, Any] | None = None, **settings: Any) -> Trained:
+        rows = np.arange(len(self.posts)) if rows is None else rows
+        n = int(self.labels.max()) + 1
+        return fit_rows(self.features, self.labels, rows, n, self.config(**settings), **(more or {}))
+
+    def changed(self, trained: Trained, modality: str) -> set[str]:
+        after = weights_of(trained.model.encoders[modality].model)
+        assert after.keys() == self.before[modality].keys()
+        return {name for name, tensor in after.items() if not torch.equal(tensor, self.before[modality][name])}
+
+    def proba(self, trained: Trained, source: dict[str, Any]) -> np.ndarray:
+        return predict_rows(trained.model, self.features, np.arange(len(self.posts)), source)
+
+
+@pytest.fixture
+def bench(zoo: Zoo, new_posts: PostsMaker) -> Bench:
+    return Bench(zoo, new_posts(12))
+
+
+# ---- any text encoder with any image encoder ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    from tiny import make_posts
+
+    return make_posts(tmp_path_factory.mktemp("eight"), 8)
+
+
+MATRIX = [(text, image) for text in TEXTS[:6] for image in IMAGES[:5]]
+MATRIX += [("modernbert", IMAGES[5]), ("electra", IMAGES[6]), ("modernbert", IMAGES[7]), ("electra", IMAGES[8])]
+
+
+@pytest.mark.parametrize(("text", "image"), MATRIX)
+def test_joint_training_reaches_both_encoders(zoo: Zoo, eight: pd.DataFrame, text: str, image: str) -> None:
+    """Two steps; weight decay is off, so that what changes has had a gradient."""
+    bench = Bench(zoo, eight, text, image)
+    trained = bench.fit(probe_epochs=0, epochs=1, min_epochs=1, weight_decay=0.0, modality_dropout=0.0)
+    for modality in ("text", "image"):
+        encoder = trained.model.encoders[modality]
+        changed = bench.changed(trained, modality)
+        for unit in encoder.units:
+            assert any(name.startswith(unit + ".") for name in changed), f"{unit} of {modality} has not moved"
+        depths = encoder.depths()
+        assert any(depths.get(name) == 0 for name in changed), "not even the lowest layer is left out"
+    assert np.isfinite(trained.history[-1]["train_loss"])
+
+
+PAIRS = [("deberta-v2", "swin"), ("mpnet", "resnet"), ("modernbert", "timm-efficientnet"), ("electra", "dinov2")]
+
+
+@pytest.mark.parametrize(("text", "image"), PAIRS)
+def test_top_trains_the_upper_part_on_kept_activations(
+    zoo: Zoo, eight: pd.DataFrame, text: str, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(zoo, eight, text, image)
+    trained = bench.fit(tune="top", weight_decay=0.0, lr_text=1e-3, lr_image=1e-3)
+    for modality in ("text", "image"):
+        encoder = trained.model.encoders[modality]
+        changed = bench.changed(trained, modality)
+        assert changed
+        assert changed <= encoder.upper_parameters()
+    assert trained.source == {"text": "hidden", "image": "hidden"}
+    # The whole network on raw posts says what the upper part says on kept activations.
+    np.testing.assert_allclose(bench.proba(trained, trained.source), bench.proba(trained, RAW), atol=5e-3)
+
+
+@pytest.mark.parametrize(("text", "image"), [("bert", "timm-resnet"), *PAIRS])
+def test_lora_trains_both_and_leaves_plain_networks(zoo: Zoo, eight: pd.DataFrame, text: str, image: str) -> None:
+    bench = Bench(zoo, eight, text, image)
+    trained = bench.fit(tune="lora", lr_text=1e-2, lr_image=1e-2)
+    for modality in ("text", "image"):
+        changed = bench.changed(trained, modality)
+        assert changed
+        assert not any("norm" in name.lower() or name.endswith("bias") for name in changed)
+    assert not [name for name, _ in trained.model.named_modules() if "lora" in name]
+
+
+@pytest.mark.parametrize("head", ["attention", "reference", "concat", "text", "image"])
+@pytest.mark.parametrize("tune", TUNES)
+def test_every_head_with_every_way_of_tuning(zoo: Zoo, eight: pd.DataFrame, head: str, tune: str) -> None:
+    bench = Bench(zoo, eight)
+    trained = bench.fit(tune=tune, fusion=head, probe_epochs=1, epochs=1, min_epochs=1)
+    stages = [row["stage"] for row in trained.history]
+    assert stages == (["probe"] if tune == "frozen" else ["probe", tune])
+    proba = bench.proba(trained, trained.source)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-5)
+    assert not trained.model.training
+    assert not any(p.requires_grad for p in trained.model.parameters())
+
+
+# ---- what each way of tuning leaves alone ------------------------------------------------------------
+
+
+def test_frozen_leaves_the_encoders_bitwise_unchanged(bench: Bench) -> None:
+    trained = bench.fit(tune="frozen")
+    assert bench.changed(trained, "text") == bench.changed(trained, "image") == set()
+    assert trained.source == {"text": "pooled", "image": "pooled"}
+    np.testing.assert_allclose(bench.proba(trained, trained.source), bench.proba(trained, RAW), atol=1e-5)
+
+
+@pytest.mark.parametrize("tune", TUNES)
+def test_the_pretrained_encoders_of_the_features_stay_untouched(bench: Bench, tune: str) -> None:
+    marks = {name: encoder.fingerprint() for name, encoder in bench.features.encoders.items()}
+    trained = bench.fit(tune=tune)
+    for name, encoder in bench.features.encoders.items():
+        assert same_weights(weights_of(encoder.model), bench.before[name])
+        assert encoder.n_lower == 0
+        assert encoder.fingerprint() == marks[name]
+        if tune != "frozen":
+            assert trained.model.encoders[name].fingerprint() != marks[name]
+
+
+def test_batch_norm_statistics_stay_as_they_were_pretrained(zoo: Zoo, new_posts: PostsMaker) -> None:
+    bench = Bench(zoo, new_posts(8), image="timm-efficientnet")
+    for tune in ("joint", "top", "lora"):
+        changed = bench.changed(bench.fit(tune=tune), "image")
+        assert not [name for name in changed if "running" in name or "tracked" in name], tune
+
+
+def test_moving_batch_norms_of_top_are_those_above_the_cut(zoo: Zoo, new_posts: PostsMaker) -> None:
+    bench = Bench(zoo, new_posts(8), image="timm-efficientnet")
+    trained = bench.fit(tune="top", freeze_batch_norm="no", image_top=1)
+    moved = {name for name in bench.changed(trained, "image") if "running" in name}
+    last = trained.model.encoders["image"].units[-1]
+    assert moved
+    assert not [name for name in moved if name.startswith("blocks.") and not name.startswith(last + ".")]
+    assert not [name for name in moved if name.startswith("bn1")]
+
+
+def test_equal_settings_equal_numbers_whatever_ran_before(zoo: Zoo, new_posts: PostsMaker) -> None:
+    """Neither a cache that another way of tuning has filled nor the state of the random numbers matters."""
+    posts = new_posts(12)
+    first = {tune: Bench(zoo, posts).fit(tune=tune) for tune in TUNES}
+    shared = Bench(zoo, posts)
+    for tune in reversed(TUNES):
+        torch.randn(3)
+        again = shared.fit(tune=tune)
+        assert same_weights(weights_of(again.model), weights_of(first[tune].model)), tune
+        for one, two in zip(first[tune].history, again.history, strict=True):
+            assert one["train_loss"] == two["train_loss"]
+    other = shared.fit(tune="joint", seed=7)
+    assert not same_weights(weights_of(other.model), weights_of(first["joint"].model))
+
+
+# ---- does it learn? ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tune", ["joint", "top", "lora", "frozen"])
+def test_separable_posts_are_learned(zoo: Zoo, new_posts: PostsMaker, tune: str) -> None:
+    bench = Bench(zoo, new_posts(24, gaps=False))
+    trained = bench.fit(
+        tune=tune, probe_epochs=30, probe_lr=1e-2, epochs=8, batch_size=8, dropout=0.0, modality_dropout=0.0,
+        lr_head=3e-3, lr_text=1e-3, lr_image=1e-3,
+    )  # fmt: skip
+    assert roc_auc(bench.labels, bench.proba(trained, trained.source)) == 1.0
+    assert roc_auc(bench.labels, bench.proba(trained, RAW)) == 1.0
+
+
+def test_three_classes_one_of_them_rare(zoo: Zoo, new_posts: PostsMaker) -> None:
+    bench = Bench(zoo, new_posts(15, classes=3, gaps=False))
+    rows = np.asarray([0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 2])
+    trained = bench.fit(rows, class_weights="balanced")
+    assert bench.proba(trained, trained.source).shape == (15, 3)
+
+
+def test_balanced_class_weights_have_mean_one_over_the_posts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("cotune.training.recipe.run_stage", lambda *args, **_: seen.append(args[6]) or _stop())
+
+    def _stop() -> None:
+        raise StopIteration
+
+    rows = np.asarray([0, 2, 4, 1])
+    with pytest.raises(StopIteration):
+        bench.fit(rows, class_weights="balanced")
+    weights = np.asarray(seen[0].class_weights)
+    np.testing.assert_allclose(weights, [4 / 6, 2])
+    assert weights[bench.labels[rows]].mean() == pytest.approx(1)
+
+
+def test_a_class_without_training_posts(bench: Bench) -> None:
+    trained = bench.fit(np.asarray([0, 2, 6, 8]), class_weights="balanced", epochs=1, min_epochs=1)
+    assert np.isfinite(bench.proba(trained, trained.source)).all()
+
+
+def test_one_training_post(bench: Bench) -> None:
+    assert np.isfinite(bench.fit(np.asarray([3])).history[-1]["train_loss"])
+
+
+# ---- validation --------------------------------------------------------------------------------------
+
+
+def test_validation_rows_choose_the_best(bench: Bench) -> None:
+    held = {"validation_rows": np.asarray([8, 9, 10, 11])}
+    trained = bench.fit(np.arange(8), more=held, stop="validation", epochs=4, min_epochs=4, lr_head=0.01)
+    joint = [row["validation_auc"] for row in trained.history if row["stage"] == "joint"]
+    score = roc_auc(bench.labels[8:], bench.proba(trained, RAW)[8:])
+    assert score >= max(joint) - 1e-9
+
+
+@pytest.mark.parametrize("tune", ["joint", "top", "frozen"])
+def test_a_validation_table_of_its_own(zoo: Zoo, new_posts: PostsMaker, bench: Bench, tune: str) -> None:
+    other = Bench(zoo, new_posts(8, seed=3))
+    trained = bench.fit(more={"validation": (other.features, other.labels)}, stop="validation", tune=tune)
+    assert all(row["validation_auc"] is not None for row in trained.history)
+
+
+# ---- interrupted and resumed -------------------------------------------------------------------------
+
+
+class Killed(RuntimeError):
+    """Stands for the end of the process."""
+
+
+def kill_after(n: int, fault: BaseException) -> Any:
+    """Return a hook that ends the run once `n` epochs, of all stages, are done."""
+
+    def hook(history: list[dict[str, Any]]) -> None:
+        if len(history) == n:
+            raise fault
+
+    return hook
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "joint": {"ema": 0.5},
+    "top": {"stop": "validation"},
+    "lora": {},
+    "frozen": {"probe_epochs": 5},
+}
+
+
+@pytest.mark.parametrize("tune", TUNES)
+@pytest.mark.parametrize("epochs_done", [1, 2, 3, 4])
+def test_resumed_equals_uninterrupted(
+    zoo: Zoo, new_posts: PostsMaker, tmp_path: Path, tune: str, epochs_done: int
+) -> None:
+    bench = Bench(zoo, new_posts(12))
+    settings = {"tune": tune, "epochs": 3, "min_epochs": 3, **SETTINGS[tune]}
+    rows, held = np.arange(9), {"validation_rows": np.arange(9, 12)}
+    whole = bench.fit(rows, more=dict(held), **settings)
+    assert len(whole.history) == 5
+    fault = Killed()
+    with pytest.raises(Killed):
+        checkpoint = Checkpoint(tmp_path / "state", {"a": 1})
+        bench.fit(rows, more={**held, "checkpoint": checkpoint, "on_epoch": kill_after(epochs_done, fault)}, **settings)
+    later = Bench(zoo, bench.posts)
+    again = Checkpoint(tmp_path / "state", {"a": 1})
+    resumed = later.fit(rows, more={**held, "checkpoint": again, "resume": True}, **settings)
+    assert same_weights(weights_of(resumed.model), weights_of(whole.model))
+    for one, two in zip(whole.history, resumed.history, strict=True):
+        assert {k: one[k] for k in ("stage", "epoch", "train_loss", "validation_auc")} == {
+            k: two[k] for k in ("stage", "epoch", "train_loss", "validation_auc")
+        }
+
+
+def test_resuming_a_finished_run_changes_nothing(bench: Bench, tmp_path: Path) -> None:
+    key = {"a": 1}
+    first = bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", key)})
+    second = bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", key), "resume": True})
+    assert same_weights(weights_of(first.model), weights_of(second.model))
+    assert len(second.history) == len(first.history)
+
+
+def test_resuming_without_a_checkpoint_starts_anew(bench: Bench, tmp_path: Path) -> None:
+    trained = bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {}), "resume": True})
+    assert len(trained.history) == 4
+
+
+def test_resuming_with_other_settings_is_refused(bench: Bench, tmp_path: Path) -> None:
+    bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {"seed": 1})})
+    with pytest.raises(RunError, match="begun with another seed"):
+        bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {"seed": 2}), "resume": True})
+
+
+@pytest.mark.parametrize("tune", ["joint", "top", "lora"])
+@pytest.mark.parametrize("epochs_done", [1, 2, 3])
+def test_ctrl_c_leaves_the_model_of_the_last_finished_epoch(
+    zoo: Zoo, new_posts: PostsMaker, tmp_path: Path, tune: str, epochs_done: int
+) -> None:
+    """The user stops it in the middle of the epoch that follows."""
+    bench = Bench(zoo, new_posts(12))
+
+    class Impatient(Progress):
+        epochs = 0
+
+        def track(self, items: Any, what: str, total: int) -> Any:
+            stage = "epoch" in what
+            self.epochs += stage
+            for i, item in enumerate(items):
+                if stage and self.epochs > epochs_done and i == 1:
+                    raise KeyboardInterrupt
+                yield item
+
+    kept: list[Any] = []
+    settings = {"tune": tune, "epochs": 3, "min_epochs": 3, "lr_text": 1e-3, "lr_image": 1e-3}
+    checkpoint = Checkpoint(tmp_path / "s", {})
+    more = {"checkpoint": checkpoint, "progress": Impatient(), "on_epoch": lambda history: kept.append(list(history))}
+    stopped = bench.fit(more=more, **settings)
+    assert stopped.interrupted
+    assert [(row["stage"], row["epoch"]) for row in stopped.history] == [(row["stage"], row["epoch"]) for row in kept[-1]]
+    assert len(stopped.history) == epochs_done
+    if epochs_done <= 2:  # the probe alone is done
+        assert bench.changed(stopped, "text") == bench.changed(stopped, "image") == set()
+    assert np.isfinite(bench.proba(stopped, RAW)).all()
+    whole = bench.fit(**settings)
+    resumed = bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {}), "resume": True}, **settings)
+    assert same_weights(weights_of(resumed.model), weights_of(whole.model))
+
+
+def test_ctrl_c_before_anything_is_done(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    Checkpoint(tmp_path / "s", {"an older": "run"}).folder.mkdir()
+    monkeypatch.setattr("cotune.training.recipe.run_stage", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {})})
+    with pytest.raises(KeyboardInterrupt):
+        bench.fit()
+
+
+# ---- what cannot be done -----------------------------------------------------------------------------
+
+
+def test_nothing_to_train(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="nothing would be trained"):
+        bench.fit(tune="frozen", probe_epochs=0)
+
+
+def test_an_unknown_head(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'attention'"):
+        bench.fit(fusion="atention")
+    with pytest.raises(ConfigError, match="unknown fusion head"):
+        open_encoders(bench.config(fusion="nothing"))
+
+
+def test_heads_of_one_modality_open_one_encoder(bench: Bench) -> None:
+    assert list(open_encoders(bench.config(fusion="text", image_encoder="no such encoder"))) == ["text"]
+    assert list(open_encoders(bench.config(fusion="image", text_encoder="no such encoder"))) == ["image"]
