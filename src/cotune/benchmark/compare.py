@@ -1,0 +1,235 @@
+"""Scores of rows with intervals, and paired tests of each row against joint fine-tuning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cotune.benchmark.plan import ANCHOR
+from cotune.benchmark.results import Results, Row, RowKey
+from cotune.metrics import Estimate, delong_test, holm
+from cotune.metrics.intervals import percentile_interval, resamples
+from cotune.metrics.scores import ScoreSheet
+
+BOOTSTRAP = 2000
+_SCORES = {"auc": ScoreSheet.auc, "accuracy": ScoreSheet.accuracy, "macro_f1": ScoreSheet.macro_f1}
+
+
+@dataclass(frozen=True)
+class Test:
+    """How a row compares with the anchor; differences are anchor minus row.
+
+    Attributes
+    ----------
+    difference, low, high, p, p_holm
+        Of the AUC over all posts: DeLong's test for two classes and one seed, else a paired bootstrap over posts.
+    fold_difference, fold_p, fold_p_holm
+        Of the folds' AUCs: the corrected resampled t-test of Nadeau & Bengio (2003).
+    name : str
+        Which test over posts it was.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    fold_difference: float
+    fold_p: float
+    name: str
+    p_holm: float = math.nan
+    fold_p_holm: float = math.nan
+
+
+@dataclass
+class Summary:
+    """One row of Table 1.
+
+    Attributes
+    ----------
+    key : RowKey
+        Which row.
+    folds_done, folds : int
+        How many folds are finished, out of how many.
+    auc_mean, auc_std : float
+        Mean and standard deviation (n - 1) over folds.
+    fold_aucs : ndarray
+        AUC of each fold.
+    scores : dict of str to Estimate
+        ``auc``, ``accuracy``, ``macro_f1`` over all posts with 95 % intervals; empty until all folds are done.
+    parameters, trained : float
+        Numbers of parameters, of all and of those that training moved; NaN if unknown.
+    seconds : float
+        Mean time of a fold.
+    test : Test or None
+        Against the anchor.
+    emap : ndarray or None
+        AUC before and after the additive projection by fold, shape (folds, 2).
+    emap_loss : Estimate or None
+        AUC over all posts that the projection loses, with its interval.
+    """
+
+    key: RowKey
+    folds_done: int
+    folds: int
+    auc_mean: float
+    auc_std: float
+    fold_aucs: np.ndarray
+    scores: dict[str, Estimate]
+    parameters: float
+    trained: float
+    seconds: float
+    test: Test | None = None
+    emap: np.ndarray | None = None
+    emap_loss: Estimate | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures by name, for programs."""
+        return {
+            **asdict(self.key),
+            "folds_done": self.folds_done,
+            "folds": self.folds,
+            "auc_mean": self.auc_mean,
+            "auc_std": self.auc_std,
+            "fold_aucs": self.fold_aucs,
+            "scores": {name: estimate.to_dict() for name, estimate in self.scores.items()},
+            "parameters": self.parameters,
+            "trained": self.trained,
+            "seconds": self.seconds,
+            "against_joint": None if self.test is None else asdict(self.test),
+            "emap": self.emap,
+            "emap_loss": None if self.emap_loss is None else self.emap_loss.to_dict(),
+        }
+
+
+def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) -> list[Summary]:
+    """Return one summary for each row, in the rows' order.
+
+    With several seeds every score is the mean over seeds, on the same resamples of the posts.
+    """
+    labels = results.folds.labels
+    counts = list(resamples(len(labels), n_bootstrap, seed))
+    draws: dict[RowKey, np.ndarray] = {}
+    summaries = []
+    for key, row in results.rows.items():
+        aucs = row.fold_aucs(results.folds)
+        known = aucs[~np.isnan(aucs)]
+        scores: dict[str, Estimate] = {}
+        if row.complete:
+            scores, draws[key] = _scored(labels, row.proba, counts)
+        summary = Summary(
+            key,
+            len(known),
+            len(aucs),
+            float(known.mean()) if len(known) else math.nan,
+            float(known.std(ddof=1)) if len(known) > 1 else math.nan,
+            aucs,
+            scores,
+            row.mean("total"),
+            row.mean("trained"),
+            row.mean("seconds"),
+        )
+        if row.emap is not None and row.complete:
+            summary.emap = row.fold_aucs(results.folds, emap=True)
+            summary.emap_loss = _emap_loss(labels, row, counts)
+        summaries.append(summary)
+    _test_all(results, summaries, draws)
+    return summaries
+
+
+def _scored(labels: np.ndarray, tables: np.ndarray, counts: list[np.ndarray]) -> tuple[dict[str, Estimate], np.ndarray]:
+    sheets = [ScoreSheet(labels, _normalised(table)) for table in tables]
+    once = np.ones((1, len(labels)))
+    scores, kept = {}, np.empty(0)
+    for name, function in _SCORES.items():
+        value = float(np.mean([function(sheet, once)[0] for sheet in sheets]))
+        drawn = [np.mean([function(sheet, block) for sheet in sheets], axis=0) for block in counts]
+        draws = np.concatenate(drawn) if drawn else np.empty(0)
+        scores[name] = Estimate(value, *percentile_interval(draws, 0.95))
+        if name == "auc":
+            kept = draws
+    return scores, kept
+
+
+def _emap_loss(labels: np.ndarray, row: Row, counts: list[np.ndarray]) -> Estimate:
+    assert row.emap is not None
+    chosen = ~np.isnan(row.emap).any(axis=(0, 2))
+    pairs = [(row.proba[s][chosen], row.emap[s][chosen]) for s in range(len(row.seeds))]
+    sheets = [tuple(ScoreSheet(labels[chosen], _normalised(table)) for table in pair) for pair in pairs]
+
+    def lost(block: np.ndarray) -> np.ndarray:
+        result: np.ndarray = np.mean([before.auc(block) - after.auc(block) for before, after in sheets], axis=0)
+        return result
+
+    value = float(lost(np.ones((1, int(chosen.sum()))))[0])
+    drawn = [lost(block[:, chosen]) for block in counts]
+    return Estimate(value, *percentile_interval(np.concatenate(drawn) if drawn else np.empty(0), 0.95))
+
+
+def _test_all(results: Results, summaries: list[Summary], draws: dict[RowKey, np.ndarray]) -> None:
+    tested = []
+    for summary in summaries:
+        anchor = anchor_of(summary.key, list(results.rows))
+        if anchor is None or anchor == summary.key or anchor not in draws or summary.key not in draws:
+            continue
+        summary.test = _test(results, results.rows[anchor], results.rows[summary.key], draws)
+        tested.append(summary)
+    posts = holm([s.test.p for s in tested if s.test])
+    folds = holm([s.test.fold_p for s in tested if s.test])
+    for summary, p, fold_p in zip(tested, posts, folds, strict=True):
+        assert summary.test is not None
+        summary.test = Test(**{**summary.test.__dict__, "p_holm": float(p), "fold_p_holm": float(fold_p)})
+
+
+def anchor_of(key: RowKey, keys: list[RowKey]) -> RowKey | None:
+    """Return the row of joint fine-tuning that a row is tested against: the same encoders, or the first there is."""
+    anchors = [other for other in keys if other.method == ANCHOR]
+    for other in anchors:
+        if key.text in ("", other.text) and key.image in ("", other.image):
+            return other
+    return anchors[0] if anchors else None
+
+
+def _test(results: Results, anchor: Row, row: Row, draws: dict[RowKey, np.ndarray]) -> Test:
+    folds = results.folds
+    labels = folds.labels
+    gaps = anchor.fold_aucs(folds) - row.fold_aucs(folds)
+    sizes = np.bincount(folds.fold)
+    fold_p = corrected_t_test(gaps, float(sizes.mean() / (sizes.sum() - sizes.mean())))
+    if len(folds.classes) == 2 and len(anchor.seeds) == len(row.seeds) == 1:
+        found = delong_test(labels, anchor.proba[0], row.proba[0])
+        return Test(found.difference, found.low, found.high, found.p_value, float(gaps.mean()), fold_p, "DeLong")
+    once = np.ones((1, len(labels)))
+    value = [np.mean([ScoreSheet(labels, table).auc(once)[0] for table in part.proba]) for part in (anchor, row)]
+    gap = draws[anchor.key] - draws[row.key]
+    gap = gap[~np.isnan(gap)]
+    beyond = min(int((gap <= 0).sum()), int((gap >= 0).sum()))
+    p = min(1.0, 2 * (beyond + 1) / (len(gap) + 1)) if len(gap) else math.nan
+    low, high = percentile_interval(gap, 0.95)
+    return Test(float(value[0] - value[1]), low, high, p, float(gaps.mean()), fold_p, "paired bootstrap")
+
+
+def corrected_t_test(differences: np.ndarray, test_over_train: float) -> float:
+    """Return the two-sided p-value of the mean of paired differences over cross-validation folds.
+
+    Folds share most of their training posts, so the plain t-test finds too much; the variance is widened by
+    the ratio of test to training posts as in Nadeau & Bengio, "Inference for the Generalization Error",
+    Machine Learning 52 (2003).
+    """
+    from scipy.stats import t
+
+    n = len(differences)
+    if n < 2 or np.isnan(differences).any():
+        return math.nan
+    variance = float(np.var(differences, ddof=1)) * (1 / n + test_over_train)
+    if variance < 1e-18:
+        return 1.0 if abs(float(differences.mean())) < 1e-12 else 0.0
+    return float(2 * t.sf(abs(float(differences.mean())) / math.sqrt(variance), n - 1))
+
+
+def _normalised(table: np.ndarray) -> np.ndarray:
+    """Make rows add up to one again after rounding."""
+    result: np.ndarray = table / table.sum(axis=1, keepdims=True)
+    return result

@@ -1,0 +1,91 @@
+"""Grids of encoders: YAML files that name the text and image encoders whose pairs are to be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cotune.errors import ConfigError, did_you_mean
+
+READY = ("bundled", "hub")
+_KEYS = ("text", "image", "methods", "folds")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pairs of a grid, and what it says of methods and folds.
+
+    Attributes
+    ----------
+    text, image : tuple of str
+        Encoders; every pair of them is measured.
+    methods : tuple of str or None
+        Methods, if the file names them.
+    folds : int or None
+        Number of folds, if the file names it.
+    """
+
+    text: tuple[str, ...]
+    image: tuple[str, ...]
+    methods: tuple[str, ...] | None = None
+    folds: int | None = None
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """All pairs of a text and an image encoder."""
+        return tuple((text, image) for text in self.text for image in self.image)
+
+
+def read_grid(source: str) -> Grid:
+    """Read a grid: a YAML file, or one that comes with cotune by its name.
+
+    Parameters
+    ----------
+    source : str
+        A path, ``bundled`` or ``hub``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such grid, or it does not say what a grid must say.
+    """
+    if source in READY:
+        text = (files("cotune.benchmark") / "grids" / f"{source}.yaml").read_text(encoding="utf-8")
+        return _grid(yaml.safe_load(text), source)
+    path = Path(source).expanduser()
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no grid {source}{did_you_mean(source, READY)}; give a YAML file, or {' or '.join(READY)}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ConfigError(f"the grid {path} cannot be read: {fault}") from None
+    except yaml.YAMLError as fault:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(fault).split())}") from None
+    return _grid(said, str(path))
+
+
+def _grid(said: Any, where: str) -> Grid:
+    if not isinstance(said, dict):
+        raise ConfigError(f"{where} must hold `text:` and `image:` with lists of encoders")
+    for key in said:
+        if key not in _KEYS:
+            near = did_you_mean(str(key), _KEYS)
+            raise ConfigError(f"{where} has an unknown key {key!r}{near}; known are: {', '.join(_KEYS)}")
+    folds = said.get("folds")
+    if folds is not None and (not isinstance(folds, int) or isinstance(folds, bool) or folds < 2):
+        raise ConfigError(f"{where}: folds must be a number of at least 2, not {folds!r}")
+    methods = _names(said["methods"], where, "methods") if said.get("methods") is not None else None
+    text, image = (_names(said.get(key), where, key) for key in ("text", "image"))
+    return Grid(text, image, methods, folds)
+
+
+def _names(value: Any, where: str, key: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+        raise ConfigError(f"{where}: {key} must be a list of names, not {value!r}")
+    return tuple(dict.fromkeys(value))

@@ -1,0 +1,290 @@
+"""Running a plan: cells that are done are never done again, a kill loses at most those under way."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cotune.benchmark import journal
+from cotune.benchmark.bench import Bench
+from cotune.benchmark.cells import Record, read_record, record_path, versions, write_record
+from cotune.benchmark.methods import METHODS
+from cotune.benchmark.plan import Cell, Plan
+from cotune.benchmark.protocol import FILE as FOLDS
+from cotune.benchmark.protocol import Folds, OnPicture, cut_posts, posts_of, told_left_out
+from cotune.data.posts import data_hash
+from cotune.errors import CotuneError
+from cotune.progress import Progress
+
+
+@dataclass
+class Failure:
+    """A cell that could not be computed, and why."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass
+class Sitting:
+    """What one call of :func:`run_plan` did.
+
+    Attributes
+    ----------
+    done, found : int
+        Cells computed now, and cells that were there already.
+    failures : list of Failure
+        Cells that could not be computed.
+    interrupted : bool
+        Whether the user stopped it.
+    """
+
+    done: int = 0
+    found: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class Watcher:
+    """Is told what happens; the base says nothing."""
+
+    progress: Progress = Progress()
+    on_picture: OnPicture | None = None
+
+    def begin(self, folds: Folds, cells: list[Cell], found: list[Record]) -> None:
+        """Learn what is to be done and what is there already."""
+
+    def start(self, cell: Cell) -> None:
+        """Learn that a cell is under way."""
+
+    def finish(self, record: Record) -> None:
+        """Learn that a cell is done."""
+
+    def fail(self, failure: Failure) -> None:
+        """Learn that a cell failed."""
+
+
+def run_plan(
+    posts: pd.DataFrame,
+    plan: Plan,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    jobs: int = 1,
+    allow_remote: bool = False,
+    watcher: Watcher | None = None,
+) -> Sitting:
+    """Compute all cells of `plan` that `out` does not hold yet.
+
+    Parameters
+    ----------
+    posts : DataFrame
+        As :func:`cotune.data.posts.read_posts` gives it.
+    plan : Plan
+        What to measure.
+    out : path
+        The results folder.
+    resume : bool
+        Whether it may hold cells already.
+    jobs : int
+        Worker processes.
+    allow_remote : bool
+        Whether pictures may be fetched by URL.
+    watcher : Watcher, optional
+        Is told what happens.
+
+    Raises
+    ------
+    CotuneError
+        If the posts cannot be used for the plan, or the folder belongs to other posts or settings. Cells that
+        fail raise nothing; they are listed in the result.
+    """
+    out, watcher = Path(out), watcher or Watcher()
+    with journal.sole_writer(out):
+        begun = journal.begin(out, plan, data_hash(posts), resume=resume)
+        if begun and (out / FOLDS).is_file():
+            folds = Folds.load(out / FOLDS)
+        else:
+            folds = cut_posts(posts, plan, allow_remote=allow_remote, on_picture=watcher.on_picture)
+            folds.save(out / FOLDS)
+        note = told_left_out(folds)
+        if note:
+            watcher.progress.say(note)
+        cells = _worth_while(plan.cells(), folds, watcher.progress)
+        found = [read_record(record_path(out, cell)) for cell in cells if record_path(out, cell).is_file()]
+        there = {record.cell for record in found}
+        todo = [cell for cell in cells if cell not in there]
+        watcher.begin(folds, cells, found)
+        bench = Bench(posts_of(posts, folds), folds, plan, allow_remote=allow_remote, progress=watcher.progress)
+        sitting = Sitting(found=len(found))
+        work = _alone if jobs == 1 else _with_workers(jobs, out)
+        try:
+            for result in work(bench, out, [cell for cell in todo if METHODS[cell.method].run], watcher):
+                _note(result, sitting, watcher)
+                _combine_ready(todo, plan, out, sitting, watcher)
+            _combine_ready(todo, plan, out, sitting, watcher, last=True)
+        except KeyboardInterrupt:
+            sitting.interrupted = True
+        journal.write_failures(out, {failure.cell.key: failure.reason for failure in sitting.failures})
+        return sitting
+
+
+def _worth_while(cells: list[Cell], folds: Folds, progress: Progress) -> list[Cell]:
+    most = folds.most_shots()
+    wide = sorted({cell.shots for cell in cells if cell.shots is not None and cell.shots >= most})
+    if wide:
+        progress.say(f"note: {', '.join(map(str, wide))} posts per class are no fewer than all; ask for `all` instead")
+    return [cell for cell in cells if cell.shots not in wide or cell.shots is None]
+
+
+def _note(result: Record | Failure, sitting: Sitting, watcher: Watcher) -> None:
+    if isinstance(result, Failure):
+        sitting.failures.append(result)
+        watcher.fail(result)
+    else:
+        sitting.done += 1
+        watcher.finish(result)
+
+
+def _combine_ready(
+    todo: list[Cell], plan: Plan, out: Path, sitting: Sitting, watcher: Watcher, *, last: bool = False
+) -> None:
+    """Compute the cells that only combine others, as soon as those are on disk."""
+    failed = {failure.cell for failure in sitting.failures}
+    for cell in todo:
+        combine = METHODS[cell.method].combine
+        if combine is None or cell in failed or record_path(out, cell).is_file():
+            continue
+        needs = plan.needs(cell)
+        lacking = [need for need in needs if not record_path(out, need).is_file()]
+        if lacking and not last:
+            continue
+        if lacking:
+            reason = f"needs {' and '.join(need.method for need in lacking)}, which failed"
+            _note(Failure(cell, reason), sitting, watcher)
+            continue
+        parts = [read_record(record_path(out, need)) for need in needs]
+        record = Record(
+            cell,
+            parts[0].ids,
+            combine([part.proba for part in parts]),
+            sum(part.seconds for part in parts),
+            parameters={
+                name: sum(part.parameters.get(name, 0) for part in parts)
+                for name in ("total", "trained")
+                if all(name in part.parameters for part in parts)
+            },
+            encoders={name: mark for part in parts for name, mark in part.encoders.items()},
+            versions=versions(),
+        )
+        write_record(out, record)
+        _note(record, sitting, watcher)
+
+
+def _compute(bench: Bench, out: Path, cell: Cell) -> Record | Failure:
+    """Run one cell and keep its record; whatever goes wrong with it is told, and the others go on."""
+    try:
+        record = bench.run(cell)
+    except CotuneError as fault:
+        return Failure(cell, str(fault))
+    except Exception as fault:
+        where = traceback.extract_tb(fault.__traceback__)[-1]
+        lines = str(fault).splitlines() or [""]
+        return Failure(cell, f"{type(fault).__name__}: {lines[0][:300]} ({Path(where.filename).name}:{where.lineno})")
+    write_record(out, record)  # a full disk concerns all cells, so that it does raise
+    return record
+
+
+def _alone(bench: Bench, out: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
+    for cell in cells:
+        watcher.start(cell)
+        yield _compute(bench, out, cell)
+
+
+def _with_workers(jobs: int, out: Path) -> Callable[..., Iterator[Record | Failure]]:
+    def run(bench: Bench, out_: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
+        del out_
+        modules = sorted({str(getattr(METHODS[cell.method].run, "__module__", "")) for cell in cells} - {""})
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        bench.lock, bench.progress = str((out / ".shared.lock").resolve()), Progress()
+        with ProcessPoolExecutor(
+            min(jobs, max(1, len(cells))),
+            multiprocessing.get_context("spawn"),
+            _start_worker,
+            (modules, threads, bench, str(out.resolve())),
+        ) as pool:
+            try:
+                yield from _gather(pool, iter(cells), jobs, watcher)
+            except (KeyboardInterrupt, GeneratorExit):
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+                raise
+
+    return run
+
+
+def _gather(
+    pool: ProcessPoolExecutor, waiting: Iterator[Cell], jobs: int, watcher: Watcher
+) -> Iterator[Record | Failure]:
+    """Keep `jobs` cells under way; the order in which they are begun is that of the list."""
+    running: dict[Future[Any], Cell] = {}
+    more = True
+    while more or running:
+        while more and len(running) < jobs:
+            cell = next(waiting, None)
+            more = cell is not None
+            if cell is not None:
+                watcher.start(cell)
+                running[pool.submit(_in_worker, cell)] = cell
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            cell = running.pop(future)
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                raise CotuneError(
+                    f"a worker process died while computing {cell.key}, perhaps for want of memory; "
+                    "go on with --resume and fewer --jobs"
+                ) from None
+
+
+_BENCH: tuple[Bench, Path] | None = None
+
+
+def _start_worker(modules: list[str], threads: int, bench: Bench, out: str) -> None:
+    global _BENCH
+    import torch
+
+    for name in modules:  # methods that a user has registered
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+    torch.set_num_threads(threads)
+    _BENCH = (bench, Path(out))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _in_worker(cell: Cell) -> Record | Failure:
+    assert _BENCH is not None
+    return _compute(_BENCH[0], _BENCH[1], cell)

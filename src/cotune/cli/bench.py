@@ -1,0 +1,284 @@
+"""The command ``bench``: rival methods on the same folds, tables and a report."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cotune.cli.options import (
+    AllowRemote,
+    AsJson,
+    GroupColumn,
+    IdColumn,
+    ImageColumn,
+    LabelColumn,
+    TextColumn,
+    columns_from,
+)
+from cotune.cli.show import add_row, command, new_table, print_json, print_rich
+from cotune.cli.stop import StoppedError
+from cotune.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from cotune.benchmark.plan import Plan
+    from cotune.benchmark.runner import Sitting
+    from cotune.benchmark.tables import Table
+    from cotune.report.benchmark_report import Written
+
+_WHAT, _TRAINING, _RUN = "What is compared", "Training", "Run"
+_METHODS = "svm,image,text,concat,clip,joint,reference,probe,ensemble"
+
+
+def bench(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.", metavar="DIR", rich_help_panel=_RUN)],
+    posts: Annotated[
+        Path | None,
+        typer.Argument(help="Posts table; not needed with --tables-only.", metavar="POSTS", show_default=False),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"Methods, with commas: {_METHODS}. [default: all of them; joint for a grid]",
+                     show_default=False, rich_help_panel=_WHAT),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Folds. \\[default: 10]", show_default=False, rich_help_panel=_WHAT)
+    ] = None,
+    protocol: Annotated[
+        Literal["paper", "grouped"],
+        typer.Option(help="paper: stratified folds; grouped: near-duplicates never straddle one.",
+                     rich_help_panel=_WHAT),
+    ] = "grouped",
+    group_by: Annotated[
+        str, typer.Option(help="What makes posts near-duplicates under grouped: text,image or one of them.",
+                          rich_help_panel=_WHAT),
+    ] = "text,image",
+    fold_seed: Annotated[int, typer.Option(min=0, help="Seed of folds and draws.", rich_help_panel=_WHAT)] = 42,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="bundled:NAME, hf:OWNER/NAME or a local folder.", rich_help_panel=_WHAT)
+    ] = None,
+    image_encoder: Annotated[
+        str | None,
+        typer.Option(help="bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder.", rich_help_panel=_WHAT),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="Dual encoder for the method clip: hf:openai/clip-vit-base-patch32 or a local folder.",
+                     rich_help_panel=_WHAT),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Pairs of encoders: a YAML file, or bundled or hub, which come with cotune.",
+                     rich_help_panel=_WHAT),
+    ] = None,
+    shots: Annotated[
+        str, typer.Option(help="Training posts per class, with commas, such as 8,16,32,all.", rich_help_panel=_WHAT)
+    ] = "all",
+    draws: Annotated[
+        int, typer.Option(min=1, help="Draws of each number of shots.", rich_help_panel=_WHAT)
+    ] = 5,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of training, with commas. \\[default: 42]", show_default=False,
+                                 rich_help_panel=_WHAT),
+    ] = None,
+    emap: Annotated[
+        int, typer.Option(min=0, help="Most posts of a fold for the additive projection (EMAP); 0 for none.",
+                          rich_help_panel=_WHAT),
+    ] = 1000,
+    paper: Annotated[
+        Literal["mvsa", "hateful-memes"] | None,
+        typer.Option(help="Put the paper's figures for this data set beside.", rich_help_panel=_WHAT),
+    ] = None,
+    tune: Annotated[
+        Literal["joint", "top", "lora", "frozen"] | None,
+        typer.Option(help="What the methods that fine-tune train.", rich_help_panel=_TRAINING),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs of fine-tuning.", rich_help_panel=_TRAINING)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Posts in a batch.", rich_help_panel=_TRAINING)] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="Where to train.", rich_help_panel=_TRAINING)
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(help="Folder for pixels and embeddings (by default ~/.cache/cotune).", rich_help_panel=_TRAINING),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="YAML file of training settings; flags go first.", rich_help_panel=_TRAINING),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other training setting, such as layer-decay=0.8; repeatable.",
+                     metavar="KEY=VALUE", rich_help_panel=_TRAINING),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in a folder that holds results.", rich_help_panel=_RUN)
+    ] = False,
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Compute nothing; rebuild tables and report from what is there.",
+                           rich_help_panel=_RUN),
+    ] = False,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamples of the posts for intervals and tests.", rich_help_panel=_RUN)
+    ] = 2000,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Python module that registers methods of your own; repeatable.", rich_help_panel=_RUN),
+    ] = None,
+    id_column: IdColumn = "id",
+    text_column: TextColumn = "text",
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    group_column: GroupColumn = "group",
+    allow_remote: AllowRemote = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Compare joint fine-tuning with its rivals on the same folds of POSTS.
+
+    Every finished piece is kept at once: after a crash or Ctrl-C, --resume goes on where it stopped.
+    """
+    given = dict(locals())
+    from cotune.report.benchmark_report import write_all
+
+    _plug(plugin or [])
+    if tables_only:
+        _answer(write_all(out, paper=paper, n_bootstrap=bootstrap), out, as_json)
+        return
+    if posts is None:
+        raise ConfigError("name a posts table: cotune bench POSTS --out DIR (or rebuild tables with --tables-only)")
+    from cotune.data.posts import read_posts
+
+    plan = _plan(given)
+    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
+    table = read_posts(posts, columns=columns, allow_remote=allow_remote, require_labels=True)
+    sitting = _run(table, plan, out, resume=resume, jobs=jobs, allow_remote=allow_remote)
+    if sitting.interrupted:
+        raise StoppedError(f"stopped; {sitting.found + sitting.done} cells are kept in {out}, --resume goes on")
+    written = None
+    if sitting.done + sitting.found:
+        written = write_all(out, paper=paper, n_bootstrap=bootstrap)
+    failures = {failure.cell.key: failure.reason for failure in sitting.failures}
+    if written is not None:
+        _answer(written, out, as_json)
+    _tell_failures(failures)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _plan(given: dict[str, Any]) -> Plan:
+    from cotune.benchmark.grid import read_grid
+    from cotune.benchmark.plan import Plan, parse_shots
+    from cotune.cli.train import _key_values
+    from cotune.config import FitConfig, make_config
+
+    flags = {name: given[name] for name in FitConfig.model_fields if given.get(name) is not None and name != "clip"}
+    fit = make_config({**_key_values(given["settings"] or []), **flags}, file=given["config"])
+    pairs: tuple[tuple[str, str], ...] = ((fit.text_encoder, fit.image_encoder),)
+    methods, folds = _words(given["methods"] or _METHODS, "methods"), given["folds"]
+    if given["grid"] is not None:
+        if given["text_encoder"] or given["image_encoder"]:
+            raise ConfigError("--grid names the encoders; leave --text-encoder and --image-encoder away")
+        grid = read_grid(given["grid"])
+        pairs = grid.pairs
+        methods = _words(given["methods"], "methods") if given["methods"] else grid.methods or ("joint",)
+        folds = folds or grid.folds
+    if given["protocol"] == "paper":
+        # The paper trains at least three epochs and stops on the training loss.
+        fit = make_config({**fit.model_dump(), "stop": "train-loss", "min_epochs": max(3, fit.min_epochs),
+                           "epochs": max(3, fit.epochs)})  # fmt: skip
+    return Plan(
+        methods=methods,
+        pairs=pairs,
+        folds=folds or 10,
+        protocol=given["protocol"],
+        fold_seed=given["fold_seed"],
+        group_by=_group_by(given["group_by"]),
+        seeds=_seeds(given["seeds"]) if given["seeds"] else (fit.seed,),
+        shots=parse_shots(_words(given["shots"], "shots")),
+        draws=given["draws"],
+        clip=given["clip"],
+        emap=given["emap"],
+        fit=fit,
+    )
+
+
+def _words(said: str, flag: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in said.split(",") if word.strip()))
+    if not words:
+        raise ConfigError(f"--{flag} is empty")
+    return words
+
+
+def _group_by(said: str) -> tuple[str, ...]:
+    words = _words(said, "group-by")
+    for word in words:
+        if word not in ("text", "image"):
+            raise ConfigError(f"--group-by takes text and image, not {word!r}{did_you_mean(word, ('text', 'image'))}")
+    return words
+
+
+def _seeds(said: str) -> tuple[int, ...]:
+    words = _words(said, "seeds")
+    for word in words:
+        if not word.isdigit() or int(word) >= 2**32:
+            raise ConfigError(f"--seeds takes numbers from 0 on, not {word!r}")
+    return tuple(int(word) for word in words)
+
+
+def _plug(modules: list[str]) -> None:
+    import importlib
+
+    if modules and "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, ".")
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as fault:
+            raise ConfigError(f"--plugin {name} cannot be imported: {fault}") from fault
+
+
+def _run(table: Any, plan: Plan, out: Path, *, resume: bool, jobs: int, allow_remote: bool) -> Sitting:
+    from cotune.benchmark.display import LineWatcher, LiveWatcher
+    from cotune.benchmark.runner import run_plan
+
+    watcher = LiveWatcher(jobs) if sys.stderr.isatty() else LineWatcher(jobs)
+    showing: Any = watcher if isinstance(watcher, LiveWatcher) else nullcontext()
+    with showing:
+        return run_plan(table, plan, out, resume=resume, jobs=jobs, allow_remote=allow_remote, watcher=watcher)
+
+
+def _answer(written: Written, out: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(written.to_dict())
+        return
+    for table in written.tables:
+        if table.name not in ("table2", "emap"):
+            print_rich(_rich(table), *(f"{note}" for note in table.notes), "")
+    print_rich(f"Tables and {out / 'report.html'} are written. Rebuild them with:")
+    print_rich(f"  {command('cotune', 'bench', '--out', out, '--tables-only')}")
+
+
+def _rich(table: Table) -> Any:
+    shown = list(range(len(table.head)))
+    if table.name == "table1":  # the whole of it is wider than most terminals
+        shown = [i for i, name in enumerate(table.head) if i == 0 or "AUC" in name or "over folds" in name]
+    drawn = new_table(table.title, *(table.head[i] for i in shown), right=table.head[1:])
+    for row in table.rows:
+        add_row(drawn, *(row[i] for i in shown))
+    return drawn
+
+
+def _tell_failures(failures: dict[str, str]) -> None:
+    if not failures:
+        return
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in failures.items():
+        by_reason.setdefault(reason, []).append(key)
+    typer.echo(f"error: {len(failures)} cells failed; --resume tries them again", err=True)
+    for reason, keys in by_reason.items():
+        shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        typer.echo(f"  {reason} [{shown}]", err=True)
