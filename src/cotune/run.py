@@ -98,12 +98,13 @@ def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
 def _write_files(folder: Path, run: Run) -> None:
     from safetensors.torch import save_file
 
+    write_json(folder / LABELS, list(run.classes))
     tensors = {name: t.detach().cpu().contiguous() for name, t in run.model.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as path:
         save_file(_without_sharing(tensors), path, metadata={"format": "pt"})
+    shutil.copymode(folder / LABELS, folder / WEIGHTS)  # safetensors lets nobody but the owner read
     for name, encoder in run.model.encoders.items():
         encoder.save_config(folder / _encoder_folder(name))
-    write_json(folder / LABELS, list(run.classes))
     write_json(folder / METRICS, run.metrics)
     write_json(folder / ENVIRONMENT, run.environment)
     write_text(folder / CARD, model_card(run))

@@ -48,10 +48,11 @@ def paper_sizes(n_classes: int = 3) -> list[Size]:
         resnet = timm.create_model("resnet50", pretrained=False, num_classes=0)
         distilbert = DistilBertModel(DistilBertConfig())
         clip = CLIPModel(CLIPConfig())
-        text_dim, image_dim = distilbert.config.dim, timm_dim(resnet)
+        text_dim, image_dim = int(distilbert.config.dim or 0), timm_dim(resnet)
         concat = make_head("concat", text_dim, image_dim, n_classes, width=32)
         reference = make_head("reference", text_dim, image_dim, n_classes)
-        on_clip = make_head("reference", clip.config.projection_dim, clip.config.projection_dim, n_classes)
+        shared = int(clip.config.projection_dim or 0)
+        on_clip = make_head("reference", shared, shared, n_classes)
     image, text = count(resnet), count(distilbert)
     return [
         Size("ResNet-50", "timm resnet50 without its classifier", image, 23.5),

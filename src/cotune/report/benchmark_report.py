@@ -146,7 +146,18 @@ def _environment() -> Environment:
     folder = files("cotune.report") / "templates"
     names = ("benchmark.html", "benchmark.css", "report.css", "parts.html")
     pages = {name: (folder / name).read_text(encoding="utf-8") for name in names}
-    return Environment(loader=DictLoader(pages), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = Environment(loader=DictLoader(pages), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page.filters["split_cell"] = split_cell
+    return page
+
+
+def split_cell(words: str) -> tuple[str, str]:
+    """Return a figure and what stands behind it (interval, spread, corrected p-value), for a second line."""
+    for mark in (" ± ", " [", " (", " → "):
+        first, found, rest = words.partition(mark)
+        if found and first.strip("+−<. ").replace(".", "").isdigit():
+            return first, mark.strip() + (" " if mark.endswith(" ") else "") + rest
+    return words, ""
 
 
 def _facts(results: Results) -> list[tuple[str, str, str]]:
