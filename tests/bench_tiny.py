@@ -1,0 +1,85 @@
+"""Small benchmarks for the tests of what uses them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from runs import tiny_config
+from tiny import Zoo, make_posts
+
+from cotune.benchmark import METHODS, Method, Outcome, Plan
+from cotune.benchmark.cells import Record, write_record
+from cotune.benchmark.journal import begin
+from cotune.benchmark.methods import Task
+from cotune.benchmark.protocol import FILE, Folds
+
+FAST = "fast"
+
+
+def fast(task: Task) -> Outcome:
+    """Score posts by nothing but their number and the seed; no training, so that runs take no time."""
+    random = np.random.default_rng([task.config.seed, int(task.test.sum()), len(task.train)])
+    noise = random.random((len(task.test), task.n_classes))
+    noise[np.arange(len(task.test)), task.labels[task.test]] += 0.5
+    return Outcome(noise / noise.sum(axis=1, keepdims=True), {"total": 10, "trained": 5})
+
+
+if FAST not in METHODS:
+    METHODS.add(FAST, Method("Fast", run=fast))
+
+
+def tiny_plan(zoo: Zoo, cache: Path, *, methods: tuple[str, ...] = (FAST,), **more: Any) -> Plan:
+    """Return a plan over tiny encoders."""
+    text, image = more.pop("text", "distilbert"), more.pop("image", "timm-resnet")
+    fit = more.pop("fit", {})
+    config = tiny_config(zoo, cache, **{"probe_epochs": 2, "epochs": 1, **fit})
+    settings = {"folds": 3, "protocol": "paper", "pairs": ((str(zoo(text)), str(zoo(image))),), **more}
+    return Plan(methods=methods, fit=config, **settings)
+
+
+def tiny_posts(folder: Path, n: int = 30, **more: Any) -> pd.DataFrame:
+    """Return posts."""
+    return make_posts(folder / "posts", n, **more)
+
+
+def made_up(out: Path, plan: Plan, skill: dict[str, float], *, n: int = 120, classes: int = 3, seed: int = 0) -> Folds:
+    """Write a results folder of made-up predictions; `skill` says how good each method is."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(n) % classes)
+    folds = Folds(
+        np.asarray([f"id{i}" for i in range(n)], dtype=object),
+        labels.astype(np.int64),
+        tuple(f"class{k}" for k in range(classes)),
+        (np.arange(n) % plan.folds).astype(np.int64),
+        np.arange(n),
+        {"no label": 2},
+        42,
+    )
+    begin(out, plan, "0" * 64, resume=True)
+    folds.save(out / FILE)
+    shared = random.normal(size=(n, classes))
+    for cell in plan.cells():
+        test = folds.test(cell.fold)
+        own = np.random.default_rng([len(cell.method), cell.fold, cell.seed, cell.shots or 0, cell.draw])
+        logits = shared[test] + own.normal(size=(len(test), classes)) * 0.3
+        weight = skill.get(cell.method, 1.0) * (1.0 if cell.shots is None else cell.shots / (cell.shots + 8))
+        logits[np.arange(len(test)), labels[test]] += weight
+        proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        write_record(
+            out,
+            Record(
+                cell,
+                [str(identity) for identity in folds.ids[test]],
+                proba,
+                seconds=1.5 + len(cell.method),
+                parameters={"total": 1000 * len(cell.method), "trained": 100},
+                history=[{"stage": "top", "epoch": e, "train_loss": 1 / e, "seconds": 0.1} for e in (1, 2)],
+                emap=proba[:, ::-1] if cell.method == "joint" and cell.shots is None else None,
+                encoders={"text": f"mark-{cell.text}"} if cell.text else {},
+                versions={"cotune": "0"},
+            ),
+        )
+    return folds

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from bench_tiny import tiny_plan, tiny_posts
+from filelock import FileLock
+from tiny import Zoo
+
+from cotune.benchmark import METHODS, Plan, Watcher, read_results, run_plan
+from cotune.benchmark.cells import Record, read_record, record_path, write_record
+from cotune.benchmark.display import LineWatcher, LiveWatcher, Tally
+from cotune.benchmark.plan import Cell
+from cotune.benchmark.runner import Failure
+from cotune.errors import CotuneError, RunError
+
+
+class Noting(Watcher):
+    def __init__(self, stop_after: int = 999) -> None:
+        self.done: list[Cell] = []
+        self.failed: list[Failure] = []
+        self.stop_after = stop_after
+
+    def finish(self, record: Record) -> None:
+        self.done.append(record.cell)
+        if len(self.done) >= self.stop_after:
+            raise KeyboardInterrupt
+
+    def fail(self, failure: Failure) -> None:
+        self.failed.append(failure)
+
+
+@pytest.fixture
+def posts(tmp_path: Path) -> pd.DataFrame:
+    return tiny_posts(tmp_path)
+
+
+@pytest.fixture
+def plan(zoo: Zoo, tmp_path: Path) -> Plan:
+    return tiny_plan(zoo, tmp_path / "cache")
+
+
+def proba_of(out: Path) -> dict[str, Any]:
+    return {path.name: read_record(path).proba for path in sorted((out / "cells").glob("*.parquet"))}
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def test_every_cell_is_done_once(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    first = run_plan(posts, plan, tmp_path / "out")
+    assert (first.done, first.found, first.failures) == (3, 0, [])
+    again = run_plan(posts, plan, tmp_path / "out", resume=True)
+    assert (again.done, again.found) == (0, 3)
+
+
+def test_a_folder_with_cells_is_not_touched_without_resume(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    with pytest.raises(RunError, match="3 finished cells; go on with --resume"):
+        run_plan(posts, plan, tmp_path / "out")
+
+
+def test_methods_seeds_and_shots_can_be_added(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    more = replace(plan, methods=("fast", "svm"), seeds=(42, 7), shots=(2, None), draws=2)
+    sitting = run_plan(posts, more, tmp_path / "out", resume=True)
+    assert sitting.found == 3
+    assert sitting.done == 2 * 2 * 3 * (1 + 2) - 3
+    assert len(read_results(tmp_path / "out").rows) == 2
+
+
+def test_results_of_other_posts_are_refused(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    other = posts.assign(text=posts["text"].map(lambda text: f"{text} more"))
+    with pytest.raises(RunError, match="results of another data set"):
+        run_plan(other, plan, tmp_path / "out", resume=True)
+
+
+def test_results_of_other_settings_are_refused(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    with pytest.raises(RunError, match=r"folds \(3, now 2\)"):
+        run_plan(posts, replace(plan, folds=2), tmp_path / "out", resume=True)
+    fit = plan.fit.model_copy(update={"epochs": 9, "device": "auto", "cache": None})
+    with pytest.raises(RunError, match=r"other settings: epochs \(1, now 9\);"):
+        run_plan(posts, replace(plan, fit=fit), tmp_path / "out", resume=True)
+
+
+def test_a_folder_of_something_else_is_refused(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(RunError, match="something else"):
+        run_plan(posts, plan, tmp_path / "run", resume=True)
+
+
+def test_two_writers_are_one_too_many(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(RunError, match="another benchmark is writing"):
+        run_plan(posts, plan, tmp_path / "out")
+
+
+def test_damaged_cells_are_named(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    path = record_path(tmp_path / "out", plan.cells()[0])
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(RunError, match="is damaged"):
+        run_plan(posts, plan, tmp_path / "out", resume=True)
+    path.unlink()
+    assert run_plan(posts, plan, tmp_path / "out", resume=True).done == 1
+
+
+def test_records_hold_ids_and_figures_alone(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    posts.loc[0, "text"] = "unmistakable"
+    run_plan(posts, replace(plan, methods=("fast", "probe")), tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"unmistakable" not in path.read_bytes()
+    record = read_record(record_path(tmp_path / "out", plan.cells()[0]))
+    assert record.versions["cotune"]
+    assert str(tmp_path) not in repr(record)
+    everything = (tmp_path / "out" / "bench.json").read_text()
+    assert str(tmp_path) not in everything
+
+
+def test_ensembles_reuse_what_is_there(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    watcher = Noting()
+    run_plan(posts, replace(plan, methods=("ensemble",), seeds=(1,)), out, watcher=watcher)
+    assert [cell.method for cell in watcher.done] == ["image", "text", "ensemble"] * 3
+    parts = {c.method: read_record(record_path(out, c)) for c in watcher.done[:3]}
+    mean = (parts["text"].proba + parts["image"].proba) / 2
+    assert np.allclose(parts["ensemble"].proba, mean, atol=2e-6)
+    assert parts["ensemble"].parameters["total"] == sum(parts[m].parameters["total"] for m in ("text", "image"))
+    assert parts["ensemble"].parameters["total"]
+
+
+def test_an_encoder_that_cannot_be_found_fails_its_cells_alone(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    good, image = plan.pairs[0]
+    pairs = ((good, image), ("bundled:nowhere", image), (str(tmp_path / "gone"), image))
+    wide = replace(plan, methods=("fast",), pairs=pairs)
+    watcher = Noting()
+    sitting = run_plan(posts, wide, tmp_path / "out", watcher=watcher)
+    assert sitting.done == 3
+    assert len(sitting.failures) == len(watcher.failed) == 6
+    assert "no bundled text encoder" in sitting.failures[0].reason
+    results = read_results(tmp_path / "out")
+    assert len(results.rows) == 1
+    assert len(results.failures) == 6
+    mended = run_plan(posts, plan, tmp_path / "out", resume=True)
+    assert not mended.failures
+    assert not read_results(tmp_path / "out").failures
+
+
+def test_what_needs_a_failed_cell_fails_too(
+    posts: pd.DataFrame, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> Any:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setitem(METHODS._items, "text", replace(METHODS["text"], run=broken))
+    sitting = run_plan(posts, replace(plan, methods=("ensemble",)), tmp_path / "out")
+    reasons = {failure.cell.method: failure.reason for failure in sitting.failures}
+    assert reasons["text"].startswith("ZeroDivisionError: by nothing (test_benchmark_runner.py:")
+    assert reasons["ensemble"] == "needs text, which failed"
+    assert sitting.done == 3
+
+
+def test_ctrl_c_keeps_what_is_done(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    sitting = run_plan(posts, plan, tmp_path / "out", watcher=Noting(stop_after=2))
+    assert sitting.interrupted
+    assert run_plan(posts, plan, tmp_path / "out", resume=True).found == 2
+
+
+def test_shots_that_are_no_fewer_than_all_are_left_out(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    sitting = run_plan(posts, replace(plan, shots=(2, 500, None), draws=1), tmp_path / "out")
+    assert sitting.done == 6
+
+
+def test_a_full_disk_ends_it(posts: pd.DataFrame, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise CotuneError("the disk is full")
+
+    monkeypatch.setattr("cotune.benchmark.runner.write_record", full)
+    with pytest.raises(CotuneError, match="disk is full"):
+        run_plan(posts, plan, tmp_path / "out")
+
+
+def test_different_weights_of_one_name_are_not_mixed(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    record = read_record(record_path(tmp_path / "out", plan.cells()[0]))
+    record.encoders["text"] = "another"
+    write_record(tmp_path / "out", record)
+    with pytest.raises(RunError, match="different weights of distilbert"):
+        read_results(tmp_path / "out")
+
+
+def test_workers_give_the_numbers_of_one_process(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    wide = replace(plan, methods=("probe", "ensemble"), folds=2)
+    run_plan(posts, wide, tmp_path / "alone")
+    watcher = Noting()
+    sitting = run_plan(posts, wide, tmp_path / "many", jobs=2, watcher=watcher)
+    assert sitting.done == len(watcher.done) == 8
+    assert same(proba_of(tmp_path / "alone"), proba_of(tmp_path / "many"))
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from bench_tiny import tiny_plan, tiny_posts
+from tiny import Zoo
+from cotune.benchmark import run_plan
+root = Path({root!r})
+if __name__ == "__main__":
+    plan = tiny_plan(Zoo(Path({zoo!r})), root / "cache", methods=("svm", "joint", "ensemble"), folds=5)
+    run_plan(tiny_posts(root), plan, root / "killed", jobs={jobs})
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_kill_loses_at_most_the_cells_under_way(zoo: Zoo, tmp_path: Path, jobs: int) -> None:
+    plan = tiny_plan(zoo, tmp_path / "cache", methods=("svm", "joint", "ensemble"), folds=5)
+    posts = tiny_posts(tmp_path)
+    run_plan(posts, plan, tmp_path / "whole")
+    script = tmp_path / "run.py"
+    paths = [str(Path(__file__).parent)]
+    script.write_text(SCRIPT.format(paths=paths, root=str(tmp_path), zoo=str(zoo.root), jobs=jobs))
+    cells = tmp_path / "killed" / "cells"
+    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True) as process:
+        until = time.monotonic() + 120
+        while len(list(cells.glob("[!.]*.parquet"))) < 3 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        _, said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said.decode()
+    time.sleep(0.5)  # workers notice that their parent is gone
+    left = len(list(cells.glob("[!.]*.parquet")))
+    assert 3 <= left
+    (cells / ".tmp-abc-half.parquet").write_bytes(b"half")
+    sitting = run_plan(posts, plan, tmp_path / "killed", resume=True)
+    assert sitting.found >= 3
+    assert sitting.found + sitting.done == len(plan.cells())
+    assert not list(cells.glob(".tmp-*"))
+    assert same(proba_of(tmp_path / "whole"), proba_of(tmp_path / "killed"))
+    tables = [read_results(tmp_path / name).rows for name in ("whole", "killed")]
+    folds = read_results(tmp_path / "whole").folds
+    for key, row in tables[0].items():
+        assert np.array_equal(row.fold_aucs(folds), tables[1][key].fold_aucs(folds))
+
+
+def test_the_tally_foresees_the_time_left(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    results = read_results(tmp_path / "out")
+    record = read_record(record_path(tmp_path / "out", plan.cells()[0]))
+    tally = Tally(jobs=2)
+    tally.begin(results.folds, plan.cells(), [])
+    assert tally.left() is None
+    record.seconds = 10.0
+    tally.add(record)
+    assert tally.left() == pytest.approx(2 * 10 / 2)
+    tally.fail(plan.cells()[1])
+    assert tally.left() == pytest.approx(5)
+    assert tally.headline().startswith("1 of 3 cells done, 1 failed, ")
+
+
+def test_watchers_tell_of_every_cell(
+    posts: pd.DataFrame, plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posts.loc[0, "label"] = None
+    run_plan(posts, plan, tmp_path / "lines", watcher=LineWatcher())
+    said = capsys.readouterr().err
+    assert "1 post is left out (1 with no label)" in said
+    assert "29 posts in 3 folds" in said
+    assert "fast (distilbert + timm-resnet) fold 3, seed 42: AUC" in said
+    assert "3 of 3 cells done" in said
+    with LiveWatcher() as watcher:
+        run_plan(posts, plan, tmp_path / "live", watcher=watcher)
+        watcher.start(plan.cells()[0])
+        watcher.console.print(watcher.render())
+    said = capsys.readouterr().err
+    assert "3/3" in said
+    assert "3 of 3 cells done" in said
