@@ -273,8 +273,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("tune", TUNES)
-@pytest.mark.parametrize("epochs_done", [1, 2, 3, 4])
+# In the midst of a stage, between two, and after the last epoch.
+KILLS = [*(("joint", n) for n in (1, 2, 3, 5)), ("top", 2), ("top", 4), ("lora", 2), ("lora", 4), ("frozen", 3)]
+
+
+@pytest.mark.parametrize(("tune", "epochs_done"), KILLS)
 def test_resumed_equals_uninterrupted(
     zoo: Zoo, new_posts: PostsMaker, tmp_path: Path, tune: str, epochs_done: int
 ) -> None:
