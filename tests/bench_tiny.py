@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from runs import tiny_config
-from tiny import Zoo, make_posts
 
 from cotune.benchmark import METHODS, Method, Outcome, Plan
 from cotune.benchmark.cells import Record, write_record
 from cotune.benchmark.journal import begin
 from cotune.benchmark.methods import Task
 from cotune.benchmark.protocol import FILE, Folds
+from runs import tiny_config
+from tiny import Zoo, make_posts
 
 FAST = "fast"
 

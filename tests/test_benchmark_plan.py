@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench_tiny import tiny_plan
-from tiny import Zoo
 
+from bench_tiny import tiny_plan
 from cotune.benchmark import METHODS, Cell, Method, Plan
 from cotune.benchmark.grid import read_grid
 from cotune.benchmark.methods import mean_of
@@ -13,6 +12,7 @@ from cotune.benchmark.plan import encoder_name, parse_shots, short_name
 from cotune.config import FitConfig
 from cotune.encoders.bundled import BUNDLES
 from cotune.errors import ConfigError
+from tiny import Zoo
 
 PAIRS = (("bundled:t", "bundled:i"), ("bundled:t", "bundled:j"))
 
@@ -117,7 +117,9 @@ def test_bad_shots(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"methods": ()}, {"pairs": ()}, {"seeds": ()}, {"draws": 0}, {"shots": (0,)}, {"fit": FitConfig(validation="held.csv")}]
+    "settings",
+    [{"methods": ()}, {"pairs": ()}, {"seeds": ()}, {"draws": 0}, {"shots": (0,)},
+     {"fit": FitConfig(validation="held.csv")}],
 )  # fmt: skip
 def test_plans_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench_tiny import made_up
 
+from bench_tiny import made_up
 from cotune.benchmark import Plan, read_results, summarise
 from cotune.benchmark.cells import record_path
 from cotune.benchmark.compare import corrected_t_test

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import tiny_config
-from tiny import Zoo, labels_of, make_posts
 from torch import Tensor
 
 from cotune.benchmark.emap import Embedded, additive_logits, embed_rows, softmax
@@ -15,6 +13,8 @@ from cotune.fusion import make_head
 from cotune.fusion.base import FusionHead
 from cotune.training.loop import predict_rows
 from cotune.training.recipe import fit_rows, prepare_posts
+from runs import tiny_config
+from tiny import Zoo, labels_of, make_posts
 
 
 class Sum(FusionHead):
