@@ -1,0 +1,212 @@
+"""The command ``explain``: why a run says what it says of the posts of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cotune.cli.evaluate import RunFolder
+from cotune.cli.options import (
+    AllowRemote,
+    AsJson,
+    GroupColumn,
+    IdColumn,
+    ImageColumn,
+    LabelColumn,
+    PostsPath,
+    TextColumn,
+    columns_from,
+)
+from cotune.cli.show import add_row, new_table, plural, print_json, print_rich
+from cotune.cli.stop import StoppedError
+from cotune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cotune.explaining.dataset import ExplainedPosts
+    from cotune.explaining.explainer import Explainer
+    from cotune.explaining.second import Plan
+
+_FOLDER = "posts"
+
+
+def explain(
+    run: RunFolder,
+    posts: PostsPath,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for index.html, a page per explained post, and the numbers.", metavar="DIR"),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Posts whose words and pixels are explained, and listed.")] = 20,
+    find: Annotated[
+        Literal["conflicts", "image-driven", "text-driven", "mistakes"] | None,
+        typer.Option(help="List these posts, and explain them instead of some of every kind."),
+    ] = None,
+    words: Annotated[bool, typer.Option("--words/--no-words", help="Explain words (needs cotune[explain]).")] = True,
+    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Explain parts of the pictures.")] = True,
+    emap: Annotated[
+        int, typer.Option(min=0, help="Posts for the additive projection; their square is its cost.")
+    ] = 500,
+    word_posts: Annotated[int, typer.Option(min=0, help="Posts that the top words are counted over.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the drawing of those posts.")] = 0,
+    bad_images: Annotated[
+        Literal["error", "text-only"],
+        typer.Option(help="Posts with an unreadable image: left out and counted, or explained by their text."),
+    ] = "error",
+    chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    id_column: IdColumn = "id",
+    text_column: TextColumn = "text",
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    group_column: GroupColumn = "group",
+    allow_remote: AllowRemote = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how much text and image drove each prediction in POSTS, and which words and pixels.
+
+    The shares of all posts go to modality.csv, a page each for the posts worth a look, and index.html for the
+    whole table. A run that was stopped goes on where it was when it is started again in the same way.
+    """
+    if out is None and find is None:
+        raise ConfigError(
+            "say where the pages go: --out DIR; or what to list, without pages: --find conflicts, image-driven, "
+            "text-driven or mistakes"
+        )
+    from cotune.data.posts import iter_posts
+    from cotune.explaining.dataset import explain_posts
+    from cotune.explaining.explainer import Explainer
+    from cotune.explaining.second import Plan
+    from cotune.progress import TerminalProgress
+    from cotune.run import load_run
+
+    if out is not None and words and limit + word_posts:
+        from cotune.explain.words import need_captum
+
+        need_captum()
+    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
+    plan = Plan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
+    explainer = Explainer(
+        load_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
+    )
+    key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size)
+    try:
+        found = explain_posts(
+            explainer,
+            lambda: iter_posts(posts, chunk_size, columns=columns, allow_remote=allow_remote),
+            plan,
+            out=out,
+            key=key,
+            on_explanation=None if out is None else _page_writer(out, run.resolve().name),
+            progress=TerminalProgress(),
+        )
+    except KeyboardInterrupt:
+        kept = f"; what was done lies in {out}, and the same command goes on from there" if out is not None else ""
+        raise StoppedError(f"stopped{kept}") from None
+    if out is not None:
+        _finish(out, found, run.resolve().name, posts.name)
+    if as_json:
+        print_json(_answer(found, plan, out))
+        return
+    _tell(found, plan, out)
+
+
+def _key(explainer: Explainer, posts: Path, **more: Any) -> dict[str, Any]:
+    """Return what kept results depend on: the weights, the table's file, and how both are read."""
+    import hashlib
+
+    from cotune._version import __version__
+
+    head = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(explainer.model.head.state_dict().items()):
+        head.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    encoders = {name: encoder.fingerprint() for name, encoder in explainer.model.encoders.items()}
+    files = sorted(path for path in ([posts] if not posts.is_dir() else posts.rglob("*")) if path.is_file())
+    said = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return {
+        "version": __version__, "classes": explainer.run.classes, "head": head.hexdigest(), "encoders": encoders,
+        "posts": posts.resolve(), "files": said, **more,
+    }  # fmt: skip
+
+
+def _page_writer(out: Path, run: str) -> Any:
+    from cotune.files import write_text
+    from cotune.report.explain_report import page_name, post_page
+
+    def write(row: int, found: Any) -> None:
+        write_text(out / _FOLDER / page_name(row), post_page(found, row=row, run=run, index="../index.html"))
+
+    return write
+
+
+def _finish(out: Path, found: ExplainedPosts, run: str, posts: str) -> None:
+    from cotune.explaining.dataset import finish
+    from cotune.files import write_text
+    from cotune.report.explain_report import page_name, set_page
+
+    write_text(out / "index.html", set_page(found, run=run, posts=posts, folder=_FOLDER))
+    wanted = {page_name(row) for row in found.explained}
+    for old in (out / _FOLDER).glob("post-*.html"):
+        if old.name not in wanted:  # of an earlier run in the same folder
+            old.unlink()
+    finish(out)
+
+
+def _answer(found: ExplainedPosts, plan: Plan, out: Path | None) -> Any:
+    if plan.find is not None:
+        return {"find": plan.find, "out": out, "posts": found.lists[plan.find], "summary": found.summary}
+    return {"out": out, "summary": found.summary, "lists": found.lists, "not_explained": found.failed}
+
+
+def _tell(found: ExplainedPosts, plan: Plan, out: Path | None) -> None:
+    summary = found.summary
+    if plan.find is not None:
+        print_rich(_list_table(found.lists[plan.find], plan.find))
+    else:
+        print_rich(_class_table(summary))
+    parts = summary["of_posts_with_both"]
+    if summary["with_both"]:
+        print_rich(
+            f"\n{plural(summary['with_both'], 'post')} with text and image: the two pull apart in "
+            f"{parts['pull_apart']:.0%}; the label flips without the image in {parts['flips_without_image']:.0%}, "
+            f"without the text in {parts['flips_without_text']:.0%}"
+        )
+    for name, by in summary["removed"].items():
+        if by == "zeros":
+            typer.echo(
+                f"note: this run was trained without posts that lack the {name}; zeros stand in for it", err=True
+            )
+    if summary["errors"]:
+        where = f"; see {out / 'modality.csv'}" if out is not None else ""
+        typer.echo(f"note: {plural(summary['errors'], 'post')} without a prediction{where}", err=True)
+    if found.failed:
+        typer.echo(f"note: {plural(len(found.failed), 'post')} could not be explained; see summary.json", err=True)
+    if out is not None:
+        print_rich(f"\n{plural(len(found.explained), 'post')} explained; the pages begin at {out / 'index.html'}")
+
+
+def _class_table(summary: dict[str, Any]) -> Any:
+    numbers = ("posts", "text share", "text part", "image part")
+    table = new_table("Posts with text and image, by predicted class", "class", *numbers, right=numbers)
+    for name, row in summary["classes"].items():
+        cells = [row["mean_text_part"], row["mean_image_part"]]
+        add_row(table, name, f"{row['posts']:,}", "-" if row["mean"] is None else f"{row['mean']:.0%}",
+                *("-" if cell is None else f"{cell:+.2f}" for cell in cells))  # fmt: skip
+    return table
+
+
+def _list_table(rows: list[dict[str, Any]], find: str) -> Any:
+    title = {"conflicts": "Posts whose text and image pull apart most", "mistakes": "Wrong, the surest first"}
+    numbers = ("sure", "text", "image")
+    columns = ("id", "predicted", "label", *numbers, "text alone", "image alone", "post")
+    table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=numbers)
+    for row in rows:
+        snippet = row.get("snippet") or ""
+        add_row(
+            table, row["id"], row["label"], row["true"] or "-", f"{row['confidence']:.0%}", f"{row['text']:+.2f}",
+            f"{row['image']:+.2f}", row["text_alone"] or "-", row["image_alone"] or "-",
+            snippet if len(snippet) <= 80 else snippet[:79] + "…",
+        )  # fmt: skip
+    return table

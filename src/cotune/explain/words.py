@@ -1,0 +1,248 @@
+"""Which words drove a prediction: integrated gradients, and words left out as a second opinion.
+
+Integrated gradients (Sundararajan, Taly & Yan 2017) add up the slopes of the log-odds along a straight line of
+word embeddings, from a baseline where every word is a blank token to the post itself. Their sum is what the
+words changed in all (completeness), which is checked and reported. Special tokens are the same at both ends
+of the line and so get nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cotune.encoders.text import TextEncoder
+from cotune.errors import CotuneError
+from cotune.explain.segments import Segmented, segment
+from cotune.explain.target import Target
+
+_STEPS = (32, 96, 288)
+_GOOD_ENOUGH = 0.03
+#: A change of the log-odds smaller than this counts as none when errors are put in relation to it.
+_LITTLE = 0.1
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word and what it did to the log-odds of the class.
+
+    Attributes
+    ----------
+    text : str
+        The word as written.
+    start, end : int
+        Its place in the post's text.
+    gradient : float
+        Its integrated gradients, summed over its tokens.
+    left_out : float
+        How much the log-odds fall when the word is left out.
+    """
+
+    text: str
+    start: int
+    end: int
+    gradient: float
+    left_out: float
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a post and what they did.
+
+    Attributes
+    ----------
+    words : tuple of Word
+        In the order of the text.
+    text : str
+        The part of the post's text that the encoder reads.
+    cut : int
+        Number of characters after it that the encoder does not read.
+    value, baseline : float
+        The log-odds for the text and for blank tokens in the place of all words.
+    error : float
+        Completeness: how far the sum of all gradients is from ``value - baseline``, as a part of it.
+    steps : int
+        Points on the line.
+    """
+
+    words: tuple[Word, ...]
+    text: str
+    cut: int
+    value: float
+    baseline: float
+    error: float
+    steps: int
+
+    @property
+    def agreement(self) -> float | None:
+        """Rank correlation of the two opinions; None with fewer than three words."""
+        return rank_correlation([w.gradient for w in self.words], [w.left_out for w in self.words])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "method": "integrated gradients",
+            "second_opinion": "word left out",
+            "words": [vars(word) for word in self.words],
+            "value": self.value,
+            "baseline": self.baseline,
+            "completeness_error": self.error,
+            "steps": self.steps,
+            "characters_not_read": self.cut,
+            "agreement": self.agreement,
+        }
+
+
+def explain_words(target: Target, text: str, *, steps: int | None = None, leave_out: bool = True) -> Words:
+    """Return what each word of `text` did to the log-odds of the target's class.
+
+    Parameters
+    ----------
+    target : Target
+        The post whose text this is.
+    text : str
+        The post's text.
+    steps : int, optional
+        Points on the line; by default as many as completeness asks for, 32 to 288.
+    leave_out : bool
+        Whether to ask for the second opinion, which costs a pass for each word; without it, it is NaN.
+
+    Raises
+    ------
+    CotuneError
+        If captum is not installed.
+    """
+    parts = segment(target.text_encoder, text)
+    gradients, value, baseline, error, used = word_gradients(target, parts, steps)
+    lost = left_out(target, parts) if leave_out else np.full(len(parts.words), np.nan)
+    words = tuple(
+        Word(parts.word(i), span.start, span.end, float(gradients[i]), float(lost[i]))
+        for i, span in enumerate(parts.words)
+    )
+    return Words(words, parts.text, parts.cut, value, baseline, error, used)
+
+
+def left_out(target: Target, parts: Segmented) -> np.ndarray:
+    """Return how much the log-odds fall when each word is left out of the text, shape (words,)."""
+    if not parts.words:
+        return np.zeros(0)
+    versions = [parts.text, *(parts.without([i]) for i in range(len(parts.words)))]
+    values = target.of_texts(versions).double().numpy()
+    result: np.ndarray = values[0] - values[1:]
+    return result
+
+
+def word_gradients(
+    target: Target, parts: Segmented, steps: int | None = None
+) -> tuple[np.ndarray, float, float, float, int]:
+    """Return integrated gradients by word, both ends of the line, the error of completeness and the steps."""
+    encoder = target.text_encoder
+    inputs = {key: value.to(target.device) for key, value in encoder.collate(encoder.tokenize([parts.text])).items()}
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    blank = ids.clone()
+    mine = [t for span in parts.words for t in span.tokens if t < ids.shape[1]]
+    blank[0, mine] = blank_token(encoder)
+    layer = word_embedding(encoder)
+    start = _value_at(target, layer, ids, mask, blank)
+    value = _value_at(target, layer, ids, mask, ids)
+    gradients, error, used = np.zeros(len(parts.words)), 0.0, 0
+    for used in (steps,) if steps else _STEPS:
+        slopes = _integrate(target, layer, ids, mask, blank, used)
+        gradients = np.asarray([float(sum(slopes[t] for t in span.tokens if t < len(slopes))) for span in parts.words])
+        error = abs(float(gradients.sum()) - (value - start)) / max(abs(value - start), _LITTLE)
+        if error <= _GOOD_ENOUGH:
+            break
+    return gradients, value, start, error, used
+
+
+def _integrate(target: Target, layer: nn.Module, ids: Tensor, mask: Tensor, blank: Tensor, steps: int) -> np.ndarray:
+    """Return the integrated gradients of one text by token, shape (T,)."""
+    method = need_captum().LayerIntegratedGradients(_forward(target), layer)
+    found = method.attribute(
+        ids,
+        baselines=blank,
+        additional_forward_args=(mask,),
+        n_steps=steps,
+        internal_batch_size=target.batch_size,
+    )
+    slopes: np.ndarray = found[0].sum(dim=-1).detach().double().cpu().numpy()
+    return slopes
+
+
+def _forward(target: Target) -> Any:
+    def run(ids: Tensor, mask: Tensor) -> Tensor:
+        return target.of_text({"input_ids": ids, "attention_mask": mask})
+
+    return run
+
+
+def _value_at(target: Target, layer: nn.Module, ids: Tensor, mask: Tensor, words: Tensor) -> float:
+    """Return the log-odds with the embeddings of `words` in the places of `ids`.
+
+    Positions, and whatever else a network reads off the ids, stay those of `ids`, as they do along the line.
+    """
+    with torch.no_grad():
+        put = layer(words)
+        handle = layer.register_forward_hook(lambda *_: put)
+        try:
+            return float(target.of_text({"input_ids": ids, "attention_mask": mask})[0])
+        finally:
+            handle.remove()
+
+
+def word_embedding(encoder: TextEncoder) -> nn.Module:
+    """Return the layer that turns token ids into vectors.
+
+    Raises
+    ------
+    CotuneError
+        If the network has none that can be found.
+    """
+    for module in encoder.model.modules():
+        ask = getattr(module, "get_input_embeddings", None)
+        try:
+            found = ask() if ask is not None else None
+        except (NotImplementedError, AttributeError):
+            found = None
+        if isinstance(found, nn.Module):
+            return found
+    raise CotuneError(f"{encoder.spec} has no layer of word embeddings that can be found; words cannot be explained")
+
+
+def blank_token(encoder: TextEncoder) -> int:
+    """Return the token that says least: the mask token where a tokenizer has one, else the padding token."""
+    mask = getattr(encoder.tokenizer, "mask_token_id", None)
+    return int(mask) if mask is not None else encoder.pad_id
+
+
+def need_captum() -> Any:
+    """Return captum's methods.
+
+    Raises
+    ------
+    CotuneError
+        If captum is not installed; the text names the extra that brings it.
+    """
+    try:
+        import captum.attr
+    except ImportError:
+        raise CotuneError("word explanations need captum; install it with: pip install 'cotune[explain]'") from None
+    return captum.attr
+
+
+def rank_correlation(a: Any, b: Any) -> float | None:
+    """Return Spearman's rank correlation, None where it has no meaning."""
+    from scipy.stats import rankdata
+
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    known = np.isfinite(first) & np.isfinite(second)
+    if known.sum() < 3:
+        return None
+    first, second = rankdata(first[known]), rankdata(second[known])
+    if first.std() == 0 or second.std() == 0:
+        return None
+    return float(np.corrcoef(first, second)[0, 1])

@@ -1,0 +1,1 @@
+"""Explanations of posts: one at a time, or a whole table."""

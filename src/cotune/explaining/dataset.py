@@ -1,0 +1,166 @@
+"""A whole posts table explained: shares of all posts in one stream, words and pixels of a few.
+
+Every chunk and every page is kept when it is done, so that what was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cotune.data.predictions import predictions_writer
+from cotune.explain.modality import log_odds, removed_state
+from cotune.explain.result import Explanation
+from cotune.explaining.explainer import WORDS, Explainer
+from cotune.explaining.second import Kept, Plan, Second
+from cotune.explaining.summary import KEPT, Summary
+from cotune.files import atomic_path, to_json, write_json
+from cotune.progress import Progress
+
+UNFINISHED = ".unfinished"
+MODALITY, SUMMARY, EXPLANATIONS = "modality.csv", "summary.json", "explanations.jsonl"
+
+Chunks = Callable[[], Iterable[pd.DataFrame]]
+
+
+@dataclass
+class ExplainedPosts:
+    """What explaining a table gives.
+
+    Attributes
+    ----------
+    summary : dict
+        See :meth:`cotune.explaining.summary.Summary.to_dict`; with ``emap`` and ``top_words``.
+    lists : dict
+        Posts that pull apart most, are driven most by one modality, or are wrong and sure of it.
+    explained : list of dict
+        The explanations, as plain values, by row of the table.
+    failed : dict
+        Rows whose words and pixels could not be explained, with the reason.
+    """
+
+    summary: dict[str, Any]
+    lists: dict[str, list[dict[str, Any]]]
+    explained: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+def explain_posts(
+    explainer: Explainer,
+    chunks: Chunks,
+    plan: Plan,
+    *,
+    out: Path | None = None,
+    key: Mapping[str, Any] | None = None,
+    on_explanation: Callable[[int, Explanation], None] | None = None,
+    progress: Progress | None = None,
+) -> ExplainedPosts:
+    """Explain all posts of a table.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        The run.
+    chunks : callable
+        Opens the table anew and gives its posts in chunks, the same ones each time.
+    plan : Plan
+        How much to explain.
+    out : Path, optional
+        Folder for the results and for what makes it possible to go on; without it nothing is written.
+    key : mapping, optional
+        What the chunks and explanations depend on, as plain values; other ones there are thrown away.
+    on_explanation : callable, optional
+        Takes the row and the explanation of each post whose words and pixels are explained.
+    progress : Progress, optional
+        Whom to tell.
+    """
+    progress = progress or Progress()
+    kept = None if out is None else Kept(out / UNFINISHED, {**(key or {}), **vars(plan)})
+    summary = Summary(explainer.run.classes, plan.limit)
+    for frame in _frames(explainer, chunks, kept, progress):
+        summary.add(frame)
+    summary.base = _base(explainer)
+    lists = {name: best.ranked() for name, best in summary.best.items()}
+    second = Second(explainer, plan, summary, lists, kept, on_explanation)
+    second.run(chunks(), progress)
+    found = {
+        **summary.to_dict(),
+        "removed": removed_state(explainer.model.head),
+        "emap": second.emap(),
+        "top_words": second.top_words(),
+        "word_posts": second.word_posts(),
+    }
+    result = ExplainedPosts(found, lists, dict(sorted(second.explained.items())), second.failed)
+    if out is not None:
+        _write(out, explainer, plan, result, kept)
+    return result
+
+
+def finish(out: Path) -> None:
+    """Remove what only served to go on; to be called when all results are written."""
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+
+
+def _frames(explainer: Explainer, chunks: Chunks, kept: Kept | None, progress: Progress) -> Iterator[pd.DataFrame]:
+    columns = explainer.modality_columns()
+    for number, posts in enumerate(progress.track(chunks(), "shares (in chunks)", None)):
+        path = None if kept is None else kept.chunk(number)
+        if path is not None and path.is_file():
+            yield _read_chunk(path, columns)
+            continue
+        frame = explainer.modality_frame(posts)
+        if path is not None:
+            with predictions_writer(path, columns) as write:
+                write(frame)
+        yield frame
+
+
+def _read_chunk(path: Path, columns: list[str]) -> pd.DataFrame:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    frame = pd.DataFrame(rows, columns=columns)
+    for name in columns:
+        if name in WORDS:
+            frame[name] = np.asarray([row[name] for row in rows], dtype=object)
+        elif name != "row":
+            frame[name] = frame[name].astype(float)
+    return frame
+
+
+def _base(explainer: Explainer) -> dict[str, float]:
+    """Return the log-odds that the head gives with both modalities removed."""
+    sizes = [encoder.dim if encoder is not None else 0 for encoder in (explainer.model.text, explainer.model.image)]
+    device = explainer.fabric.device
+    empty = [torch.zeros((1, size), device=device) for size in sizes]
+    with torch.inference_mode():
+        logits = explainer.model.head(*empty, torch.zeros((1, 2), dtype=torch.bool, device=device))
+    return dict(zip(explainer.run.classes, log_odds(logits)[0].double().cpu().tolist(), strict=True))
+
+
+def _write(out: Path, explainer: Explainer, plan: Plan, result: ExplainedPosts, kept: Kept | None) -> None:
+    """Write the tables; the pages are made by whoever knows how a page looks."""
+    assert kept is not None
+    columns = explainer.modality_columns()
+    with predictions_writer(out / MODALITY, columns) as write:
+        for path in kept.chunks():
+            write(_read_chunk(path, columns))
+    lines = (to_json(found, indent=None) + "\n" for found in result.explained.values())
+    with atomic_path(out / EXPLANATIONS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+        handle.writelines(lines)
+    if plan.find is not None:
+        write_list(out / f"{plan.find}.csv", result.lists[plan.find])
+    write_json(out / SUMMARY, {**result.summary, "lists": result.lists, "not_explained": result.failed})
+
+
+def write_list(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one of the lists of posts as a table."""
+    columns = [*KEPT, "snippet"]
+    with predictions_writer(path, columns) as write:
+        write(pd.DataFrame([{name: row.get(name) for name in columns} for row in rows], columns=columns, dtype=object))

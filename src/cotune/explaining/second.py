@@ -1,0 +1,214 @@
+"""The second pass over a table: words and pixels of some posts, samples for what all posts have in common."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cotune.data.posts import has_text
+from cotune.errors import DataError
+from cotune.explain.fusion import additive_logits
+from cotune.explain.result import Explanation
+from cotune.explaining.explainer import Embedded, Explainer
+from cotune.explaining.summary import Summary, TopWords
+from cotune.files import read_json, to_json, write_json, write_text
+from cotune.progress import Progress
+
+_SNIPPET = 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be explained of a table.
+
+    Attributes
+    ----------
+    limit : int
+        Posts whose words and pixels are explained, and the length of each list of posts.
+    find : str or None
+        The list that those posts are taken from (see :data:`~cotune.explaining.summary.LISTS`); None takes
+        some of each.
+    words, pixels : bool
+        Whether to explain words and pixels.
+    emap : int
+        Posts, at most, for the additive projection; their square is the number of passes through the head.
+    word_posts : int
+        Posts, at most, whose words the top words of each class are counted over.
+    seed : int
+        Of the drawing of those posts.
+    """
+
+    limit: int = 20
+    find: str | None = None
+    words: bool = True
+    pixels: bool = True
+    emap: int = 500
+    word_posts: int = 200
+    seed: int = 0
+
+
+class Kept:
+    """Finished chunks and explanations of a run that may be stopped.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie.
+    key : mapping
+        What they depend on; what was kept under another key is removed.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+        self.folder = folder
+        told = folder / "key.json"
+        plain = {name: str(value) for name, value in key.items()}
+        if folder.is_dir() and (not told.is_file() or read_json(told) != plain):
+            shutil.rmtree(folder)
+        if not told.is_file():
+            write_json(told, plain)
+
+    def chunk(self, number: int) -> Path:
+        """Return the file of a chunk's modality numbers."""
+        return self.folder / f"chunk-{number:06}.jsonl"
+
+    def chunks(self) -> list[Path]:
+        """Return the files of all finished chunks, in order."""
+        return sorted(self.folder.glob("chunk-*.jsonl"))
+
+    def post(self, row: int) -> Path:
+        """Return the file of a post's explanation."""
+        return self.folder / f"post-{row:09}.json"
+
+
+class Second:
+    """Visits every post that something more is wanted of.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        The run.
+    plan : Plan
+        How much to explain.
+    summary : Summary
+        Of the first pass.
+    lists : dict
+        The lists of posts; each record gets the beginning of its text as ``snippet``.
+    kept : Kept or None
+        What is done already; None where no results are written, and then the lists are all that is wanted.
+    tell : callable, optional
+        Takes row and explanation of each chosen post.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        plan: Plan,
+        summary: Summary,
+        lists: Mapping[str, list[dict[str, Any]]],
+        kept: Kept | None,
+        tell: Callable[[int, Explanation], None] | None,
+    ) -> None:
+        self.explainer, self.plan, self.kept, self.tell = explainer, plan, kept, tell
+        encoders = explainer.model.encoders
+        written = kept is not None
+        self.chosen = set(summary.choose(plan.find, plan.limit)) if written or tell is not None else set()
+        self.for_emap = set(summary.sample("both", plan.emap, plan.seed)) if written and len(encoders) == 2 else set()
+        count = written and plan.words and "text" in encoders
+        self.for_words = set(summary.sample("text", plan.word_posts, plan.seed)) if count else set()
+        self.listed: dict[int, list[dict[str, Any]]] = {}
+        for found in lists.values():
+            for record in found:
+                self.listed.setdefault(int(record["row"]), []).append(record)
+        self.explained: dict[int, dict[str, Any]] = {}
+        self.failed: dict[int, str] = {}
+        self._words = TopWords()
+        self._embedded: list[Embedded] = []
+        self._labels: list[str | None] = []
+
+    def run(self, chunks: Iterable[pd.DataFrame], progress: Progress) -> None:
+        """Do all that is wanted."""
+        single = self.chosen | self.for_words | self.listed.keys()
+        if not single and not self.for_emap:
+            return
+        for posts in progress.track(self._visits(chunks, single), "words and pixels", len(single)):
+            row = int(posts["row"].iloc[0])
+            for record in self.listed.get(row, []):
+                text = posts["text"].iloc[0]
+                record["snippet"] = " ".join(text.split())[:_SNIPPET] if has_text(text) else None
+            if row in self.chosen:
+                self._explain(row, posts)
+            if row in self.for_words and (found := self.explainer.word_effects(posts)) is not None:
+                self._words.add(*found)
+
+    def _visits(self, chunks: Iterable[pd.DataFrame], single: set[int]) -> Iterator[pd.DataFrame]:
+        """Yield single posts; posts for the additive projection are embedded a chunk at a time on the way."""
+        for posts in chunks:
+            sample = posts[posts["row"].isin(self.for_emap)].reset_index(drop=True)
+            if len(sample):
+                self._embedded.append(self.explainer.embeddings(sample))
+                self._labels += sample["label"].tolist()
+            for at in np.flatnonzero(posts["row"].isin(single).to_numpy()):
+                yield posts.iloc[[int(at)]].reset_index(drop=True)
+
+    def _explain(self, row: int, post: pd.DataFrame) -> None:
+        path = None if self.kept is None else self.kept.post(row)
+        if path is not None and path.is_file():
+            self.explained[row] = read_json(path)
+            return
+        try:
+            found = self.explainer.explain(post, words=self.plan.words, pixels=self.plan.pixels)
+        except DataError as fault:  # the post was fine in the first pass, so its picture has gone since
+            self.failed[row] = str(fault)
+            return
+        if self.tell is not None:
+            self.tell(row, found)
+        self.explained[row] = {"row": row, **found.to_dict()}
+        if path is not None:
+            # Written after the page, so that what is noted as done has its page.
+            write_text(path, to_json(self.explained[row], indent=None))
+
+    def emap(self) -> dict[str, Any] | None:
+        """Return what the additive projection of the model would say of the sampled posts; None without any."""
+        if not self._embedded:
+            return None
+        text, image, present = (
+            torch.cat([getattr(part, name) for part in self._embedded]) for name in ("text", "image", "present")
+        )
+        head = self.explainer.model.head
+        with torch.inference_mode():
+            whole = head(text, image, present).double().cpu().numpy()
+        additive = additive_logits(head, text, image, present)
+        classes = list(self.explainer.run.classes)
+        said, alone = whole.argmax(axis=1), additive.argmax(axis=1)
+        labelled = np.asarray([label in classes for label in self._labels])
+        true = np.asarray([classes.index(label) if label in classes else -1 for label in self._labels])
+        scores = {
+            name: float((answers[labelled] == true[labelled]).mean()) if labelled.any() else None
+            for name, answers in (("accuracy", said), ("additive_accuracy", alone))
+        }
+        # A constant added to all logits of a post changes nothing, so it is taken out before sizes are compared.
+        whole, additive = (logits - logits.mean(axis=1, keepdims=True) for logits in (whole, additive))
+        centred, rest = whole - whole.mean(axis=0), whole - additive
+        spread = float((centred**2).sum())
+        return {
+            "posts": len(whole),
+            "same_label": float((said == alone).mean()),
+            "interaction_variance": float((rest**2).sum()) / spread if spread > 0 else None,
+            "labelled": int(labelled.sum()),
+            **scores,
+        }
+
+    def top_words(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the words that spoke most for each class, over the sampled posts."""
+        return self._words.ranked(self.explainer.run.classes) if self.for_words else {}
+
+    def word_posts(self) -> dict[str, int]:
+        """Return how many posts of each predicted class the top words are counted over."""
+        return dict(self._words.posts)
