@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tiny import Zoo, make_posts
 
 from cotune.config import FitConfig, make_config
 from cotune.training.fit import FitResult, fit_posts
+from tiny import Zoo, make_posts
 
 
 def tiny_settings(zoo: Zoo, cache: Path, **more: Any) -> dict[str, Any]:

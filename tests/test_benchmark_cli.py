@@ -84,9 +84,19 @@ def test_a_grid_with_an_encoder_that_is_not_there(
 def test_when_every_cell_fails_there_is_no_table(
     zoo: Zoo, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("text: [bundled:nothing]\nimage: [bundled:nothing, bundled:no]\nfolds: 2\n")
+    assert run(zoo, table, "--out", tmp_path / "out", "--grid", grid, encoders=False) == 1
+    assert "no bundled text encoder" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_the_only_pair_of_encoders_must_be_there(
+    zoo: Zoo, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("--image-encoder", "bundled:nothing", "--text-encoder", zoo("bert"), "--methods", "probe", "--folds", 2)
-    assert run(zoo, table, "--out", tmp_path / "out", *words, encoders=False) == 1
-    assert "no bundled image encoder" in capsys.readouterr().err
+    assert run(zoo, table, "--out", tmp_path / "out", *words, encoders=False) == 2
+    assert "error: no bundled image encoder" in capsys.readouterr().err
 
 
 def test_learning_curve(zoo: Zoo, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,13 +72,9 @@ def test_import_hateful_memes(tmp_path: Path) -> None:
     (tmp_path / "img").mkdir()
     for number in (1, 2):
         Image.new("RGB", (8, 8)).save(tmp_path / "img" / f"{number:05}.png")
-    (tmp_path / "train.jsonl").write_text(
-        '{"id": 1, "img": "img/00001.png", "label": 1, "text": "a"}\n{oops\n'
-    )
+    (tmp_path / "train.jsonl").write_text('{"id": 1, "img": "img/00001.png", "label": 1, "text": "a"}\n{oops\n')
     (tmp_path / "test_seen.jsonl").write_text('{"id": 2, "img": "img/00002.png", "text": "b"}\n')
-    result = run(
-        "import", "hateful-memes", tmp_path, "--out", tmp_path / "p.csv", "--splits", "train,test_seen"
-    )
+    result = run("import", "hateful-memes", tmp_path, "--out", tmp_path / "p.csv", "--splits", "train,test_seen")
     assert result.exit_code == 0
     assert "Bad line (left out): 1" in result.output
     assert read_posts(tmp_path / "p.csv")["label"].tolist() == ["1", None]
@@ -90,9 +86,7 @@ def test_columns_by_flag(tmp_path: Path) -> None:
     found = json.loads(run("check", tmp_path / "p.csv", *flags, "--json").stdout)
     assert found["labels"] == {"0": 1, "1": 1}
     assert columns_from() == ColumnNames()
-    assert columns_from("a", "b", "c", "d", "e") == ColumnNames(
-        id="a", text="b", image="c", label="d", group="e"
-    )
+    assert columns_from("a", "b", "c", "d", "e") == ColumnNames(id="a", text="b", image="c", label="d", group="e")
 
 
 def test_faults_reach_the_top_as_errors_that_speak(tmp_path: Path) -> None:

@@ -44,9 +44,7 @@ def test_the_same_words_have_one_key(one: str, other: str) -> None:
 
 
 def test_texts_that_say_nothing_have_no_key() -> None:
-    assert [text_key(text) for text in (None, "", "  ", "http://t.co/x", "RT @bob: http://t.co/x")] == [
-        ""
-    ] * 5
+    assert [text_key(text) for text in (None, "", "  ", "http://t.co/x", "RT @bob: http://t.co/x")] == [""] * 5
     assert text_key("mail me@x.org") == "mail me@x.org"
     assert text_key("art") == "art"
 
@@ -111,9 +109,7 @@ def test_remote_pictures_join_by_address() -> None:
     st.data(),
 )
 def test_alike_hashes_are_all_found(starts: list[int], distance: int, data: st.DataObject) -> None:
-    flips = data.draw(
-        st.lists(st.lists(st.integers(0, 63), max_size=5), min_size=len(starts), max_size=len(starts))
-    )
+    flips = data.draw(st.lists(st.lists(st.integers(0, 63), max_size=5), min_size=len(starts), max_size=len(starts)))
     looks = [start ^ sum(1 << bit for bit in set(bits)) for start, bits in zip(starts, flips, strict=True)]
     groups = Groups(len(looks))
     groups.join_alike(looks, distance)

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tiny import PostsMaker, Zoo, picture
 
 from cotune.encoders.base import Encoder
 from cotune.progress import Progress
 from cotune.training import features as module
 from cotune.training.features import Features, decode, iterate, not_too_long, prepare
+from tiny import PostsMaker, Zoo, picture
 
 RAW = {"text": "raw", "image": "raw"}
 POOLED = {"text": "pooled", "image": "pooled"}

@@ -31,9 +31,7 @@ def meme(number: int | str, label: Any = 0, text: str = "words") -> dict[str, An
 
 
 def test_train_and_dev_seen_become_one_table(tmp_path: Path) -> None:
-    folder = raw(
-        tmp_path / "hm", train=[meme("01235", 1), meme(42953)], dev_seen=[meme(8291, 1), meme("42953")]
-    )
+    folder = raw(tmp_path / "hm", train=[meme("01235", 1), meme(42953)], dev_seen=[meme(8291, 1), meme("42953")])
     posts, report = import_hateful_memes(folder)
     assert posts.columns.tolist() == ["id", "text", "image", "label", "split"]
     assert posts.drop(columns="image").to_numpy().tolist() == [
@@ -96,9 +94,7 @@ def test_pictures_under_other_names_and_formats(tmp_path: Path) -> None:
 
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     folder = raw(tmp_path, train=[meme(1)], dev_seen=[meme(2)])
-    with pytest.raises(
-        DataError, match=r"no dev_sen\.jsonl \(did you mean 'dev_seen'.*splits there: dev_seen, train"
-    ):
+    with pytest.raises(DataError, match=r"no dev_sen\.jsonl \(did you mean 'dev_seen'.*splits there: dev_seen, train"):
         import_hateful_memes(folder, splits=["train", "dev_sen"])
     with pytest.raises(DataError, match=r"holds no test\.jsonl"):
         import_hateful_memes(folder, splits=["test"])
@@ -121,9 +117,7 @@ WILD = st.recursive(
     record=st.fixed_dictionaries({}, optional={"id": WILD, "img": WILD, "label": WILD, "text": WILD}),
     junk=st.binary(max_size=40),
 )
-def test_no_record_is_wild_enough_to_stop_the_import(
-    tmp_path: Path, record: dict[str, Any], junk: bytes
-) -> None:
+def test_no_record_is_wild_enough_to_stop_the_import(tmp_path: Path, record: dict[str, Any], junk: bytes) -> None:
     folder = tmp_path / "hm"
     if not folder.exists():
         raw(folder, train=[meme(1)])

@@ -8,12 +8,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import HF_IMAGES, IMAGES, TIMM_IMAGES, Zoo, picture
 from transformers import AutoImageProcessor, AutoModel
 
 from cotune.encoders.image import flatten_states, open_timm, timm_dim, timm_units
 from cotune.encoders.resolve import load_encoder_config, resolve_image
 from cotune.errors import EncoderError
+from tiny import HF_IMAGES, IMAGES, TIMM_IMAGES, Zoo, picture
 
 
 def inputs_of(encoder: object, n: int = 3) -> dict[str, torch.Tensor]:

@@ -47,9 +47,7 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     pixels = np.asarray(load_image(encode(Image.fromarray(ramp), "PNG")))[..., 0]
     assert pixels.ravel().tolist() == np.rint(ramp.ravel() / 257).astype(int).tolist()
-    assert np.asarray(load_image(Image.fromarray(ramp.astype(np.int32)))).mean() == pytest.approx(
-        127.5, abs=1
-    )
+    assert np.asarray(load_image(Image.fromarray(ramp.astype(np.int32)))).mean() == pytest.approx(127.5, abs=1)
     unit = Image.fromarray(np.full((4, 4), 0.5, np.float32))
     assert set(np.asarray(load_image(unit)).ravel()) == {128}
 
@@ -189,11 +187,7 @@ def test_keys_follow_content(tmp_path: Path) -> None:
     NOISE.save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     assert image_key(tmp_path / "a.png") == image_key(data)
-    assert (
-        image_key(NOISE)
-        == image_key(np.asarray(NOISE))
-        != image_key(NOISE.transpose(Image.Transpose.ROTATE_180))
-    )
+    assert image_key(NOISE) == image_key(np.asarray(NOISE)) != image_key(NOISE.transpose(Image.Transpose.ROTATE_180))
     with pytest.raises(ImageFault):
         image_key(tmp_path / "none.png")
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 from cotune.config import FitConfig, make_config
 from cotune.errors import ConfigError
@@ -20,6 +19,7 @@ from cotune.training.device import make_fabric
 from cotune.training.features import Features, prepare
 from cotune.training.loop import StagePlan, StageState, _warm_cosine, predict_rows, run_stage
 from cotune.training.parameters import freeze, parameter_groups
+from tiny import PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 POOLED = {"text": "pooled", "image": "pooled"}
 RAW = {"text": "raw", "image": "raw"}
@@ -103,7 +103,9 @@ def test_accumulating_equals_a_bigger_batch(zoo: Zoo, new_posts: PostsMaker, cac
         torch.testing.assert_close(weights_of(small)[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("n", "size", "accumulate", "steps"), [(12, 4, 2, 2), (12, 4, 5, 1), (10, 4, 2, 2), (9, 4, 1, 2)])
+@pytest.mark.parametrize(
+    ("n", "size", "accumulate", "steps"), [(12, 4, 2, 2), (12, 4, 5, 1), (10, 4, 2, 2), (9, 4, 1, 2)]
+)
 def test_every_batch_takes_part_in_a_step(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, n: int, size: int, accumulate: int, steps: int
 ) -> None:
@@ -137,7 +139,8 @@ def test_class_weights_move_predictions_towards_the_heavy_class(bench: Bench) ->
 
 def test_label_smoothing_keeps_the_loss_up(bench: Bench) -> None:
     losses = [
-        bench.run(plan_of(epochs=20, label_smoothing=smoothing))[1].history[-1]["train_loss"] for smoothing in (0.0, 0.4)
+        bench.run(plan_of(epochs=20, label_smoothing=smoothing))[1].history[-1]["train_loss"]
+        for smoothing in (0.0, 0.4)
     ]
     assert losses[1] > losses[0]
 
@@ -209,7 +212,8 @@ def test_stopping_on_validation(
 
 
 @pytest.mark.parametrize(
-    ("losses", "min_epochs", "epochs"), [([3.0, 2.0, 2.5, 1.0], 1, 3), ([3.0, 4.0, 5.0, 1.0, 2.0], 4, 5), ([1.0] * 9, 1, 2)]
+    ("losses", "min_epochs", "epochs"),
+    [([3.0, 2.0, 2.5, 1.0], 1, 3), ([3.0, 4.0, 5.0, 1.0, 2.0], 4, 5), ([1.0] * 9, 1, 2)],
 )
 def test_stopping_on_the_training_loss(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, losses: list[float], min_epochs: int, epochs: int
@@ -247,7 +251,9 @@ def test_averaged_weights_lag_behind(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_batch_norm_statistics_move_only_when_they_may(zoo: Zoo, new_posts: PostsMaker, cache: Path, frozen: bool) -> None:
+def test_batch_norm_statistics_move_only_when_they_may(
+    zoo: Zoo, new_posts: PostsMaker, cache: Path, frozen: bool
+) -> None:
     bench = Bench(zoo, new_posts(8, gaps=False), cache, image="timm-efficientnet")
     model, _ = bench.run(plan_of(name="joint", source=RAW, epochs=1, frozen_norms=frozen))
     before, after = weights_of(bench.model), weights_of(model)
@@ -268,7 +274,9 @@ def test_moving_statistics_are_resumed_and_restored_too(
     again, _ = bench.run(plan, state=states[0])
     a, b = weights_of(whole), weights_of(again)
     counters = {name for name in a if name.endswith("num_batches_tracked")}
-    assert same_weights({k: v for k, v in a.items() if k not in counters}, {k: v for k, v in b.items() if k not in counters})
+    assert same_weights(
+        {k: v for k, v in a.items() if k not in counters}, {k: v for k, v in b.items() if k not in counters}
+    )
 
 
 def test_predictions_keep_the_order_of_the_rows(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:

@@ -41,9 +41,9 @@ def made(n, n_classes, seed, *, signal=1.0, decimals=None):
     return y, softmax(logits)
 
 
-cases = st.tuples(
-    st.integers(2, 60), st.integers(2, 5), st.integers(0, 10_000), st.sampled_from([None, 0, 1])
-).map(lambda t: made(t[0], t[1], t[2], decimals=t[3]))
+cases = st.tuples(st.integers(2, 60), st.integers(2, 5), st.integers(0, 10_000), st.sampled_from([None, 0, 1])).map(
+    lambda t: made(t[0], t[1], t[2], decimals=t[3])
+)
 
 
 @given(cases)

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny import Zoo, make_tokenizer, picture
 from transformers import CLIPConfig, CLIPModel, DistilBertConfig, DistilBertModel
 
 from cotune.encoders.image import TimmEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.fusion import HEADS, make_head
 from cotune.model import Batch, JointModel
+from tiny import Zoo, make_tokenizer, picture
 
 TEXTS = ["a good day", "so sad", "the dog and the cat", "we love it"]
 

@@ -16,9 +16,7 @@ from cotune.errors import ConfigError, DataError
 def raw(folder: Path, lines: list[str], *, files: bool = True) -> Path:
     """Write a raw MVSA folder with one sound post for each line that begins with a number."""
     (folder / "data").mkdir(parents=True)
-    (folder / "labelResultAll.txt").write_bytes(
-        "".join(f"{line}\r\n" for line in ["ID\ttext,image", *lines]).encode()
-    )
+    (folder / "labelResultAll.txt").write_bytes("".join(f"{line}\r\n" for line in ["ID\ttext,image", *lines]).encode())
     for line in lines if files else []:
         number = line.split("\t")[0]
         if number.isdigit():
@@ -53,9 +51,7 @@ def of_folder(name: str) -> Path:
         ),
     ],
 )
-def test_rules(
-    tmp_path: Path, votes: str, xu_mao: str | None, by_text: str | None, by_all: str | None
-) -> None:
+def test_rules(tmp_path: Path, votes: str, xu_mao: str | None, by_text: str | None, by_all: str | None) -> None:
     folder = raw(tmp_path / "raw", [f"1\t{votes}"])
     for rule, wanted in (("xu-mao", xu_mao), ("majority-text", by_text), ("majority-all", by_all)):
         combined = combine_labels(folder / "labelResultAll.txt", rule=rule)  # type: ignore[arg-type]

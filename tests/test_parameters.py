@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import IMAGES, TEXTS, Zoo
 from torch import nn
 
 from cotune.config import FitConfig, make_config
@@ -13,6 +12,7 @@ from cotune.fusion import make_head
 from cotune.model import JointModel
 from cotune.training.lora import add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, default_top, freeze, parameter_groups, set_train_mode
+from tiny import IMAGES, TEXTS, Zoo
 
 
 def build(zoo: Zoo, text: str = "distilbert", image: str = "timm-resnet") -> JointModel:
@@ -48,9 +48,9 @@ def test_layer_decay_slows_lower_layers(zoo: Zoo) -> None:
     assert rates["text.model.embeddings.word_embeddings.weight"] == 1.0 * 0.5**4
     for layer in range(3):
         assert rates[f"text.model.transformer.layer.{layer}.ffn.lin1.weight"] == 1.0 * 0.5 ** (3 - layer)
-    assert rates["image.model.conv1.weight" if "image.model.conv1.weight" in rates else "image.model.conv1.0.weight"] == (
-        2.0 * 0.5**5
-    )
+    assert rates[
+        "image.model.conv1.weight" if "image.model.conv1.weight" in rates else "image.model.conv1.0.weight"
+    ] == (2.0 * 0.5**5)
     assert rates["image.model.layer4.0.conv1.weight"] == 2.0 * 0.5
     assert {rate for name, rate in rates.items() if name.startswith("head.")} == {3.0}
 
@@ -103,7 +103,10 @@ def test_top_trains_exactly_what_lies_above_the_cut(zoo: Zoo, kind: str) -> None
 
 def test_shared_position_biases_stay_frozen_in_top(zoo: Zoo) -> None:
     """DeBERTa and MPNet keep them beside the layers, and the frozen layers read them too."""
-    for kind, shared in (("deberta-v2", "encoder.rel_embeddings.weight"), ("mpnet", "encoder.relative_attention_bias.weight")):
+    for kind, shared in (
+        ("deberta-v2", "encoder.rel_embeddings.weight"),
+        ("mpnet", "encoder.relative_attention_bias.weight"),
+    ):
         model = build(zoo, text=kind)
         cut_for_top(model, config())
         freeze(model)
@@ -180,7 +183,9 @@ def test_frozen_parts_stay_in_evaluation_mode(zoo: Zoo) -> None:
     assert not any(m.training for m in stem)
 
 
-@pytest.mark.parametrize(("text", "image"), [("bert", "timm-resnet"), ("deberta-v2", "swin"), ("distilbert", "convnext")])
+@pytest.mark.parametrize(
+    ("text", "image"), [("bert", "timm-resnet"), ("deberta-v2", "swin"), ("distilbert", "convnext")]
+)
 def test_adapters_begin_as_nothing_and_merge_away(zoo: Zoo, text: str, image: str) -> None:
     model = build(zoo, text, image).eval()
     names = set(model.state_dict())

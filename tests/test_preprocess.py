@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import HF_IMAGES, TIMM_IMAGES, Zoo, picture
 from transformers import AutoImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
 from cotune.encoders.preprocess import HFPreprocessor, TimmPreprocessor
 from cotune.errors import EncoderError
+from tiny import HF_IMAGES, TIMM_IMAGES, Zoo, picture
 
 SIZES = [(48, 40), (40, 48), (32, 32), (200, 90), (17, 300), (7, 9), (500, 20)]
 ODD = [(1, 1), (3, 50), (50, 3), (2, 2)]

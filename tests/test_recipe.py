@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import IMAGES, TEXTS, PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 from cotune.config import FitConfig, make_config
 from cotune.errors import ConfigError, RunError
@@ -17,6 +16,7 @@ from cotune.training.checkpoint import Checkpoint
 from cotune.training.features import Features
 from cotune.training.loop import predict_rows
 from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
+from tiny import IMAGES, TEXTS, PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 RAW = {"text": "raw", "image": "raw"}
 TUNES = ("joint", "top", "lora", "frozen")
@@ -344,7 +344,9 @@ def test_ctrl_c_leaves_the_model_of_the_last_finished_epoch(
     more = {"checkpoint": checkpoint, "progress": Impatient(), "on_epoch": lambda history: kept.append(list(history))}
     stopped = bench.fit(more=more, **settings)
     assert stopped.interrupted
-    assert [(row["stage"], row["epoch"]) for row in stopped.history] == [(row["stage"], row["epoch"]) for row in kept[-1]]
+    assert [(row["stage"], row["epoch"]) for row in stopped.history] == [
+        (row["stage"], row["epoch"]) for row in kept[-1]
+    ]
     assert len(stopped.history) == epochs_done
     if epochs_done <= 2:  # the probe alone is done
         assert bench.changed(stopped, "text") == bench.changed(stopped, "image") == set()

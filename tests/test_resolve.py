@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import NetworkGuard
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from tiny import TEXTS, Zoo, make_tokenizer
 
+from conftest import NetworkGuard
 from cotune.encoders.image import HFImageEncoder, TimmEncoder
 from cotune.encoders.resolve import load_encoder_config, resolve_image, resolve_text
 from cotune.encoders.text import TextEncoder
 from cotune.errors import EncoderError
+from tiny import TEXTS, Zoo, make_tokenizer
 
 
 @pytest.fixture

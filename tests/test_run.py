@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import tiny_fit
-from tiny import Zoo, make_posts
 
 from cotune import run as run_module
 from cotune.errors import CotuneError, RunError
 from cotune.predict import Predictor
 from cotune.run import Run, load_run, model_card, read_settings, save_run, unknown_labels
+from runs import tiny_fit
+from tiny import Zoo, make_posts
 
 FILES = {
     "README.md",
@@ -120,9 +120,7 @@ def test_a_full_disk_leaves_the_old_run_whole(
     assert load_run(tmp_path / "run").classes == fitted.classes
 
 
-def test_a_full_disk_while_weights_are_written(
-    fitted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_while_weights_are_written(fitted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import safetensors.torch
 
     save_run(tmp_path / "run", fitted)
@@ -169,9 +167,7 @@ def test_the_place_of_a_run_is_a_file(fitted: Run, tmp_path: Path) -> None:
         (lambda run: shutil.rmtree(run / "text_encoder"), "damaged"),
     ],
 )
-def test_a_damaged_run_says_what_is_wrong(
-    fitted: Run, tmp_path: Path, harm: Callable[[Path], Any], words: str
-) -> None:
+def test_a_damaged_run_says_what_is_wrong(fitted: Run, tmp_path: Path, harm: Callable[[Path], Any], words: str) -> None:
     save_run(tmp_path / "run", fitted)
     harm(tmp_path / "run")
     with pytest.raises(CotuneError, match=words):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import IMAGES, TEXTS, Zoo, picture
 from torch import nn
 
 from cotune.encoders.base import Encoder
 from cotune.encoders.split import Cut
 from cotune.errors import EncoderError
+from tiny import IMAGES, TEXTS, Zoo, picture
 
 SENTENCES = ["a good day !", "the dog and the cat", "so happy", "we love the sun and hate the rain is it not so"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TEXTS, Zoo, make_text_model, make_tokenizer, stir
 from transformers import AutoModel, AutoTokenizer
 
 from cotune.encoders.resolve import load_encoder_config, resolve_text
 from cotune.encoders.text import TextEncoder, choose_pooling
 from cotune.errors import EncoderError
+from tiny import TEXTS, Zoo, make_text_model, make_tokenizer, stir
 
 SENTENCES = ["a good day !", "so", "the dog and the cat hate the rain"]
 

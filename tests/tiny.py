@@ -19,7 +19,33 @@ HF_IMAGES = ("resnet", "vit", "swin", "convnext", "dinov2")
 TIMM_IMAGES = ("timm-resnet", "timm-efficientnet", "timm-convnext", "timm-vit")
 IMAGES = HF_IMAGES + TIMM_IMAGES
 
-WORDS = "a the good bad happy sad sun rain day dog cat food film love hate so very not is was my i we you !".split()
+WORDS = [
+    "a",
+    "the",
+    "good",
+    "bad",
+    "happy",
+    "sad",
+    "sun",
+    "rain",
+    "day",
+    "dog",
+    "cat",
+    "food",
+    "film",
+    "love",
+    "hate",
+    "so",
+    "very",
+    "not",
+    "is",
+    "was",
+    "my",
+    "i",
+    "we",
+    "you",
+    "!",
+]
 _OFFSET = {"roberta", "xlm-roberta", "mpnet"}  # these number positions from the padding index onwards
 
 

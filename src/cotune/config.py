@@ -30,7 +30,7 @@ class FitConfig(BaseModel):
     width: int = Field(128, ge=4, description="size of the modality tokens, or of the hidden layer")
     heads: int = Field(4, ge=1, description="attention heads; must divide the width")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout in the head")
-    modality_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a training post loses a modality")
+    modality_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training post loses a modality")
 
     tune: Tune = Field("top", description="which weights are trained after the probe")
     text_top: int | None = Field(None, ge=1, description="upper text layers that `top` trains (default: half)")

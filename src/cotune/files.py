@@ -182,8 +182,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except UnicodeDecodeError as error:
         raise CotuneError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except json.JSONDecodeError as error:
-        raise CotuneError(
-            f"{name} is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
-        ) from error
+        raise CotuneError(f"{name} is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise CotuneError(f"{name} is nested too deeply to be read") from error

@@ -37,9 +37,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name not in self._items:
             known = ", ".join(sorted(self._items))
-            raise ConfigError(
-                f"unknown {self.kind} {name!r}{did_you_mean(name, self._items)}; known are: {known}"
-            )
+            raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._items)}; known are: {known}")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:

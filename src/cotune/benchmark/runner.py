@@ -108,8 +108,8 @@ def run_plan(
     Raises
     ------
     CotuneError
-        If the posts cannot be used for the plan, or the folder belongs to other posts or settings. Cells that
-        fail raise nothing; they are listed in the result.
+        If the posts cannot be used for the plan, the folder belongs to other posts or settings, or the only pair
+        of encoders cannot be opened. Cells that fail raise nothing; they are listed in the result.
     """
     out, watcher = Path(out), watcher or Watcher()
     with journal.sole_writer(out):
@@ -128,6 +128,7 @@ def run_plan(
         todo = [cell for cell in cells if cell not in there]
         watcher.begin(folds, cells, found)
         bench = Bench(posts_of(posts, folds), folds, plan, allow_remote=allow_remote, progress=watcher.progress)
+        _open_first(bench, [cell for cell in todo if METHODS[cell.method].run])
         sitting = Sitting(found=len(found))
         work = _alone if jobs == 1 else _with_workers(jobs, out)
         try:
@@ -139,6 +140,13 @@ def run_plan(
             sitting.interrupted = True
         journal.write_failures(out, {failure.cell.key: failure.reason for failure in sitting.failures})
         return sitting
+
+
+def _open_first(bench: Bench, cells: list[Cell]) -> None:
+    """Open the encoders before the first cell where there is one pair alone: what is wrong with it stops all."""
+    if len(bench.plan.pairs) == 1 and cells:
+        dual = METHODS[cells[0].method].encoders == "clip"
+        bench.features(bench.plan.encoders_of(cells[0]), dual=dual)
 
 
 def _worth_while(cells: list[Cell], folds: Folds, progress: Progress) -> list[Cell]:
@@ -218,12 +226,13 @@ def _with_workers(jobs: int, out: Path) -> Callable[..., Iterator[Record | Failu
         del out_
         modules = sorted({str(getattr(METHODS[cell.method].run, "__module__", "")) for cell in cells} - {""})
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        bench.lock, bench.progress = str((out / ".shared.lock").resolve()), Progress()
+        lock = str((out / ".shared.lock").resolve())
+        fresh = Bench(bench.posts, bench.folds, bench.plan, lock, bench.allow_remote)
         with ProcessPoolExecutor(
             min(jobs, max(1, len(cells))),
             multiprocessing.get_context("spawn"),
             _start_worker,
-            (modules, threads, bench, str(out.resolve())),
+            (modules, threads, fresh, str(out.resolve())),
         ) as pool:
             try:
                 yield from _gather(pool, iter(cells), jobs, watcher)

@@ -214,9 +214,12 @@ def word_embedding(encoder: TextEncoder) -> nn.Module:
 
 
 def blank_token(encoder: TextEncoder) -> int:
-    """Return the token that says least: the mask token where a tokenizer has one, else the padding token."""
-    mask = getattr(encoder.tokenizer, "mask_token_id", None)
-    return int(mask) if mask is not None else encoder.pad_id
+    """Return the token that says least: padding.
+
+    Measured on real posts, gradients from it foretell much better what happens when words are left out than
+    gradients from the mask token, which only says something to a network that is still trained to fill it.
+    """
+    return encoder.pad_id
 
 
 def need_captum() -> Any:

@@ -187,7 +187,8 @@ class TopWords:
     def add(self, label: str, words: Words) -> None:
         """Take in what the words of a post did to the class that it was taken for; a word counts once a post.
 
-        Links and punctuation are left out."""
+        Links and punctuation are left out.
+        """
         self.posts[label] += 1
         once: dict[str, float] = defaultdict(float)
         for word in words.words:

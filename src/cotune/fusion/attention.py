@@ -15,8 +15,8 @@ class AttentionHead(FusionHead):
     """Multi-head attention over one token for each modality, with a skip of the raw embeddings.
 
     Both embeddings are projected to `width`, get a learned modality embedding, and attend to one another in
-    a residual block. The output layer reads the two attended tokens and, past the bottleneck of `width`,
-    both raw embeddings.
+    a residual block. Past them a skip leads from the raw embeddings through one hidden layer, and the output
+    layer reads both: what the modalities say of one another, and what they say side by side.
 
     Parameters
     ----------
@@ -27,9 +27,9 @@ class AttentionHead(FusionHead):
     heads : int
         Number of attention heads; must divide `width`.
     dropout : float
-        On tokens, on attended tokens and on the skip.
+        On the embeddings, on the attended tokens, on the skip's hidden layer and before the output layer.
     skip : bool
-        Whether the output layer sees the raw embeddings too.
+        Whether the output layer sees more than the attended tokens.
     modality_dropout : float
         See :class:`~cotune.fusion.base.FusionHead`.
     """
@@ -54,7 +54,8 @@ class AttentionHead(FusionHead):
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(2 * width + (text_dim + image_dim if skip else 0), n_classes)
+        self.hidden = nn.Linear(text_dim + image_dim, width) if skip else None
+        self.output = nn.Linear((3 if skip else 2) * width, n_classes)
 
     def _tokens(self, text: Tensor, image: Tensor) -> Tensor:
         tokens = torch.stack([self.project_text(text), self.project_image(image)], dim=1)
@@ -62,10 +63,12 @@ class AttentionHead(FusionHead):
 
     def fuse(self, text: Tensor, image: Tensor) -> Tensor:
         """Return logits, shape (B, n_classes)."""
-        tokens = self.dropout(self._tokens(text, image))
+        text, image = self.dropout(text), self.dropout(image)
+        tokens = self._tokens(text, image)
         attended, _ = self.attention(tokens, tokens, tokens, need_weights=False)
-        fused = self.norm(tokens + self.dropout(attended)).flatten(1)
-        parts = [fused, text, image] if self.skip else [fused]
+        parts = [self.norm(tokens + self.dropout(attended)).flatten(1)]
+        if self.hidden is not None:
+            parts.append(torch.relu(self.hidden(torch.cat([text, image], dim=1))))
         logits: Tensor = self.output(self.dropout(torch.cat(parts, dim=1)))
         return logits
 

@@ -128,7 +128,7 @@ def benchmark_report(
             confusion=_confusion(results, shown),
             losses=_losses(results, looks),
             curves=_curves(results, looks),
-            trades=_trades(summaries, looks) if not grids else [],
+            trades=_trades(summaries, looks) if not grids else None,
             dumbbells=[
                 (_named(s, summaries), dumbbells(list(s.emap[:, 0]), list(s.emap[:, 1]), title=f"EMAP, {s.key.title}"))
                 for s in summaries
@@ -305,15 +305,17 @@ def _curves(results: Results, looks: dict[RowKey, int]) -> dict[str, Any] | None
     return {"svg": drawn, "legend": legend(lines)}
 
 
-def _trades(summaries: Sequence[Summary], looks: dict[RowKey, int]) -> list[tuple[str, Any]]:
-    charts = []
+def _trades(summaries: Sequence[Summary], looks: dict[RowKey, int]) -> dict[str, Any] | None:
+    charts, spots = [], []
     for kind, title, x_name in (
         ("parameters", "AUC and size", "parameters"),
         ("seconds", "AUC and time", "time to train and score a fold"),
     ):
-        spots = [Spot(s.key.title, getattr(s, kind), s.auc_mean, looks[s.key]) for s in summaries]
-        charts.append((title, scatter(spots, title=title, x_name=x_name, y_name="AUC", kind=kind)))
-    return [(title, drawn) for title, drawn in charts if drawn]
+        spots = [Spot(_named(s, summaries), getattr(s, kind), s.auc_mean, looks[s.key]) for s in summaries]
+        drawn = scatter(spots, title=title, x_name=x_name, y_name="mean AUC", kind=kind)
+        if drawn:
+            charts.append((title, drawn))
+    return {"charts": charts, "legend": legend(spots)} if charts else None
 
 
 def _grid(summaries: Sequence[Summary], method: str, table: Table) -> dict[str, Any]:
@@ -341,7 +343,7 @@ def _grid(summaries: Sequence[Summary], method: str, table: Table) -> dict[str, 
         spots = [
             Spot(s.key.encoders, getattr(s, kind), s.auc_mean, texts.index(s.key.text), s.key in front) for s in mine
         ]
-        charts.append(scatter(spots, title=f"AUC and {kind}", x_name=x_name, y_name="AUC", kind=kind))
+        charts.append(scatter(spots, title=f"AUC and {kind}", x_name=x_name, y_name="mean AUC", kind=kind))
     names = legend([Spot(short_name(text), 1, 1, i) for i, text in enumerate(texts)])
     return {
         "title": mine[0].key.title, "images": [short_name(i) for i in images], "heat": heat, "charts": charts,

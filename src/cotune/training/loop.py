@@ -227,9 +227,7 @@ def _one_epoch(
     return float(total) / len(rows)
 
 
-def _judge(
-    state: StageState, plan: StagePlan, loss: float, score: float | None, trained: Mapping[str, Tensor]
-) -> None:
+def _judge(state: StageState, plan: StagePlan, loss: float, score: float | None, trained: Mapping[str, Tensor]) -> None:
     """Note whether the epoch made progress, keep its weights if they are the best, and decide on stopping."""
     value = -loss if plan.stop == "train-loss" or score is None else score
     if not math.isfinite(value):

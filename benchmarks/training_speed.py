@@ -1,0 +1,171 @@
+"""Samples per second of `joint` and `top` against the same encoders trained as the paper's code trains them.
+
+    python benchmarks/training_speed.py [posts.csv] [--limit N] [--batches 12] [--rounds 3] [--out FILE.json]
+
+The baseline pads every text to 512 tokens, keeps the contiguous memory layout, lets batch norms learn, and
+decodes every picture anew. All three train the attention head and use batches of 32 in float32. They take
+turns in one process, round by round, so that whatever else the machine does hits all alike; the median over
+rounds is reported with its range. What `top` computes once, before its first epoch, is timed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from cotune.config import FitConfig
+from cotune.data.demo import demo_posts_path
+from cotune.data.images import load_image
+from cotune.data.posts import read_posts
+from cotune.fusion import make_head
+from cotune.model import Batch, JointModel
+from cotune.run import environment
+from cotune.training.features import iterate
+from cotune.training.parameters import cut_for_top, freeze, parameter_groups, set_train_mode
+from cotune.training.recipe import open_encoders, prepare_posts
+
+
+def reference_batches(posts, model, features, labels, config) -> Iterator[Batch]:
+    """Yield batches as the paper's code makes them: random order, 512 tokens, pictures decoded now."""
+    order = np.random.default_rng(config.seed).permutation(len(posts))
+    for start in range(0, len(order), config.batch_size):
+        rows = order[start : start + config.batch_size]
+        words = model.text.tokenizer(
+            [posts["text"].iloc[i] for i in rows],
+            padding="max_length",
+            truncation=True,
+            max_length=512,
+            return_tensors="pt",
+        )
+        pictures = [model.image.preprocessor(load_image(posts["image"].iloc[i])) for i in rows]
+        pixels = model.image.normalise(torch.from_numpy(np.stack(pictures))).contiguous()
+        inputs = {
+            "text": {key: words[key] for key in ("input_ids", "attention_mask")},
+            "image": {"pixels": pixels},
+        }
+        yield Batch(torch.ones((len(rows), 2), dtype=torch.bool), inputs, torch.from_numpy(labels[rows]))
+
+
+def timed(model: JointModel, batches: Iterator[Batch], config: FitConfig, n: int, *, frozen_norms: bool) -> float:
+    """Train on `n` batches after one for warming up; return samples per second, loading included."""
+    optimizer = torch.optim.AdamW(parameter_groups(model, config))
+    loss_function = nn.CrossEntropyLoss()
+    set_train_mode(model, frozen_norms=frozen_norms)
+    posts, started = 0, 0.0
+    for i, batch in enumerate(batches):
+        if i == 1:
+            posts, started = 0, time.perf_counter()
+        optimizer.zero_grad()
+        loss_function(model(batch), batch.labels).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        posts += len(batch)
+        if i == n:
+            break
+    return posts / (time.perf_counter() - started)
+
+
+def build(config: FitConfig, encoders, n_classes: int, *, contiguous: bool = False) -> JointModel:
+    """Return a fresh model on fresh encoders."""
+    head = make_head("attention", encoders["text"].dim, encoders["image"].dim, n_classes, **config.head_settings())
+    model = JointModel(encoders["text"], encoders["image"], head)
+    if contiguous:
+        model.image.model.to(memory_format=torch.contiguous_format)
+    return model
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("posts", type=Path, nargs="?", default=demo_posts_path(), help="default: the demo posts")
+    parser.add_argument("--limit", type=int, help="take a random part of the posts")
+    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--reference-batches", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    posts = read_posts(args.posts)
+    if args.limit and args.limit < len(posts):
+        posts = posts.sample(args.limit, random_state=42).reset_index(drop=True)
+    classes = sorted(posts["label"].dropna().unique())
+    labels = posts["label"].map({label: i for i, label in enumerate(classes)}).to_numpy()
+    with tempfile.TemporaryDirectory() as cache:
+        measure(args, posts, labels, len(classes), FitConfig(cache=cache))
+
+
+def measure(args, posts, labels, n_classes: int, config: FitConfig) -> None:
+    """Time the three ways in turn."""
+    rows = np.arange(len(posts))
+    once: dict[str, float] = {}
+    started = time.perf_counter()
+    features = prepare_posts(posts, open_encoders(config), config)
+    once["tokens and pixels"] = time.perf_counter() - started
+    reference = build(config, open_encoders(config), n_classes, contiguous=True)
+    joint = build(config, open_encoders(config), n_classes)
+    top = build(config, open_encoders(config), n_classes)
+    cut_for_top(top, config)
+    for name, encoder in top.encoders.items():
+        started = time.perf_counter()
+        features.compute(name, "hidden", encoder)
+        once[f"{name} activations"] = time.perf_counter() - started
+    for model in (reference, joint, top):
+        freeze(model)
+
+    def source(kind: str) -> dict[str, str]:
+        return dict.fromkeys(("text", "image"), kind)
+
+    def batches(kind: str, seed: int) -> Iterator[Batch]:
+        return iterate(features, rows, source(kind), config.batch_size, labels=labels, seed=seed)
+
+    ways: dict[str, Callable[[int], float]] = {
+        "reference": lambda _: timed(
+            reference,
+            reference_batches(posts, reference, features, labels, config),
+            config,
+            args.reference_batches,
+            frozen_norms=False,
+        ),
+        "joint": lambda seed: timed(joint, batches("raw", seed), config, args.batches, frozen_norms=True),
+        "top": lambda seed: timed(top, batches("hidden", seed), config, 3 * args.batches, frozen_norms=True),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(args.rounds):
+        for name, run in ways.items():
+            rates[name].append(run(round_))
+            print(f"round {round_ + 1}  {name:<10} {rates[name][-1]:7.2f} posts/s", flush=True)
+    report(args, posts, rates, once, config)
+
+
+def report(args, posts, rates: dict[str, list[float]], once: dict[str, float], config: FitConfig) -> None:
+    """Print the table and write it as JSON."""
+    base = statistics.median(rates["reference"])
+    print(f"\n{len(posts):,} posts, {platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{'way':<12}{'posts/s':>9}{'range':>18}{'ratio':>8}")
+    for name, values in rates.items():
+        middle = statistics.median(values)
+        print(f"{name:<12}{middle:>9.2f}{f'{min(values):.2f} to {max(values):.2f}':>18}{middle / base:>8.1f}")
+    for name, seconds in once.items():
+        print(f"once: {name} {seconds:.1f} s")
+    if args.out:
+        result = {
+            "rates": rates,
+            "ratios": {name: statistics.median(values) / base for name, values in rates.items()},
+            "once_seconds": once,
+            "n_posts": len(posts),
+            "environment": {**environment(config.seed, None, "cpu"), "command": None},
+        }
+        args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

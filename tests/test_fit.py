@@ -1,0 +1,198 @@
+"""From posts to a run: what is left out is counted, what cannot be learned is refused, a stop can be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cotune.errors import ConfigError, DataError
+from cotune.predict import Predictor
+from cotune.progress import Progress
+from cotune.run import load_run, save_run
+from cotune.training.fit import fit_posts
+from runs import tiny_config, write_table
+from tiny import Zoo, make_posts, same_weights, weights_of
+
+
+class Told(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class StopAt:
+    """Ctrl-C while batch number `at` of a stage is under way."""
+
+    def __init__(self, stage: str, epoch: int) -> None:
+        self.what = f"{stage}, epoch {epoch} "
+
+    def track(self, items: Any, what: str, total: int | None) -> Any:
+        for i, item in enumerate(items):
+            if what.startswith(self.what) and i == 1:
+                raise KeyboardInterrupt
+            yield item
+
+    def say(self, line: str) -> None:
+        pass
+
+
+def test_posts_that_cannot_be_used_are_counted_and_named(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 24, gaps=False)
+    posts.loc[3, "label"] = None
+    Path(posts["image"][6]).write_bytes(b"")
+    Path(posts["image"][8]).write_bytes(b"no picture at all")
+    posts.loc[10, "image"] = str(tmp_path)  # a folder
+    posts.loc[12, ["text", "image"]] = None
+    told = Told()
+    result = fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen"), progress=told)
+    counts = result.run.metrics["posts"]
+    assert (counts["read"], counts["train"], counts["unlabelled"], counts["unreadable_images"]) == (24, 19, 1, 3)
+    text = "\n".join(told.lines)
+    for words in ("rows 4", "row 7: ", "0 bytes", "row 9: ", "row 11: ", "is a folder", "3 training posts", "nothing"):
+        assert words in text, words
+
+
+def test_text_only_keeps_posts_with_broken_pictures(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 16, gaps=False)
+    Path(posts["image"][6]).write_bytes(b"broken")
+    told = Told()
+    result = fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen", bad_images="text-only"), progress=told)
+    assert result.run.metrics["posts"]["train"] == 16
+    assert any("used by their text alone" in line for line in told.lines)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["a"] * 8, "all 8 posts have the label 'a'"),
+        (["a", "b", "c", "d", "e", "f", "g", "h"], "only one usable post has the label 'a', 'b'.* and 3 more"),
+        (["a"] * 7 + ["b"], "only one usable post has the label 'b'"),
+        ([None] * 8, "the posts have no labels"),
+    ],
+)
+def test_labels_that_cannot_be_learned(zoo: Zoo, tmp_path: Path, labels: list[Any], words: str) -> None:
+    posts = make_posts(tmp_path / "posts", 8, gaps=False)
+    posts["label"] = pd.Series(labels, dtype=object)
+    with pytest.raises(DataError, match=words):
+        fit_posts(posts, tiny_config(zoo, tmp_path / "c"))
+
+
+def test_a_label_left_without_usable_posts_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 8, gaps=False)
+    for i in range(1, 8, 2):
+        Path(posts["image"][i]).write_bytes(b"")
+    with pytest.raises(DataError, match="not even two usable posts have the label 'class1'"):
+        fit_posts(posts, tiny_config(zoo, tmp_path / "c"))
+
+
+def test_number_labels_are_in_the_order_of_numbers(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 12, classes=3)
+    posts["label"] = posts["label"].map({"class0": "10", "class1": "2", "class2": "-1"})
+    run = fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen")).run
+    assert run.classes == ("-1", "2", "10")
+
+
+def test_a_text_of_a_million_characters(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 12, gaps=False)
+    posts.loc[0, "text"] = "good " * 200_000
+    run = fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen")).run
+    proba, _, errors = Predictor(run, device="cpu").scores(posts)
+    assert np.isfinite(proba).all()
+    assert not any(errors)
+
+
+@pytest.mark.parametrize("tune", ["joint", "top"])
+@pytest.mark.parametrize(("stage", "epoch"), [("probe", 2), ("tune", 1), ("tune", 2)])
+def test_an_interrupted_fit_is_usable_and_resumes_to_the_same(
+    zoo: Zoo, tmp_path: Path, tune: str, stage: str, epoch: int
+) -> None:
+    posts = make_posts(tmp_path / "posts", 24)
+    config = tiny_config(
+        zoo, tmp_path / "c", tune=tune, validation=0.25, stop="validation", batch_size=4, probe_batch_size=4
+    )
+    whole = fit_posts(posts, config).run
+    at = tune if stage == "tune" else stage
+    stopped = fit_posts(
+        posts,
+        config,
+        checkpoint=tmp_path / "run" / "checkpoint",
+        progress=StopAt(at, epoch),  # type: ignore[arg-type]
+    )
+    assert stopped.interrupted
+    metrics = stopped.run.metrics
+    assert metrics["status"] == "interrupted"
+    done = [(row["stage"], row["epoch"]) for row in metrics["history"]]
+    expected = [(row["stage"], row["epoch"]) for row in whole.metrics["history"]]
+    assert done == expected[: expected.index((at, epoch))]
+    save_run(tmp_path / "run", stopped.run)
+    probabilities, _, _ = Predictor(load_run(tmp_path / "run"), device="cpu").scores(posts)
+    assert np.isfinite(probabilities).all()
+    resumed = fit_posts(posts, config, checkpoint=tmp_path / "run" / "checkpoint", resume=True)
+    assert not resumed.interrupted
+    assert same_weights(weights_of(resumed.run.model), weights_of(whole.model))
+    losses = [[row["train_loss"] for row in run.metrics["history"]] for run in (resumed.run, whole)]
+    assert losses[0] == losses[1]
+
+
+def test_a_stop_in_the_first_epoch_leaves_nothing_to_save(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 140, gaps=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit_posts(
+            posts,
+            tiny_config(zoo, tmp_path / "c", tune="frozen", image_encoder="", fusion="text"),
+            checkpoint=tmp_path / "checkpoint",
+            progress=StopAt("probe", 1),  # type: ignore[arg-type]
+        )
+
+
+def test_a_checkpoint_of_other_posts_or_settings_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 12)
+    config = tiny_config(zoo, tmp_path / "c", tune="frozen", fusion="text")
+    fit_posts(posts, config, checkpoint=tmp_path / "checkpoint")
+    other = posts.assign(text=["other " + str(text) for text in posts["text"]])
+    with pytest.raises(Exception, match="another posts"):
+        fit_posts(other, config, checkpoint=tmp_path / "checkpoint", resume=True)
+    changed = tiny_config(zoo, tmp_path / "c", tune="frozen", fusion="text", seed=1)
+    with pytest.raises(Exception, match="another settings"):
+        fit_posts(posts, changed, checkpoint=tmp_path / "checkpoint", resume=True)
+    fit_posts(other, config, checkpoint=tmp_path / "checkpoint")  # anew is fine
+
+
+def test_validation_by_part_by_table_and_by_name(zoo: Zoo, tmp_path: Path) -> None:
+    posts, held = make_posts(tmp_path / "posts", 24), make_posts(tmp_path / "held", 12, seed=3)
+    part = fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen", validation=0.25)).run
+    assert part.metrics["validation"]["n"] == part.metrics["posts"]["held_out"] == 6
+    assert part.metrics["posts"]["train"] == 18
+    bins = part.metrics["validation"]["calibration"]
+    assert sum(each["n"] for each in bins) == 6
+    config = tiny_config(zoo, tmp_path / "c", tune="frozen")
+    table = fit_posts(posts, config, validation_posts=held).run
+    assert table.metrics["validation"]["n"] == 12
+    path = write_table(held, tmp_path / "held.csv")
+    named = fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen", validation=str(path))).run
+    assert named.metrics["validation"]["scores"] == table.metrics["validation"]["scores"]
+
+
+def test_a_validation_label_that_nobody_trained_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    posts, held = make_posts(tmp_path / "posts", 12), make_posts(tmp_path / "held", 12, seed=3)
+    held.loc[4, "label"] = "nonsense"
+    with pytest.raises(DataError, match="row 5 of the validation posts has the label 'nonsense'"):
+        fit_posts(posts, tiny_config(zoo, tmp_path / "c"), validation_posts=held)
+
+
+def test_groups_are_asked_for(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 12)
+    with pytest.raises(DataError, match="--group-column"):
+        fit_posts(posts, tiny_config(zoo, tmp_path / "c", folds_group="group", validation=0.3))
+
+
+def test_nothing_to_train_is_an_error(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 12)
+    with pytest.raises(ConfigError, match="nothing would be trained"):
+        fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen", probe_epochs=0))
