@@ -30,7 +30,7 @@ def test_the_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
 def test_a_failing_block_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(type(error)), atomic_path(target) as temporary:  # noqa: PT012
+    with pytest.raises(type(error)), atomic_path(target) as temporary:
         temporary.write_text("half")
         raise error
     assert target.read_text() == "old"
@@ -48,7 +48,7 @@ def test_a_failing_block_leaves_the_old_file(tmp_path: Path, error: BaseExceptio
 def test_a_full_disk_is_named_and_harms_nothing(tmp_path: Path, error: Exception) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with (  # noqa: PT012
+    with (
         pytest.raises(CotuneError, match=r"a\.txt.*(full|quota).*nothing already written"),
         atomic_path(target) as temporary,
     ):
@@ -96,7 +96,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         with atomic_path(target, directory=True) as temporary:
             (temporary / f"{content}.txt").write_text(content)
     assert [path.name for path in target.iterdir()] == ["two.txt"]
-    with pytest.raises(ValueError, match="no"), atomic_path(target, directory=True) as temporary:  # noqa: PT012
+    with pytest.raises(ValueError, match="no"), atomic_path(target, directory=True) as temporary:
         (temporary / "half.txt").write_text("half")
         raise ValueError("no")
     assert [path.name for path in target.iterdir()] == ["two.txt"]

@@ -82,7 +82,7 @@ def test_any_bytes_give_posts_or_a_data_error(tmp_path: Path, content: bytes, su
     try:
         assert read_posts(path).columns.tolist() == COLUMNS
     except DataError as error:
-        assert "\n" not in str(error)  # noqa: PT017
+        assert "\n" not in str(error)
 
 
 def test_text_forms(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def encoders(
         columns = ["model", "parameters", "millions", *([] if specs else ["paper"]), "what is counted"]
         table = new_table(title, *columns, right=("parameters", "millions", "paper"))
         for size in sizes:
-            paper = [] if specs else [f"{size.paper:.{0 if size.paper >= 100 else 1}f}M"]
+            paper = [] if size.paper is None else [f"{size.paper:.{0 if size.paper >= 100 else 1}f}M"]
             millions = f"{size.parameters / 1e6:.1f}M"
             add_row(table, size.name, f"{size.parameters:,}", millions, *paper, size.counted)
         print_rich(table)

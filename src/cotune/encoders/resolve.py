@@ -164,7 +164,8 @@ def _unknown(spec: str, modality: Modality) -> str:
     known = [f"bundled:{name}" for name, bundle in BUNDLES.items() if bundle.modality == modality]
     near = did_you_mean(spec, known)
     if not near and (spec.startswith((".", "/", "~")) or Path(spec).suffix):
-        return f"there is no folder {spec}; give the folder of a saved encoder. Ready without a network: {', '.join(known)}"
+        ready = ", ".join(known)
+        return f"there is no folder {spec}; give the folder of a saved encoder. Ready without a network: {ready}"
     hint = f"hf:{spec}" if modality == "text" or "/" in spec else f"timm:{spec} or hf:{spec}"
     return (
         f"{spec!r} is no folder and has no source prefix ({' '.join(PREFIXES)}){near}; write {hint} to take it "

@@ -98,10 +98,8 @@ def delong_test(
     difference = float(auc_a - auc_b)
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     error = math.sqrt(variance) if variance > 1e-18 else 0.0  # rounding leaves a trace where models agree
-    if error:
-        p_value = 2 * float(norm.sf(abs(difference) / error))
-    else:
-        p_value = 1.0 if abs(difference) < 1e-12 else 0.0
+    no_spread = 1.0 if abs(difference) < 1e-12 else 0.0
+    p_value = 2 * float(norm.sf(abs(difference) / error)) if error else no_spread
     reach = float(norm.ppf((1 + confidence) / 2)) * error
     return AucComparison(float(auc_a), float(auc_b), difference, difference - reach, difference + reach, p_value)
 
