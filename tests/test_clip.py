@@ -64,8 +64,8 @@ def test_towers_give_what_the_whole_model_gives(duals: dict[str, Path], kind: st
     encoders = open_dual_encoder(str(folder))
     words, pixels = embed(encoders, pictures)
     model = AutoModel.from_pretrained(folder).eval()
-    padding: Any = "max_length" if kind == "siglip" else True
-    inputs = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=padding, max_length=24, return_tensors="pt")
+    how: dict[str, Any] = {"padding": "max_length", "max_length": 24} if kind == "siglip" else {"padding": True}
+    inputs = AutoTokenizer.from_pretrained(folder)(TEXTS, **how, return_tensors="pt")
     seen = AutoImageProcessor.from_pretrained(folder)(images=pictures, return_tensors="pt")
     mask = {"attention_mask": inputs["attention_mask"]} if kind == "clip" else {}
     with torch.no_grad():

@@ -1,10 +1,4 @@
-"""Is the fusion real? The additive projection of a trained model.
-
-EMAP (Hessel & Lee, "Does my multimodal model learn cross-modal interactions? It's harder to tell than you
-might think!", EMNLP 2020): among all functions of the form f(text) + g(image), the one nearest to a model's
-logits over all pairs of the test posts' texts and images is the sum of the two partial means less the whole
-mean. What AUC is lost by it was owed to cross-modal interaction.
-"""
+"""Embeddings of a fold's test posts by its trained model, and the additive projection (EMAP) over them."""
 
 from __future__ import annotations
 
@@ -15,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cotune.explain.fusion import additive_logits as projection
 from cotune.fusion import FusionHead
 from cotune.model import JointModel
 from cotune.training.features import Features, Source, iterate
@@ -64,30 +59,8 @@ def embed_rows(
 
 
 def additive_logits(head: FusionHead, posts: Embedded, *, batch_size: int = 8192) -> np.ndarray:
-    """Return the additive projection of the head's logits at the posts themselves, shape (N, n_classes).
-
-    Every text is paired with every image: N * N passes through the head, in batches.
-    """
-    n = len(posts)
-    head.eval()
-    by_text = by_image = None
-    at_once = max(1, batch_size // n)
-    with torch.inference_mode():
-        for start in range(0, n, at_once):
-            texts = torch.arange(start, min(start + at_once, n), device=posts.present.device)
-            left = texts.repeat_interleave(n)
-            right = torch.arange(n, device=left.device).repeat(len(texts))
-            present = torch.stack([posts.present[left, 0], posts.present[right, 1]], dim=1)
-            logits = head(posts.text[left], posts.image[right], present).double().view(len(texts), n, -1)
-            if by_text is None or by_image is None:
-                by_text = torch.zeros((n, logits.shape[2]), dtype=torch.float64, device=logits.device)
-                by_image = torch.zeros_like(by_text)
-            by_text[texts] = logits.mean(dim=1)
-            by_image += logits.sum(dim=0) / n
-    assert by_text is not None
-    assert by_image is not None
-    result: np.ndarray = (by_text + by_image - by_text.mean(dim=0)).cpu().numpy()
-    return result
+    """Return the additive projection of the head's logits at the posts themselves, shape (N, n_classes)."""
+    return projection(head.eval(), posts.text, posts.image, posts.present, batch_size=batch_size)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

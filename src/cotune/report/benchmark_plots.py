@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from cotune.report.marks import DASHES, LOOKS, SHAPES, cost_ticks, horizontal, mark, short, svg, text, vertical
 from cotune.report.plots import Scale, nice_ticks
 
-SHAPES = ("circle", "square", "triangle", "diamond", "down", "cross", "plus", "bar")
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4", "1 4", "6 2 1 2 1 2")
-LOOKS = 8
+_NAME = 44
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,6 @@ class Spot:
     x: float
     y: float
     look: int
-    front: bool = False
 
 
 def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
@@ -78,14 +76,15 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
     left, right, top, step, width = 12, 348, 18, 42, 360
     height = top + step * len(bars) + 26
     x = Scale(ticks[0], ticks[-1], left, right)
-    parts = [_vertical(x, ticks, 6, height - 24)]
+    parts = [vertical(x, ticks, 6, height - 24)]
     for i, bar in enumerate(bars):
         y = top + step * i + 20
+        name = bar.name if len(bar.name) <= _NAME else f"{bar.name[: _NAME - 1]}…"
         value = "" if not math.isfinite(bar.value) else f"{bar.value:.4f}"
         parts.append(
             Markup(
                 '<text class="name{}" x="{}" y="{}">{}</text><text class="value end" x="{}" y="{}">{}</text>'
-            ).format(" strong" if bar.strong else "", left, y - 11, bar.name, right, y - 11, value)
+            ).format(" strong" if bar.strong else "", left, y - 11, name, right, y - 11, value)
         )
         parts += [
             Markup('<circle class="fold" cx="{:.1f}" cy="{}" r="2.4"><title>fold {}: {:.4f}</title></circle>').format(
@@ -103,14 +102,14 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
         if value:
             tip = f"{bar.name}: {value} [{bar.low:.4f}, {bar.high:.4f}]"
             look = 0 if bar.strong else 7
-            parts.append(_mark("circle" if bar.strong else "square", x(bar.value), y, look, tip, size=5))
+            parts.append(mark("circle" if bar.strong else "square", x(bar.value), y, look, tip, size=5))
         if bar.other is not None:
             parts.append(
                 Markup(
                     '<path class="paper" d="M{0:.1f} {1}l5 5l-5 5l-5 -5z"><title>paper: {2:.4f}</title></path>'
                 ).format(x(bar.other), y - 5, bar.other)
             )
-    return _svg(width, height, parts, title)
+    return svg(width, height, parts, title)
 
 
 def line_plot(
@@ -152,14 +151,14 @@ def line_plot(
     x_low, x_high = at(min(min(xs), x_ticks[0][0])), at(max(max(xs), x_ticks[-1][0]))
     x = Scale(x_low, x_high, left + (0 if square else 8), right - (0 if square else 8))
     y = Scale(y_ticks[0], y_ticks[-1], bottom, top)
-    parts = [_horizontal(y, y_ticks, left, right)]
+    parts = [horizontal(y, y_ticks, left, right)]
     last = -99.0
     for value, word in x_ticks:
         place = x(at(value))
         if place - last < 24:
             continue
         last = place
-        parts.append(_text("tick mid", place, bottom + 16, word))
+        parts.append(text("tick mid", place, bottom + 16, word))
     if square:
         parts.append(Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(left, bottom, right, top))
     for line in lines:
@@ -177,11 +176,11 @@ def line_plot(
         )
         if not square:
             parts += [
-                _mark(SHAPES[line.look % LOOKS], x(at(px)), y(py), line.look, f"{line.name}, {px:g}: {py:.4f}")
+                mark(SHAPES[line.look % LOOKS], x(at(px)), y(py), line.look, f"{line.name}, {px:g}: {py:.4f}")
                 for px, py in line.points
             ]
-    parts += [_text("tick", 4, 11, y_name), _text("tick end", right, height - 4, x_name)]
-    return _svg(width, height, parts, title)
+    parts += [text("tick", 4, 11, y_name), text("tick end", right, height - 4, x_name)]
+    return svg(width, height, parts, title)
 
 
 def legend(lines: Sequence[Line | Spot]) -> Markup:
@@ -197,14 +196,14 @@ def legend(lines: Sequence[Line | Spot]) -> Markup:
         note = Markup(" <b>{}</b>").format(line.note) if isinstance(line, Line) and line.note else Markup("")
         parts.append(
             Markup('<li><svg viewBox="0 0 36 16" aria-hidden="true">{}{}</svg><span>{}{}</span></li>').format(
-                drawn, _mark(SHAPES[look], 18, 8, look, ""), line.name, note
+                drawn, mark(SHAPES[look], 18, 8, look, ""), line.name, note
             )
         )
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(parts))
 
 
-def scatter(spots: Sequence[Spot], *, title: str, x_name: str, y_name: str, kind: str) -> Markup:
-    """Draw marks over a logarithmic axis; those on the Pareto front are joined.
+def scatter(spots: Sequence[Spot], *, title: str, x_name: str, y_name: str, kind: str, join: bool = False) -> Markup:
+    """Draw marks over a logarithmic axis, joined where none that costs less is as good.
 
     Parameters
     ----------
@@ -214,27 +213,34 @@ def scatter(spots: Sequence[Spot], *, title: str, x_name: str, y_name: str, kind
         Names.
     kind : {"parameters", "seconds"}
         How numbers along the x axis are written.
+    join : bool
+        Whether to join the marks of the front.
     """
     spots = [s for s in spots if math.isfinite(s.x) and math.isfinite(s.y) and s.x > 0]
     if not spots:
         return Markup("")
     width, height, left, right, top, bottom = 360, 260, 46, 348, 20, 224
     y_ticks = nice_ticks(min(s.y for s in spots), max(s.y for s in spots))
-    x_ticks = log_ticks(min(s.x for s in spots), max(s.x for s in spots))
+    x_ticks, unit = cost_ticks(min(s.x for s in spots), max(s.x for s in spots), kind)
     x = Scale(math.log(x_ticks[0]), math.log(x_ticks[-1]), left + 8, right - 8)
     y = Scale(y_ticks[0], y_ticks[-1], bottom - 6, top + 6)
-    parts = [_horizontal(y, y_ticks, left, right)]
-    parts += [_text("tick mid", x(math.log(tick)), bottom + 16, short(tick, kind)) for tick in x_ticks]
-    front = sorted((s for s in spots if s.front), key=lambda s: s.x)
-    if len(front) > 1:
+    parts = [horizontal(y, y_ticks, left, right)]
+    parts += [
+        text("tick end" if tick == x_ticks[-1] else "tick mid", x(math.log(tick)), bottom + 16, short(tick, unit))
+        for tick in x_ticks
+    ]
+    front = [
+        s for s in sorted(spots, key=lambda s: (s.x, -s.y)) if all(o.y < s.y for o in spots if o.x <= s.x and o != s)
+    ]
+    if join and len(front) > 1:
         path = " ".join(f"{x(math.log(s.x)):.1f},{y(s.y):.1f}" for s in front)
         parts.append(Markup('<polyline class="front" points="{}"/>').format(path))
     for spot in sorted(spots, key=lambda s: s.look == 0):
-        tip = f"{spot.name}: {spot.y:.4f}, {short(spot.x, kind)}"
+        tip = f"{spot.name}: {spot.y:.4f}, {short(spot.x, unit)}"
         shape = SHAPES[spot.look % LOOKS]
-        parts.append(_mark(shape, x(math.log(spot.x)), y(spot.y), spot.look, tip, size=5.5))
-    parts += [_text("tick", 4, 11, y_name), _text("tick end", right, height - 4, x_name)]
-    return _svg(width, height, parts, title)
+        parts.append(mark(shape, x(math.log(spot.x)), y(spot.y), spot.look, tip, size=5.5))
+    parts += [text("tick", 4, 11, y_name), text("tick end", right, height - 4, x_name)]
+    return svg(width, height, parts, title)
 
 
 def dumbbells(before: Sequence[float], after: Sequence[float], *, title: str) -> Markup:
@@ -246,17 +252,17 @@ def dumbbells(before: Sequence[float], after: Sequence[float], *, title: str) ->
     width, top, step = 360, 14, 19
     height = top + step * len(before) + 24
     x = Scale(ticks[0], ticks[-1], 52, 348)
-    parts = [_vertical(x, ticks, 4, height - 24)]
+    parts = [vertical(x, ticks, 4, height - 24)]
     for i, (first, second) in enumerate(zip(before, after, strict=True)):
         y = top + step * i + 4
-        parts.append(_text("tick", 2, y + 4, f"fold {i + 1}"))
+        parts.append(text("tick", 2, y + 4, f"fold {i + 1}"))
         if math.isfinite(first):
             parts.append(
                 Markup('<line class="link" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(x(first), x(second), y, y)
             )
-            parts.append(_mark("square", x(second), y, 1, f"fold {i + 1}, additive: {second:.4f}"))
-            parts.append(_mark("circle", x(first), y, 0, f"fold {i + 1}: {first:.4f}"))
-    return _svg(width, height, parts, title)
+            parts.append(mark("square", x(second), y, 1, f"fold {i + 1}, additive: {second:.4f}"))
+            parts.append(mark("circle", x(first), y, 0, f"fold {i + 1}: {first:.4f}"))
+    return svg(width, height, parts, title)
 
 
 def roc_points(labels: np.ndarray, tables: np.ndarray, n: int = 101) -> list[tuple[float, float]]:
@@ -274,81 +280,3 @@ def roc_points(labels: np.ndarray, tables: np.ndarray, n: int = 101) -> list[tup
     mean = np.mean(rates, axis=0)
     mean[0] = 0.0
     return [(float(a), float(b)) for a, b in zip(grid, mean, strict=True)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Return round values on a logarithmic axis that enclose `low` to `high`."""
-    steps = [
-        m * 10.0**p for p in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2) for m in (1, 2, 5)
-    ]
-    inside = [s for s in steps if low <= s <= high]
-    ends = [max(s for s in steps if s <= low), *inside, min(s for s in steps if s >= high)]
-    ticks = sorted(set(ends))
-    if len(ticks) > 6:
-        ticks = [t for t in ticks if t in (ticks[0], ticks[-1]) or f"{t:e}".startswith("1.")]
-    return ticks if len(ticks) > 1 else [ticks[0] / 2, ticks[0] * 2]
-
-
-def short(value: float, kind: str) -> str:
-    """Return a number of parameters or of seconds in a few letters."""
-    if kind == "seconds":
-        if value < 60:
-            return f"{value:g} s" if value in (1, 2, 5, 10, 20, 50) else f"{value:.3g} s"
-        return f"{value / 60:.3g} min" if value < 3600 else f"{value / 3600:.3g} h"
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def _mark(shape: str, x: float, y: float, look: int, tip: str, *, size: float = 4) -> Markup:
-    s, d = size, size * 1.3
-    paths = {
-        "square": f"M{x - s:.1f} {y - s:.1f}h{2 * s}v{2 * s}h{-2 * s}z",
-        "triangle": f"M{x:.1f} {y - s * 1.2:.1f}l{s * 1.2:.1f} {s * 2.1:.1f}h{-s * 2.4:.1f}z",
-        "down": f"M{x:.1f} {y + s * 1.2:.1f}l{s * 1.2:.1f} {-s * 2.1:.1f}h{-s * 2.4:.1f}z",
-        "diamond": f"M{x:.1f} {y - d:.1f}l{d:.1f} {d:.1f}l{-d:.1f} {d:.1f}l{-d:.1f} {-d:.1f}z",
-        "circle": f"M{x - s:.1f} {y:.1f}a{s} {s} 0 1 0 {2 * s} 0a{s} {s} 0 1 0 {-2 * s} 0z",
-        "cross": f"M{x - s:.1f} {y - s:.1f}l{2 * s} {2 * s}m0 {-2 * s}l{-2 * s} {2 * s}",
-        "plus": f"M{x - s:.1f} {y:.1f}h{2 * s}m{-s} {-s}v{2 * s}",
-        "bar": f"M{x:.1f} {y - s:.1f}v{2 * s}",
-    }  # fmt: skip
-    title = Markup("<title>{}</title>").format(tip) if tip else Markup("")
-    drawn = "stroke" if shape in ("cross", "plus", "bar") else "fill"
-    return Markup('<path class="mark {} c{}" d="{}">{}</path>').format(drawn, look % LOOKS, paths[shape], title)
-
-
-def _digits(ticks: Sequence[float]) -> int:
-    step = ticks[1] - ticks[0]
-    return max(0, -math.floor(math.log10(step) + 1e-9)) + (1 if f"{step:e}".startswith("2.5") else 0)
-
-
-def _horizontal(y: Scale, ticks: Sequence[float], left: float, right: float) -> Markup:
-    digits = _digits(ticks)
-    lines = [
-        Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, right, y(t), y(t))
-        + _text("tick end", left - 7, y(t) + 4, f"{t:.{digits}f}")
-        for t in ticks
-    ]
-    return Markup("").join(lines)
-
-
-def _vertical(x: Scale, ticks: Sequence[float], top: float, bottom: float) -> Markup:
-    digits = _digits(ticks)
-    lines = []
-    for i, tick in enumerate(ticks):
-        side = "start" if i == 0 and x(tick) < 20 else "end" if i == len(ticks) - 1 else "mid"
-        lines.append(
-            Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(x(tick), top, bottom)
-            + _text(f"tick {side}", x(tick), bottom + 16, f"{tick:.{digits}f}")
-        )
-    return Markup("").join(lines)
-
-
-def _text(style: str, x: float, y: float, words: str) -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(style, x, y, words)
-
-
-def _svg(width: float, height: float, parts: Sequence[Markup], title: str) -> Markup:
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
-    return Markup(head) + Markup("").join(parts) + Markup("</svg>")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,35 +10,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from cotune.benchmark.compare import Summary, summarise
-from cotune.benchmark.curves import grid_methods, learning_curves, pareto, table_2, table_curves, table_grid
-from cotune.benchmark.plan import ANCHOR, short_name
-from cotune.benchmark.results import Results, RowKey, read_results
-from cotune.benchmark.tables import PAPER, Table, number, seconds, table_1, table_emap
+from cotune.benchmark.curves import grid_methods, learning_curves, table_2, table_curves, table_grid
+from cotune.benchmark.plan import ANCHOR
+from cotune.benchmark.results import Results, read_results
+from cotune.benchmark.tables import Table, seconds, table_1, table_emap
 from cotune.files import write_json, write_text
-from cotune.metrics import confusion_matrix
-from cotune.metrics.calibration import calibration_bins
-from cotune.report.benchmark_plots import (
-    LOOKS,
-    Bar,
-    Line,
-    Spot,
-    dumbbells,
-    interval_chart,
-    legend,
-    line_plot,
-    roc_points,
-    scatter,
-)
-from cotune.report.plots import calibration_chart
+from cotune.report import benchmark_figures as figures
+from cotune.report.benchmark_plots import dumbbells, interval_chart
 
 REPORT, SUMMARY = "report.html", "summary.json"
-#: The looks of known methods, so that a method looks the same in every report; joint is the first.
-_LOOKS = {"joint": 0, "concat": 1, "text": 2, "image": 3, "svm": 4, "probe": 5, "reference": 6, "ensemble": 7}
-_MATRIX_CLASSES = 12
+_BEST = 4
 
 
 @dataclass
@@ -104,12 +87,12 @@ def benchmark_report(
 ) -> str:
     """Return the report as one HTML page."""
     grids = grid_methods(summaries)
-    plain = [s for s in summaries if not grids or s.key.method not in grids]
-    anchor = next((s for s in summaries if s.key.method == ANCHOR), None)
+    shown = _shown(summaries, grids)
+    anchors = [s for s in summaries if s.key.method == ANCHOR]
     best = max((s for s in summaries if not math.isnan(s.auc_mean)), key=lambda s: s.auc_mean, default=None)
+    anchor = anchors[0] if len(anchors) == 1 else None
     named = {table.name: table for table in tables}
-    shown = plain if plain else list(summaries)
-    looks = _looks(summaries)
+    looks = figures.looks(shown)
     return (
         _environment()
         .get_template("benchmark.html")
@@ -117,28 +100,42 @@ def benchmark_report(
             facts=_facts(results),
             anchor=anchor,
             best=best if best is not anchor else None,
+            best_name=best.key.encoders if best and grids else best.key.title if best else "",
             table_1=named.get("table1"),
             table_2=named.get("table2"),
             emap=named.get("emap"),
             curve_table=named.get("learning_curve"),
-            intervals=interval_chart(_bars(summaries, paper), title="AUC by method, with 95 % intervals"),
+            intervals=interval_chart(figures.bars(shown, paper), title="AUC by method, with 95 % intervals"),
+            only_best=len(shown) < len(summaries),
             paper=paper,
-            roc=_roc(results, summaries, looks),
-            calibration=_calibration(results, shown),
-            confusion=_confusion(results, shown),
-            losses=_losses(results, looks),
-            curves=_curves(results, looks),
-            trades=_trades(summaries, looks) if not grids else None,
+            roc=figures.roc(results, shown, looks),
+            calibration=figures.calibration(results, shown),
+            confusion=figures.confusion(results, shown),
+            losses=figures.losses(results, shown, looks),
+            curves=figures.curves(results, looks),
+            trades=figures.trades(summaries, looks) if not grids else None,
             dumbbells=[
-                (_named(s, summaries), dumbbells(list(s.emap[:, 0]), list(s.emap[:, 1]), title=f"EMAP, {s.key.title}"))
-                for s in summaries
+                (
+                    figures.named(s, shown),
+                    dumbbells(list(s.emap[:, 0]), list(s.emap[:, 1]), title=f"EMAP, {s.key.title}"),
+                )
+                for s in shown
                 if s.emap is not None
-            ][:LOOKS],
-            grids=[_grid(summaries, method, named[f"grid_{method}"]) for method in grids],
+            ],
+            grids=[figures.grid_figure(summaries, method, named[f"grid_{method}"]) for method in grids],
             failures=results.failures,
             settings=_settings(results),
         )
     )
+
+
+def _shown(summaries: Sequence[Summary], grids: Sequence[str]) -> list[Summary]:
+    """Return the rows that are drawn one by one: all, but only the best pairs of a grid."""
+    chosen = {s.key for s in summaries if s.key.method not in grids}
+    for method in grids:
+        mine = [s for s in summaries if s.key.method == method and not math.isnan(s.auc_mean)]
+        chosen |= {s.key for s in sorted(mine, key=lambda s: -s.auc_mean)[:_BEST]}
+    return [s for s in summaries if s.key in chosen]
 
 
 @cache
@@ -176,176 +173,3 @@ def _settings(results: Results) -> list[tuple[str, str]]:
     rows.append(("hash of the posts", settings["data"][:16]))
     rows += [(key.replace("_", "-"), str(value)) for key, value in settings["fit"].items() if value is not None]
     return rows + list(results.versions.items())
-
-
-def _looks(summaries: Sequence[Summary]) -> dict[RowKey, int]:
-    """Give each row a look; a known method keeps its own as long as it occurs once."""
-    found: dict[RowKey, int] = {}
-    free = [look for look in range(LOOKS) if look not in {_LOOKS.get(s.key.method) for s in summaries}]
-    for summary in summaries:
-        wanted = _LOOKS.get(summary.key.method)
-        if wanted is not None and wanted not in found.values():
-            found[summary.key] = wanted
-        else:
-            found[summary.key] = free.pop(0) if free else len(found) % LOOKS
-    return found
-
-
-def _named(summary: Summary, others: Sequence[Summary]) -> str:
-    same = sum(other.key.method == summary.key.method for other in others)
-    return f"{summary.key.title}, {summary.key.encoders}" if same > 1 else summary.key.title
-
-
-def _bars(summaries: Sequence[Summary], paper: str | None) -> list[Bar]:
-    theirs = PAPER.get(paper or "", {})
-    bars = []
-    for s in summaries:
-        auc = s.scores.get("auc")
-        value, low, high = (auc.value, auc.low, auc.high) if auc else (s.auc_mean, math.nan, math.nan)
-        bars.append(
-            Bar(
-                _named(s, summaries),
-                value,
-                low,
-                high,
-                list(s.fold_aucs),
-                theirs.get(s.key.method),
-                s.key.method == ANCHOR,
-            )
-        )
-    return bars
-
-
-def _roc(results: Results, summaries: Sequence[Summary], looks: dict[RowKey, int]) -> dict[str, Any] | None:
-    lines = [
-        Line(
-            _named(s, summaries), roc_points(results.folds.labels, results.rows[s.key].proba), looks[s.key],
-            note=f"{s.scores['auc'].value:.4f}",
-        )
-        for s in summaries if s.scores
-    ][: LOOKS + 1]  # fmt: skip
-    if not lines:
-        return None
-    drawn = line_plot(lines, title="ROC curves", x_name="false positives", y_name="true positives", square=True)
-    return {"svg": drawn, "legend": legend(lines)}
-
-
-def _calibration(results: Results, summaries: Sequence[Summary]) -> list[tuple[str, str, Any]]:
-    found = []
-    for s in summaries:
-        row = results.rows[s.key]
-        if row.complete:
-            proba = row.proba[0] / row.proba[0].sum(axis=1, keepdims=True)
-            bins = calibration_bins(results.folds.labels, proba)
-            error = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / len(proba)
-            found.append((_named(s, summaries), f"{error:.3f}", calibration_chart(bins)))
-    return found
-
-
-def _confusion(results: Results, summaries: Sequence[Summary]) -> dict[str, Any] | None:
-    classes = results.folds.classes
-    if len(classes) > _MATRIX_CLASSES:
-        return None
-    matrices = []
-    for s in summaries:
-        row = results.rows[s.key]
-        if row.complete:
-            counts = confusion_matrix(results.folds.labels, row.proba[0])
-            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            cells = [
-                [
-                    {"n": int(n), "share": float(share), "right": i == j}
-                    for j, (n, share) in enumerate(zip(counts[i], shares[i], strict=True))
-                ]
-                for i in range(len(classes))
-            ]
-            matrices.append((_named(s, summaries), cells))
-    return {"classes": classes, "matrices": matrices} if matrices else None
-
-
-def _losses(results: Results, looks: dict[RowKey, int]) -> dict[str, Any] | None:
-    """Return the training loss by epoch of the last stage, mean over cells."""
-    lines = []
-    for key, row in results.rows.items():
-        by_epoch: dict[int, list[float]] = defaultdict(list)
-        for record in row.records:
-            last = record.history[-1]["stage"] if record.history else None
-            for epoch in record.history:
-                if epoch["stage"] == last and epoch.get("train_loss") is not None:
-                    by_epoch[int(epoch["epoch"])].append(float(epoch["train_loss"]))
-        points = [(float(n), float(np.mean(values))) for n, values in sorted(by_epoch.items())]
-        if points and key in looks:
-            many = sum(other.method == key.method for other in results.rows) > 1
-            lines.append(Line(f"{key.title}, {key.encoders}" if many else key.title, points, looks[key]))
-    lines = lines[: LOOKS + 1]
-    drawn = line_plot(lines, title="Training loss by epoch", x_name="epoch of the last stage", y_name="training loss")
-    return {"svg": drawn, "legend": legend(lines)} if drawn else None
-
-
-def _curves(results: Results, looks: dict[RowKey, int]) -> dict[str, Any] | None:
-    curves = learning_curves(results)
-    if not curves:
-        return None
-    whole = float(results.folds.most_shots())
-    lines = []
-    for spare, (key, points) in enumerate(curves.items()):
-        look = looks.get(key, _LOOKS.get(key.method, spare % LOOKS))
-        places = [(float(p.shots or whole), p.mean) for p in points]
-        spread = [0.0 if math.isnan(p.std) else p.std for p in points]
-        band = [(mean - s, mean + s) for (_, mean), s in zip(places, spread, strict=True)]
-        lines.append(Line(key.title, places, look, band))
-    sizes = sorted({p.shots for points in curves.values() for p in points if p.shots})
-    ticks = [(float(n), str(n)) for n in sizes]
-    if any(p.shots is None for points in curves.values() for p in points):
-        ticks.append((whole, "all"))
-    drawn = line_plot(
-        lines, title="AUC by training posts per class", x_name="training posts per class", y_name="AUC", log=True,
-        x_ticks=ticks,
-    )  # fmt: skip
-    return {"svg": drawn, "legend": legend(lines)}
-
-
-def _trades(summaries: Sequence[Summary], looks: dict[RowKey, int]) -> dict[str, Any] | None:
-    charts, spots = [], []
-    for kind, title, x_name in (
-        ("parameters", "AUC and size", "parameters"),
-        ("seconds", "AUC and time", "time to train and score a fold"),
-    ):
-        spots = [Spot(_named(s, summaries), getattr(s, kind), s.auc_mean, looks[s.key]) for s in summaries]
-        drawn = scatter(spots, title=title, x_name=x_name, y_name="mean AUC", kind=kind)
-        if drawn:
-            charts.append((title, drawn))
-    return {"charts": charts, "legend": legend(spots)} if charts else None
-
-
-def _grid(summaries: Sequence[Summary], method: str, table: Table) -> dict[str, Any]:
-    mine = [s for s in summaries if s.key.method == method and s.key.text and s.key.image]
-    texts = list(dict.fromkeys(s.key.text for s in mine))
-    images = list(dict.fromkeys(s.key.image for s in mine))
-    by_pair = {(s.key.text, s.key.image): s for s in mine}
-    known = [s.auc_mean for s in mine if not math.isnan(s.auc_mean)]
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    heat = []
-    for text in texts:
-        cells: list[dict[str, Any] | None] = []
-        for image in images:
-            s = by_pair.get((text, image))
-            if s is None or math.isnan(s.auc_mean):
-                cells.append(None)
-                continue
-            share = (s.auc_mean - low) / (high - low) if high > low else 0.5
-            cells.append({"auc": f"{s.auc_mean:.4f}", "share": share, "best": s.auc_mean == high,
-                          "size": number(s.parameters), "time": seconds(s.seconds)})  # fmt: skip
-        heat.append((short_name(text), cells))
-    front = pareto(mine)
-    charts = []
-    for kind, x_name in (("parameters", "parameters"), ("seconds", "time to train and score a fold")):
-        spots = [
-            Spot(s.key.encoders, getattr(s, kind), s.auc_mean, texts.index(s.key.text), s.key in front) for s in mine
-        ]
-        charts.append(scatter(spots, title=f"AUC and {kind}", x_name=x_name, y_name="mean AUC", kind=kind))
-    names = legend([Spot(short_name(text), 1, 1, i) for i, text in enumerate(texts)])
-    return {
-        "title": mine[0].key.title, "images": [short_name(i) for i in images], "heat": heat, "charts": charts,
-        "legend": names, "table": table,
-    }  # fmt: skip
