@@ -27,7 +27,7 @@ class Told(Progress):
 
 
 class StopAt:
-    """Ctrl-C while batch number `at` of a stage is under way."""
+    """Ctrl-C in the second batch of an epoch."""
 
     def __init__(self, stage: str, epoch: int) -> None:
         self.what = f"{stage}, epoch {epoch} "
@@ -113,9 +113,8 @@ def test_an_interrupted_fit_is_usable_and_resumes_to_the_same(
     zoo: Zoo, tmp_path: Path, tune: str, stage: str, epoch: int
 ) -> None:
     posts = make_posts(tmp_path / "posts", 24)
-    config = tiny_config(
-        zoo, tmp_path / "c", tune=tune, validation=0.25, stop="validation", batch_size=4, probe_batch_size=4
-    )
+    watched = {"validation": 0.25, "stop": "validation", "min_epochs": 2}
+    config = tiny_config(zoo, tmp_path / "c", tune=tune, batch_size=4, probe_batch_size=4, **watched)
     whole = fit_posts(posts, config).run
     at = tune if stage == "tune" else stage
     stopped = fit_posts(
