@@ -41,7 +41,7 @@ def bench(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"Methods, with commas: {_METHODS}. [default: all of them; joint for a grid]",
+        typer.Option(help=f"Methods, with commas: {_METHODS.replace(',', ', ')}. \\[default: all; joint for a grid]",
                      show_default=False, rich_help_panel=_WHAT),
     ] = None,
     folds: Annotated[
