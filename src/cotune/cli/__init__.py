@@ -13,9 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
+from cotune.cli.bench import bench
 from cotune.cli.data import check, import_app
 from cotune.cli.demo import demo
 from cotune.cli.evaluate import evaluate
+from cotune.cli.explain import explain
 from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
 from cotune.cli.stop import StoppedError
@@ -34,10 +36,12 @@ _STOPPED = 130
 _START, _DATA, _USE = "Train", "Data", "Use"
 app.command("demo", rich_help_panel=_START)(demo)
 app.command("fit", rich_help_panel=_START, cls=FitCommand)(fit)
+app.command("bench", rich_help_panel=_START)(bench)
 app.command("check", rich_help_panel=_DATA)(check)
 app.add_typer(import_app, name="import", rich_help_panel=_DATA)
 app.command("evaluate", rich_help_panel=_USE)(evaluate)
 app.command("predict", rich_help_panel=_USE)(predict)
+app.command("explain", rich_help_panel=_USE)(explain)
 app.command("info", rich_help_panel=_USE)(info)
 app.command("encoders", rich_help_panel=_DATA)(encoders)
 
@@ -102,6 +106,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that wait in a busy loop take the processor from the ones they wait for: on a machine that does
+    # something else besides, training is several times slower with them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     answer: Any = None
     try:
         answer = app(args=None if arguments is None else list(arguments), standalone_mode=False)

@@ -181,6 +181,10 @@ def load_encoder_config(folder: Path) -> Encoder:
     import timm
 
     said: dict[str, Any] = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    if said["kind"] == "dual":
+        from cotune.encoders.clip import load_dual_config
+
+        return load_dual_config(folder)
     if said["modality"] == "text":
         return open_text_encoder(
             str(folder),

@@ -1,0 +1,81 @@
+"""AUC of frozen, `top` and `joint` on one grouped 80/20 split of a posts table, several training seeds.
+
+    python benchmarks/holdout_split.py posts.csv --out FILE.json [--seeds 42,43,44] [--joint-epochs 1]
+
+Near-duplicates never straddle the split, which is the same for all seeds (42). Every finished row is written at
+once. Nothing is chosen on the held-out posts: all runs use the defaults and a fixed number of epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cotune.config import FitConfig, make_config
+from cotune.data.duplicates import near_duplicate_groups
+from cotune.data.posts import data_hash, read_posts
+from cotune.data.splits import holdout_split
+from cotune.metrics import evaluate
+from cotune.progress import TerminalProgress
+from cotune.run import environment
+from cotune.training.loop import predict_rows
+from cotune.training.recipe import fit_rows, open_encoders, prepare_posts
+
+
+def main() -> None:
+    """Train every row of the table in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("posts", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", default="42,43,44")
+    parser.add_argument("--joint-epochs", type=int, default=1)
+    args = parser.parse_args()
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    rows: list[tuple[str, dict[str, Any]]] = []
+    rows += [("frozen attention", {"tune": "frozen", "seed": seed}) for seed in seeds]
+    rows += [("frozen reference", {"tune": "frozen", "fusion": "reference", "seed": seed}) for seed in seeds]
+    rows += [("top attention", {"tune": "top", "seed": seed}) for seed in seeds]
+    n = args.joint_epochs
+    rows += [("joint attention", {"tune": "joint", "epochs": n, "min_epochs": n, "seed": seeds[0]})]
+    measure(args.posts, rows, args.out)
+
+
+def measure(table: Path, rows: list[tuple[str, dict[str, Any]]], out: Path) -> None:
+    """Fit, score and write."""
+    progress = TerminalProgress()
+    posts = read_posts(table, require_labels=True)
+    classes = sorted(posts["label"].unique())
+    y = posts["label"].map(classes.index).to_numpy()
+    train, test = holdout_split(y, fraction=0.2, seed=42, groups=near_duplicate_groups(posts))
+    base = FitConfig()
+    features = prepare_posts(posts, open_encoders(base), base, progress=progress)
+    result: dict[str, Any] = {
+        "train": len(train),
+        "test": len(test),
+        "environment": {**environment(42, data_hash(posts), "cpu"), "command": None},
+        "rows": [],
+    }
+    for name, settings in rows:
+        started = time.perf_counter()
+        trained = fit_rows(features, y, train, len(classes), make_config(settings), progress=progress)
+        proba = predict_rows(trained.model, features, test, trained.source)
+        scores = evaluate(y[test], proba, classes).to_dict()["scores"]
+        row = {"name": name, **settings, "seconds": time.perf_counter() - started}
+        row |= {key: scores[key] for key in ("auc", "accuracy", "macro_f1")}
+        result["rows"].append(row)
+        auc, seconds = scores["auc"]["value"], row["seconds"]
+        print(f"{name:<18} seed {settings['seed']}  AUC {auc:.4f}  {seconds:.0f} s", flush=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for name in dict.fromkeys(row["name"] for row in result["rows"]):
+        values = [row["auc"]["value"] for row in result["rows"] if row["name"] == name]
+        print(f"{name:<18} mean AUC {np.mean(values):.4f}  from {min(values):.4f} to {max(values):.4f}")
+
+
+if __name__ == "__main__":
+    main()
