@@ -15,6 +15,8 @@ from cotune.errors import CotuneError
 if TYPE_CHECKING:
     from cotune.demo import Demo
 
+_WORDS = 60
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run to make.", metavar="DIR")] = Path("demo-run"),
@@ -65,7 +67,7 @@ def demo(
             }
         )
         return
-    print_rich("", _models(found), "", _examples(found), "", NOTE)
+    print_rich("", _models(found), _trained(found), "", _examples(found), "", NOTE)
     print_rich(
         f"\nDone in {took:.0f} s. The joint model lies in {out}; its report is {out / 'report.html'}. Next:\n"
         f"  {command('cotune', 'predict', out, '--text', 'what a wonderful day')}\n"
@@ -77,25 +79,32 @@ def _models(found: Demo) -> Any:
     n = found.results[0].evaluation.n
     table = new_table(
         f"AUC on {n:,} held-out posts, 95 % intervals",
-        "model", "what is trained", "AUC", "interval", "joint is better by",
+        "model",
+        "AUC",
+        "interval",
+        "joint is better by",
         right=("AUC", "interval", "joint is better by"),
-    )  # fmt: skip
+    )
     for result in found.results:
         auc, behind = result.evaluation.scores["auc"], result.behind
         gap = "" if behind is None else f"{behind.difference:+.3f} ({behind.low:+.3f} to {behind.high:+.3f})"
-        add_row(table, result.name, result.trained, number(auc.value, 3), f"{auc.low:.3f} to {auc.high:.3f}", gap)
+        add_row(table, result.name, number(auc.value, 3), f"{auc.low:.3f} to {auc.high:.3f}", gap)
     return table
+
+
+def _trained(found: Demo) -> str:
+    return "trained: " + "; ".join(f"{result.name}: {result.trained}" for result in found.results)
 
 
 def _examples(found: Demo) -> Any:
     table = new_table(
-        "Some held-out posts, drawn by lot, by the joint model", "text", "image", "true", "predicted", "text / image"
+        "Some held-out posts, drawn by lot, by the joint model", "text", "image", "true", "predicted", "text/image"
     )
     for row in found.examples.to_dict("records"):
         words = " ".join(row["text"].split())
-        shown = words if len(words) <= 60 else words[:59] + "…"
+        shown = words if len(words) <= _WORDS else words[: _WORDS - 1] + "…"
         chance = row[f"p_{row['label']}"]
-        shares = f"{row['text_share']:.0%} / {row['image_share']:.0%}"
+        shares = f"{row['text_share']:.0%}/{row['image_share']:.0%}"
         add_row(table, shown, row["image"], row["true"], f"{row['label']} {chance:.2f}", shares)
     return table
 
