@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress
 from cotune.run import Run, load_run, save_run
 from cotune.training.fit import fit_posts
+
+if TYPE_CHECKING:
+    from cotune.explain.result import Explanation
 
 _D = FitConfig()
 _FROM_TEXT: dict[str, Callable[[str], Any]] = {
@@ -239,9 +242,40 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "run_")
         return self._predictor().frame(posts_from(X, allow_remote=self.allow_remote))
 
+    def explain(self, X: Any, *, words: bool = True, pixels: bool = True) -> Explanation:
+        """Return why one post is predicted as it is.
+
+        Parameters
+        ----------
+        X : dict, list of one dict, or DataFrame of one row
+            The post, with `text` and `image`; a `label` is shown beside the prediction.
+        words, pixels : bool
+            Whether to ask what each word and each part of the picture did; both together take seconds.
+
+        Returns
+        -------
+        Explanation
+            Plain numbers, and a rendering for notebooks.
+
+        Raises
+        ------
+        DataError
+            If there is not exactly one post, or it cannot be scored.
+        CotuneError
+            If words are asked for and captum is not installed (``pip install 'cotune[explain]'``).
+        """
+        check_is_fitted(self, "run_")
+        from cotune.explaining.explainer import Explainer
+
+        posts = posts_from(X, allow_remote=self.allow_remote)
+        return Explainer(self.run_, **self._settings()).explain(posts, words=words, pixels=pixels)
+
     def _predictor(self) -> Predictor:
-        bad_images: Any = "text-only" if self.bad_images == "text-only" else "error"
-        return Predictor(self.run_, device=self.device, bad_images=bad_images, allow_remote=self.allow_remote)
+        return Predictor(self.run_, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        bad_images = "text-only" if self.bad_images == "text-only" else "error"
+        return {"device": self.device, "bad_images": bad_images, "allow_remote": self.allow_remote}
 
     def save(self, folder: str | Path) -> None:
         """Write the run folder: weights as safetensors, everything else as JSON, no pickle."""
