@@ -70,6 +70,7 @@ def run_report(run: Run, *, name: str) -> str:
         class_counts=posts.get("labels", {}),
         counts_title="Training posts of each class",
         stages=_stages(run.metrics.get("history", [])),
+        demo=run.metrics.get("demo"),
     )
 
 
@@ -98,6 +99,7 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         class_counts={label: numbers["support"] for label, numbers in found["per_class"].items()},
         counts_title="Scored posts of each class",
         stages=[],
+        demo=None,
     )
 
 

@@ -1,0 +1,494 @@
+"""The command line as users meet it: what it prints, what it writes, how it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import cotune.cli
+from cotune.cli import main
+from cotune.data.predictions import TEXTS
+from cotune.errors import CotuneError
+from runs import tiny_settings, write_table
+from tiny import Zoo, make_posts
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Answer]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("COTUNE_DEBUG", raising=False)
+
+    def run(*arguments: object) -> Answer:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Answer(code, *capfd.readouterr())
+
+    return run
+
+
+def flags(zoo: Zoo, cache: Path, **more: Any) -> list[str]:
+    """Return the tiny settings as flags, the less common ones through --set."""
+    common = {"text_encoder", "image_encoder", "cache", "folds_group", "width", "epochs", "device", "tune", "fusion"}
+    given = tiny_settings(zoo, cache, **{"tune": "frozen", **more})
+    words: list[str] = []
+    for key, value in given.items():
+        name = key.replace("_", "-")
+        words += [f"--{name}", str(value)] if key in common else ["--set", f"{name}={value}"]
+    return words
+
+
+@pytest.fixture(scope="module")
+def home(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with train.csv, test.csv and the finished run `run`."""
+    home = tmp_path_factory.mktemp("home")
+    write_table(make_posts(home / "train", 30, classes=3), home / "train.csv")
+    write_table(make_posts(home / "test", 12, gaps=False, classes=3, seed=2), home / "test.csv")
+    code = main(["fit", str(home / "train.csv"), "--out", str(home / "run"), "--validation", "0.3",
+                 *flags(zoo, home / "cache")])  # fmt: skip
+    assert code == 0
+    return home
+
+
+def in_process(*arguments: object, **more: Any) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "cotune.cli", *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+# ---- the frame ---------------------------------------------------------------------------------------
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    heavy = ["torch", "pandas", "numpy", "sklearn", "transformers", "timm", "pydantic", "PIL", "pyarrow", "lightning"]
+    code = (
+        "import sys; from cotune.cli import main\n"
+        f"code = main(sys.argv[1:]); print([m for m in {heavy} if m in sys.modules], code)"
+    )
+    for words in (["--help"], ["--version"]):
+        found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert found.stdout.splitlines()[-1] == "[] 0", words
+
+
+def test_help_is_fast() -> None:
+    times = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "cotune.cli", "--help"], capture_output=True, check=True)
+        after = os.times()
+        # Time of the processor: a busy machine must not fail the test.
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(times) < 0.5
+
+
+def test_every_command_has_help(cli: Cli) -> None:
+    for name in ("fit", "evaluate", "predict", "info", "encoders", "demo", "check", "import", "explain", "bench"):
+        answer = cli(name, "--help")
+        assert answer.code == 0
+        assert "Usage" in answer.out
+    assert "[default: top]" in cli("fit", "--help").out
+    assert "[default: 0.5]" in cli("fit", "--help").out
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out.strip() == f"cotune {cotune.__version__}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fitt"],
+        ["fit"],
+        ["fit", "p.csv"],
+        ["predict", "run", "--chunk-size", "0"],
+        ["fit", "p", "--out", "r", "--tune", "all"],
+    ],
+)
+def test_wrong_usage_exits_with_2(cli: Cli, words: list[str]) -> None:
+    answer = cli(*words)
+    assert answer.code == 2
+    assert "Traceback" not in answer.err
+    assert answer.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (CotuneError("the file\nis odd"), 2, "error: the file is odd"),
+        (RuntimeError("oops\nmore"), 1, "error: RuntimeError: oops (this is a fault of cotune"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (MemoryError(), 1, "error: the memory is used up"),
+    ],
+)
+def test_faults_are_one_line_and_debug_shows_the_traceback(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, words: str
+) -> None:
+    def fail(_: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("cotune.run.read_settings", fail)
+    answer = cli("info", "run")
+    assert answer.code == code
+    assert answer.err.startswith(words)
+    assert answer.err.count("\n") == 1
+    if code != 130:
+        assert "Traceback" in cli("--debug", "info", "run").err
+        monkeypatch.setenv("COTUNE_DEBUG", "1")
+        assert "Traceback" in cli("info", "run").err
+
+
+# ---- fit ---------------------------------------------------------------------------------------------
+
+
+def test_fit_leaves_a_whole_run(home: Path) -> None:
+    names = {path.name for path in (home / "run").iterdir()}
+    assert names == {"README.md", "config.json", "environment.json", "image_encoder", "labels.json", "log.csv",
+                     "metrics.json", "model.safetensors", "report.html", "text_encoder"}  # fmt: skip
+    log = pd.read_csv(home / "run" / "log.csv")
+    assert log["stage"].tolist() == ["probe"] * 3
+    assert json.loads((home / "run" / "metrics.json").read_text())["status"] == "finished"
+
+
+def test_fit_prints_scores_and_the_next_command(cli: Cli, zoo: Zoo, home: Path, tmp_path: Path) -> None:
+    answer = cli("fit", home / "train.csv", "--out", tmp_path / "run", "--validation", home / "test.csv",
+                 *flags(zoo, home / "cache", tune="joint"))  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "Scores on 12 held-out posts" in answer.out
+    assert f"cotune predict {tmp_path / 'run'}" in answer.out
+    assert "joint  epoch  2" in answer.err
+
+
+def test_fit_as_json_with_a_file_of_settings(cli: Cli, zoo: Zoo, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("probe-epochs: 1\nepochs: 1\nlr-head: 1e-3\n")
+    given = flags(zoo, home / "cache", tune="joint", epochs=2)
+    at = given.index("probe-epochs=3")
+    answer = cli("fit", home / "train.csv", "--out", tmp_path / "run", "--config", tmp_path / "s.yaml", "--json",
+                 *given[: at - 1], *given[at + 1 :])  # fmt: skip
+    assert answer.code == 0, answer.err
+    stages = [row["stage"] for row in answer.json["history"]]
+    assert stages == ["probe", "joint", "joint"], "the file sets the probe, the flag wins over the file"
+    fitted = json.loads((tmp_path / "run" / "config.json").read_text())["fit"]
+    assert fitted["lr_head"] == 1e-3
+
+
+def test_fit_refuses_to_harm_what_is_there(cli: Cli, zoo: Zoo, home: Path, tmp_path: Path) -> None:
+    given = flags(zoo, home / "cache")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    for words, expected in (
+        ([home / "run"], "holds something already"),
+        ([home / "run", "--resume"], "there is nothing to resume"),
+        ([home / "run", "--resume", "--overwrite"], "give one of them"),
+        ([mine], "holds something already"),
+        ([mine, "--overwrite"], "holds no run"),
+        ([home / "train.csv"], "is a file"),
+    ):
+        answer = cli("fit", home / "train.csv", *given, "--out", *words)
+        assert answer.code == 2
+        assert expected in answer.err, answer.err
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwriting_replaces_only_after_success(cli: Cli, zoo: Zoo, home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert cli("fit", home / "train.csv", "--out", run, *flags(zoo, home / "cache")).code == 0
+    before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    failed = cli("fit", home / "train.csv", "--out", run, "--overwrite", "--set", "lr-head=1e30", "--set", "clip=0",
+                 *flags(zoo, home / "cache", tune="joint"))  # fmt: skip
+    if failed.code == 0:
+        pytest.skip("such rates are survived here")
+    assert failed.code == 2
+    assert {name: (run / name).read_bytes() for name in before} == before
+    assert (
+        cli("fit", home / "train.csv", "--out", run, "--overwrite", *flags(zoo, home / "cache", fusion="text")).code
+        == 0
+    )
+    assert not (run / "image_encoder").exists()
+    assert not (run / "log.new.csv").exists()
+    assert not (run / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--set", "nonsense"], "--set takes key=value"),
+        (["--set", "bach-size=3"], "did you mean 'batch_size'"),
+        (["--fusion", "atention"], "did you mean 'attention'"),
+        (["--epochs", "0"], "epochs"),
+        (["--validation", "1.5"], "validation is a part between 0 and 1"),
+        (["--validation", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["--logger", "tensorbord"], "did you mean 'tensorboard'"),
+        (["--label-column", "sentiment"], "no column 'sentiment'"),
+        (["--config", "nowhere.yaml"], "there is no configuration file"),
+        (["--text-encoder", "nowhere/bert"], "nowhere/bert"),
+    ],
+)
+def test_fit_says_what_is_wrong_in_one_line(
+    cli: Cli, zoo: Zoo, home: Path, tmp_path: Path, words: list[str], expected: str
+) -> None:
+    answer = cli("fit", home / "train.csv", "--out", tmp_path / "run", *flags(zoo, home / "cache"), *words)
+    assert answer.code == 2
+    assert answer.err.startswith("error: ")
+    assert expected in answer.err
+    assert answer.err.count("\n") == 1
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_ctrl_c_saves_the_last_epoch_and_resume_goes_on(zoo: Zoo, cli: Cli, home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    given = [
+        "fit",
+        home / "train.csv",
+        "--out",
+        run,
+        *flags(zoo, home / "cache", tune="joint", epochs=400, min_epochs=400),
+    ]
+    process = in_process(*given)
+    for _ in range(1200):
+        log = run / "log.csv"
+        if log.is_file() and "joint,3," in log.read_text():
+            break
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("stopped; the last finished epoch is saved")
+    assert "Traceback" not in err
+    about = cli("info", run, "--json").json
+    assert about["metrics"]["status"] == "interrupted"
+    done = len(about["metrics"]["history"])
+    assert cli("predict", run, home / "test.csv", "--out", tmp_path / "p.csv").code == 0
+    assert (run / "checkpoint" / "state.json").is_file()
+    refused = cli(*given)
+    assert "go on with --resume" in refused.err
+    # Going on means the same settings; a second process is stopped in its turn.
+    process = in_process(*given, "--resume")
+    for _ in range(1200):
+        if len((run / "log.csv").read_text().splitlines()) > done + 2:
+            break
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "resuming: joint, after epoch" in err
+    assert len(cli("info", run, "--json").json["metrics"]["history"]) > done
+
+
+# ---- evaluate ----------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_and_writes_everything(cli: Cli, home: Path, tmp_path: Path) -> None:
+    answer = cli("evaluate", home / "run", home / "test.csv", "--out", tmp_path / "e", "--bootstrap", 50)
+    assert answer.code == 0, answer.err
+    for words in ("AUC", "calibration error", "Confusion matrix", "95% interval"):
+        assert words in answer.out
+    assert {p.name for p in (tmp_path / "e").iterdir()} == {"metrics.json", "predictions.csv", "report.html"}
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["n"] == 12
+    assert len(pd.read_csv(tmp_path / "e" / "predictions.csv")) == 12
+    same = cli("evaluate", home / "run", home / "test.csv", "--bootstrap", 50, "--json").json
+    assert same["scores"] == metrics["scores"]
+
+
+def test_evaluate_counts_what_it_leaves_out(cli: Cli, home: Path) -> None:
+    table = pd.read_csv(home / "test.csv")
+    table.loc[0, "label"] = None
+    table.loc[1, "label"] = "nonsense"
+    table.loc[2, "image"] = "nowhere.png"
+    table.to_csv(home / "odd.csv", index=False)
+    answer = cli("evaluate", home / "run", home / "odd.csv", "--bootstrap", 0)
+    assert answer.code == 0
+    assert "left out: 1 post with no label, 1 post with unknown label, 1 post with no prediction" in answer.out
+    assert "'nonsense'" in answer.err
+
+
+def test_evaluate_needs_labels(cli: Cli, home: Path) -> None:
+    pd.read_csv(home / "test.csv").drop(columns="label").to_csv(home / "bare.csv", index=False)
+    answer = cli("evaluate", home / "run", home / "bare.csv")
+    assert answer.code == 2
+    assert "--label-column" in answer.err
+
+
+# ---- predict -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_predict_writes_every_kind(cli: Cli, home: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / f"p.{kind}"
+    answer = cli("predict", home / "run", home / "test.csv", "--out", out, "--chunk-size", 5)
+    assert answer.code == 0, answer.err
+    assert answer.out == ""
+    assert "12 posts: 12 predicted" in answer.err
+    readers = {"csv": pd.read_csv, "jsonl": lambda p: pd.read_json(p, lines=True), "parquet": pd.read_parquet,
+               "tsv": lambda p: pd.read_csv(p, sep="\t")}  # fmt: skip
+    table = readers[kind](out)
+    assert table["id"].tolist() == pd.read_csv(home / "test.csv")["id"].tolist()
+    assert [name for name in table.columns if name not in TEXTS] == [
+        "p_class0", "p_class1", "p_class2", "text_share", "image_share"
+    ]  # fmt: skip
+
+
+def test_predict_names_the_rows_that_it_cannot_score(cli: Cli, home: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(home / "test.csv")
+    (home / "empty.png").write_bytes(b"")
+    table.loc[7, "image"] = "empty.png"
+    table["text"] = ['a "quoted"\nline, and more'] * 6 + list(table["text"][6:])
+    table.to_csv(home / "odd.csv", index=False)
+    answer = cli("predict", home / "run", home / "odd.csv", "--out", tmp_path / "p.csv", "--chunk-size", 3)
+    assert answer.code == 0
+    assert "note: row 8 (id p7): " in answer.err
+    assert "0 bytes" in answer.err
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert len(found) == 12
+    assert found["label"].isna().tolist() == [i == 7 for i in range(12)]
+    kept = cli(
+        "predict", home / "run", home / "odd.csv", "--out", tmp_path / "p.csv", "--bad-images", "text-only", "--json"
+    )
+    assert kept.json["predicted"] == 12
+    assert kept.json["errors"] == 1
+    assert kept.json["first_errors"][0]["row"] == 8
+
+
+def test_predict_to_standard_output_is_the_table_alone(cli: Cli, home: Path) -> None:
+    answer = cli("predict", home / "run", home / "test.csv", "--out", "-")
+    assert len(answer.out.splitlines()) == 13
+    assert answer.out.startswith("id,label,p_class0")
+
+
+def test_predict_one_post(cli: Cli, home: Path, tmp_path: Path) -> None:
+    image = home / "test" / "0.png"
+    answer = cli("predict", home / "run", "--text", "happy dog", "--image", image)
+    assert answer.code == 0, answer.err
+    assert "image share" in answer.out
+    found = cli("predict", home / "run", "--text", "happy dog", "--image", image, "--json").json
+    assert sum(found[f"p_class{i}"] for i in range(3)) == pytest.approx(1)
+    assert found["error"] is None
+    only = cli("predict", home / "run", "--text", "happy dog", "--json").json
+    assert only["text_share"] == 1
+    assert cli("predict", home / "run", "--image", tmp_path / "none.png").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "give a posts table, or one post"),
+        (["test.csv", "--text", "a", "--out", "-"], "give a posts table, or one post"),
+        (["test.csv"], "say where the predictions go"),
+        (["test.csv", "--out", "p.xlsx"], "no ending that tells its kind"),
+        (["nowhere.csv", "--out", "-"], "nowhere.csv"),
+    ],
+)
+def test_predict_says_what_is_wrong(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(home)
+    answer = cli("predict", "run", *words)
+    assert answer.code == 2
+    assert expected in answer.err
+
+
+def test_a_reader_that_goes_away_is_no_fault(home: Path) -> None:
+    command = f"{sys.executable} -m cotune.cli predict run test.csv --out - | head -n 1"
+    found = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=home, check=True)
+    assert found.stdout.startswith("id,label")
+    assert "Traceback" not in found.stderr
+    assert "Exception ignored" not in found.stderr
+
+
+# ---- info and encoders -------------------------------------------------------------------------------
+
+
+def test_info_shows_parts_scores_and_environment(cli: Cli, home: Path) -> None:
+    answer = cli("info", home / "run")
+    assert answer.code == 0
+    for words in ("class0, class1, class2", "text encoder", "fusion head", "held-out posts", "torch", "finished"):
+        assert words in answer.out
+    about = cli("info", home / "run", "--json").json
+    parts = about["parameters"]
+    assert parts["total"] == parts["text"] + parts["image"] + parts["head"]
+
+
+def test_info_of_what_is_no_run(cli: Cli, tmp_path: Path) -> None:
+    assert "there is no run folder" in cli("info", tmp_path / "none").err
+    (tmp_path / "config.json").write_text("{}")
+    assert "was not written by cotune" in cli("info", tmp_path).err
+
+
+def test_encoders_lists_and_counts(cli: Cli, zoo: Zoo) -> None:
+    assert "bundled:all-MiniLM-L6-v2" in cli("encoders").out
+    assert any(row["spec"] == "bundled:efficientnet-lite0" for row in cli("encoders", "--json").json)
+    table = cli("encoders", "--params").out
+    for number in ("23,508,032", "66,362,880", "90.0M", "90.3M", "151.6M"):
+        assert number in table
+    sizes = cli("encoders", zoo("bert"), "timm:resnet18", "--json").json
+    assert [size["parameters"] for size in sizes][1] == 11_176_512
+    assert cli("encoders", "nonsense").code == 2
+
+
+# ---- demo --------------------------------------------------------------------------------------------
+
+
+def test_the_demo_replaces_an_earlier_demo_and_nothing_else(cli: Cli, home: Path) -> None:
+    answer = cli("demo", "--out", home / "run")
+    assert answer.code == 2
+    assert "something other than an earlier demo" in answer.err
+
+
+def test_demo_with_small_encoders(
+    cli: Cli, zoo: Zoo, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cotune.demo as demo_module
+
+    small = tiny_settings(zoo, tmp_path / "cache", probe_epochs=2, epochs=1)
+    real = demo_module.run_demo
+    monkeypatch.setattr(demo_module, "run_demo", lambda **more: real(settings=small, **more))
+    answer = cli("demo", "--out", tmp_path / "demo", "--json")
+    assert answer.code == 0, answer.err
+    models = {model["name"]: model for model in answer.json["models"]}
+    assert list(models) == ["text only", "image only", "concatenation", "joint"]
+    assert all(0 <= model["scores"]["auc"]["low"] <= model["scores"]["auc"]["high"] <= 1 for model in models.values())
+    assert models["joint"]["joint_minus_this"] is None
+    assert len(answer.json["examples"]) == 6
+    shown = cli("demo", "--out", tmp_path / "demo")
+    assert shown.code == 0, shown.err
+    for words in ("AUC on 250 held-out posts", "synthetic", "joint", "drawn by lot", str(tmp_path / "demo")):
+        assert words in shown.out
+    assert "Beside the other models" in (tmp_path / "demo" / "report.html").read_text()
+    assert cli("predict", tmp_path / "demo", "--text", "what a day").code == 0
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_demo_with_real_encoders_shows_the_lead_of_joint_training(cli: Cli, tmp_path: Path) -> None:
+    started = time.perf_counter()
+    answer = cli("demo", "--out", tmp_path / "demo", "--json")
+    assert answer.code == 0, answer.err
+    auc = {model["name"]: model["scores"]["auc"]["value"] for model in answer.json["models"]}
+    assert auc["joint"] > max(auc["text only"], auc["image only"])
+    assert time.perf_counter() - started < 300

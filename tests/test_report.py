@@ -1,0 +1,169 @@
+"""Reports: one page, nothing from outside, everything escaped, every number readable."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cotune.predict import Predictor, evaluate_posts
+from cotune.report.plots import calibration_chart, line_chart, nice_ticks, whole_ticks
+from cotune.report.run_report import MATRIX_CLASSES, evaluation_report, run_report
+from cotune.run import Run
+from runs import tiny_fit
+from tiny import Zoo, make_posts
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def fitted(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny_fit(zoo, tmp_path_factory.mktemp("report"), tune="joint", classes=3, n=36, validation=0.3).run
+
+
+class Balanced(html.parser.HTMLParser):
+    """Notes tags that are not closed in their order."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+
+def check_page(page: str) -> None:
+    parser = Balanced()
+    parser.feed(page)
+    assert not parser.faults
+    assert not parser.open
+    assert not re.search(r"""(?:src|href|url)\s*[=(]|@import|<script|<link|http""", page), "the page needs nothing else"
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+
+
+def test_a_run_shows_scores_curves_matrix_parameters_and_settings(fitted: Run) -> None:
+    page = run_report(fitted, name="mine")
+    check_page(page)
+    scores = fitted.metrics["validation"]["scores"]
+    for estimate in scores.values():
+        assert f"{estimate['value']:.3f}" in page
+        assert f"{estimate['low']:.3f} to {estimate['high']:.3f}" in page
+    for row in fitted.metrics["history"]:
+        assert f"{row['train_loss']:.4f}" in page
+    assert f"{fitted.model.parameter_counts()['total']:,}" in page
+    assert page.count("<svg") == 5, "two curves for each stage, and the calibration"
+    for words in ("class0", "probe-epochs", "data hash", "Rows are true classes", "true \\ predicted"):
+        assert words in page
+    assert re.search(r'class="changed"><dt>tune</dt><dd>joint</dd>', page)
+
+
+def test_an_evaluation_counts_what_was_left_out(fitted: Run, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "new", 15, gaps=False, classes=3, seed=4)
+    posts.loc[0, "label"] = None
+    Path(posts["image"][1]).write_bytes(b"")
+    result = evaluate_posts(Predictor(fitted, device="cpu"), [posts], n_bootstrap=30)
+    page = evaluation_report(fitted, result, name="mine", posts="new.csv")
+    check_page(page)
+    for words in ("mine on new.csv", "Left out: no label", "Left out: no prediction", "Scores on 13 posts"):
+        assert words in page
+
+
+def test_labels_and_names_are_escaped(fitted: Run) -> None:
+    names = (EVIL, "b & c", '"quoted"')
+    metrics = {**fitted.metrics, "posts": {"train": 3, "labels": dict.fromkeys(names, 1)}}
+    metrics["validation"] = {
+        **metrics["validation"],
+        "classes": list(names),
+        "per_class": dict(zip(names, metrics["validation"]["per_class"].values(), strict=True)),
+    }
+    page = run_report(Run(fitted.model, names, fitted.config, metrics), name=EVIL)
+    check_page(page)
+    assert EVIL not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_run_without_held_out_posts_or_interrupted_says_so(fitted: Run) -> None:
+    metrics = {key: value for key, value in fitted.metrics.items() if key != "validation"}
+    page = run_report(Run(fitted.model, fitted.classes, fitted.config, {**metrics, "status": "interrupted"}), name="x")
+    check_page(page)
+    assert "nothing was measured" in page
+    assert "Interrupted." in page
+    check_page(run_report(Run(fitted.model, fitted.classes, fitted.config), name="bare"))
+
+
+def test_many_classes_become_a_list_of_confusions(fitted: Run) -> None:
+    n = MATRIX_CLASSES + 1
+    names = [f"label {i}" for i in range(n)]
+    counts = [[9 if i == j else (5 if j == i + 1 else 0) for j in range(n)] for i in range(n)]
+    one = {"precision": None, "recall": 0.5, "f1": None, "support": 3}
+    scores = {**fitted.metrics["validation"], "classes": names, "confusion": counts}
+    scores["per_class"] = dict.fromkeys(names, one)
+    page = run_report(Run(fitted.model, tuple(names), fitted.config, {"validation": scores}), name="many")
+    check_page(page)
+    assert "most frequent confusions" in page
+    assert 'class="matrix"' not in page
+
+
+def test_scores_that_do_not_exist_are_dashes(fitted: Run) -> None:
+    nothing = {"value": None, "low": None, "high": None}
+    scores = {**fitted.metrics["validation"], "scores": {"auc": nothing}, "calibration": []}
+    page = run_report(Run(fitted.model, fitted.classes, fitted.config, {"validation": scores}), name="x")
+    check_page(page)
+    assert "- to -" in page
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.5), (0, 1), (-3.2, 1e4), (0.8149, 0.8151), (1e-9, 1e-8), (7, 7)])
+def test_ticks_enclose_the_values(low: float, high: float) -> None:
+    ticks = nice_ticks(low, high)
+    assert ticks == sorted(set(ticks))
+    assert 2 <= len(ticks) <= 8
+    assert ticks[0] <= low + 1e-9
+    assert ticks[-1] >= high - 1e-9
+
+
+def test_lines_of_any_length() -> None:
+    assert line_chart([None, float("nan")], title="t", x_name="epoch") == ""
+    for values in ([0.5], [1.0, None, 0.5], [float(i) for i in range(200)], [0.3] * 5):
+        chart = line_chart(values, title="Loss", x_name="epoch")
+        assert "nan" not in chart
+        assert chart.count("<circle") == sum(value is not None for value in values)
+    assert whole_ticks(1) == [1]
+    assert len(whole_ticks(1000)) <= 7
+
+
+def test_calibration_stays_inside_its_frame() -> None:
+    bins = [{"confidence": 1.0, "accuracy": 0.0, "n": 1}, {"confidence": 0.4, "accuracy": 1.0, "n": 900}]
+    chart = calibration_chart(bins)
+    assert chart.count("<circle") == 2
+    assert "0% right of 1" in chart
+
+
+@pytest.mark.browser
+def test_no_sideways_scrolling_on_a_phone(fitted: Run, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    probe = "<script>document.title = document.documentElement.scrollWidth + '/' + innerWidth</script>"
+    path = tmp_path / "report.html"
+    path.write_text(run_report(fitted, name="a-rather-long-name-of-a-run-" * 4) + probe, encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--window-size=500,900"]
+    command = [chromium, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    width, window = re.search(r"<title>(\d+)/(\d+)</title>", page).groups()  # type: ignore[union-attr]
+    assert int(width) <= int(window)
