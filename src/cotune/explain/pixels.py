@@ -131,7 +131,6 @@ def last_feature_map(encoder: ImageEncoder) -> nn.Module | None:
 
 
 def _is_map(output: Any) -> bool:
-    output = output if isinstance(output, Tensor) else getattr(output, "last_hidden_state", None)
     return isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[1], output.shape[2]) > 1
 
 
