@@ -12,25 +12,33 @@ from cotune.fusion import HEADS, FusionHead, make_head
 PRESENT = torch.tensor([[True, True], [True, False], [False, True], [False, False]] * 3)
 
 
+def dims(name: str) -> tuple[int, int]:
+    """Return the sizes of both embeddings, 0 for one that the head does not use."""
+    uses = HEADS[name].uses
+    return 6 * ("text" in uses), 8 * ("image" in uses)
+
+
 def stirred(name: str, n_classes: int) -> FusionHead:
     torch.manual_seed(1)
-    head = make_head(name, 6, 8, n_classes, width=8, heads=2)
+    text_dim, image_dim = dims(name)
+    head = make_head(name, text_dim, image_dim, n_classes, width=8, heads=2)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.3)
     return head.eval()
 
 
-def posts() -> tuple[Tensor, Tensor]:
+def posts(name: str) -> tuple[Tensor, Tensor]:
     torch.manual_seed(2)
-    return torch.randn(len(PRESENT), 6), torch.randn(len(PRESENT), 8)
+    text_dim, image_dim = dims(name)
+    return torch.randn(len(PRESENT), text_dim), torch.randn(len(PRESENT), image_dim)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 7])
 @pytest.mark.parametrize("name", list(HEADS))
 def test_contributions_add_up_and_the_absent_give_nothing(name: str, n_classes: int) -> None:
     head = stirred(name, n_classes)
-    text, image = posts()
+    text, image = posts(name)
     with torch.inference_mode():
         parts = modality_contributions(head, text, image, PRESENT)
         logits = head(text, image, PRESENT)
