@@ -59,9 +59,11 @@ def ruled_posts(folder: Path, rule: Rule, n: int, *, seed: int = 0) -> pd.DataFr
     rows = []
     for i in range(n):
         word, colour = i % 2, (i // 2) % 2
-        name = folder / f"{colour}-{i % 8}.png"
+        # Drawn, as a number that goes with `i` would give the word away.
+        which = int(random.integers(8))
+        name = folder / f"{colour}-{which}.png"
         if not name.exists():
-            picture(i % 8, tint=[(130, 0, 0), (0, 0, 130)][colour]).save(name)
+            picture(which, tint=[(130, 0, 0), (0, 0, 130)][colour]).save(name)
         words = [["good", "bad"][word]] * 3 + [str(random.choice(WORDS[10:20]))]
         rows.append(
             {"id": f"p{i}", "text": " ".join(words), "image": str(name), "label": ["no", "yes"][rule(word, colour)]}

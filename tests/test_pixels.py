@@ -290,13 +290,21 @@ def test_order_beats_chance(zoo: Zoo, tmp_path: Path) -> None:
 
 
 def test_random_weights_give_another_map(zoo: Zoo, tmp_path: Path) -> None:
-    run, posts = where_colour_tells(zoo, tmp_path)
-    target, batch = posts[0]
-    pixels = batch.inputs["image"]["pixels"]
-    mine = to_grid(smooth_gradients(target, pixels), GRID)
-    correlations = []
-    for seed in range(6):
-        other = Target(with_random_weights(run.model, ("head", "text", "image"), seed), batch, target.index)
-        correlations.append(rank_correlation(mine.ravel(), to_grid(smooth_gradients(other, pixels), GRID).ravel()))
-    assert abs(np.mean(correlations)) < 0.5, correlations
-    assert max(correlations) < 0.95
+    run = ruled_run(zoo, tmp_path, lambda word, colour: colour, fusion="concat")
+    others = [with_random_weights(run.model, ("head", "text", "image"), seed) for seed in range(4)]
+    correlations: dict[str, list[float]] = {"grad-cam": [], "integrated gradients": []}
+    # Pictures without empty parts: where a picture equals its blurred self, no gradient of it can be anything but 0.
+    for i in range(4):
+        target, batch = explainer(run).target(post("good good good sun", picture(50 + i, size=(80, 80))))
+        pixels = batch.inputs["image"]["pixels"]
+        for method in ("grad-cam", "integrated gradients"):
+            mine = explain_pixels(target, pixels, method=method, blur=False).patches.ravel()
+            assert rank_correlation(
+                mine, explain_pixels(target, pixels, method=method, blur=False).patches.ravel()
+            ) == (pytest.approx(1))
+            for other in others:
+                changed = Target(other, batch, target.index)
+                theirs = explain_pixels(changed, pixels, method=method, blur=False).patches.ravel()
+                correlations[method].append(rank_correlation(mine, theirs) or 0.0)
+    for method, found in correlations.items():
+        assert abs(np.mean(found)) < 0.4, (method, found)
