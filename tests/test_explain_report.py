@@ -1,0 +1,359 @@
+"""Explanations as JSON and as pages: complete, escaped, and readable in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from cotune import JointClassifier
+from cotune.errors import DataError
+from cotune.explain.result import Explanation
+from cotune.explaining.dataset import ExplainedPosts, explain_posts
+from cotune.explaining.second import Plan
+from cotune.report.explain_report import page_name, post_page, set_page
+from cotune.run import Run
+from explained import explainer, post, random_run
+from tiny import PostsMaker, Zoo, picture
+
+torch.set_num_threads(1)
+EVIL = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }} </style>"
+
+
+class Reader(HTMLParser):
+    """Collects tags, text and addresses, and notes tags that are left open."""
+
+    VOID = frozenset({"meta", "img", "br", "hr", "line", "circle"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href"):
+                self.addresses.append(value)
+            if name.startswith("on"):
+                self.handlers.append(name)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def check_page(page: str) -> Reader:
+    """Return the page read; it must be whole, run nothing and fetch nothing."""
+    reader = Reader(page)
+    assert reader.open == []
+    assert "script" not in reader.tags
+    assert not reader.handlers
+    for address in reader.addresses:
+        assert address.startswith(("data:image/", "#", "posts/", "../index.html")), address
+    assert not re.search(r"url\((?!data:)|@import", page)
+    return reader
+
+
+@pytest.fixture(scope="module")
+def run(zoo: Zoo) -> Run:
+    return random_run(zoo)
+
+
+@pytest.fixture(scope="module")
+def found(run: Run) -> Explanation:
+    one = post(
+        "the good dog is so very happy! #sunday 今日 \U0001f600", picture(2, size=(120, 70)), label="class1", id="p7"
+    )
+    return explainer(run).explain(one)
+
+
+def test_the_result_is_plain_numbers(found: Explanation) -> None:
+    said = json.loads(found.to_json())
+    assert said["id"] == "p7"
+    assert said["true"] == "class1"
+    assert set(said["probability"]) == {"class0", "class1", "class2"}
+    assert sum(said["probability"].values()) == pytest.approx(1)
+    for name, parts in said["log_odds"].items():
+        p = said["probability"][name]
+        assert parts["base"] + parts["text"] + parts["image"] == pytest.approx(np.log(p / (1 - p)), abs=1e-3)
+    assert said["text_share"] + said["image_share"] == pytest.approx(1)
+    assert [word["text"] for word in said["words"]["words"]][:3] == ["the", "good", "dog"]
+    assert said["words"]["completeness_error"] <= 0.03
+    assert np.asarray(said["pixels"]["patches"]).shape == (7, 7)
+    assert said["frame"]["left"] < said["frame"]["right"]
+    assert said["removed"]["text"]["by"] == "learned"
+    assert said["verdict"]
+
+
+def test_a_notebook_gets_a_whole_piece_of_html(found: Explanation) -> None:
+    reader = check_page(found._repr_html_())
+    assert {"style", "mark", "table", "img"} <= set(reader.tags)
+    assert found.label in reader.text
+
+
+def test_a_post_page_shows_every_value_as_text(found: Explanation) -> None:
+    page = post_page(found, row=3, run="my run", index="../index.html")
+    reader = check_page(page)
+    text = reader.text
+    assert "Post p7" in text
+    assert f"Text {found.text_share:.0%}" in text
+    assert f"Image {found.image_share:.0%}" in text
+    assert found.words is not None
+    strongest = max(found.words.words, key=lambda word: abs(word.gradient))
+    assert f"{strongest.gradient:+.2f}".replace("-", "−") in text
+    assert "今日" in text
+    assert "\U0001f600" in text
+    assert "viewport" in page
+    assert "prefers-color-scheme: dark" in page
+    assert "Content-Security-Policy" in page
+    assert reader.tags.count("img") == 2
+    assert page.count("cx-for-bar") + page.count("cx-against-bar") > 3
+
+
+def evil_run(zoo: Zoo) -> Run:
+    made = random_run(zoo)
+    return Run(made.model, (EVIL, "b & c", "</table><b>"), made.config)
+
+
+def evil_posts(folder: Path) -> pd.DataFrame:
+    from cotune.data.posts import read_posts
+
+    folder.mkdir()
+    name = folder / "<img src=x onerror=alert(1)>.png"
+    picture(1).save(name)
+    rows = [
+        {"id": f"{EVIL}{i}", "text": f"good {EVIL} dog {i}", "image": str(name), "label": [EVIL, "other"][i % 2]}
+        for i in range(4)
+    ]
+    rows.append({"id": "broken", "text": "x", "image": str(folder / "<b>gone</b>.png"), "label": EVIL})
+    return read_posts(pd.DataFrame(rows, dtype=object))
+
+
+def test_nothing_that_a_post_says_is_markup(zoo: Zoo, tmp_path: Path) -> None:
+    explain = explainer(evil_run(zoo), bad_images="text-only")
+    posts = evil_posts(tmp_path / "posts")
+    pages: dict[int, str] = {}
+
+    def keep(row: int, result: Explanation) -> None:
+        pages[row] = post_page(result, row=row, run=EVIL, index="../index.html")
+
+    result = explain_posts(explain, lambda: [posts], Plan(limit=9), out=tmp_path / "out", on_explanation=keep)
+    assert len(pages) == 5
+    for row, page in pages.items():
+        reader = check_page(page)
+        assert reader.tags.count("img") == (0 if row == 5 else 2)
+        assert "<script>document.title='owned'</script>" in reader.text
+    assert "&lt;b&gt;gone" in pages[5], "the name of a picture that cannot be read stands in the note"
+    reader = check_page(set_page(result, run=EVIL, posts=EVIL))
+    assert "<script>document.title='owned'</script>" in reader.text
+    assert "img" not in reader.tags
+    check_page(explain.explain(posts.iloc[[0]].reset_index(drop=True))._repr_html_())
+
+
+def test_page_names_hold_nothing_of_the_post() -> None:
+    assert page_name(12) == "post-000012.html"
+
+
+def test_the_table_page_has_every_part(run: Run, new_posts: PostsMaker, tmp_path: Path) -> None:
+    posts = new_posts(24, classes=3)
+    result = explain_posts(explainer(run), lambda: [posts[:10], posts[10:]], Plan(limit=5), out=tmp_path)
+    reader = check_page(set_page(result, run="r", posts="p.csv"))
+    for title in ("How much the text has to say", "Together or apart", "Words that spoke most", "Most image-driven",
+                  "Most text-driven", "Wrong and sure of it", "Posts with words and pixels"):  # fmt: skip
+        assert title in reader.text, title
+    links = {address for address in reader.addresses if address.startswith("posts/")}
+    assert links == {f"posts/{page_name(row)}" for row in result.explained}
+    anchors = [address[1:] for address in reader.addresses if address.startswith("#")]
+    page = set_page(result, run="r", posts="p.csv")
+    assert all(f'id="{name}"' in page for name in anchors)
+
+
+def test_a_table_of_which_nothing_can_be_scored_still_has_a_page(run: Run, tmp_path: Path) -> None:
+    nothing = post(None, str(tmp_path / "gone.png"))
+    result = explain_posts(explainer(run), lambda: [nothing], Plan(), out=tmp_path / "out")
+    assert result.summary["scored"] == 0
+    assert "Without a prediction" in check_page(set_page(result, run="r", posts="p")).text
+
+
+@pytest.mark.parametrize("head", ["text", "image", "reference", "concat"])
+def test_other_heads_have_pages_and_say_what_they_lack(
+    zoo: Zoo, new_posts: PostsMaker, tmp_path: Path, head: str
+) -> None:
+    one = random_run(zoo, head=head)
+    posts = new_posts(12)
+    result = explain_posts(explainer(one), lambda: [posts], Plan(limit=3), out=tmp_path / "out")
+    text = check_page(set_page(result, run="r", posts="p")).text
+    assert ("embedding of zeros" in text) == (head == "reference")
+    found = explainer(one).explain(post("good dog", picture(1)))
+    notes = " ".join(found.notes)
+    page = check_page(post_page(found, row=1, run="r")).text
+    if head == "reference":
+        assert "an embedding of zeros stands in" in notes
+        assert "zeros" in page
+    elif head in ("text", "image"):
+        assert notes == f"This run reads the {head} alone."
+        assert (found.text_share, found.image_share) == ((1.0, 0.0) if head == "text" else (0.0, 1.0))
+        assert (found.words is None) == (head == "image")
+        assert (found.pixels is None) == (head == "text")
+
+
+def test_posts_that_lack_something_are_explained_by_the_rest(run: Run) -> None:
+    no_text = explainer(run).explain(post("   ", picture(1)))
+    assert (no_text.text_share, no_text.image_share) == (0.0, 1.0)
+    assert no_text.words is None
+    assert no_text.pixels is not None
+    assert "no text" in no_text.notes[0]
+    no_image = explainer(run).explain(post("good dog", None))
+    assert (no_image.text_share, no_image.image_share) == (1.0, 0.0)
+    assert no_image.pixels is None
+    assert no_image.image_alone is None
+    for found in (no_text, no_image):
+        check_page(post_page(found, row=1, run="r"))
+
+
+def test_a_picture_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cannot be explained.*broken.png"):
+        explainer(run).explain(post("good dog", str(broken)))
+    found = explainer(run, bad_images="text-only").explain(post("good dog", str(broken)))
+    assert "scored by its text alone" in found.notes[0]
+    assert found.text_share == 1.0
+    with pytest.raises(DataError, match="has no text and no image"):
+        explainer(run).explain(post("", None))
+    with pytest.raises(DataError, match="one post is explained at a time"):
+        explainer(run).explain(pd.concat([post("a", None)] * 2))
+
+
+def test_pictures_of_any_shape_are_drawn(run: Run) -> None:
+    for size in ((1, 1), (4000, 3), (3, 3000), (64, 64)):
+        found = explainer(run).explain(post("good", Image.new("RGB", size, "red")), words=False)
+        assert found.picture is not None
+        assert found.words is None
+        check_page(post_page(found, row=1, run="r"))
+
+
+def test_the_scikit_learn_face_explains(run: Run) -> None:
+    model = JointClassifier.from_run(run, device="cpu")
+    row = {"text": "good dog", "image": picture(1), "label": "class0"}
+    found = model.explain(row)
+    proba = model.predict_proba([row])[0]
+    assert [found.proba[name] for name in run.classes] == pytest.approx(proba.tolist(), abs=1e-5)
+    assert found.true == "class0"
+    assert found.words is not None
+    assert found.pixels is not None
+    plain = model.explain(pd.DataFrame([row]), words=False, pixels=False)
+    assert plain.words is None
+    assert plain.pixels is None
+    with pytest.raises(DataError, match="one post"):
+        model.explain([row, row])
+
+
+# ---- in a browser ------------------------------------------------------------------------------------
+
+
+def chromium(*arguments: str, timeout: int = 90) -> str:
+    name = next((shutil.which(n) for n in ("chromium", "chromium-browser", "google-chrome") if shutil.which(n)), None)
+    if name is None:
+        pytest.skip("needs chromium or google-chrome on the PATH")
+    fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"]
+    done = subprocess.run([name, *fixed, *arguments], capture_output=True, timeout=timeout, check=True)
+    return done.stdout.decode("utf-8", errors="replace")
+
+
+# Clicks through a page that may run nothing itself: the harness frames it and works on it from outside.
+HARNESS = """<!doctype html><title>waiting</title><body><iframe id=f style="width:{width}px;height:800px" src="{page}"></iframe>
+<pre id=out></pre><script>
+const frame = document.getElementById('f'), out = {{}};
+const wait = () => new Promise(done => frame.addEventListener('load', done, {{once: true}}));
+async function click() {{
+  let page = frame.contentDocument;
+  out.title = page.title;
+  out.overflow = page.documentElement.scrollWidth - page.documentElement.clientWidth;
+  const details = [...page.querySelectorAll('details')];
+  out.closed = details.filter(d => !d.open).length;
+  details.filter(d => !d.open).forEach(d => d.querySelector('summary').click());
+  out.stillClosed = details.filter(d => !d.open).length;
+  const anchor = [...page.querySelectorAll('nav a')].pop();
+  anchor.click();
+  await new Promise(done => setTimeout(done, 200));
+  out.jumped = frame.contentWindow.scrollY;
+  let loaded = wait();
+  page.querySelector('a[href^="posts/"]').click();
+  await loaded;
+  page = frame.contentDocument;
+  out.post = page.title;
+  out.postOverflow = page.documentElement.scrollWidth - page.documentElement.clientWidth;
+  out.images = [...page.images].map(i => i.naturalWidth);
+  page.querySelectorAll('summary').forEach(s => s.click());
+  out.postClosed = [...page.querySelectorAll('details')].filter(d => !d.open).length;
+  loaded = wait();
+  page.querySelector('a[href="../index.html"]').click();
+  await loaded;
+  out.back = frame.contentDocument.title;
+}}
+wait().then(click).catch(e => out.error = String(e)).then(() => {{ document.getElementById('out').textContent = JSON.stringify(out); document.title = 'done'; }});
+</script>"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_reader_can_click_through_the_pages(zoo: Zoo, tmp_path: Path, width: int) -> None:
+    explain = explainer(evil_run(zoo), bad_images="text-only")
+    posts = evil_posts(tmp_path / "table")
+    folder = tmp_path / "out"
+
+    def keep(row: int, result: Explanation) -> None:
+        (folder / "posts").mkdir(exist_ok=True)
+        (folder / "posts" / page_name(row)).write_text(
+            post_page(result, row=row, run="r", index="../index.html"), encoding="utf-8"
+        )
+
+    result: ExplainedPosts = explain_posts(explain, lambda: [posts], Plan(limit=4), out=folder, on_explanation=keep)
+    (folder / "index.html").write_text(set_page(result, run="r", posts="p"), encoding="utf-8")
+    harness = tmp_path / "harness.html"
+    harness.write_text(HARNESS.format(page="out/index.html", width=width), encoding="utf-8")
+    dump = chromium(
+        f"--window-size={width + 40},900", "--allow-file-access-from-files", "--virtual-time-budget=20000",
+        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", harness.as_uri(),
+    )  # fmt: skip
+    found = re.search(r"<pre id=\"out\">(.*?)</pre>", dump, re.S)
+    assert found, dump[-2000:]
+    import html
+
+    seen = json.loads(html.unescape(found.group(1)))
+    assert "error" not in seen, seen
+    assert seen["title"] == seen["back"] == "r on p - cotune"
+    assert seen["overflow"] <= 0, "the page is as wide as the screen"
+    assert seen["postOverflow"] <= 0
+    assert seen["closed"] > 0
+    assert seen["stillClosed"] == 0
+    assert seen["postClosed"] == 0
+    assert seen["jumped"] > 100
+    assert seen["post"].startswith("Post <script>document.title='owned'"), "a title is text"
+    assert len(seen["images"]) in (0, 2)
+    assert all(seen["images"])
