@@ -199,14 +199,12 @@ def _class_table(summary: dict[str, Any]) -> Any:
 
 def _list_table(rows: list[dict[str, Any]], find: str) -> Any:
     title = {"conflicts": "Posts whose text and image pull apart most", "mistakes": "Wrong, the surest first"}
-    numbers = ("sure", "text", "image")
-    columns = ("id", "predicted", "label", *numbers, "text alone", "image alone", "post")
-    table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=numbers)
+    columns = ("id", "predicted", "label", "text", "image", "post")
+    table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=("text", "image"))
     for row in rows:
         snippet = row.get("snippet") or ""
         add_row(
-            table, row["id"], row["label"], row["true"] or "-", f"{row['confidence']:.0%}", f"{row['text']:+.2f}",
-            f"{row['image']:+.2f}", row["text_alone"] or "-", row["image_alone"] or "-",
-            snippet if len(snippet) <= 80 else snippet[:79] + "…",
+            table, row["id"], f"{row['label']} {row['confidence']:.0%}", row["true"] or "-", f"{row['text']:+.2f}",
+            f"{row['image']:+.2f}", snippet if len(snippet) <= 80 else snippet[:79] + "…",
         )  # fmt: skip
     return table

@@ -37,7 +37,7 @@ def fragment(found: Explanation, *, style: bool = False) -> Markup:
         style=Markup(css()) if style else None,
         classes=_classes(found),
         more_classes=max(0, len(found.proba) - _CLASSES),
-        removed=[(name, REMOVED[key]) for name, key in found.removed.items() if key != "unused"],
+        removed=_removed(found.removed),
         words=None if found.words is None else _words(found.words),
         pixels=None if found.pixels is None else _pixels(found, found.pixels),
         picture=None if found.picture is None else data_url(shrink(found.picture)),
@@ -69,9 +69,18 @@ def signed(value: float | None, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "\u2212")
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, digits: int = 0) -> str:
     """Return a part as a percentage, or a dash for none."""
-    return "-" if value is None or not np.isfinite(value) else f"{value:.0%}"
+    return "-" if value is None or not np.isfinite(value) else f"{value:.{digits}%}"
+
+
+def _removed(state: dict[str, str]) -> list[tuple[str, str]]:
+    """Return what stands in for which modalities, those alike in one."""
+    names: dict[str, list[str]] = {}
+    for name, key in state.items():
+        if key != "unused":
+            names.setdefault(key, []).append(name)
+    return [(" or ".join(alike), REMOVED[key]) for key, alike in names.items()]
 
 
 def _classes(found: Explanation) -> list[dict[str, Any]]:
