@@ -160,6 +160,14 @@ def test_faults_are_one_line_and_debug_shows_the_traceback(
         assert "Traceback" in cli("info", "run").err
 
 
+def test_debug_is_of_one_call_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "none")
+    assert main(["--debug", "info", missing]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert main(["info", missing]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
 # ---- fit ---------------------------------------------------------------------------------------------
 
 

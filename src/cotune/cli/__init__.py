@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +34,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _STOPPED = 130
+# Of one call of main() alone: a program that calls it again asks again.
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
 _START, _DATA, _USE = "Train", "Data", "Use"
 app.command("demo", rich_help_panel=_START)(demo)
 app.command("fit", rich_help_panel=_START, cls=FitCommand)(fit)
@@ -64,8 +67,7 @@ def _common(
     ] = False,
 ) -> None:
     del version
-    if debug:
-        os.environ["COTUNE_DEBUG"] = "1"
+    _debug.set(debug)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         Instead of those of the process.
     """
+    _debug.set(False)
     try:
         return run(arguments)
     except (StoppedError, KeyboardInterrupt) as stop:
@@ -130,5 +133,5 @@ def _say(line: str) -> None:
 
 
 def _trace() -> None:
-    if os.environ.get("COTUNE_DEBUG", "").lower() not in ("", "0", "false"):
+    if _debug.get():
         traceback.print_exc()
