@@ -62,7 +62,9 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 def test_no_pickle_only_tensors_and_json(tmp_path: Path) -> None:
     Checkpoint(tmp_path / "c", KEY).save("joint", state(), {})
-    assert sorted(file.name for file in (tmp_path / "c").iterdir()) == ["state.json", "tensors.safetensors"]
+    state_file, tensors = sorted((tmp_path / "c").iterdir())
+    assert state_file.name == "state.json"
+    assert tensors.suffix == ".safetensors"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["c"]
     json.loads((tmp_path / "c" / "state.json").read_text())
 
@@ -95,10 +97,11 @@ def test_a_damaged_state_is_a_clear_error(tmp_path: Path, content: bytes) -> Non
 def test_damaged_tensors_are_a_clear_error(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "c", KEY)
     checkpoint.save("joint", state(), {})
-    (tmp_path / "c" / "tensors.safetensors").write_bytes(b"x" * 100)
+    (tensors,) = (tmp_path / "c").glob("*.safetensors")
+    tensors.write_bytes(b"x" * 100)
     with pytest.raises(RunError, match="cannot be read"):
         checkpoint.load()
-    (tmp_path / "c" / "tensors.safetensors").unlink()
+    tensors.unlink()
     with pytest.raises(RunError, match="cannot be read"):
         checkpoint.load()
 
@@ -116,8 +119,29 @@ def test_a_failed_save_keeps_the_state_before(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "save_file", full)
     with pytest.raises(CotuneError, match="the disk is full"):
         checkpoint.save("joint", StageState(epoch=9), {})
-    assert [file.name for file in tmp_path.iterdir()] == ["c"]
+    assert len(list((tmp_path / "c").iterdir())) == 2
     assert_same(before, checkpoint.load()[1])
+
+
+def test_a_process_killed_while_saving_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    before = state()
+    checkpoint.save("joint", before, {})
+    from cotune.training import checkpoint as module
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_json", killed)
+        with pytest.raises(KilledError):
+            checkpoint.save("joint", StageState(epoch=9), {})
+    assert_same(before, Checkpoint(tmp_path / "c", KEY).load()[1])
+    checkpoint.save("joint", before, {})
+    assert len(list((tmp_path / "c").iterdir())) == 2  # what the killed one left is swept up
 
 
 def test_removing(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -230,13 +231,28 @@ def open_timm(name: str, *, spec: str, weights: bool = True, model_args: dict[st
     from timm.data.config import resolve_data_config
 
     args = dict(model_args or {})
-    model = timm.create_model(name, pretrained=weights, num_classes=0, **args)
+    with _no_pickle(spec):
+        model = timm.create_model(name, pretrained=weights, num_classes=0, **args)
     config = resolve_data_config({}, model=model)
     if ":" in name:  # a repository or folder; what it names must be known without it when the run is loaded
         name = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
         made_with = getattr(model, "_model_args", None) or {}
         args = {**{key: value for key, value in made_with.items() if key != "num_classes"}, **args}
     return TimmEncoder(model, architecture=name, data_config=config, spec=spec, model_args=args)
+
+
+@contextmanager
+def _no_pickle(spec: str) -> Iterator[None]:
+    """Refuse what timm reads with ``torch.load`` where a repository holds no safetensors."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise EncoderError(f"{spec} holds no safetensors weights; only those are read (convert the others first)")
+
+    load, torch.load = torch.load, refuse  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.load = load
 
 
 def open_timm_folder(folder: Path, *, spec: str) -> TimmEncoder:

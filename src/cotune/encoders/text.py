@@ -65,8 +65,18 @@ class TextEncoder(Encoder):
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
+        self._check_ids(rows)
         # A tokenizer without special tokens gives nothing for an empty text; a model needs one token.
         return [np.asarray(row if len(row) else [self.pad_id], dtype=np.int32) for row in rows]
+
+    def _check_ids(self, rows: Sequence[Sequence[int]]) -> None:
+        size = int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator, union-attr]
+        largest = max((max(row) for row in rows if len(row)), default=0)
+        if largest >= size:
+            raise EncoderError(
+                f"{self.spec}: its tokenizer gives the id {largest}, but the model has {size} embeddings; "
+                "the two do not belong together"
+            )
 
     def collate(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """Pad token ids to the longest of the batch: ``input_ids`` and ``attention_mask``, both (B, T)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cotune.errors import RunError
 from cotune.files import atomic_path, write_json
 from cotune.training.loop import StageState
 
-_FILE, _TENSORS = "state.json", "tensors.safetensors"
+_FILE, _TENSORS = "state.json", "tensors-*.safetensors"
 _PARTS = ("weights", "best_weights", "average")
 
 
@@ -38,6 +39,9 @@ class Checkpoint:
     def save(self, stage: str, state: StageState, done: dict[str, list[dict[str, Any]]]) -> None:
         """Write the state of `stage`; the one before stays whole until the new one is complete.
 
+        The tensors get a name of their own; renaming the small file that points to them is the one step that
+        counts, so that a process killed at any moment leaves one state or the other.
+
         Parameters
         ----------
         stage : str
@@ -51,22 +55,27 @@ class Checkpoint:
         for number, slots in state.optimizer.get("state", {}).items():
             tensors |= {f"optimizer/{number}/{name}": value for name, value in slots.items()}
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        with atomic_path(self.folder, directory=True) as folder:
-            save_file(tensors, folder / _TENSORS)
-            write_json(
-                folder / _FILE,
-                {
-                    "key": self.key,
-                    "stage": stage,
-                    "done": done,
-                    "epoch": state.epoch,
-                    "history": state.history,
-                    "best": state.best if state.best != float("-inf") else None,
-                    "stale": state.stale,
-                    "finished": state.finished,
-                    "param_groups": state.optimizer.get("param_groups", []),
-                },
-            )
+        name = _TENSORS.replace("*", secrets.token_hex(4))
+        with atomic_path(self.folder / name) as path:
+            save_file(tensors, path)
+        write_json(
+            self.folder / _FILE,
+            {
+                "key": self.key,
+                "stage": stage,
+                "tensors": name,
+                "done": done,
+                "epoch": state.epoch,
+                "history": state.history,
+                "best": state.best if state.best != float("-inf") else None,
+                "stale": state.stale,
+                "finished": state.finished,
+                "param_groups": state.optimizer.get("param_groups", []),
+            },
+        )
+        for old in [*self.folder.glob(_TENSORS), *self.folder.glob(".tmp-*")]:
+            if old.name != name:
+                old.unlink(missing_ok=True)
 
     def exists(self) -> bool:
         """Tell whether there is a state to go on from."""
@@ -82,7 +91,7 @@ class Checkpoint:
         """
         try:
             said = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
-            key, tensors = dict(said["key"]), load_file(self.folder / _TENSORS)
+XX
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
             raise RunError(
                 f"the checkpoint {self.folder} cannot be read ({fault}); start anew without --resume"
