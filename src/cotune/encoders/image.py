@@ -248,7 +248,7 @@ def _no_pickle(spec: str) -> Iterator[None]:
     def refuse(*_: object, **__: object) -> None:
         raise EncoderError(f"{spec} holds no safetensors weights; only those are read (convert the others first)")
 
-    load, torch.load = torch.load, refuse  # type: ignore[assignment]
+    load, torch.load = torch.load, refuse
     try:
         yield
     finally:

@@ -91,7 +91,7 @@ class Checkpoint:
         """
         try:
             said = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
-XX
+            key, tensors = dict(said["key"]), load_file(self.folder / Path(said["tensors"]).name)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
             raise RunError(
                 f"the checkpoint {self.folder} cannot be read ({fault}); start anew without --resume"
