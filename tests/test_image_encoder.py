@@ -162,3 +162,15 @@ def test_dim_and_units_of_well_known_architectures(architecture: str) -> None:
         pooled = model.eval()(torch.zeros(1, 3, side, side))
     assert pooled.shape == (1, timm_dim(model))
     assert len(timm_units(model)) >= 4
+
+
+def test_timm_weights_that_are_a_pickle_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = torch.load
+
+    def create(*_: object, **__: object) -> object:
+        return torch.load(tmp_path / "pytorch_model.bin")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(EncoderError, match="timm:hf-hub:a/b holds no safetensors weights"):
+        open_timm("hf-hub:a/b", spec="timm:hf-hub:a/b")
+    assert torch.load is load

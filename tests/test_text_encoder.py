@@ -209,3 +209,10 @@ def test_encoder_of_an_encoder_decoder(tmp_path: Path, whole: bool) -> None:
     again = load_encoder_config(tmp_path / "again")
     again.load_state_dict(encoder.state_dict(), strict=True)
     torch.testing.assert_close(again(inputs).pooled, pooled, atol=0, rtol=0)
+
+
+def test_a_tokenizer_of_another_model_is_named(zoo: Zoo) -> None:
+    encoder = zoo.text(TEXTS[0])
+    encoder.model.resize_token_embeddings(8)
+    with pytest.raises(EncoderError, match="the model has 8 embeddings; the two do not belong together"):
+        encoder.tokenize(SENTENCES)
