@@ -24,6 +24,7 @@ venv: $(READY)
 
 demo: $(READY)
 	@$(BIN)/cotune demo
+	@echo; echo "The commands are in $(BIN); put them on your path with: . $(BIN)/activate"
 
 test: $(READY)
 	@start=$$(date +%s); $(BIN)/python -m pytest -q -n $(WORKERS) --durations=10 --durations-min=1; status=$$?; \

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from cotune.data.posts import read_posts
+from cotune.environment import environment
 from cotune.errors import DataError
 from cotune.explain.faithfulness import (
     centre_first,
@@ -41,7 +42,7 @@ from cotune.explain.words import left_out, rank_correlation, word_gradients
 from cotune.explaining.explainer import Explainer
 from cotune.files import write_json
 from cotune.progress import TerminalProgress
-from cotune.run import environment, load_run
+from cotune.run import load_run
 
 STAGES = {"head": ("head",), "head and encoders": ("head", "text", "image")}
 FEWEST_WORDS = 3

@@ -3,8 +3,8 @@
     python benchmarks/holdout_split.py posts.csv --out FILE.json [--seeds 42,43,44] [--only TEXT]
 
 Near-duplicates never straddle the split, which is the same for all seeds (42). Every finished row is written at
-once; with --only, just the rows whose name holds TEXT are measured, and the file's others stay. Nothing is chosen on
-the held-out posts: all runs use the defaults and a fixed number of epochs.
+once; with --only, just the rows whose name holds TEXT are measured, and the others in FILE, of the same posts, stay.
+Nothing is chosen on the held-out posts: all runs use the defaults and a fixed number of epochs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from cotune.config import FitConfig, make_config
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import data_hash, read_posts
 from cotune.data.splits import holdout_split
+from cotune.environment import environment
 from cotune.metrics import evaluate
 from cotune.progress import TerminalProgress
-from cotune.run import environment
 from cotune.training.loop import predict_rows
 from cotune.training.recipe import fit_rows, open_encoders, prepare_posts
 
@@ -62,8 +62,11 @@ def measure(table: Path, rows: list[tuple[str, dict[str, Any]]], out: Path) -> N
         "rows": [],
     }
     if out.exists():
+        earlier = json.loads(out.read_text(encoding="utf-8"))
+        if earlier["environment"]["data_hash"] != result["environment"]["data_hash"]:
+            raise SystemExit(f"{out} holds figures of other posts; name another file")
         measured = {name for name, _ in rows}
-        result["rows"] = [row for row in json.loads(out.read_text())["rows"] if row["name"] not in measured]
+        result["rows"] = [row for row in earlier["rows"] if row["name"] not in measured]
     for name, settings in rows:
         started = time.perf_counter()
         trained = fit_rows(features, y, train, len(classes), make_config(settings), progress=progress)

@@ -20,12 +20,14 @@ import pandas as pd
 import torch
 
 from cotune.data.posts import read_posts
+from cotune.environment import environment
 from cotune.explain.modality import modality_contributions
 from cotune.explaining.explainer import Explainer
 from cotune.files import write_json
 from cotune.predict import Predictor
-from cotune.run import environment, load_run
-from cotune.training.features import iterate, prepare
+from cotune.run import load_run
+from cotune.training.features import iterate
+from cotune.training.prepare import prepare
 
 
 def without_shares(predictor: Predictor, posts: pd.DataFrame) -> int:

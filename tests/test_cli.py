@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -76,7 +77,9 @@ def home(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def in_process(*arguments: object, **more: Any) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "cotune.cli", *map(str, arguments)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    # A background job passes its deafness to Ctrl-C on to its children; a user's terminal does not.
+    hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear, **more)
 
 
 # ---- the frame ---------------------------------------------------------------------------------------

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from cotune.encoders.base import Encoder
 from cotune.progress import Progress
-from cotune.training import features as module
-from cotune.training.features import Features, decode, iterate, not_too_long, prepare
+from cotune.training import pictures
+from cotune.training.features import Features, iterate
+from cotune.training.prepare import prepare
 from tiny import PostsMaker, Zoo, picture
 
 RAW = {"text": "raw", "image": "raw"}
@@ -46,8 +46,8 @@ def count_calls(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     seen: list[object] = []
-    real = module.load_image
-    monkeypatch.setattr(module, "load_image", lambda source, **more: seen.append(source) or real(source, **more))
+    real = pictures.load_image
+    monkeypatch.setattr(pictures, "load_image", lambda source, **more: seen.append(source) or real(source, **more))
     return seen
 
 
@@ -160,8 +160,8 @@ def test_equal_posts_are_computed_once(
         features.compute(name, "pooled", encoder)
     assert sum(calls["image"]) == sum(calls["text"]) == 4
     assert features.keys["image"][0] == features.keys["image"][4] == features.keys["image"][11]
-    assert features._pixels is not None
-    assert len(features._pixels) == 4
+    assert features.pixels is not None
+    assert len(features.pixels) == 4
 
 
 def test_broken_pictures_are_listed_and_count_as_absent(
@@ -198,14 +198,14 @@ def test_pictures_may_be_images_and_arrays(zoo: Zoo, cache: Path) -> None:
 def test_a_full_store_falls_back_to_decoding(
     zoo: Zoo, new_posts: PostsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CHUNK", 2)
+    monkeypatch.setattr("cotune.training.prepare._CHUNK", 2)
     posts = new_posts(8, gaps=False)
     expected = ready(posts, zoo.pair(), tmp_path / "wide").batch(np.arange(8), RAW).inputs["image"]["pixels"]
     one = 3 * 64 * 64
     listener = Listener()
     features = ready(posts, zoo.pair(), tmp_path / "narrow", max_bytes=5 * one, progress=listener)
-    assert features._pixels is not None
-    assert len(features._pixels) == 4
+    assert features.pixels is not None
+    assert len(features.pixels) == 4
     assert (tmp_path / "narrow").stat()
     assert [line for line in listener.lines if "decoded anew" in line]
     decodes = count_decodes(monkeypatch)
@@ -266,34 +266,6 @@ def test_subset(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
     assert len(part) == 2
     whole = features.batch(np.asarray([8, 2]), {"image": "pooled"}).inputs["image"]["pooled"]
     assert torch.equal(part.batch(np.arange(2), {"image": "pooled"}).inputs["image"]["pooled"], whole)
-
-
-@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 9_000), (9_000, 8)])
-@pytest.mark.parametrize("kind", ["timm-resnet", "convnext", "vit"])
-def test_very_long_pictures_do_not_fill_the_memory(zoo: Zoo, kind: str, size: tuple[int, int]) -> None:
-    encoder = zoo.image(kind)
-    seen = []
-    real = encoder.preprocessor
-
-    def preprocess(image: Image.Image) -> np.ndarray:
-        seen.append(image.size)
-        return real(image)
-
-    class Wrapped:
-        preprocessor = staticmethod(preprocess)
-
-    Wrapped.preprocessor.size = real.size  # type: ignore[attr-defined]
-    block = decode(Image.new("RGB", size, (7, 99, 200)), Wrapped(), False)  # type: ignore[arg-type]
-    assert max(seen[0]) <= 50 * min(seen[0])
-    assert np.abs(block.astype(int) - np.asarray([7, 99, 200])[:, None, None]).max() <= 1
-
-
-def test_only_the_ends_of_a_long_picture_are_cut() -> None:
-    shot = picture(1, size=(300, 4))
-    cut = not_too_long(shot)
-    assert cut.size == (200, 4)
-    assert cut.tobytes() == shot.crop((50, 0, 250, 4)).tobytes()
-    assert not_too_long(shot.crop((0, 0, 200, 4))).size == (200, 4)
 
 
 def test_old_stores_make_room_for_new_ones(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:

@@ -16,9 +16,10 @@ from cotune.metrics import roc_auc
 from cotune.model import JointModel
 from cotune.progress import Progress
 from cotune.training.device import make_fabric
-from cotune.training.features import Features, prepare
+from cotune.training.features import Features
 from cotune.training.loop import StagePlan, StageState, _warm_cosine, predict_rows, run_stage
 from cotune.training.parameters import freeze, parameter_groups
+from cotune.training.prepare import prepare
 from tiny import PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 POOLED = {"text": "pooled", "image": "pooled"}

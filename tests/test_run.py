@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotune import run as run_module
 from cotune.errors import CotuneError, RunError
 from cotune.predict import Predictor
-from cotune.run import Run, load_run, model_card, read_settings, save_run, unknown_labels
+from cotune.run import Run, load_run, read_settings, save_run, unknown_labels
 from runs import tiny_fit
 from tiny import Zoo, make_posts
 
@@ -180,26 +179,6 @@ def test_a_run_of_a_later_version_is_refused(fitted: Run, tmp_path: Path) -> Non
     (tmp_path / "run" / "config.json").write_text(json.dumps({**settings, "format": 99}))
     with pytest.raises(RunError, match="update cotune"):
         load_run(tmp_path / "run")
-
-
-def test_the_card_names_parts_scores_and_survives_odd_labels(fitted: Run) -> None:
-    card = model_card(fitted)
-    assert f"{fitted.model.parameter_counts()['total']:,}" in card
-    assert "held-out posts" in card
-    odd = Run(fitted.model, ("a|b", "`tick`\nnew"), fitted.config, {})
-    lines = model_card(odd).splitlines()
-    assert any("a\\|b" in line and "`tick` new" in line for line in lines)
-    unknown = {"value": None, "low": None, "high": None}
-    empty = Run(fitted.model, ("a", "b"), fitted.config, {"validation": {"n": 1, "scores": {"auc": unknown}}})
-    assert "| auc | - | - to - |" in model_card(empty)
-
-
-def test_environment_tells_versions_seed_and_data() -> None:
-    about = run_module.environment(7, "abc", "cpu")
-    assert about["seed"] == 7
-    assert about["data_hash"] == "abc"
-    assert about["packages"]["torch"]
-    json.dumps(about)
 
 
 def test_unknown_labels_are_listed_once() -> None:

@@ -14,11 +14,12 @@ import pandas as pd
 from cotune.config import FitConfig, make_config
 from cotune.data.demo import read_demo_posts
 from cotune.data.posts import data_hash
+from cotune.environment import environment
 from cotune.metrics import AucComparison, Evaluation, evaluate, paired_bootstrap_auc
 from cotune.metrics.calibration import calibration_bins
 from cotune.predict import Predictor
 from cotune.progress import Progress
-from cotune.run import Run, environment
+from cotune.run import Run
 from cotune.training.device import make_fabric
 from cotune.training.loop import predict_rows
 from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder
-from cotune.fusion import FusionHead
+from cotune.fusion import HEADS, FusionHead
 
 
 @dataclass
@@ -103,3 +103,8 @@ class JointModel(nn.Module):
         counts["head"] = sum(p.numel() for p in self.head.parameters())
         counts["total"] = sum(counts.values())
         return counts
+
+
+def head_name(model: JointModel) -> str:
+    """Return the name under which a model's fusion head is registered."""
+    return next(name for name in HEADS if HEADS[name] is type(model.head))

@@ -19,7 +19,8 @@ from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
 from cotune.run import Run, unknown_labels
 from cotune.training.device import make_fabric
-from cotune.training.features import Features, iterate, prepare
+from cotune.training.features import Features, iterate
+from cotune.training.prepare import prepare
 
 BadImages = Literal["error", "text-only"]
 SHARES = ("text_share", "image_share")

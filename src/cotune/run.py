@@ -7,14 +7,9 @@ encoders came from.
 from __future__ import annotations
 
 import json
-import platform
-import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +18,14 @@ from cotune.config import FitConfig
 from cotune.encoders.resolve import load_encoder_config
 from cotune.errors import CotuneError, RunError
 from cotune.files import atomic_path, read_json, write_json, write_text
-from cotune.fusion import HEADS, make_head
-from cotune.model import JointModel
+from cotune.fusion import make_head
+from cotune.model import JointModel, head_name
+from cotune.model_card import model_card
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
 _FORMAT = 1
 _STAGE = "unfinished"
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "transformers",
-    "timm",
-    "lightning",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "pillow",
-)
 
 
 @dataclass
@@ -107,7 +92,7 @@ def _write_files(folder: Path, run: Run) -> None:
         encoder.save_config(folder / _encoder_folder(name))
     write_json(folder / METRICS, run.metrics)
     write_json(folder / ENVIRONMENT, run.environment)
-    write_text(folder / CARD, model_card(run))
+    write_text(folder / CARD, model_card(run.model, run.classes, run.config, run.metrics))
     settings = {
         "format": _FORMAT,
         "cotune": __version__,
@@ -204,115 +189,6 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]:
-    """Return what a reader needs to reproduce a run: versions, hardware, seed, hash of the posts."""
-    import torch
-
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cotune": __version__,
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-        "seed": seed,
-        "data_hash": data_hash,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
-def model_card(run: Run) -> str:
-    """Return the run's ``README.md``: what the model is, how it was made and measured, how to use it."""
-    lines = [
-        "---",
-        "library_name: cotune",
-        "pipeline_tag: text-classification",
-        "tags: [multimodal, image-text, cotune]",
-        "---",
-        "",
-        "# A cotune model",
-        "",
-        f"Classifies posts (words and a picture) as {_listed(_code(label) for label in run.classes)}.",
-        "",
-        "| part | what | parameters |",
-        "|---|---|---|",
-    ]
-    counts = run.model.parameter_counts()
-    for name, encoder in run.model.encoders.items():
-        lines.append(f"| {name} encoder | {_code(encoder.spec)} | {counts[name]:,} |")
-    lines.append(f"| fusion head | `{head_name(run.model)}` | {counts['head']:,} |")
-    lines.append(f"| total | | {counts['total']:,} |")
-    lines += ["", "## Training", ""]
-    posts = run.metrics.get("posts", {})
-    if posts:
-        counted = _listed(f"{n:,} {_code(label)}" for label, n in posts["labels"].items())
-        lines.append(f"{posts['train']:,} posts ({counted}),")
-    lines.append(f"tuning `{run.config.tune}`, seed {run.config.seed}; all settings are in `{CONFIG}`.")
-    if run.metrics.get("status") == "interrupted":
-        lines.append("Training was interrupted; these are the weights of its last finished epoch.")
-    scores = run.metrics.get("validation")
-    if scores:
-        lines += [
-            "",
-            "## Measured on held-out posts",
-            "",
-            f"{scores['n']:,} posts that were not trained on.",
-            "",
-            "| metric | value | 95 % interval |",
-            "|---|---|---|",
-        ]
-        for name, estimate in scores["scores"].items():
-            value, low, high = (_number(estimate[key]) for key in ("value", "low", "high"))
-            lines.append(f"| {name} | {value} | {low} to {high} |")
-    else:
-        lines += ["", "No held-out posts were given, so nothing was measured; `cotune evaluate` does it."]
-    lines += [
-        "",
-        "## Use",
-        "",
-        "```",
-        "cotune predict RUN posts.csv --out predictions.csv",
-        "```",
-        "",
-        "```python",
-        "import cotune",
-        "",
-        'model = cotune.load("RUN")',
-        'model.predict([{"text": "what a day", "image": "photo.jpg"}])',
-        "```",
-        "",
-        "## Limits",
-        "",
-        "The model knows the labels, the language and the kind of posts it was trained on, and nothing else. Check it",
-        "on your own labelled posts before you rely on it, and look at the mistakes it makes on each group of people.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _code(text: str) -> str:
-    """Return `text` as Markdown code that no character of it can break."""
-    plain = " ".join(text.split()).replace("|", "\\|")
-    return f"`` {plain} ``" if "`" in plain else f"`{plain}`"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _listed(items: Any) -> str:
-    words = [str(item) for item in items]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def head_name(model: JointModel) -> str:
-    """Return the name under which a model's fusion head is registered."""
-    return next(name for name in HEADS if HEADS[name] is type(model.head))
-
-
 def _load_weights(model: JointModel, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -346,23 +222,6 @@ def _without_sharing(tensors: dict[str, Any]) -> dict[str, Any]:
 def _read_if_there(path: Path) -> dict[str, Any]:
     result: dict[str, Any] = read_json(path) if path.is_file() else {}
     return result
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def unknown_labels(classes: Sequence[str], labels: Sequence[str | None]) -> list[str]:

@@ -69,13 +69,22 @@ class TextEncoder(Encoder):
         # A tokenizer without special tokens gives nothing for an empty text; a model needs one token.
         return [np.asarray(row if len(row) else [self.pad_id], dtype=np.int32) for row in rows]
 
+    def word_embedding(self) -> nn.Module | None:
+        """Return the layer that turns token ids into vectors, or None if the network has none that can be found."""
+        for module in self.model.modules():
+            ask = getattr(module, "get_input_embeddings", None)
+            try:
+                found = ask() if ask is not None else None
+            except (NotImplementedError, AttributeError):
+                found = None
+            if isinstance(found, nn.Module):
+                return found
+        return None
+
     def _check_ids(self, rows: Sequence[Sequence[int]]) -> None:
-        find: Any = getattr(self.model, "get_input_embeddings", None)
-        if find is None:  # a dual encoder's tower; CLIP's processor and model come as one
-            return
-        size = int(find().num_embeddings)
+        size = getattr(self.word_embedding(), "num_embeddings", None)
         largest = max((max(row) for row in rows if len(row)), default=0)
-        if largest >= size:
+        if size is not None and largest >= size:
             raise EncoderError(
                 f"{self.spec}: its tokenizer gives the id {largest}, but the model has {size} embeddings; "
                 "the two do not belong together"

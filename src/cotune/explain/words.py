@@ -202,14 +202,9 @@ def word_embedding(encoder: TextEncoder) -> nn.Module:
     CotuneError
         If the network has none that can be found.
     """
-    for module in encoder.model.modules():
-        ask = getattr(module, "get_input_embeddings", None)
-        try:
-            found = ask() if ask is not None else None
-        except (NotImplementedError, AttributeError):
-            found = None
-        if isinstance(found, nn.Module):
-            return found
+    found = encoder.word_embedding()
+    if found is not None:
+        return found
     raise CotuneError(f"{encoder.spec} has no layer of word embeddings that can be found; words cannot be explained")
 
 

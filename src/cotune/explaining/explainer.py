@@ -25,7 +25,9 @@ from cotune.explain.target import Target
 from cotune.explain.words import Words, explain_words
 from cotune.model import Batch
 from cotune.predict import Predictor
-from cotune.training.features import Features, iterate, not_too_long, prepare
+from cotune.training.features import Features, iterate
+from cotune.training.pictures import not_too_long
+from cotune.training.prepare import prepare
 
 
 @dataclass(frozen=True)

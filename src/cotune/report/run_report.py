@@ -12,9 +12,10 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from cotune.config import FitConfig
+from cotune.model import head_name
 from cotune.predict import EvaluatedPosts
 from cotune.report.plots import calibration_chart, line_chart
-from cotune.run import Run, head_name
+from cotune.run import Run
 
 #: More classes than this would make a matrix that nobody can read; the confusions are listed instead.
 MATRIX_CLASSES = 16

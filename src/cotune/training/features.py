@@ -6,33 +6,26 @@ methods, seeds and later runs share it and equal pictures are computed once.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cotune.data.batches import bucketed_batches
-from cotune.data.images import ImageFault, image_key, load_image
-from cotune.data.posts import has_image, has_text
-from cotune.data.store import ArrayStore, StoreFullError, evict
+from cotune.data.images import ImageFault
+from cotune.data.store import ArrayStore, evict
 from cotune.encoders.base import Encoder, Modality
 from cotune.encoders.image import ImageEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.model import Batch
 from cotune.progress import Progress
+from cotune.training.pictures import decode
 
 Source = Literal["raw", "hidden", "pooled"]
-_CHUNK = 256
 # Posts in a pass that embeds: the first feature maps of 64 pictures alone take most of a gigabyte.
 _EMBED = {"text": 64, "image": 32}
 MODALITIES: tuple[Modality, Modality] = ("text", "image")
@@ -52,6 +45,10 @@ class Features:
         For each modality one content key per post; "" where the modality is absent.
     faults : dict
         Position of a post to what is wrong with its image.
+    pixels : ArrayStore, optional
+        Decoded pictures on disk.
+    decoded : dict
+        Decoded pictures in memory, by position, where there is no cache folder.
     """
 
     encoders: Mapping[str, Encoder]
@@ -65,9 +62,9 @@ class Features:
     allow_remote: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = field(default_factory=Progress)
+    pixels: ArrayStore | None = None
+    decoded: dict[int, np.ndarray] = field(default_factory=dict)
     _stores: dict[tuple[str, str], ArrayStore] = field(default_factory=dict)
-    _pixels: ArrayStore | None = None
-    _decoded: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -119,11 +116,11 @@ class Features:
         return cast(ImageEncoder, self.encoders["image"])
 
     def _picture(self, row: int) -> np.ndarray:
-        if row in self._decoded:
-            return self._decoded[row]
+        if row in self.decoded:
+            return self.decoded[row]
         key = self.keys["image"][row]
-        if self._pixels is not None and key in self._pixels:
-            pixels: np.ndarray = self._pixels.get(key)[0]
+        if self.pixels is not None and key in self.pixels:
+            pixels: np.ndarray = self.pixels.get(key)[0]
             return pixels
         return decode(self.images[row], self._image_encoder, self.allow_remote)
 
@@ -177,7 +174,7 @@ class Features:
             store.add([self.keys[name][i] for i in at], work(at))
 
     def _open_stores(self) -> list[ArrayStore]:
-        return [*self._stores.values(), *([self._pixels] if self._pixels is not None else [])]
+        return [*self._stores.values(), *([self.pixels] if self.pixels is not None else [])]
 
     def _work(
         self, name: Modality, kind: str, encoder: Encoder, source: Source
@@ -202,148 +199,6 @@ class Features:
         with torch.inference_mode():
             trial = encoder.lower({key: value.to(self.device) for key, value in encoder.dummy_inputs().items()})
         return tuple(trial.shape[2:] if name == "text" else trial.shape[1:])
-
-
-def decode(image: object, encoder: ImageEncoder, allow_remote: bool) -> np.ndarray:
-    """Return a picture as the bytes that `encoder` reads, shape (3, height, width)."""
-    # The crop that follows may cut an eighth away on each side; twice its size keeps every detail.
-    side = 2 * max(encoder.preprocessor.size)
-    return encoder.preprocessor(not_too_long(load_image(cast(Any, image), allow_remote=allow_remote, min_side=side)))
-
-
-def not_too_long(picture: Image.Image, most: int = 50) -> Image.Image:
-    """Cut the ends off a picture whose long side is over `most` times its short one.
-
-    Resizing such a picture by its short side would make it so large that it fills the memory.
-    """
-    width, height = picture.size
-    limit = most * min(width, height)
-    if max(width, height) <= limit:
-        return picture
-    left, top = max(0, (width - limit) // 2), max(0, (height - limit) // 2)
-    return picture.crop((left, top, min(width, left + limit), min(height, top + limit)))
-
-
-def prepare(
-    posts: pd.DataFrame,
-    encoders: Mapping[str, Encoder],
-    *,
-    root: Path | None,
-    max_bytes: int = 0,
-    device: torch.device | None = None,
-    allow_remote: bool = False,
-    progress: Progress | None = None,
-) -> Features:
-    """Tokenise every text, read every picture once, and keep its pixels.
-
-    Parameters
-    ----------
-    posts : DataFrame
-        As :func:`cotune.data.posts.read_posts` gives it.
-    encoders : mapping
-        The encoders by modality; a modality without one is not read at all.
-    root : Path or None
-        Cache folder. None keeps the decoded pictures in memory instead, which suits a chunk of new posts.
-    max_bytes : int
-        Limit for each store and for all of them together.
-    device : torch.device, optional
-        Where embeddings are to be computed; the CPU by default.
-    allow_remote : bool
-        Whether pictures may be fetched by URL.
-    progress : Progress, optional
-        Whom to tell.
-
-    Returns
-    -------
-    Features
-        Posts whose picture cannot be read are listed in ``faults`` and count as having none.
-    """
-    progress = progress or Progress()
-    n = len(posts)
-    present = np.zeros((n, 2), dtype=bool)
-    keys: dict[str, list[str]] = {"text": [""] * n, "image": [""] * n}
-    tokens: list[np.ndarray] = [np.zeros(0, dtype=np.int32)] * n
-    images = list(posts["image"]) if "image" in posts else [None] * n
-    faults: dict[int, ImageFault] = {}
-    text, image = encoders.get("text"), encoders.get("image")
-    features = Features(
-        encoders,
-        root,
-        max_bytes,
-        present,
-        tokens,
-        keys,
-        images,
-        faults,
-        allow_remote,
-        device or torch.device("cpu"),
-        progress,
-    )
-    if text is not None:
-        texts = list(posts["text"])
-        tokens[:] = cast(TextEncoder, text).tokenize(texts)
-        for i, words in enumerate(texts):
-            if has_text(words):
-                present[i, 0] = True
-                keys["text"][i] = hashlib.blake2b(tokens[i].tobytes(), digest_size=16).hexdigest()
-    if image is not None:
-        _read_pictures(features, cast(ImageEncoder, image))
-    return features
-
-
-def _read_pictures(features: Features, encoder: ImageEncoder) -> None:
-    store = None if features.root is None else _pixel_store(features, encoder)
-    features._pixels = store
-    full = False
-
-    def read(row: int) -> tuple[int, str, np.ndarray | None, ImageFault | None]:
-        try:
-            if store is None:
-                return row, "", decode(features.images[row], encoder, features.allow_remote), None
-            key = image_key(features.images[row], allow_remote=features.allow_remote)
-            if key in store:
-                return row, key, None, None
-            return row, key, decode(features.images[row], encoder, features.allow_remote), None
-        except ImageFault as fault:
-            return row, "", None, fault
-
-    rows = [i for i, picture in enumerate(features.images) if has_image(picture)]
-    chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for chunk in features.progress.track(chunks, "pictures", len(chunks)):
-            new: dict[str, np.ndarray] = {}
-            for row, key, pixels, fault in pool.map(read, chunk):
-                if fault is not None:
-                    features.faults[row] = fault
-                    continue
-                features.present[row, 1] = True
-                features.keys["image"][row] = key
-                if store is None and pixels is not None:
-                    features._decoded[row] = pixels
-                elif pixels is not None:
-                    new[key] = pixels[None]
-            if store is not None and new and not full:
-                full = not _keep(store, new, features.progress)
-
-
-def _pixel_store(features: Features, encoder: ImageEncoder) -> ArrayStore:
-    assert features.root is not None
-    settings = json.dumps(encoder.preprocessor.describe(), sort_keys=True, default=str)
-    folder = features.root / f"pixels-{hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()}"
-    store = ArrayStore(folder, dtype="uint8", row_shape=(3, *encoder.preprocessor.size), max_bytes=features.max_bytes)
-    coming = max(0, sum(map(has_image, features.images)) - len(store)) * store.row_bytes
-    evict(features.root, max(0, features.max_bytes - coming), keep=[folder])
-    return store
-
-
-def _keep(store: ArrayStore, new: Mapping[str, np.ndarray], progress: Progress) -> bool:
-    """Store a chunk's pixels; false once the cache is full, and the rest is decoded each time it is needed."""
-    try:
-        store.add(list(new), list(new.values()))
-    except StoreFullError as full:
-        progress.say(f"note: {full}. The remaining pictures are decoded anew in every epoch")
-        return False
-    return True
 
 
 def iterate(

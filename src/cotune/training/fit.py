@@ -16,11 +16,12 @@ from cotune.config import FitConfig
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.splits import holdout_split
+from cotune.environment import environment
 from cotune.errors import DataError
 from cotune.metrics import evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
-from cotune.run import Run, environment
+from cotune.run import Run
 from cotune.training.checkpoint import Checkpoint
 from cotune.training.device import make_fabric
 from cotune.training.features import Features

@@ -23,10 +23,11 @@ from cotune.model import JointModel
 from cotune.progress import Progress
 from cotune.training.checkpoint import Checkpoint, to_device
 from cotune.training.device import make_fabric, one_thread
-from cotune.training.features import Features, Source, prepare
+from cotune.training.features import Features, Source
 from cotune.training.loop import StagePlan, StageState, copy_tensors, put_back, run_stage, trained_tensors
 from cotune.training.lora import add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups
+from cotune.training.prepare import prepare
 
 _LOWER_SOURCE: dict[str, Source] = {"joint": "raw", "lora": "raw", "top": "hidden", "frozen": "pooled"}
 

@@ -1,0 +1,62 @@
+"""What a reader needs to reproduce a figure: versions, hardware, seed, data."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cotune._version import __version__
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "lightning",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "pillow",
+)
+
+
+def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]:
+    """Return what a reader needs to reproduce a run: versions, hardware, seed, hash of the posts."""
+    import torch
+
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cotune": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "seed": seed,
+        "data_hash": data_hash,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
