@@ -146,7 +146,7 @@ def bench(
 
     _plug(plugin or [])
     if tables_only:
-        _answer(write_all(out, paper=paper, n_bootstrap=bootstrap), out, as_json)
+        _answer(write_all(out, paper=paper, n_bootstrap=bootstrap), out, _rebuild(out, paper, bootstrap), as_json)
         return
     if posts is None:
         raise ConfigError("name a posts table: cotune bench POSTS --out DIR (or rebuild tables with --tables-only)")
@@ -163,7 +163,7 @@ def bench(
         written = write_all(out, paper=paper, n_bootstrap=bootstrap)
     failures = {failure.cell.key: failure.reason for failure in sitting.failures}
     if written is not None:
-        _answer(written, out, as_json)
+        _answer(written, out, _rebuild(out, paper, bootstrap), as_json)
     _tell_failures(failures)
     if failures:
         raise typer.Exit(1)
@@ -251,7 +251,13 @@ def _run(table: Any, plan: Plan, out: Path, *, resume: bool, jobs: int, allow_re
         return run_plan(table, plan, out, resume=resume, jobs=jobs, allow_remote=allow_remote, watcher=watcher)
 
 
-def _answer(written: Written, out: Path, as_json: bool) -> None:
+def _rebuild(out: Path, paper: str | None, bootstrap: int) -> str:
+    """Return the command that makes the same tables again."""
+    more = ["--paper", paper] if paper else []
+    return command("cotune", "bench", "--out", out, "--tables-only", "--bootstrap", bootstrap, *more)
+
+
+def _answer(written: Written, out: Path, rebuild: str, as_json: bool) -> None:
     if as_json:
         print_json(written.to_dict())
         return
@@ -259,7 +265,7 @@ def _answer(written: Written, out: Path, as_json: bool) -> None:
         if table.name not in ("table2", "emap"):
             print_rich(_rich(table), *(f"{note}" for note in table.notes), "")
     print_rich(f"Tables and {out / 'report.html'} are written. Rebuild them with:")
-    print_rich(f"  {command('cotune', 'bench', '--out', out, '--tables-only')}")
+    typer.echo(f"  {rebuild}")  # unwrapped, to be copied
 
 
 def _rich(table: Table) -> Any:
