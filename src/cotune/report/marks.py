@@ -25,7 +25,10 @@ def log_ticks(low: float, high: float) -> list[float]:
     ends = [max(s for s in steps if s <= low), *inside, min(s for s in steps if s >= high)]
     ticks = sorted(set(ends))
     if len(ticks) > 6:
-        ticks = [t for t in ticks if t in (ticks[0], ticks[-1]) or f"{t:e}".startswith("1.")]
+        # Powers of ten between the ends; one within a factor of two of an end would run into its label.
+        first, *between, last = ticks
+        between = [t for t in between if f"{t:e}".startswith("1.") and 2.1 * first < t < last / 2.1]
+        ticks = [first, *between, last]
     return ticks if len(ticks) > 1 else [ticks[0] / 2, ticks[0] * 2]
 
 
