@@ -25,7 +25,7 @@ from cotune.errors import CotuneError
 from cotune.files import write_json
 
 #: Once this many bytes were read, the mapping's pages are given back, so that resident memory stays bounded.
-_RELEASE_AFTER = 64 * 2**20
+_RELEASE_AFTER = 16 * 2**20
 
 
 class StoreFullError(CotuneError):
