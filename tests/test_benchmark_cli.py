@@ -118,9 +118,14 @@ def test_methods_of_ones_own(
         "    counts = np.bincount(task.labels[task.train], minlength=task.n_classes)\n"
         "    return Outcome(np.tile(counts / counts.sum(), (len(task.test), 1)), {'total': 0, 'trained': 0})\n"
         "METHODS.add('prior', Method('Class frequencies', run=prior))\n"
+        "from cotune.benchmark.methods import fit\n"
+        "from cotune.fusion.concat import ConcatHead\n"
+        "from cotune.fusion.base import HEADS\n"
+        "HEADS.add('mine', type('Mine', (ConcatHead,), {}))\n"
+        "METHODS.add('own_head', Method('My head', run=fit, settings={'fusion': 'mine', 'tune': 'frozen'}))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    words = (table, "--methods", "prior,probe", "--folds", 2, "--plugin", "my_methods")
+    words = (table, "--methods", "prior,own_head", "--folds", 2, "--plugin", "my_methods")
     assert run(zoo, *words, "--out", tmp_path / "out", "--jobs", 2) == 0
     assert "Class" in capsys.readouterr().out
     assert run(zoo, table, "--out", tmp_path / "other", "--plugin", "not_there") == 2

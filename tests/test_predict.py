@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cotune.data.posts import data_hash
 from cotune.errors import DataError
 from cotune.predict import Predictor, evaluate_posts, posts_from
 from cotune.progress import Progress
@@ -111,6 +112,22 @@ def test_scores_and_left_out_posts_are_counted(fitted: Run, posts: pd.DataFrame,
     assert len(result.predictions) == 12
     assert result.predictions["true"].tolist()[:3] == ["class0", "class1", "class2"]
     assert "1 post has a label that the run does not know ('nonsense')" in Told.lines[0]
+
+
+def test_scoring_the_training_posts_is_told(fitted: Run, posts: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Told(Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    predictor = Predictor(fitted, device="cpu")
+    pieces = [posts.iloc[:5], posts.iloc[5:]]
+    evaluate_posts(predictor, pieces, n_bootstrap=0, progress=Told())
+    assert not said
+    monkeypatch.setitem(fitted.environment, "data_hash", data_hash(posts))
+    evaluate_posts(predictor, pieces, n_bootstrap=0, progress=Told())
+    assert "these are the posts that the run was trained on" in said[0]
 
 
 def test_nothing_to_evaluate_is_an_error(fitted: Run, posts: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from cotune.config import make_config
-from cotune.data.posts import read_posts
+from cotune.data.posts import PostsHash, read_posts
 from cotune.errors import CotuneError, DataError
 from cotune.explain.modality import modality_contributions
 from cotune.metrics import Evaluation, evaluate
@@ -182,7 +182,7 @@ def evaluate_posts(
     """Score labelled posts and compare.
 
     Posts without a label, with a label that the run does not know, or without a prediction are left out of
-    the scores and counted.
+    the scores and counted. Who scores a run on the very posts it was trained on is told so.
 
     Raises
     ------
@@ -193,13 +193,17 @@ def evaluate_posts(
     classes = predictor.run.classes
     tables: list[pd.DataFrame] = []
     unknown: dict[str, None] = {}
+    seen = PostsHash()
     for posts in progress.track(chunks, "posts (in chunks)", None):
+        seen.update(posts)
         table = predictor.frame(posts)
         table.insert(1, "true", posts["label"].to_numpy())
         tables.append(table)
         unknown |= dict.fromkeys(unknown_labels(classes, list(posts["label"])))
     if not tables:
         raise DataError("there are no posts to evaluate")
+    if seen.hexdigest() == predictor.run.environment.get("data_hash"):
+        progress.say("note: these are the posts that the run was trained on; on new posts it will score lower")
     predictions = pd.concat(tables, ignore_index=True)
     labelled = predictions["true"].notna()
     known = predictions["true"].isin(list(classes))

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -83,6 +83,7 @@ def run_plan(
     *,
     resume: bool = False,
     jobs: int = 1,
+    plugins: Sequence[str] = (),
     allow_remote: bool = False,
     watcher: Watcher | None = None,
 ) -> Sitting:
@@ -100,6 +101,9 @@ def run_plan(
         Whether it may hold cells already.
     jobs : int
         Worker processes.
+    plugins : sequence of str
+        Modules that register methods or fusion heads, for the workers to import. Those in which the methods' own
+        functions stand need no mention.
     allow_remote : bool
         Whether pictures may be fetched by URL.
     watcher : Watcher, optional
@@ -130,7 +134,7 @@ def run_plan(
         bench = Bench(posts_of(posts, folds), folds, plan, allow_remote=allow_remote, progress=watcher.progress)
         _open_first(bench, [cell for cell in todo if METHODS[cell.method].run])
         sitting = Sitting(found=len(found))
-        work = _alone if jobs == 1 else _with_workers(jobs, out)
+        work = _alone if jobs == 1 else _with_workers(jobs, out, plugins)
         try:
             for result in work(bench, out, [cell for cell in todo if METHODS[cell.method].run], watcher):
                 _note(result, sitting, watcher)
@@ -221,10 +225,11 @@ def _alone(bench: Bench, out: Path, cells: list[Cell], watcher: Watcher) -> Iter
         yield _compute(bench, out, cell)
 
 
-def _with_workers(jobs: int, out: Path) -> Callable[..., Iterator[Record | Failure]]:
+def _with_workers(jobs: int, out: Path, plugins: Sequence[str]) -> Callable[..., Iterator[Record | Failure]]:
     def run(bench: Bench, out_: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
         del out_
-        modules = sorted({str(getattr(METHODS[cell.method].run, "__module__", "")) for cell in cells} - {""})
+        own = {str(getattr(METHODS[cell.method].run, "__module__", "")) for cell in cells} - {""}
+        modules = [*plugins, *sorted(own - set(plugins))]
         threads = max(1, (os.cpu_count() or 1) // jobs)
         lock = str((out / ".shared.lock").resolve())
         fresh = Bench(bench.posts, bench.folds, bench.plan, lock, bench.allow_remote)
@@ -278,7 +283,7 @@ def _start_worker(modules: list[str], threads: int, bench: Bench, out: str) -> N
     global _BENCH
     import torch
 
-    for name in modules:  # methods that a user has registered
+    for name in modules:  # methods and heads that a user has registered
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)
     torch.set_num_threads(threads)

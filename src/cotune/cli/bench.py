@@ -127,7 +127,7 @@ def bench(
     ] = 2000,
     plugin: Annotated[
         list[str] | None,
-        typer.Option(help="Python module that registers methods of your own; repeatable.", rich_help_panel=_RUN),
+        typer.Option(help="Python module with methods or heads of your own; repeatable.", rich_help_panel=_RUN),
     ] = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
@@ -155,7 +155,7 @@ def bench(
     plan = _plan(given)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     table = read_posts(posts, columns=columns, allow_remote=allow_remote, require_labels=True)
-    sitting = _run(table, plan, out, resume=resume, jobs=jobs, allow_remote=allow_remote)
+    sitting = _run(table, plan, out, resume=resume, jobs=jobs, plugins=plugin or (), allow_remote=allow_remote)
     if sitting.interrupted:
         raise StoppedError(f"stopped; {sitting.found + sitting.done} cells are kept in {out}, --resume goes on")
     written = None
@@ -241,14 +241,14 @@ def _plug(modules: list[str]) -> None:
             raise ConfigError(f"--plugin {name} cannot be imported: {fault}") from fault
 
 
-def _run(table: Any, plan: Plan, out: Path, *, resume: bool, jobs: int, allow_remote: bool) -> Sitting:
+def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Sitting:
     from cotune.benchmark.display import LineWatcher, LiveWatcher
     from cotune.benchmark.runner import run_plan
 
-    watcher = LiveWatcher(jobs) if sys.stderr.isatty() else LineWatcher(jobs)
+    watcher = (LiveWatcher if sys.stderr.isatty() else LineWatcher)(how["jobs"])
     showing: Any = watcher if isinstance(watcher, LiveWatcher) else nullcontext()
     with showing:
-        return run_plan(table, plan, out, resume=resume, jobs=jobs, allow_remote=allow_remote, watcher=watcher)
+        return run_plan(table, plan, out, watcher=watcher, **how)
 
 
 def _rebuild(out: Path, paper: str | None, bootstrap: int) -> str:

@@ -20,7 +20,7 @@ from cotune.data.tables import Chunk, read_chunks
 from cotune.errors import DataError
 
 __all__ = [
-    "ColumnNames", "PostsSource", "clean_text", "count_labels", "data_hash", "has_image", "has_text",
+    "ColumnNames", "PostsHash", "PostsSource", "clean_text", "count_labels", "data_hash", "has_image", "has_text",
     "is_missing", "iter_posts", "read_posts",
 ]  # fmt: skip
 
@@ -140,26 +140,40 @@ def count_labels(posts: pd.DataFrame) -> dict[str, int]:
     return dict(sorted(Counter(label for label in posts["label"] if label is not None).items()))
 
 
-def data_hash(posts: pd.DataFrame) -> str:
-    """Return a SHA-256 over ids, texts, labels, groups and the pictures' contents.
+class PostsHash:
+    """A SHA-256 over ids, texts, labels, groups and the pictures' contents, fed in pieces.
 
-    It does not depend on where the table or the pictures lie; a picture that cannot be read counts with its
-    name.
+    It does not depend on where the table or the pictures lie, nor on how the posts are cut into pieces; a picture
+    that cannot be read counts with its name.
     """
-    digest = hashlib.sha256()
 
-    def add(value: str | None) -> None:
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def update(self, posts: pd.DataFrame) -> None:
+        """Add the next posts."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            keys = pool.map(_content_key, posts["image"])
+            for identity, text, label, group, key in zip(
+                posts["id"], posts["text"], posts["label"], posts["group"], keys, strict=True
+            ):
+                for value in (identity, text, label, group, key):
+                    self._add(value)
+
+    def _add(self, value: str | None) -> None:
         raw = b"" if value is None else value.encode("utf-8", "surrogatepass")
-        digest.update(f"{-1 if value is None else len(raw)}:".encode() + raw)
+        self._digest.update(f"{-1 if value is None else len(raw)}:".encode() + raw)
 
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        keys = pool.map(_content_key, posts["image"])
-        for identity, text, label, group, key in zip(
-            posts["id"], posts["text"], posts["label"], posts["group"], keys, strict=True
-        ):
-            for value in (identity, text, label, group, key):
-                add(value)
-    return digest.hexdigest()
+    def hexdigest(self) -> str:
+        """Return the hash of all posts so far."""
+        return self._digest.hexdigest()
+
+
+def data_hash(posts: pd.DataFrame) -> str:
+    """Return the :class:`PostsHash` of one table."""
+    whole = PostsHash()
+    whole.update(posts)
+    return whole.hexdigest()
 
 
 def _content_key(image: Any) -> str | None:
