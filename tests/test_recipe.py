@@ -102,9 +102,19 @@ def test_top_trains_the_upper_part_on_kept_activations(
         changed = bench.changed(trained, modality)
         assert changed
         assert changed <= encoder.upper_parameters()
-    assert trained.source == {"text": "hidden", "image": "hidden"}
+    for modality, source in trained.source.items():
+        assert source == f"hidden:{trained.model.encoders[modality].n_lower}"
     # The whole network on raw posts says what the upper part says on kept activations.
     np.testing.assert_allclose(bench.proba(trained, trained.source), bench.proba(trained, RAW), atol=5e-3)
+
+
+def test_models_cut_at_different_depths_share_features(zoo: Zoo, eight: pd.DataFrame) -> None:
+    """The activations of the second do not take the place of the first's."""
+    bench = Bench(zoo, eight, "modernbert", "dinov2")
+    first, second = (bench.fit(tune="top", text_top=top, image_top=top, epochs=1, min_epochs=1) for top in (1, 2))
+    assert first.source != second.source
+    for trained in (first, second):
+        np.testing.assert_allclose(bench.proba(trained, trained.source), bench.proba(trained, RAW), atol=5e-3)
 
 
 @pytest.mark.parametrize(("text", "image"), [("bert", "timm-resnet"), *PAIRS])

@@ -25,7 +25,9 @@ from cotune.model import Batch
 from cotune.progress import Progress
 from cotune.training.pictures import decode
 
-Source = Literal["raw", "hidden", "pooled"]
+#: Where a modality's inputs come from: ``raw``, ``hidden`` (activations) or ``pooled`` (embeddings); the latter two
+#: with the depth of the cut they were made at, as in ``hidden:3``, or without for those computed last.
+Source = str
 # Posts in a pass that embeds: the first feature maps of 64 pictures alone take most of a gigabyte.
 _EMBED = {"text": 64, "image": 32}
 MODALITIES: tuple[Modality, Modality] = ("text", "image")
@@ -91,7 +93,7 @@ class Features:
             return self._raw(name, rows)
         store = self._stores[name, source]
         arrays = [store.get(self.keys[name][i]) for i in rows]
-        if source == "pooled":
+        if source.startswith("pooled"):
             return {"pooled": torch.from_numpy(np.stack([array[0] for array in arrays]))}
         if name == "image":
             return {"hidden": torch.from_numpy(np.stack([array[0] for array in arrays]))}
@@ -139,8 +141,8 @@ class Features:
 
     # ---- what is computed once -----------------------------------------------------------------------
 
-    def compute(self, name: Modality, kind: Literal["hidden", "pooled"], encoder: Encoder) -> None:
-        """Make sure that every post's activations or embedding by `encoder` are stored.
+    def compute(self, name: Modality, kind: Literal["hidden", "pooled"], encoder: Encoder) -> Source:
+        """Make sure that every post's activations or embedding by `encoder` are stored, and return their source.
 
         Embeddings are taken from stored activations where those are there, which spares the lower part.
         """
@@ -148,8 +150,10 @@ class Features:
         rows = np.flatnonzero(self.present[:, column])
         if self.root is None:
             raise ValueError("features without a cache folder keep no activations")
-        by_cut = bool(encoder.n_lower) and (kind == "hidden" or (name, "hidden") in self._stores)
-        source: Source = "hidden" if kind == "pooled" and by_cut else "raw"
+        hidden = f"hidden:{encoder.n_lower}"
+        by_cut = bool(encoder.n_lower) and (kind == "hidden" or (name, hidden) in self._stores)
+        source: Source = hidden if kind == "pooled" and by_cut else "raw"
+        made = f"{kind}:{encoder.n_lower}" if by_cut else kind
         # Activations are kept in half precision, so that embeddings made from them are not quite the others.
         cut = f"-{encoder.n_lower}" if by_cut else ""
         folder = self.root / f"{kind}-{name}{cut}-{encoder.fingerprint()}"
@@ -157,12 +161,12 @@ class Features:
         shape = self._row_shape(name, kind, encoder)
         dtype = "float16" if kind == "hidden" else "float32"
         store = ArrayStore(folder, dtype=dtype, row_shape=shape, max_bytes=self.max_bytes)
-        self._stores[name, kind] = store
+        self._stores[name, made] = self._stores[name, kind] = store
         wanted = set(store.missing([self.keys[name][i] for i in rows]))
         first = {self.keys[name][i]: i for i in reversed(rows) if self.keys[name][i] in wanted}
         todo = np.asarray(sorted(first.values()), dtype=np.int64)
         if not len(todo):
-            return
+            return made
         lengths = self.lengths()[todo] if name == "text" else np.zeros(len(todo))
         coming = int(lengths.sum() if name == "text" and kind == "hidden" else len(todo)) * store.row_bytes
         evict(self.root, max(0, self.max_bytes - coming), keep=[store.folder for store in self._open_stores()])
@@ -172,6 +176,7 @@ class Features:
         for positions in self.progress.track(batches, what, len(batches)):
             at = todo[positions]
             store.add([self.keys[name][i] for i in at], work(at))
+        return made
 
     def _open_stores(self) -> list[ArrayStore]:
         return [*self._stores.values(), *([self.pixels] if self.pixels is not None else [])]

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from cotune.training.lora import add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups
 from cotune.training.prepare import prepare
 
-_LOWER_SOURCE: dict[str, Source] = {"joint": "raw", "lora": "raw", "top": "hidden", "frozen": "pooled"}
+_LOWER_SOURCE = {"joint": "raw", "lora": "raw", "top": "hidden", "frozen": "pooled"}
 
 
 @dataclass
@@ -39,7 +39,8 @@ class Trained:
     Attributes
     ----------
     model : JointModel
-        In evaluation mode, whole (not cut).
+        In evaluation mode; after ``top`` its encoders are still cut, so that they take cached activations as well as
+        raw inputs.
     history : list of dict
         One entry for each epoch of each stage.
     source : dict
@@ -140,8 +141,7 @@ def fit_rows(
     if config.tune == "top":
         cut_for_top(model, config)
     tables = [features] if validation is None else [features, validation[0]]
-    for table in tables:
-        _compute(table, model, config)
+    sources, *_ = [_compute(table, model, config) for table in tables]
     done: dict[str, list[dict[str, Any]]] = {}
     resumed: tuple[str, StageState] | None = None
     if resume and checkpoint is not None and checkpoint.exists():
@@ -155,7 +155,7 @@ def fit_rows(
         "progress": progress,
     }
     weights = _class_weights(labels[rows], n_classes, config)
-    for plan in _plans(config, weights, watched=validation_rows is not None or validation is not None):
+    for plan in _plans(config, weights, sources, watched=validation_rows is not None or validation is not None):
         if plan.name in done and not (resumed and resumed[0] == plan.name):
             trained.history += done[plan.name]
             continue
@@ -196,13 +196,14 @@ def fit_rows(
             break
         trained.history = [*history, *state.history]
         done[plan.name] = state.history
+    trained.source = sources[_LOWER_SOURCE[config.tune]]
     return _finish(trained, config)
 
 
-def _plans(config: FitConfig, weights: tuple[float, ...] | None, *, watched: bool) -> list[StagePlan]:
+def _plans(
+    config: FitConfig, weights: tuple[float, ...] | None, sources: Mapping[str, dict[str, Source]], *, watched: bool
+) -> list[StagePlan]:
     """Return the stages in their order."""
-    uses = HEADS[config.fusion].uses
-    pooled: dict[str, Source] = dict.fromkeys(uses, "pooled")
     common: dict[str, Any] = {
         "seed": config.seed,
         "warmup": config.warmup,
@@ -217,7 +218,7 @@ def _plans(config: FitConfig, weights: tuple[float, ...] | None, *, watched: boo
         plans.append(
             StagePlan(
                 "probe",
-                pooled,
+                sources["pooled"],
                 config.probe_epochs,
                 config.probe_batch_size,
                 min_epochs=config.probe_epochs,
@@ -225,12 +226,11 @@ def _plans(config: FitConfig, weights: tuple[float, ...] | None, *, watched: boo
             )
         )
     if config.tune != "frozen":
-        source = _LOWER_SOURCE[config.tune]
         frozen = config.freeze_batch_norm == "yes" or (config.freeze_batch_norm == "auto" and config.batch_size < 64)
         plans.append(
             StagePlan(
                 config.tune,
-                dict.fromkeys(uses, source),
+                sources[_LOWER_SOURCE[config.tune]],
                 config.epochs,
                 config.batch_size,
                 min_epochs=min(config.min_epochs, config.epochs),
@@ -246,16 +246,16 @@ def _plans(config: FitConfig, weights: tuple[float, ...] | None, *, watched: boo
     return plans
 
 
-def _compute(features: Features, model: JointModel, config: FitConfig) -> None:
+def _compute(features: Features, model: JointModel, config: FitConfig) -> dict[str, dict[str, Source]]:
+    """Store what the stages read, and return where each kind of it lies, by modality."""
+    sources: dict[str, dict[str, Source]] = {"raw": {}, "hidden": {}, "pooled": {}}
     for name, encoder in model.encoders.items():
-        kinds: list[Literal["hidden", "pooled"]] = []
+        sources["raw"][name] = sources["hidden"][name] = "raw"  # an encoder that is whole has no activations to keep
         if config.tune == "top" and encoder.n_lower:
-            kinds.append("hidden")
+            sources["hidden"][name] = features.compute(encoder.modality, "hidden", encoder)
         if config.probe_epochs or config.tune == "frozen":
-            kinds.append("pooled")
-        for kind in kinds:
-            features.compute(encoder.modality, kind, encoder)
-        del name
+            sources["pooled"][name] = features.compute(encoder.modality, "pooled", encoder)
+    return sources
 
 
 def _set_gradients(model: JointModel, stage: str, config: FitConfig) -> None:
@@ -286,10 +286,6 @@ def _finish(trained: Trained, config: FitConfig) -> Trained:
     model = trained.model
     if config.tune == "lora":
         merge_adapters(model)
-    source = _LOWER_SOURCE[config.tune]
-    trained.source = {
-        name: source if source != "hidden" or encoder.n_lower else "raw" for name, encoder in model.encoders.items()
-    }
     for encoder in model.encoders.values():
         encoder.weights_changed()
     model.requires_grad_(False).eval()
