@@ -11,7 +11,7 @@ help:
 	@echo "make test    run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make lint    ruff, mypy and the order of the layers"
 	@echo "make format  let ruff rewrite the code"
-	@echo "make bench   measure training speed"
+	@echo "make bench   measure training speed, on the demo posts or on POSTS=posts.csv"
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
@@ -40,5 +40,6 @@ format: $(READY)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# Other measurements need posts or a run: benchmarks/*.py say how.
 bench: $(READY)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@$(BIN)/python benchmarks/training_speed.py $(POSTS)
