@@ -101,6 +101,21 @@ def test_the_only_pair_of_encoders_must_be_there(
     assert "error: no bundled image encoder" in capsys.readouterr().err
 
 
+def test_some_folds_first(zoo: Zoo, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--out", tmp_path / "out", "--methods", "probe", "--folds", 3)
+    assert run(zoo, table, *words, "--only-folds", "2") == 0
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 1
+    assert "(1 of 3 folds)" in (tmp_path / "out" / "table1.md").read_text()
+    assert run(zoo, table, *words, "--resume") == 0
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 3
+    assert "of 3 folds" not in (tmp_path / "out" / "table1.md").read_text()
+    capsys.readouterr()
+    assert run(zoo, table, *words, "--resume", "--only-folds", "4") == 2
+    assert "there is no fold 4; the plan has 3" in capsys.readouterr().err
+    assert run(zoo, table, *words, "--resume", "--only-folds", "0") == 2
+    assert "from 1 on, not '0'" in capsys.readouterr().err
+
+
 def test_learning_curve(zoo: Zoo, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--methods", "probe", "--folds", 2, "--shots", "2,4,all", "--draws", 2)
     assert run(zoo, table, "--out", tmp_path / "out", *words) == 0

@@ -25,7 +25,7 @@ from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.protocol import FILE as FOLDS
 from cotune.benchmark.protocol import Folds, OnPicture, cut_posts, posts_of, told_left_out
 from cotune.data.posts import data_hash
-from cotune.errors import CotuneError
+from cotune.errors import ConfigError, CotuneError
 from cotune.progress import Progress
 
 
@@ -84,6 +84,7 @@ def run_plan(
     resume: bool = False,
     jobs: int = 1,
     plugins: Sequence[str] = (),
+    only_folds: Sequence[int] = (),
     allow_remote: bool = False,
     watcher: Watcher | None = None,
 ) -> Sitting:
@@ -104,6 +105,8 @@ def run_plan(
     plugins : sequence of str
         Modules that register methods or fusion heads, for the workers to import. Those in which the methods' own
         functions stand need no mention.
+    only_folds : sequence of int
+        Compute these folds alone for now, counted from 0; all by default.
     allow_remote : bool
         Whether pictures may be fetched by URL.
     watcher : Watcher, optional
@@ -116,6 +119,9 @@ def run_plan(
         of encoders cannot be opened. Cells that fail raise nothing; they are listed in the result.
     """
     out, watcher = Path(out), watcher or Watcher()
+    beyond = [fold for fold in only_folds if not 0 <= fold < plan.folds]
+    if beyond:
+        raise ConfigError(f"there is no fold {beyond[0] + 1}; the plan has {plan.folds}")
     with journal.sole_writer(out):
         begun = journal.begin(out, plan, data_hash(posts), resume=resume)
         if begun and (out / FOLDS).is_file():
@@ -126,7 +132,8 @@ def run_plan(
         note = told_left_out(folds)
         if note:
             watcher.progress.say(note)
-        cells = _worth_while(plan.cells(), folds, watcher.progress)
+        wanted = [cell for cell in plan.cells() if not only_folds or cell.fold in only_folds]
+        cells = _worth_while(wanted, folds, watcher.progress)
         found = [read_record(record_path(out, cell)) for cell in cells if record_path(out, cell).is_file()]
         there = {record.cell for record in found}
         todo = [cell for cell in cells if cell not in there]

@@ -118,6 +118,10 @@ def bench(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in a folder that holds results.", rich_help_panel=_RUN)
     ] = False,
+    only_folds: Annotated[
+        str | None, typer.Option(help="Compute these folds alone for now, such as 1,2; --resume adds the others.",
+                                 rich_help_panel=_RUN),
+    ] = None,
     tables_only: Annotated[
         bool, typer.Option("--tables-only", help="Compute nothing; rebuild tables and report from what is there.",
                            rich_help_panel=_RUN),
@@ -155,7 +159,8 @@ def bench(
     plan = _plan(given)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     table = read_posts(posts, columns=columns, allow_remote=allow_remote, require_labels=True)
-    sitting = _run(table, plan, out, resume=resume, jobs=jobs, plugins=plugin or (), allow_remote=allow_remote)
+    more = {"plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote}
+    sitting = _run(table, plan, out, resume=resume, jobs=jobs, **more)
     if sitting.interrupted:
         raise StoppedError(f"stopped; {sitting.found + sitting.done} cells are kept in {out}, --resume goes on")
     written = None
@@ -227,6 +232,14 @@ def _seeds(said: str) -> tuple[int, ...]:
         if not word.isdigit() or int(word) >= 2**32:
             raise ConfigError(f"--seeds takes numbers from 0 on, not {word!r}")
     return tuple(int(word) for word in words)
+
+
+def _folds(said: str | None) -> tuple[int, ...]:
+    words = _words(said, "only-folds") if said is not None else ()
+    for word in words:
+        if not word.isdigit() or int(word) < 1:
+            raise ConfigError(f"--only-folds takes numbers of folds from 1 on, not {word!r}")
+    return tuple(int(word) - 1 for word in words)
 
 
 def _plug(modules: list[str]) -> None:
