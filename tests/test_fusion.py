@@ -219,3 +219,24 @@ def test_heads_of_one_modality_have_nothing_of_the_other() -> None:
     assert head_of("image").uses == ("image",)
     assert head_of("text").absent_image.numel() == 0
     assert head_of("image").absent_text.numel() == 0
+
+
+def test_of_a_post_with_neither_the_class_frequencies_are_the_answer() -> None:
+    head = head_of("attention").eval()
+    text, image = embeddings("attention")
+    present = torch.tensor([[True, True], [False, False], [True, False]] * 2)
+    before = head(text, image, present)
+    head.set_prior([6, 0, 2])
+    after = head(text, image, present)
+    there = present.any(dim=1)
+    assert torch.equal(after[there], before[there])
+    shares = torch.softmax(after[1], dim=0)
+    assert torch.allclose(shares, torch.tensor([6, 0.5, 2]) / 8.5, atol=1e-6)
+
+
+def test_a_run_from_before_frequencies_were_kept_answers_as_it_did() -> None:
+    head = head_of("concat").eval()
+    text, image = embeddings("concat")
+    nothing = torch.zeros(6, 2, dtype=torch.bool)
+    expected = head.fuse(head.absent_text.expand_as(text), head.absent_image.expand_as(image))
+    assert torch.allclose(head(text, image, nothing), expected)

@@ -12,6 +12,7 @@ from torch import Tensor
 from cotune.explain.modality import log_odds, modality_contributions, removed_state
 from cotune.fusion import FusionHead, make_head
 from cotune.predict import Predictor
+from cotune.run import load_run, save_run
 from explained import explainer, random_run
 from runs import tiny_fit
 from tiny import PostsMaker, Zoo, stir
@@ -100,6 +101,22 @@ def test_what_stands_in_for_an_absent_modality_is_told(zoo: Zoo, tmp_path: Path)
     # The posts of this table lack a text or an image now and then, which teaches the head even without dropout.
     taught = tiny_fit(zoo, tmp_path, tune="frozen", modality_dropout=0.0, n=12)
     assert removed_state(taught.run.model.head) == {"text": "learned", "image": "learned"}
+    alone = tiny_fit(zoo, tmp_path / "alone", tune="frozen", fusion="text", n=12)
+    assert removed_state(alone.run.model.head) == {"text": "prior", "image": "unused"}
+
+
+@pytest.mark.parametrize("fusion", ["attention", "reference", "image"])
+def test_parts_are_counted_from_the_class_frequencies(zoo: Zoo, tmp_path: Path, fusion: str) -> None:
+    run = tiny_fit(zoo, tmp_path, tune="frozen", fusion=fusion, classes=3).run
+    counts = run.metrics["posts"]["labels"]
+    shares = torch.tensor([counts[name] for name in run.classes]) / sum(counts.values())
+    head = run.model.head
+    text, image = (torch.randn(4, encoder.dim if encoder else 0) for encoder in (run.model.text, run.model.image))
+    parts = modality_contributions(head, text, image, torch.ones(4, 2, dtype=torch.bool))
+    assert torch.allclose(parts.base, (shares / (1 - shares)).log().expand(4, 3), atol=1e-5)
+    saved = tmp_path / "saved"
+    save_run(saved, run)
+    assert torch.equal(load_run(saved).model.head.log_prior, head.log_prior)
 
 
 def test_explanations_agree_with_predictions(zoo: Zoo, new_posts: PostsMaker) -> None:

@@ -198,7 +198,7 @@ def _load_weights(model: JointModel, path: Path) -> None:
     except (OSError, SafetensorError) as fault:
         raise RunError(f"{path} cannot be read ({fault}); the run is damaged") from fault
     own = model.state_dict()
-    shared = set(own) - set(tensors)
+    shared = set(own) - set(tensors) - {"head.log_prior"}  # runs of before it was kept have none
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     # Tied tensors are written once; whatever else is absent is a fault.
     if unexpected or any(own[name].data_ptr() not in {own[k].data_ptr() for k in tensors} for name in shared):

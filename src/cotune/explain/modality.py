@@ -17,6 +17,7 @@ from cotune.fusion import FusionHead
 REMOVED = {
     "learned": "the embedding that the head has learned for an absent modality",
     "zeros": "an embedding of zeros, as the head was never trained without this modality",
+    "prior": "the class frequencies of the training posts, as the head reads nothing else",
     "unused": "nothing, as the head does not read this modality",
 }
 
@@ -32,7 +33,7 @@ class ModalityContributions:
     proba : Tensor
         Class probabilities, shape (B, n_classes).
     base : Tensor
-        The log-odds with both modalities removed.
+        The log-odds with both modalities removed: those of the classes' frequencies in training.
     text, image : Tensor
         Shapley values; ``base + text + image`` are the log-odds of `proba`. Exactly 0 for a modality that the
         post lacks or the head does not read.
@@ -134,9 +135,13 @@ def removed_state(head: FusionHead) -> dict[str, str]:
     one that is still zero was never learned.
     """
     state = {}
+    knows_prior = bool(head.log_prior.isfinite().all())
     for name in ("text", "image"):
         if name not in head.uses:
             state[name] = "unused"
+            continue
+        if len(head.uses) == 1 and knows_prior:
+            state[name] = "prior"
             continue
         learned = head.learns_absence and bool((getattr(head, f"absent_{name}") != 0).any())
         state[name] = "learned" if learned else "zeros"

@@ -2,12 +2,14 @@
 
 A head sees one embedding of each modality and which of them are present. An absent modality is replaced by a
 learned "absent" embedding, the same that takes its place now and then in training (modality dropout), so
-that a post without an image or a text is scored sensibly and an explanation can take one away.
+that a post without an image or a text is scored sensibly and an explanation can take one away. Of a post with
+neither nothing is known, and the class frequencies of the training posts are the answer.
 """
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +44,22 @@ class FusionHead(nn.Module, abc.ABC):
         if self.learns_absence:
             self.absent_text = nn.Parameter(torch.zeros(text_dim))
             self.absent_image = nn.Parameter(torch.zeros(image_dim))
+        # Not a number until training has counted the classes, and in runs older than this.
+        self.register_buffer("log_prior", torch.full((n_classes,), torch.nan))
+        self.log_prior: Tensor
+
+    def set_prior(self, weights: Sequence[float]) -> None:
+        """Note how frequent the classes are; logits of a post with neither text nor image.
+
+        No constant has a smaller cross-entropy than the logarithm of the classes' shares.
+
+        Parameters
+        ----------
+        weights : sequence of float
+            For each class its training posts, or the sum of their weights.
+        """
+        counts = torch.tensor(weights, dtype=torch.float64).clamp(min=0.5)  # an unseen class stays possible
+        self.log_prior.copy_((counts / counts.sum()).log())
 
     @abc.abstractmethod
     def fuse(self, text: Tensor, image: Tensor) -> Tensor:
@@ -64,7 +82,9 @@ class FusionHead(nn.Module, abc.ABC):
         # Chosen and not multiplied by zero, so that not even a NaN leaks out of an absent row.
         text = torch.where(present[:, :1], text, absent_text.to(text.dtype))
         image = torch.where(present[:, 1:], image, absent_image.to(image.dtype))
-        return self.fuse(text, image)
+        logits = self.fuse(text, image)
+        neither = ~present.any(dim=1, keepdim=True) & self.log_prior.isfinite().all()
+        return torch.where(neither, self.log_prior.to(logits.dtype), logits)
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this head anew, apart from sizes and classes."""

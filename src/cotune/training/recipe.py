@@ -137,6 +137,8 @@ def fit_rows(
     encoders = {name: copy.deepcopy(features.encoders[name]) for name in HEADS[config.fusion].uses}
     dims = {name: encoder.dim for name, encoder in encoders.items()}
     head = make_head(config.fusion, dims.get("text", 0), dims.get("image", 0), n_classes, **config.head_settings())
+    weights = _class_weights(labels[rows], n_classes, config)
+    head.set_prior(np.bincount(labels[rows], minlength=n_classes) * np.asarray(weights or 1.0))
     model = JointModel(encoders.get("text"), encoders.get("image"), head).to(fabric.device)
     if config.tune == "top":
         cut_for_top(model, config)
@@ -154,7 +156,6 @@ def fit_rows(
         "validation": validation,
         "progress": progress,
     }
-    weights = _class_weights(labels[rows], n_classes, config)
     for plan in _plans(config, weights, sources, watched=validation_rows is not None or validation is not None):
         if plan.name in done and not (resumed and resumed[0] == plan.name):
             trained.history += done[plan.name]
