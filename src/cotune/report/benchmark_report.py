@@ -169,7 +169,11 @@ def _facts(results: Results) -> list[tuple[str, str, str]]:
 
 def _settings(results: Results) -> list[tuple[str, str]]:
     settings = results.settings
-    rows = [(key.replace("_", " "), str(value)) for key, value in settings.items() if key not in ("fit", "data")]
+    rows = [
+        (key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for key, value in settings.items()
+        if key not in ("fit", "data")
+    ]
     rows.append(("hash of the posts", settings["data"][:16]))
     rows += [(key.replace("_", "-"), str(value)) for key, value in settings["fit"].items() if value is not None]
     return rows + list(results.versions.items())
