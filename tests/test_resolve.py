@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,20 @@ def test_home_folder_is_expanded(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HOME", str(tmp_path))
     zoo.copy("bert", tmp_path / "my-bert")
     assert resolve_text("~/my-bert").spec == "~/my-bert"
+
+
+@pytest.mark.parametrize(("kind", "modality"), [("bert", "text"), ("vit", "image")])
+def test_code_that_comes_with_a_model_is_never_run(
+    zoo: Zoo, tmp_path: Path, kind: str, modality: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(zoo(kind), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own_thing", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("nobody is asked"))
+    open_it = resolve_text if modality == "text" else resolve_image
+    with pytest.raises(EncoderError, match="program code that comes with it, which is never run"):
+        open_it(str(folder))
+    assert not (tmp_path / "ran").exists()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs
-from cotune.encoders.hf import transformer_units
+from cotune.encoders.hf import reading, transformer_units
 from cotune.encoders.image import ImageEncoder
 from cotune.encoders.preprocess import HFPreprocessor
 from cotune.encoders.resolve import _from_hub, _told
@@ -175,15 +175,15 @@ def open_dual_encoder(spec: str, *, max_tokens: int = 128) -> dict[str, Encoder]
 def _open(name: str, spec: str, max_tokens: int, *, local: bool) -> dict[str, Encoder]:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
-    _refuse_unimodal(AutoConfig.from_pretrained(name, local_files_only=local), spec)
+    _refuse_unimodal(AutoConfig.from_pretrained(name, **reading(local)), spec)
     dual, found = AutoModel.from_pretrained(
-        name, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **reading(local)
     )
     missing = sorted(found["missing_keys"])
     if missing:
         raise EncoderError(f"{spec} lacks {len(missing)} weights (first: {missing[0]}); they would be random")
-    tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
-    processor = AutoImageProcessor.from_pretrained(name, local_files_only=local)
+    tokenizer = AutoTokenizer.from_pretrained(name, **reading(local))
+    processor = AutoImageProcessor.from_pretrained(name, **reading(local))
     return {
         "text": DualTextEncoder(dual.eval(), tokenizer, spec=spec, max_tokens=max_tokens),
         "image": DualImageEncoder(dual, processor, spec=spec),
@@ -195,11 +195,12 @@ def load_dual_config(folder: Path) -> Encoder:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
     said: dict[str, Any] = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-    dual = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).float().eval()
+    config = AutoConfig.from_pretrained(folder, **reading(True))
+    dual = AutoModel.from_config(config, trust_remote_code=False).float().eval()
     if said["modality"] == "text":
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **reading(True))
         return DualTextEncoder(dual, tokenizer, spec=said["spec"], max_tokens=said["max_tokens"])
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(folder, **reading(True))
     return DualImageEncoder(dual, processor, spec=said["spec"])
 
 

@@ -13,6 +13,11 @@ from torch import nn
 from cotune.errors import EncoderError
 
 
+def reading(local: bool) -> dict[str, Any]:
+    """Return how files of the hub's form are read: off the network if `local`, and no code among them is ever run."""
+    return {"local_files_only": local, "trust_remote_code": False}
+
+
 def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module:
     """Open a unimodal model with ``AutoModel``, in float32 and without an unused pooler.
 
@@ -34,17 +39,17 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
     """
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(name, local_files_only=local)
+    config = AutoConfig.from_pretrained(name, **reading(local))
     extra = _pooler_argument(AutoModel, config)
     if weights:
         with _quiet():
             model, found = AutoModel.from_pretrained(
                 name,
                 config=config,
-                local_files_only=local,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
+                **reading(local),
                 **extra,
             )
         # Of an encoder-decoder only the encoder is kept; some files hold no more than that.
@@ -55,7 +60,7 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
                 "they would be random, so it is not opened"
             )
     else:
-        model = AutoModel.from_config(config, **extra).float()
+        model = AutoModel.from_config(config, trust_remote_code=False, **extra).float()
     if hasattr(model, "text_model") and hasattr(model, "vision_model"):
         raise EncoderError(f"{spec} is a dual encoder of text and image; here a unimodal encoder is needed")
     if _is_pair(model):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
-from cotune.encoders.hf import open_model, transformer_units
+from cotune.encoders.hf import open_model, reading, transformer_units
 from cotune.encoders.preprocess import HFPreprocessor, Preprocessor, TimmPreprocessor
 from cotune.errors import EncoderError
 
@@ -282,5 +282,5 @@ def open_hf_image(name: str, *, spec: str, local: bool, weights: bool = True) ->
     from transformers import AutoImageProcessor
 
     model = open_model(name, spec=spec, local=local, weights=weights)
-    processor = AutoImageProcessor.from_pretrained(name, local_files_only=local)
+    processor = AutoImageProcessor.from_pretrained(name, **reading(local))
     return HFImageEncoder(model, processor, spec=spec)

@@ -156,6 +156,11 @@ def _told(spec: str, open_it: Callable[[], T], what: str) -> T:
         OSError, ValueError, LookupError, RuntimeError, ImportError, TypeError, AttributeError, AssertionError,
         SafetensorError,
     ) as fault:  # fmt: skip
+        if "trust_remote_code" in str(fault):
+            raise EncoderError(
+                f"{spec} needs program code that comes with it, which is never run; take an encoder whose architecture "
+                "transformers or timm knows itself"
+            ) from fault
         first = next((line.strip() for line in str(fault).splitlines() if line.strip()), type(fault).__name__)
         raise EncoderError(f"{what} ({first[:200]}); {OFFLINE}") from fault
 

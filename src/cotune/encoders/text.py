@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
-from cotune.encoders.hf import open_model, transformer_units
+from cotune.encoders.hf import open_model, reading, transformer_units
 from cotune.errors import EncoderError
 
 Pooling = Literal["cls", "mean"]
@@ -165,7 +165,7 @@ def open_text_encoder(
     from transformers import AutoTokenizer
 
     model: Any = open_model(name, spec=spec, local=local, weights=weights)
-    tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+    tokenizer = AutoTokenizer.from_pretrained(name, **reading(local))
     if len(tokenizer) < _FEWEST_TOKENS:  # without its files the library makes one that knows special tokens alone
         raise EncoderError(
             f"{spec} has no tokenizer files, such as tokenizer.json; save the tokenizer beside the model"
