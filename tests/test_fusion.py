@@ -124,7 +124,7 @@ def test_make_head_accepts_its_own_settings(name: str) -> None:
 def test_attention_rows_sum_to_one_and_differ_between_posts() -> None:
     head = head_of("attention", width=16, heads=4).eval()
     text, image = embeddings("attention")
-    weights = head.attention_weights(text * 5, image * 5)
+    weights = head.attention_weights(text * 5, image * 5, everything())
     assert weights.shape == (6, 4, 2, 2)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(6, 4, 2))
     assert (weights >= 0).all()
@@ -136,7 +136,14 @@ def test_attention_weights_are_those_that_fuse() -> None:
     text, image = embeddings("attention")
     tokens = head._tokens(text, image)
     _, used = head.attention(tokens, tokens, tokens, need_weights=True, average_attn_weights=False)
-    torch.testing.assert_close(head.attention_weights(text, image), used)
+    torch.testing.assert_close(head.attention_weights(text, image, everything()), used)
+    without = everything()
+    without[0, 1] = False
+    image[0] = torch.nan
+    alone = head.attention_weights(text, image, without)
+    assert alone.isfinite().all()
+    assert not torch.allclose(alone[0], used[0])
+    torch.testing.assert_close(alone[1:], used[1:])
 
 
 @pytest.mark.parametrize("skip", [True, False])

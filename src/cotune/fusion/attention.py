@@ -72,12 +72,13 @@ class AttentionHead(FusionHead):
         logits: Tensor = self.output(self.dropout(torch.cat(parts, dim=1)))
         return logits
 
-    def attention_weights(self, text: Tensor, image: Tensor) -> Tensor:
+    def attention_weights(self, text: Tensor, image: Tensor, present: Tensor) -> Tensor:
         """Return how much each modality attends to each, shape (B, heads, 2, 2); rows sum to one.
 
-        Order of both axes: text, image.
+        Order of both axes: text, image. Arguments are those of :meth:`~cotune.fusion.base.FusionHead.forward`; an
+        absent modality attends, and is attended to, as what stands in for it.
         """
-        tokens = self._tokens(text, image)
+        tokens = self._tokens(*self.stand_in(text, image, present))
         _, weights = self.attention(tokens, tokens, tokens, need_weights=True, average_attn_weights=False)
         result: Tensor = weights
         return result

@@ -77,14 +77,19 @@ class FusionHead(nn.Module, abc.ABC):
         """
         if self.training and self.modality_dropout > 0:
             present = drop_modalities(present, self.modality_dropout)
+        logits = self.fuse(*self.stand_in(text, image, present))
+        neither = ~present.any(dim=1, keepdim=True) & self.log_prior.isfinite().all()
+        return torch.where(neither, self.log_prior.to(logits.dtype), logits)
+
+    def stand_in(self, text: Tensor, image: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Put what the head has learned for an absent modality, or zeros, in the place of rows that are not there."""
         absent_text = self.absent_text if self.learns_absence else torch.zeros_like(text)
         absent_image = self.absent_image if self.learns_absence else torch.zeros_like(image)
         # Chosen and not multiplied by zero, so that not even a NaN leaks out of an absent row.
-        text = torch.where(present[:, :1], text, absent_text.to(text.dtype))
-        image = torch.where(present[:, 1:], image, absent_image.to(image.dtype))
-        logits = self.fuse(text, image)
-        neither = ~present.any(dim=1, keepdim=True) & self.log_prior.isfinite().all()
-        return torch.where(neither, self.log_prior.to(logits.dtype), logits)
+        return (
+            torch.where(present[:, :1], text, absent_text.to(text.dtype)),
+            torch.where(present[:, 1:], image, absent_image.to(image.dtype)),
+        )
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this head anew, apart from sizes and classes."""
