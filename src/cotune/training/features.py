@@ -23,6 +23,7 @@ from cotune.encoders.image import ImageEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.model import Batch
 from cotune.progress import Progress
+from cotune.training.memory import giving_back
 from cotune.training.pictures import decode
 
 #: Where a modality's inputs come from: ``raw``, ``hidden`` (activations) or ``pooled`` (embeddings); the latter two
@@ -173,7 +174,7 @@ class Features:
         batches = list(bucketed_batches(lengths, _EMBED[name], seed=None))
         what = f"{name} {'activations' if kind == 'hidden' else 'embeddings'}"
         encoder.to(self.device).eval()
-        for positions in self.progress.track(batches, what, len(batches)):
+        for positions in giving_back(self.progress.track(batches, what, len(batches))):
             at = todo[positions]
             store.add([self.keys[name][i] for i in at], work(at))
         return made
@@ -217,5 +218,5 @@ def iterate(
     epoch: int = 0,
 ) -> Iterator[Batch]:
     """Yield the posts at `rows` in batches of like length; shuffled if a seed is given."""
-    for positions in bucketed_batches(features.lengths()[rows], batch_size, seed=seed, epoch=epoch):
+    for positions in giving_back(bucketed_batches(features.lengths()[rows], batch_size, seed=seed, epoch=epoch)):
         yield features.batch(rows[positions], source, labels)

@@ -22,6 +22,7 @@ from cotune.encoders.image import ImageEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.progress import Progress
 from cotune.training.features import Features
+from cotune.training.memory import giving_back
 from cotune.training.pictures import decode
 
 _CHUNK = 256
@@ -113,7 +114,7 @@ def _read_pictures(features: Features, encoder: ImageEncoder) -> None:
     rows = [i for i, picture in enumerate(features.images) if has_image(picture)]
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for chunk in features.progress.track(chunks, "pictures", len(chunks)):
+        for chunk in giving_back(features.progress.track(chunks, "pictures", len(chunks)), every=1):
             new: dict[str, np.ndarray] = {}
             for row, key, pixels, fault in pool.map(read, chunk):
                 if fault is not None:
