@@ -9,13 +9,11 @@ from cotune.training.memory import give_back, giving_back
 
 
 def test_batches_pass_through_and_memory_is_given_back_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    calls: list[int] = []
-    monkeypatch.setattr(memory, "give_back", lambda: calls.append(len(seen)))
-    for number in giving_back(range(7), every=3):
-        seen.append(number)
-    assert seen == list(range(7))
-    assert calls == [3, 6, 7]
+    happened: list[object] = []
+    monkeypatch.setattr(memory, "give_back", lambda: happened.append("given back"))
+    for number in giving_back("abcde", every=2):
+        happened.append(number)  # noqa: PERF402 - the order of both is what is asked
+    assert happened == ["a", "b", "given back", "c", "d", "given back", "e", "given back"]
 
 
 def test_systems_whose_library_cannot_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
