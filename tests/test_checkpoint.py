@@ -77,7 +77,7 @@ def test_a_state_before_any_progress(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     Checkpoint(tmp_path / "c", KEY).save("joint", state(), {})
-    with pytest.raises(RunError, match=r"was begun with another data; resume with the same posts"):
+    with pytest.raises(RunError, match=r"was begun with other data; resume with the same posts"):
         Checkpoint(tmp_path / "c", {**KEY, "data": "xyz"}).load()
     with pytest.raises(RunError, match=r"another data, settings"):
         Checkpoint(tmp_path / "c", {"settings": {}, "data": None}).load()

@@ -411,7 +411,7 @@ def test_predict_one_post(cli: Cli, home: Path, tmp_path: Path) -> None:
         ([], "give a posts table, or one post"),
         (["test.csv", "--text", "a", "--out", "-"], "give a posts table, or one post"),
         (["test.csv"], "say where the predictions go"),
-        (["test.csv", "--out", "p.xlsx"], "no ending that tells its kind"),
+        (["test.csv", "--out", "p.xlsx"], "no ending that is known"),
         (["nowhere.csv", "--out", "-"], "nowhere.csv"),
     ],
 )

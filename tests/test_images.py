@@ -137,7 +137,7 @@ def test_urls(tmp_path: Path) -> None:
         handle.write(encode(NOISE, "PNG"))
     assert fault("memory://pictures/a.png").kind == "remote"
     assert load_image("memory://pictures/a.png", allow_remote=True).size == (80, 60)
-    assert fault("memory://pictures/b.png", allow_remote=True).kind == "missing"
+    assert fault("memory://pictures/b.png", allow_remote=True).kind == "remote"
     assert fault("nonsense://a.png", allow_remote=True).kind == "remote"
 
 

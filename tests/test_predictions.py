@@ -78,6 +78,6 @@ def test_an_error_in_between_leaves_the_old_table(tmp_path: Path) -> None:
 
 
 def test_an_unknown_ending_is_refused_at_once() -> None:
-    with pytest.raises(DataError, match="no ending that tells its kind"):
+    with pytest.raises(DataError, match="no ending that is known"):
         check_predictions_path("p.xlsx")
     check_predictions_path("-")

@@ -102,6 +102,10 @@ def test_top_trains_the_upper_part_on_kept_activations(
         changed = bench.changed(trained, modality)
         assert changed
         assert changed <= encoder.upper_parameters()
+        pretrained = dict(bench.features.encoders[modality].model.named_parameters())
+        for name, parameter in encoder.model.named_parameters():
+            shared = parameter.data_ptr() == pretrained[name].data_ptr()
+            assert shared == (name not in encoder.upper_parameters()), name
     for modality, source in trained.source.items():
         assert source == f"hidden:{trained.model.encoders[modality].n_lower}"
     # The whole network on raw posts says what the upper part says on kept activations.
@@ -325,7 +329,7 @@ def test_resuming_without_a_checkpoint_starts_anew(bench: Bench, tmp_path: Path)
 
 def test_resuming_with_other_settings_is_refused(bench: Bench, tmp_path: Path) -> None:
     bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {"seed": 1})})
-    with pytest.raises(RunError, match="begun with another seed"):
+    with pytest.raises(RunError, match="begun with other seed"):
         bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {"seed": 2}), "resume": True})
 
 

@@ -182,7 +182,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If posts or labels cannot be used.
         """
-        posts = posts_from(X, allow_remote=self.allow_remote)
+        posts = posts_from(X)
         if y is None:
             if posts["label"].isna().any():
                 raise DataError("fit needs y, or a `label` for every post")
@@ -221,7 +221,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If a post cannot be scored; :meth:`predict_frame` gives such posts a row with the reason instead.
         """
         check_is_fitted(self, "run_")
-        posts = posts_from(X, allow_remote=self.allow_remote)
+        posts = posts_from(X)
         proba, _, errors = self._predictor().scores(posts)
         bad = np.flatnonzero(np.isnan(proba[:, 0]))
         if len(bad):
@@ -240,7 +240,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_frame(self, X: Any) -> pd.DataFrame:
         """Return the predictions table: id, label, probabilities, modality shares, error; one row a post."""
         check_is_fitted(self, "run_")
-        return self._predictor().frame(posts_from(X, allow_remote=self.allow_remote))
+        return self._predictor().frame(posts_from(X))
 
     def explain(self, X: Any, *, words: bool = True, pixels: bool = True) -> Explanation:
         """Return why one post is predicted as it is.
@@ -267,7 +267,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "run_")
         from cotune.explaining.explainer import Explainer
 
-        posts = posts_from(X, allow_remote=self.allow_remote)
+        posts = posts_from(X)
         return Explainer(self.run_, **self._settings()).explain(posts, words=words, pixels=pixels)
 
     def _predictor(self) -> Predictor:

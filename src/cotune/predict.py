@@ -232,7 +232,7 @@ def evaluate_posts(
     return EvaluatedPosts(found, predictions, left_out, calibration_bins(y, proba))
 
 
-def posts_from(x: Any, *, allow_remote: bool = False) -> pd.DataFrame:
+def posts_from(x: Any) -> pd.DataFrame:
     """Turn what a Python user passes (DataFrame, list of dicts, one dict) into posts.
 
     Raises
@@ -250,7 +250,7 @@ def posts_from(x: Any, *, allow_remote: bool = False) -> pd.DataFrame:
     if not len(x):
         raise DataError("there are no posts")
     try:
-        return read_posts(x, allow_remote=allow_remote)
+        return read_posts(x)
     except CotuneError:
         raise
     except (TypeError, ValueError) as fault:

@@ -47,6 +47,8 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool) -> bool:
     path = out / FILE
     before = _read(path) if path.is_file() else None
     done = count_cells(out)
+    if not done:  # what was begun, and refused or stopped before its first cell, binds nobody
+        before = None
     if before is None:
         if done:
             raise RunError(f"{out} holds {done} cells but no {FILE}; choose another folder")

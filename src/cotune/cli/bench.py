@@ -158,7 +158,7 @@ def bench(
 
     plan = _plan(given)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    table = read_posts(posts, columns=columns, allow_remote=allow_remote, require_labels=True)
+    table = read_posts(posts, columns=columns, require_labels=True)
     more = {"plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote}
     sitting = _run(table, plan, out, resume=resume, jobs=jobs, **more)
     if sitting.interrupted:

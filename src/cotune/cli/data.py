@@ -61,7 +61,7 @@ def check(
     from cotune.data.quality import check_posts
 
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    table = read_posts(posts, columns=columns, allow_remote=allow_remote)
+    table = read_posts(posts, columns=columns)
     with _progress("reading pictures") as progress:
         report = check_posts(
             table,

@@ -57,7 +57,7 @@ def evaluate(
     from cotune.run import load_run
 
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    chunks = iter_posts(posts, chunk_size, columns=columns, allow_remote=allow_remote, require_labels=True)
+    chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True)
     opened = load_run(run)
     predictor = Predictor(
         opened, device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote

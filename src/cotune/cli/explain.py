@@ -43,7 +43,7 @@ def explain(
         Literal["conflicts", "image-driven", "text-driven", "mistakes"] | None,
         typer.Option(help="List these posts, and explain them instead of some of every kind."),
     ] = None,
-    words: Annotated[bool, typer.Option("--words/--no-words", help="Explain words (needs cotune[explain]).")] = True,
+    words: Annotated[bool, typer.Option("--words/--no-words", help="Explain words (needs cotune\\[explain]).")] = True,
     pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Explain parts of the pictures.")] = True,
     emap: Annotated[
         int, typer.Option(min=0, help="Posts for the additive projection; their square is its cost.")
@@ -52,7 +52,7 @@ def explain(
     seed: Annotated[int, typer.Option(help="Seed of the drawing of those posts.")] = 0,
     bad_images: Annotated[
         Literal["error", "text-only"],
-        typer.Option(help="Posts with an unreadable image: left out and counted, or explained by their text."),
+        typer.Option(help="Posts with an unreadable image: counted with their error, or explained by their text."),
     ] = "error",
     chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
@@ -95,7 +95,7 @@ def explain(
     try:
         found = explain_posts(
             explainer,
-            lambda: iter_posts(posts, chunk_size, columns=columns, allow_remote=allow_remote),
+            lambda: iter_posts(posts, chunk_size, columns=columns),
             plan,
             out=out,
             key=key,

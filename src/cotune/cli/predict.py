@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -67,7 +68,7 @@ def predict(
     from cotune.data.predictions import check_predictions_path
 
     if out is not None:
-        check_predictions_path(out)
+        check_predictions_path(out, posts)
     settings: dict[str, Any] = {
         "device": device, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
@@ -79,8 +80,10 @@ def predict(
     from cotune.data.posts import iter_posts
 
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    chunks = iter_posts(posts, chunk_size, columns=columns, allow_remote=allow_remote)
-    counts = _predict_table(_open(run, settings), chunks, out)
+    predictor = _open(run, settings)
+    chunks = iter_posts(posts, chunk_size, columns=columns)
+    first = next(chunks, None)  # what is wrong with the table as a whole is told before a line is written
+    counts = _predict_table(predictor, itertools.chain([] if first is None else [first], chunks), out)
     if as_json:
         if out != "-":
             print_json({"out": out, **counts})
@@ -137,7 +140,7 @@ def _predict_one(predictor: Predictor, text: str | None, image: str | None, out:
     from cotune.data.predictions import predictions_writer, records
     from cotune.predict import posts_from, proba_column
 
-    table = posts_from([{"text": text, "image": image}], allow_remote=predictor.allow_remote)
+    table = posts_from([{"text": text, "image": image}])
     frame = predictor.frame(table)
     found = next(records(frame))
     if found["label"] is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -224,10 +225,10 @@ def _train(
     from cotune.training.loggers import open_log
 
     progress = TerminalProgress()
-    table = read_posts(posts, columns=columns, allow_remote=allow_remote, require_labels=True)
+    table = read_posts(posts, columns=columns, require_labels=True)
     held = None
     if isinstance(config.validation, str):
-        held = read_posts(config.validation, columns=columns, allow_remote=allow_remote, require_labels=True)
+        held = read_posts(config.validation, columns=columns, require_labels=True)
     # A finished run keeps its own log until it is replaced.
     log_path = out / ("log.new.csv" if finished else "log.csv")
     log = open_log(log_path, out, loggers, config)
@@ -249,6 +250,10 @@ def _train(
         save_run(out, result.run, report=run_report(result.run, name=out.name))
     except KeyboardInterrupt:
         status = "interrupted"
+        if _pending(out):
+            raise StoppedError(
+                f"stopped; the last finished epoch is kept in {out}, and --resume goes on from it"
+            ) from None
         raise StoppedError("stopped before the first epoch was over; no run was saved") from None
     finally:
         _close(log, status)
@@ -270,13 +275,19 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
         raise ConfigError("--resume goes on and --overwrite starts anew; give one of them")
     if out.exists() and not out.is_dir():
         raise CotuneError(f"{out} is a file; name a folder for the run with --out")
-    if not out.is_dir() or not any(out.iterdir()):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as fault:
+        raise ConfigError(f"cannot write into {out}: {fault.strerror}; name another folder with --out") from fault
+    if not any(out.iterdir()):
         return False
     finished = False
     if (out / "config.json").is_file():
         metrics = read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {}
         finished = metrics.get("status") != "interrupted"
-    pending = (out / CHECKPOINT / "state.json").is_file()
+    pending = _pending(out)
     if resume and finished and not pending:
         raise CotuneError(f"{out} holds a finished run; there is nothing to resume. --overwrite trains it anew")
     if not resume and not overwrite:
@@ -286,6 +297,10 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
     if overwrite and not known:
         raise CotuneError(f"{out} is not empty and holds no run; name another folder with --out")
     return finished
+
+
+def _pending(out: Path) -> bool:
+    return (out / CHECKPOINT / "state.json").is_file()
 
 
 def _close(log: HistoryLog, status: str) -> None:

@@ -55,12 +55,14 @@ def _about_labels(report: QualityReport) -> list[str]:
         advice.append(
             f"{_posts(len(report.unlabelled))} no label: label or remove them before training (predicting needs none)"
         )
+    if not report.labels:
+        advice.append("no post has a label: predicting needs none, training and evaluating do")
     if len(report.labels) == 1:
         advice.append(f"all labelled posts are {next(iter(report.labels))!r}: training needs at least two labels")
     if report.imbalance is not None and report.imbalance >= _LOPSIDED:
         advice.append(
             f"the most common label outnumbers the rarest {report.imbalance:.1f} times: train with "
-            "--class-weights "
+            "--class-weights balanced "
             "and judge by macro F1 or AUC rather than by accuracy"
         )
     few = [name for name, count in report.labels.items() if count < _FEW]
@@ -84,7 +86,7 @@ def _about_texts(report: QualityReport) -> list[str]:
         advice.append(f"{_posts(len(report.without_both))} neither text nor picture: remove them, they say nothing")
     if report.without_text or report.without_image:
         parts = [
-            f"{len(rows):,} lack their {what}"
+            f"{len(rows):,} lack{'s its' if len(rows) == 1 else ' their'} {what}"
             for rows, what in ((report.without_text, "text"), (report.without_image, "picture"))
             if rows
         ]
@@ -102,17 +104,21 @@ def _about_duplicates(report: QualityReport) -> list[str]:
     advice = []
     if report.contradictions:
         advice.append(
-            f"{len(report.contradictions):,} groups of posts with the same text and picture carry "
-            "different labels: "
+            f"{_groups(len(report.contradictions))} of posts with the same text and picture carr"
+            f"{'ies' if len(report.contradictions) == 1 else 'y'} different labels: "
             "decide on one label or remove them"
         )
     if report.near_groups:
         advice.append(
-            f"{report.near_posts:,} posts lie in {report.near_groups:,} groups of near-duplicates: "
+            f"{report.near_posts:,} posts lie in {_groups(report.near_groups)} of near-duplicates: "
             "evaluate with "
             "grouped folds, so that no post is tested on what it was nearly trained on"
         )
     return advice
+
+
+def _groups(count: int) -> str:
+    return f"{count:,} groups" if count != 1 else "1 group"
 
 
 def _posts(count: int) -> str:

@@ -46,9 +46,8 @@ def has_image(value: object) -> bool:
 class PostsBuilder:
     """Turns raw chunks of one table into posts."""
 
-    def __init__(self, names: ColumnNames, allow_remote: bool, base: Path, where: str) -> None:
+    def __init__(self, names: ColumnNames, base: Path, where: str) -> None:
         self.names = names
-        self.allow_remote = allow_remote
         self.base = os.path.abspath(base)  # noqa: PTH100 - resolve() would follow links and ask the disk
         self.where = where
         self.rows_before = 0
@@ -168,12 +167,9 @@ class PostsBuilder:
         if value.lower().startswith("file://"):
             value = file_url_path("file" + value[4:])
         elif is_url(value):
-            if not self.allow_remote:
-                raise DataError(
-                    f"{self.where}, row {row}: the image {value[:200]!r} is a URL; "
-                    "allow fetching it with --allow-remote"
-                )
-            return value
+            return (
+                value  # whether it may be fetched is asked where pictures are read: a single row is no reason to stop
+            )
         if value.startswith(("~/", "~\\")):
             value = os.path.expanduser(value)  # noqa: PTH111
         path = os.path.normpath(os.path.join(self.base, value))  # noqa: PTH118

@@ -33,7 +33,6 @@ def read_posts(
     source: PostsSource,
     *,
     columns: ColumnNames | None = None,
-    allow_remote: bool = False,
     require_labels: bool = False,
     base: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
@@ -46,8 +45,6 @@ def read_posts(
         Face `datasets`, or a DataFrame.
     columns : ColumnNames, optional
         What the columns are called, if not `id`, `text`, `image`, `label`, `group`.
-    allow_remote : bool
-        Let image cells be URLs.
     require_labels : bool
         Refuse a table without a label column (single posts may still lack theirs).
     base : path, optional
@@ -66,12 +63,12 @@ def read_posts(
     names = columns or ColumnNames()
     if isinstance(source, pd.DataFrame):
         chunk = _frame_chunk(source, names)
-        builder = PostsBuilder(names, allow_remote, Path(base or "."), "the DataFrame")
+        builder = PostsBuilder(names, Path(base or "."), "the DataFrame")
     else:
         path = Path(source)
         chunks = list(read_chunks(path, astuple(names), _ALL_AT_ONCE if path.suffix != ".parquet" else 65536))
         chunk = _join(chunks)
-        builder = PostsBuilder(names, allow_remote, _base(path, base), str(path))
+        builder = PostsBuilder(names, _base(path, base), str(path))
     builder.require(chunk.columns, labels=require_labels)
     posts = builder.build(chunk)
     if posts.empty:
@@ -85,7 +82,6 @@ def iter_posts(
     chunk_size: int,
     *,
     columns: ColumnNames | None = None,
-    allow_remote: bool = False,
     require_labels: bool = False,
     base: str | os.PathLike[str] | None = None,
 ) -> Iterator[pd.DataFrame]:
@@ -99,7 +95,7 @@ def iter_posts(
         raise DataError(f"chunk_size must be at least 1, not {chunk_size}")
     names = columns or ColumnNames()
     table = Path(path)
-    builder = PostsBuilder(names, allow_remote, _base(table, base), str(table))
+    builder = PostsBuilder(names, _base(table, base), str(table))
     for number, chunk in enumerate(read_chunks(table, astuple(names), chunk_size)):
         if number == 0:
             builder.require(chunk.columns, labels=require_labels)

@@ -25,16 +25,20 @@ TEXTS = ("id", "true", "label", "error")
 Write = Callable[["pd.DataFrame"], None]
 
 
-def check_predictions_path(out: str | Path) -> None:
-    """Refuse an `out` whose ending names no known kind, before any work is done for it.
+def check_predictions_path(out: str | Path, posts: Path | None = None) -> None:
+    """Refuse an `out` that cannot be meant, before any work is done for it.
 
     Raises
     ------
     DataError
-        If it is neither ``-`` nor ends in .csv, .tsv, .jsonl or .parquet.
+        If it is neither ``-`` nor ends in .csv, .tsv, .jsonl or .parquet, or is the table `posts` itself.
     """
-    if str(out) != "-" and Path(out).suffix.lower() not in KINDS:
-        raise DataError(f"{out} has no ending that tells its kind; write .csv, .tsv, .jsonl, .parquet, or - for stdout")
+    if str(out) == "-":
+        return
+    if Path(out).suffix.lower() not in KINDS:
+        raise DataError(f"{out} has no ending that is known; write .csv, .tsv, .jsonl, .parquet, or - for stdout")
+    if posts is not None and Path(out).resolve() == posts.resolve():
+        raise DataError(f"{out} is the posts table itself, which predictions would replace; give --out another name")
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def _fetch(url: str, allow_remote: bool) -> bytes:
         with fsspec.open(url, "rb") as handle:
             return bytes(handle.read(MAX_BYTES + 1))
     except FileNotFoundError as error:
-        raise ImageFault("missing", f"{describe(url)}: not found there") from error
+        raise ImageFault("remote", f"{describe(url)}: not found there, or its host cannot be reached") from error
     except ImportError as error:
         raise ImageFault("remote", f"{describe(url)}: {error}") from error
     except Exception as error:  # every file system behind fsspec has its own errors

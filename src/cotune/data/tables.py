@@ -67,7 +67,7 @@ def _kind(path: Path) -> tuple[str, bool]:
     kind = (suffixes[:-1] if compressed else suffixes)[-1:]
     known = _TEXT_KINDS if compressed else KINDS
     if not kind or kind[0] not in known:
-        raise DataError(f"{path} has no ending that tells its kind; a posts table is one of {', '.join(known)}")
+        raise DataError(f"{path} has no ending that is known; a posts table is one of {', '.join(known)}")
     try:
         empty = path.stat().st_size == 0
     except OSError as error:

@@ -22,7 +22,7 @@ def write_posts(frame: pd.DataFrame, out: Path) -> None:
     """
     kind = out.suffix.lower()
     if kind not in (".csv", ".tsv", ".jsonl", ".parquet"):
-        raise DataError(f"{out} has no ending that tells its kind; write .csv, .tsv, .jsonl or .parquet")
+        raise DataError(f"{out} has no ending that is known; write .csv, .tsv, .jsonl or .parquet")
     folder = Path(os.path.abspath(out.parent))  # noqa: PTH100 - links stay as the user wrote them
     records = [
         {str(name): _relative(value, folder) if name == "image" else value for name, value in record.items()}

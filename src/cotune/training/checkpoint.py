@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,10 @@ class Checkpoint:
             raise RunError(
                 f"the checkpoint {self.folder} cannot be read ({fault}); start anew without --resume"
             ) from fault
-        differing = sorted(name for name in self.key.keys() | key.keys() if self.key.get(name) != key.get(name))
+        differing = list(_differences(key, self.key))
         if differing:
             raise RunError(
-                f"{self.folder} was begun with another {', '.join(differing)}; "
+                f"{self.folder} was begun with other {', '.join(differing)}; "
                 "resume with the same posts and settings, or start anew without --resume"
             )
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
@@ -125,6 +126,19 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the state once the run is saved."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Name what a checkpoint was made of and what is asked for now, where the two differ; settings one by one."""
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            yield from (f"{key.replace('_', '-')} ({old.get(key)}, now {new.get(key)})" for key in keys)
+        else:
+            yield name
 
 
 def to_device(state: StageState, device: torch.device) -> StageState:

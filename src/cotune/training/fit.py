@@ -85,7 +85,7 @@ def fit_posts(
     started = time.perf_counter()
     fabric = make_fabric(config)
     if validation_posts is None and isinstance(config.validation, str):
-        validation_posts = read_posts(config.validation, allow_remote=allow_remote)
+        validation_posts = read_posts(config.validation)
     hashed, n_read = data_hash(posts), len(posts)
     posts = _labelled(posts, progress)
     classes = _classes(posts)

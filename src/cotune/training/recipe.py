@@ -142,6 +142,7 @@ def fit_rows(
     model = JointModel(encoders.get("text"), encoders.get("image"), head).to(fabric.device)
     if config.tune == "top":
         cut_for_top(model, config)
+        _share_lower(model, features)
     tables = [features] if validation is None else [features, validation[0]]
     sources, *_ = [_compute(table, model, config) for table in tables]
     done: dict[str, list[dict[str, Any]]] = {}
@@ -199,6 +200,15 @@ def fit_rows(
         done[plan.name] = state.history
     trained.source = sources[_LOWER_SOURCE[config.tune]]
     return _finish(trained, config)
+
+
+def _share_lower(model: JointModel, features: Features) -> None:
+    """Let the frozen lower parts be those of the pretrained encoders, which training leaves alone, not copies."""
+    for name, encoder in model.encoders.items():
+        upper, pretrained = encoder.upper_parameters(), dict(features.encoders[name].model.named_parameters())
+        for at, parameter in encoder.model.named_parameters():
+            if at not in upper and parameter.device == pretrained[at].device:
+                parameter.data = pretrained[at].data
 
 
 def _plans(
