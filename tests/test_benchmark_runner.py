@@ -102,6 +102,12 @@ def test_a_folder_of_something_else_is_refused(posts: pd.DataFrame, plan: Plan, 
         run_plan(posts, plan, tmp_path / "run", resume=True)
 
 
+def test_what_was_refused_before_its_first_cell_binds_nobody(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(CotuneError, match="fold"):
+        run_plan(posts, replace(plan, folds=len(posts) + 1), tmp_path / "out")
+    assert run_plan(posts, plan, tmp_path / "out").done == len(plan.cells())
+
+
 def test_two_writers_are_one_too_many(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(RunError, match="another benchmark is writing"):

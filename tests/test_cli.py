@@ -413,15 +413,46 @@ def test_predict_one_post(cli: Cli, home: Path, tmp_path: Path) -> None:
         (["test.csv"], "say where the predictions go"),
         (["test.csv", "--out", "p.xlsx"], "no ending that is known"),
         (["nowhere.csv", "--out", "-"], "nowhere.csv"),
+        (["test.csv", "--out", "test.csv"], "is the posts table itself"),
+        (["test.csv", "--out", "../" + "{home}" + "/test.csv"], "is the posts table itself"),
     ],
 )
 def test_predict_says_what_is_wrong(
     cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
 ) -> None:
     monkeypatch.chdir(home)
-    answer = cli("predict", "run", *words)
+    before = (home / "test.csv").read_bytes()
+    answer = cli("predict", "run", *(word.format(home=home.name) for word in words))
     assert answer.code == 2
     assert expected in answer.err
+    assert not answer.out, "a table that is refused leaves not even a header"
+    assert (home / "test.csv").read_bytes() == before
+
+
+def test_a_url_is_a_fault_of_its_row_alone(cli: Cli, home: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(home / "test.csv")
+    table.loc[1, "image"] = "https://example.org/a.jpg"
+    table.to_csv(home / "url.csv", index=False)
+    answer = cli("predict", home / "run", home / "url.csv", "--out", tmp_path / "p.csv")
+    assert answer.code == 0, answer.err
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert len(found) == len(table)
+    assert "allow fetching it with --allow-remote" in found["error"][1]
+    assert found["error"].notna().sum() == 1
+    report = cli("check", home / "url.csv", "--json").json
+    assert [trouble["kind"] for trouble in report["image_troubles"]] == ["remote"]
+
+
+@pytest.mark.parametrize("out", ["/proc/nowhere/run", "test.csv/run"])
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(
+    cli: Cli, zoo: Zoo, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(home)
+    answer = cli("fit", "train.csv", "--out", out, *flags(zoo, tmp_path / "cache"))
+    assert answer.code == 2
+    assert f"cannot write into {out}" in answer.err
+    assert "epoch" not in answer.err
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_reader_that_goes_away_is_no_fault(home: Path) -> None:
