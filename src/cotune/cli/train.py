@@ -225,6 +225,8 @@ def _train(
     from cotune.training.loggers import open_log
 
     progress = TerminalProgress()
+    if resume and not _pending(out):
+        progress.say(f"note: there is nothing to resume in {out}; training begins anew")
     table = read_posts(posts, columns=columns, require_labels=True)
     held = None
     if isinstance(config.validation, str):
