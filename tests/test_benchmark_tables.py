@@ -190,6 +190,25 @@ def test_learning_curves(plan: Plan, tmp_path: Path) -> None:
     assert table.head[1:] == ["4", "16", "all"]
 
 
+def test_an_unfinished_learning_curve_keeps_to_the_folds_that_are_whole(plan: Plan, tmp_path: Path) -> None:
+    plan = replace(plan, shots=(4, None), draws=2)
+    made_up(tmp_path, plan, SKILL)
+    whole = read_results(tmp_path)
+    gone = [cell for cell in plan.cells() if cell.fold > 0 and (cell.shots == 4 or cell.method == "joint")]
+    for cell in gone:
+        record_path(tmp_path, cell).unlink(missing_ok=True)
+    results = read_results(tmp_path)
+    key = next(key for key in results.rows if key.method == "joint")
+    found = {point.shots: point.mean for point in learning_curves(results)[key]}
+    assert found[4] == pytest.approx(np.mean([whole.shots[key, 4, draw][0] for draw in range(2)]))
+    assert found[None] == pytest.approx(whole.rows[key].fold_aucs(whole.folds)[0])
+    table = table_curves(results)
+    assert table is not None
+    assert f"tested on fold 1 of {plan.folds}" in table.notes[-1]
+    summaries = summarise(results, n_bootstrap=0)
+    assert "no post scored twice out of fold" in table_1(results, summaries).notes[0]
+
+
 def test_no_learning_curves(plan: Plan, tmp_path: Path) -> None:
     made_up(tmp_path, plan, SKILL)
     assert table_curves(read_results(tmp_path)) is None

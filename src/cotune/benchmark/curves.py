@@ -35,26 +35,36 @@ class Point:
 
 
 def learning_curves(results: Results) -> dict[RowKey, list[Point]]:
-    """Return for each method its AUC by number of training posts per class; empty if none was asked for."""
+    """Return for each method its AUC by number of training posts per class; empty if none was asked for.
+
+    All points are means over the same folds, those of :func:`curve_folds`.
+    """
     if not results.shots:
         return {}
+    folds = curve_folds(results)
     curves: dict[RowKey, list[Point]] = {}
     for key in dict.fromkeys([key for key, _, _ in results.shots]):
         sizes = sorted({size for other, size, _ in results.shots if other == key})
         points = []
         for size in sizes:
-            draws = [float(aucs.mean()) for (k, n, _), aucs in results.shots.items() if (k, n) == (key, size)]
+            draws = [float(aucs[folds].mean()) for (k, n, _), aucs in results.shots.items() if (k, n) == (key, size)]
             known = np.asarray([value for value in draws if not math.isnan(value)])
             if len(known):
                 spread = float(known.std(ddof=1)) if len(known) > 1 else math.nan
                 points.append(Point(size, float(known.mean()), spread, len(known)))
         if key in results.rows:
-            whole = float(results.rows[key].fold_aucs(results.folds).mean())
+            whole = float(results.rows[key].fold_aucs(results.folds)[folds].mean())
             if not math.isnan(whole):
                 points.append(Point(None, whole, math.nan, 1))
         if points:
             curves[key] = points
     return curves
+
+
+def curve_folds(results: Results) -> np.ndarray:
+    """Return the folds that are done for every size and draw begun; all folds where there is no such fold."""
+    done = ~np.isnan(np.stack(list(results.shots.values()))).any(axis=0)
+    return np.flatnonzero(done) if done.any() else np.arange(len(done))
 
 
 def table_curves(results: Results) -> Table | None:
@@ -73,6 +83,10 @@ def table_curves(results: Results) -> Table | None:
         rows.append([title, *(_cell(by_size.get(size)) for size in columns)])
     head = ["training posts per class", *("all" if size is None else str(size) for size in columns)]
     notes = ["AUC, mean ± standard deviation over draws of the training posts, each the mean over the same test folds."]
+    folds, n_folds = curve_folds(results), int(results.settings["folds"])
+    if len(folds) < n_folds:
+        numbers = ", ".join(str(fold + 1) for fold in folds)
+        notes.append(f"Not all folds are done: tested on fold{'s' if len(folds) > 1 else ''} {numbers} of {n_folds}.")
     return Table("learning_curve", "Learning curve: AUC by training posts per class", head, rows, notes)
 
 

@@ -162,9 +162,11 @@ def p_value(p: float) -> str:
 
 def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) -> list[str]:
     settings, folds = results.settings, results.folds
+    once = all(s.folds_done == s.folds for s in summaries)
     notes = [
         f"{len(folds.ids):,} posts, {len(folds.classes)} classes ({', '.join(folds.classes)}), {settings['folds']} "
-        f"{settings['protocol']} folds, every post scored once out of fold. Encoders tuned: {settings['fit']['tune']}."
+        f"{settings['protocol']} folds, {'every post scored once' if once else 'no post scored twice'} out of fold. "
+        f"Encoders tuned: {settings['fit']['tune']}."
     ]
     if len(folds.classes) > 2:
         notes[0] += " AUC is the macro mean of one class against the rest."
