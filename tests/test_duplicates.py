@@ -95,10 +95,7 @@ def test_pictures_are_read_once_and_progress_is_told(tmp_path: Path) -> None:
 
 
 def test_remote_pictures_join_by_address() -> None:
-    table = read_posts(
-        pd.DataFrame({"image": ["https://x.org/a.png", "https://x.org/b.png", "https://x.org/a.png"]}),
-        allow_remote=True,
-    )
+    table = read_posts(pd.DataFrame({"image": ["https://x.org/a.png", "https://x.org/b.png", "https://x.org/a.png"]}))
     assert near_duplicate_groups(table).tolist() == [0, 1, 0]
 
 

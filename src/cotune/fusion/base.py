@@ -44,8 +44,8 @@ class FusionHead(nn.Module, abc.ABC):
         if self.learns_absence:
             self.absent_text = nn.Parameter(torch.zeros(text_dim))
             self.absent_image = nn.Parameter(torch.zeros(image_dim))
-        # Not a number until training has counted the classes, and in runs older than this.
-        self.register_buffer("log_prior", torch.full((n_classes,), torch.nan))
+        # Infinite until training has counted the classes, and in runs older than this.
+        self.register_buffer("log_prior", torch.full((n_classes,), torch.inf))
         self.log_prior: Tensor
 
     def set_prior(self, weights: Sequence[float]) -> None:
