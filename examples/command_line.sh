@@ -2,6 +2,7 @@
 # The way from a table of posts to explained predictions. Results go to the folder given, or to a temporary one.
 set -euo pipefail
 out=${1:-$(mktemp -d)}
+mkdir -p "$out"
 
 # Any table with the columns text, image and label will do; here the demo posts, cut in two.
 python - "$out" <<'PY'

@@ -206,7 +206,7 @@ def test_an_unfinished_learning_curve_keeps_to_the_folds_that_are_whole(plan: Pl
     assert table is not None
     assert f"tested on fold 1 of {plan.folds}" in table.notes[-1]
     summaries = summarise(results, n_bootstrap=0)
-    assert "no post scored twice out of fold" in table_1(results, summaries).notes[0]
+    assert "every post scored at most once out of fold" in table_1(results, summaries).notes[0]
 
 
 def test_no_learning_curves(plan: Plan, tmp_path: Path) -> None:

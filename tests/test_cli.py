@@ -455,6 +455,12 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(
     assert not (tmp_path / "cache").exists()
 
 
+def test_posts_that_cannot_be_read_leave_no_folder(cli: Cli, zoo: Zoo, tmp_path: Path) -> None:
+    answer = cli("fit", tmp_path / "nowhere.csv", "--out", tmp_path / "run", *flags(zoo, tmp_path / "cache"))
+    assert answer.code == 2
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_reader_that_goes_away_is_no_fault(home: Path) -> None:
     command = f"{sys.executable} -m cotune.cli predict run test.csv --out - | head -n 1"
     found = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=home, check=True)

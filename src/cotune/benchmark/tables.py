@@ -165,7 +165,7 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
     once = all(s.folds_done == s.folds for s in summaries)
     notes = [
         f"{len(folds.ids):,} posts, {len(folds.classes)} classes ({', '.join(folds.classes)}), {settings['folds']} "
-        f"{settings['protocol']} folds, {'every post scored once' if once else 'no post scored twice'} out of fold. "
+        f"{settings['protocol']} folds, every post scored {'once' if once else 'at most once'} out of fold. "
         f"Encoders tuned: {settings['fit']['tune']}."
     ]
     if len(folds.classes) > 2:

@@ -231,6 +231,7 @@ def _train(
     held = None
     if isinstance(config.validation, str):
         held = read_posts(config.validation, columns=columns, require_labels=True)
+    _make_writable(out)
     # A finished run keeps its own log until it is replaced.
     log_path = out / ("log.new.csv" if finished else "log.csv")
     log = open_log(log_path, out, loggers, config)
@@ -277,13 +278,7 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
         raise ConfigError("--resume goes on and --overwrite starts anew; give one of them")
     if out.exists() and not out.is_dir():
         raise CotuneError(f"{out} is a file; name a folder for the run with --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as fault:
-        raise ConfigError(f"cannot write into {out}: {fault.strerror}; name another folder with --out") from fault
-    if not any(out.iterdir()):
+    if not out.is_dir() or not any(out.iterdir()):
         return False
     finished = False
     if (out / "config.json").is_file():
@@ -299,6 +294,16 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
     if overwrite and not known:
         raise CotuneError(f"{out} is not empty and holds no run; name another folder with --out")
     return finished
+
+
+def _make_writable(out: Path) -> None:
+    """Make the folder, and refuse one that cannot be written before hours are spent on what should go there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as fault:
+        raise ConfigError(f"cannot write into {out}: {fault.strerror}; name another folder with --out") from fault
 
 
 def _pending(out: Path) -> bool:

@@ -75,7 +75,7 @@ class TextEncoder(Encoder):
             ask = getattr(module, "get_input_embeddings", None)
             try:
                 found = ask() if ask is not None else None
-            except (NotImplementedError, AttributeError):
+            except (NotImplementedError, AttributeError):  # a wrapper that leaves it to a module inside of it
                 found = None
             if isinstance(found, nn.Module):
                 return found
