@@ -90,7 +90,7 @@ def fit(
     epochs: Annotated[int | None, _option("--epochs", _TRAINING, "Most epochs of joint fine-tuning.")] = None,
     probe_epochs: Annotated[
         int | None,
-        _option("--probe-epochs", _TRAINING, "Epochs of the probe (default 10; fewer on many posts before tuning)."),
+        _option("--probe-epochs", _TRAINING, "Epochs of the probe (default 10; fewer on many posts if tuning follows)."),
     ] = None,
     batch_size: Annotated[int | None, _option("--batch-size", _TRAINING, "Posts in a batch.")] = None,
     accumulate: Annotated[int | None, _option("--accumulate", _TRAINING, "Batches per optimiser step.")] = None,
