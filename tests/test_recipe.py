@@ -15,7 +15,7 @@ from cotune.progress import Progress
 from cotune.training.checkpoint import Checkpoint
 from cotune.training.features import Features
 from cotune.training.loop import predict_rows
-from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts, probe_length
+from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
 from tiny import IMAGES, TEXTS, PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 RAW = {"text": "raw", "image": "raw"}
@@ -380,32 +380,6 @@ def test_ctrl_c_before_anything_is_done(bench: Bench, tmp_path: Path, monkeypatc
         bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {})})
     with pytest.raises(KeyboardInterrupt):
         bench.fit()
-
-
-# ---- how long the probe trains -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("n_posts", "settings", "epochs"),
-    [
-        (24, {}, 10),
-        (980, {}, 10),
-        (3_204, {}, 3),
-        (3_204, {"probe_batch_size": 256}, 10),
-        (100_000, {}, 1),
-        (3_204, {"tune": "frozen"}, 10),
-        (100_000, {"probe_epochs": 7}, 7),
-        (3_204, {"probe_epochs": 0}, 0),
-        (0, {}, 10),
-    ],
-)
-def test_length_of_the_probe(n_posts: int, settings: dict[str, Any], epochs: int) -> None:
-    assert probe_length(make_config(settings), n_posts) == epochs
-
-
-def test_a_probe_of_no_said_length_runs(bench: Bench) -> None:
-    trained = bench.fit(probe_epochs=None, epochs=1, min_epochs=1)
-    assert [row["stage"] for row in trained.history] == ["probe"] * 10 + ["joint"]
 
 
 # ---- what cannot be done -----------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folds_group: str = _D.folds_group,
         batch_size: int = _D.batch_size,
         accumulate: int = _D.accumulate,
-        probe_epochs: int | None = _D.probe_epochs,
+        probe_epochs: int = _D.probe_epochs,
         probe_batch_size: int = _D.probe_batch_size,
         probe_lr: float = _D.probe_lr,
         lr_head: float = _D.lr_head,

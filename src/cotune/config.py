@@ -48,9 +48,7 @@ class FitConfig(BaseModel):
     )
     batch_size: int = Field(32, ge=1)
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
-    probe_epochs: int | None = Field(
-        None, ge=0, description="epochs of the probe (default: 10; fewer on many posts if tuning follows)"
-    )
+    probe_epochs: int = Field(10, ge=0)
     probe_batch_size: int = Field(64, ge=1)
     probe_lr: float = Field(1e-3, gt=0)
 

@@ -143,7 +143,7 @@ def _computed(features: Features, config: FitConfig) -> Features:
         for encoder in encoders.values():
             if encoder.n_lower:
                 features.compute(encoder.modality, "hidden", encoder)
-            if config.probe_epochs != 0 or config.tune == "frozen":
+            if config.probe_epochs or config.tune == "frozen":
                 features.compute(encoder.modality, "pooled", encoder)
     finally:
         for encoder in encoders.values():

@@ -88,10 +88,7 @@ def fit(
         int | None, _option("--image-top", _TRAINING, "Upper image stages that top trains (by default a quarter).")
     ] = None,
     epochs: Annotated[int | None, _option("--epochs", _TRAINING, "Most epochs of joint fine-tuning.")] = None,
-    probe_epochs: Annotated[
-        int | None,
-        _option("--probe-epochs", _TRAINING, "Epochs of the probe (default 10; fewer on many posts if tuning follows)."),
-    ] = None,
+    probe_epochs: Annotated[int | None, _option("--probe-epochs", _TRAINING, "Epochs of the probe.")] = None,
     batch_size: Annotated[int | None, _option("--batch-size", _TRAINING, "Posts in a batch.")] = None,
     accumulate: Annotated[int | None, _option("--accumulate", _TRAINING, "Batches per optimiser step.")] = None,
     lr_head: Annotated[float | None, _option("--lr-head", _TRAINING, "Learning rate of the head.")] = None,

@@ -14,7 +14,6 @@ import torch
 from lightning.fabric import Fabric
 
 from cotune.config import FitConfig
-from cotune.data.batches import n_batches
 from cotune.data.store import default_root
 from cotune.encoders.base import Encoder
 from cotune.encoders.resolve import resolve_image, resolve_text
@@ -30,8 +29,6 @@ from cotune.training.lora import add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups
 from cotune.training.prepare import prepare
 
-_PROBE_EPOCHS = 10
-_PROBE_STEPS = 160
 _LOWER_SOURCE = {"joint": "raw", "lora": "raw", "top": "hidden", "frozen": "pooled"}
 
 
@@ -160,8 +157,7 @@ def fit_rows(
         "validation": validation,
         "progress": progress,
     }
-    watched = validation_rows is not None or validation is not None
-    for plan in _plans(config, len(rows), weights, sources, watched=watched):
+    for plan in _plans(config, weights, sources, watched=validation_rows is not None or validation is not None):
         if plan.name in done and not (resumed and resumed[0] == plan.name):
             trained.history += done[plan.name]
             continue
@@ -206,22 +202,6 @@ def fit_rows(
     return _finish(trained, config)
 
 
-def probe_length(config: FitConfig, n_posts: int) -> int:
-    """Return for how many epochs the probe trains.
-
-    What is tuned afterwards needs a head that is no longer random, whose gradients would spoil what the encoders
-    know (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution").
-    But a head that knows the posts by heart leaves the encoders little to learn. So on many posts such a probe
-    ends with the last epoch that is over within `_PROBE_STEPS`.
-    """
-    if config.probe_epochs is not None:
-        return config.probe_epochs
-    if config.tune == "frozen":
-        return _PROBE_EPOCHS
-    steps = max(1, n_batches(n_posts, config.probe_batch_size))
-    return max(1, min(_PROBE_EPOCHS, _PROBE_STEPS // steps))
-
-
 def _share_lower(model: JointModel, features: Features) -> None:
     """Let the frozen lower parts be those of the pretrained encoders, which training leaves alone, not copies."""
     for name, encoder in model.encoders.items():
@@ -232,12 +212,7 @@ def _share_lower(model: JointModel, features: Features) -> None:
 
 
 def _plans(
-    config: FitConfig,
-    n_posts: int,
-    weights: tuple[float, ...] | None,
-    sources: Mapping[str, dict[str, Source]],
-    *,
-    watched: bool,
+    config: FitConfig, weights: tuple[float, ...] | None, sources: Mapping[str, dict[str, Source]], *, watched: bool
 ) -> list[StagePlan]:
     """Return the stages in their order."""
     common: dict[str, Any] = {
@@ -250,14 +225,14 @@ def _plans(
         "keep_best": config.stop == "validation" and watched,
     }
     plans = []
-    if probe_epochs := probe_length(config, n_posts):
+    if config.probe_epochs:
         plans.append(
             StagePlan(
                 "probe",
                 sources["pooled"],
-                probe_epochs,
+                config.probe_epochs,
                 config.probe_batch_size,
-                min_epochs=probe_epochs,
+                min_epochs=config.probe_epochs,
                 **common,
             )
         )
@@ -289,7 +264,7 @@ def _compute(features: Features, model: JointModel, config: FitConfig) -> dict[s
         sources["raw"][name] = sources["hidden"][name] = "raw"  # an encoder that is whole has no activations to keep
         if config.tune == "top" and encoder.n_lower:
             sources["hidden"][name] = features.compute(encoder.modality, "hidden", encoder)
-        if config.probe_epochs != 0 or config.tune == "frozen":
+        if config.probe_epochs or config.tune == "frozen":
             sources["pooled"][name] = features.compute(encoder.modality, "pooled", encoder)
     return sources
 
