@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -119,6 +121,17 @@ def test_make_head_accepts_its_own_settings(name: str) -> None:
     head = head_of(name)
     dims = [12 if "text" in head.uses else 0, 20 if "image" in head.uses else 0]
     assert make_head(name, *dims, 3, **head.settings()).settings() == head.settings()
+
+
+def test_a_head_that_takes_any_settings_is_given_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Open(HEADS["concat"]):  # type: ignore[misc]
+        def __init__(self, *sizes: int, **settings: Any) -> None:
+            super().__init__(*sizes, width=settings["width"], modality_dropout=settings["modality_dropout"])
+            self.heads = settings["heads"]
+
+    monkeypatch.setitem(HEADS._items, "open", Open)
+    head = make_head("open", 12, 20, 3, width=16, heads=2, modality_dropout=0.3)
+    assert (head.width, head.heads, head.modality_dropout) == (16, 2, 0.3)
 
 
 def test_attention_rows_sum_to_one_and_differ_between_posts() -> None:

@@ -114,7 +114,7 @@ def drop_modalities(present: Tensor, chance: float) -> Tensor:
 
 
 def make_head(name: str, text_dim: int, image_dim: int, n_classes: int, **settings: Any) -> FusionHead:
-    """Build the head registered as `name`, passing on the settings that it knows.
+    """Build the head registered as `name`, passing on the settings that it knows: all if it takes ``**settings``.
 
     Raises
     ------
@@ -125,4 +125,6 @@ def make_head(name: str, text_dim: int, image_dim: int, n_classes: int, **settin
 
     cls = HEADS[name]
     known = inspect.signature(cls.__init__).parameters
-    return cls(text_dim, image_dim, n_classes, **{key: value for key, value in settings.items() if key in known})
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
+        settings = {key: value for key, value in settings.items() if key in known}
+    return cls(text_dim, image_dim, n_classes, **settings)
