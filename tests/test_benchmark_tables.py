@@ -15,9 +15,12 @@ from cotune.benchmark import Plan, read_results, summarise
 from cotune.benchmark.cells import record_path
 from cotune.benchmark.compare import corrected_t_test
 from cotune.benchmark.curves import grid_methods, learning_curves, pareto, table_2, table_curves, table_grid
+from cotune.benchmark.methods import METHODS as RECIPES
 from cotune.benchmark.tables import PAPER, Table, number, p_value, seconds, table_1, table_emap
 from cotune.errors import ConfigError, RunError
 from cotune.metrics import delong_test, paired_bootstrap_auc, roc_auc
+from cotune.report.benchmark_figures import bars
+from cotune.report.benchmark_plots import interval_chart
 from cotune.report.benchmark_report import split_cell, write_all
 
 PAIRS = (("hf:a/t", "timm:i"),)
@@ -226,6 +229,25 @@ def test_grids_and_their_front(tmp_path: Path) -> None:
     for i, s in enumerate(mine):
         s.auc_mean, s.parameters, s.seconds = [(0.9, 10, 10), (0.9, 10, 11), (0.8, 5, 20), (0.7, 20, 20)][i]
     assert pareto(mine) == {mine[0].key, mine[2].key}
+
+
+def test_bars_of_a_grid_tell_method_and_encoders(tmp_path: Path) -> None:
+    pairs = tuple((f"hf:a/all-mpnet-base-v{i}", "timm:efficientnet_lite0") for i in (1, 2))
+    made_up(tmp_path, Plan(methods=("joint", "concat", "text"), pairs=pairs[:1], folds=2), SKILL)
+    alone = bars(summarise(read_results(tmp_path), n_bootstrap=0), None)
+    assert {(bar.name, bar.note) for bar in alone} == {
+        (RECIPES[name].title, "") for name in ("joint", "concat", "text")
+    }
+    made_up(tmp_path / "grid", Plan(methods=("joint", "probe"), pairs=pairs, folds=2), SKILL)
+    several = bars(summarise(read_results(tmp_path / "grid"), n_bootstrap=0), None)
+    assert {(bar.name, bar.note) for bar in several} == {
+        (RECIPES[name].title, f"all-mpnet-base-v{i} + efficientnet_lite0")
+        for name in ("joint", "probe")
+        for i in (1, 2)
+    }
+    page = str(interval_chart(several, title="AUC"))
+    assert "…" not in page
+    assert page.count("all-mpnet-base-v2 + efficientnet_lite0</text>") == 2
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,11 @@ def looks(summaries: Sequence[Summary]) -> dict[RowKey, int]:
 
 def named(summary: Summary, others: Sequence[Summary]) -> str:
     """Return a row's title, or its encoders where the method has several rows."""
-    same = sum(other.key.method == summary.key.method for other in others)
-    return f"{summary.key.encoders} ({summary.key.method})" if same > 1 else summary.key.title
+    return f"{summary.key.encoders} ({summary.key.method})" if _several(summary, others) else summary.key.title
+
+
+def _several(summary: Summary, others: Sequence[Summary]) -> bool:
+    return sum(other.key.method == summary.key.method for other in others) > 1
 
 
 def bars(summaries: Sequence[Summary], paper: str | None) -> list[Bar]:
@@ -53,13 +56,14 @@ def bars(summaries: Sequence[Summary], paper: str | None) -> list[Bar]:
         value, low, high = (auc.value, auc.low, auc.high) if auc else (s.auc_mean, math.nan, math.nan)
         found.append(
             Bar(
-                named(s, summaries),
+                s.key.title,
                 value,
                 low,
                 high,
                 list(s.fold_aucs),
                 theirs.get(s.key.method),
                 s.key.method == ANCHOR,
+                s.key.encoders if _several(s, summaries) else "",
             )
         )
     return found

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from cotune.report.marks import DASHES, LOOKS, SHAPES, cost_ticks, horizontal, mark, short, svg, text, vertical
 from cotune.report.plots import Scale, nice_ticks
 
-_NAME = 44
+_NAME, _NOTE = 44, 56  # letters that fit on a line
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Bar:
         The paper's figure.
     strong : bool
         Whether to stress it.
+    note : str
+        What stands below the name, in small type.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Bar:
     dots: Sequence[float] = ()
     other: float | None = None
     strong: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,19 +76,22 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
         return Markup("")
     every = [v for b in bars for v in (b.value, b.low, b.high, *b.dots, b.other) if v is not None and math.isfinite(v)]
     ticks = nice_ticks(min(every), max(every))
-    left, right, top, step, width = 12, 348, 18, 42, 360
+    lower = 15 if any(b.note for b in bars) else 0
+    left, right, top, step, width = 12, 348, 18 + lower, 42 + lower, 360
     height = top + step * len(bars) + 26
     x = Scale(ticks[0], ticks[-1], left, right)
     parts = [vertical(x, ticks, 6, height - 24)]
     for i, bar in enumerate(bars):
         y = top + step * i + 20
-        name = bar.name if len(bar.name) <= _NAME else f"{bar.name[: _NAME - 1]}…"
+        name, note = _cut(bar.name, _NAME), _cut(bar.note, _NOTE)
         value = "" if not math.isfinite(bar.value) else f"{bar.value:.4f}"
         parts.append(
             Markup(
                 '<text class="name{}" x="{}" y="{}">{}</text><text class="value end" x="{}" y="{}">{}</text>'
-            ).format(" strong" if bar.strong else "", left, y - 11, name, right, y - 11, value)
+            ).format(" strong" if bar.strong else "", left, y - 11 - lower, name, right, y - 11 - lower, value)
         )
+        if note:
+            parts.append(text("tick", left, y - 10, note))
         parts += [
             Markup('<circle class="fold" cx="{:.1f}" cy="{}" r="2.4"><title>fold {}: {:.4f}</title></circle>').format(
                 x(v), y + 5, n + 1, v
@@ -100,7 +106,7 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
                 )
             )
         if value:
-            tip = f"{bar.name}: {value} [{bar.low:.4f}, {bar.high:.4f}]"
+            tip = f"{bar.name}{f' ({bar.note})' if bar.note else ''}: {value} [{bar.low:.4f}, {bar.high:.4f}]"
             look = 0 if bar.strong else 7
             parts.append(mark("circle" if bar.strong else "square", x(bar.value), y, look, tip, size=5))
         if bar.other is not None:
@@ -110,6 +116,10 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
                 ).format(x(bar.other), y - 5, bar.other)
             )
     return svg(width, height, parts, title)
+
+
+def _cut(words: str, most: int) -> str:
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def line_plot(
