@@ -207,9 +207,13 @@ def _with_paper(cells: list[str], theirs: dict[str, float], method: str) -> list
     return cells
 
 
+def repeated(summary: Summary, others: Sequence[Summary]) -> bool:
+    """Return whether the row's method has several rows, so that its encoders must be told."""
+    return sum(other.key.method == summary.key.method for other in others) > 1
+
+
 def _name(summary: Summary, others: Sequence[Summary]) -> str:
-    same = sum(other.key.method == summary.key.method for other in others)
-    return f"{summary.key.title} ({summary.key.encoders})" if same > 1 else summary.key.title
+    return f"{summary.key.title} ({summary.key.encoders})" if repeated(summary, others) else summary.key.title
 
 
 def mean_cell(summary: Summary) -> str:

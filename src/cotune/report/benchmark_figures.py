@@ -13,7 +13,7 @@ from cotune.benchmark.compare import Summary
 from cotune.benchmark.curves import learning_curves
 from cotune.benchmark.plan import ANCHOR, short_name
 from cotune.benchmark.results import Results, RowKey
-from cotune.benchmark.tables import PAPER, Table, number, seconds
+from cotune.benchmark.tables import PAPER, Table, number, repeated, seconds
 from cotune.metrics import confusion_matrix
 from cotune.metrics.calibration import calibration_bins
 from cotune.report.benchmark_plots import Bar, Line, Spot, legend, line_plot, roc_points, scatter
@@ -40,11 +40,7 @@ def looks(summaries: Sequence[Summary]) -> dict[RowKey, int]:
 
 def named(summary: Summary, others: Sequence[Summary]) -> str:
     """Return a row's title, or its encoders where the method has several rows."""
-    return f"{summary.key.encoders} ({summary.key.method})" if _several(summary, others) else summary.key.title
-
-
-def _several(summary: Summary, others: Sequence[Summary]) -> bool:
-    return sum(other.key.method == summary.key.method for other in others) > 1
+    return f"{summary.key.encoders} ({summary.key.method})" if repeated(summary, others) else summary.key.title
 
 
 def bars(summaries: Sequence[Summary], paper: str | None) -> list[Bar]:
@@ -63,7 +59,7 @@ def bars(summaries: Sequence[Summary], paper: str | None) -> list[Bar]:
                 list(s.fold_aucs),
                 theirs.get(s.key.method),
                 s.key.method == ANCHOR,
-                s.key.encoders if _several(s, summaries) else "",
+                s.key.encoders if repeated(s, summaries) else "",
             )
         )
     return found
