@@ -2,23 +2,26 @@
 
     python benchmarks/two_methods.py joint concat RESULTS [RESULTS ...]
 
-For each folder and over all of them: difference of AUC over all posts (first method minus second), and in how many
-folds the second is ahead. Over all, the difference is the mean over folders, with a 95 % interval by a bootstrap over
-posts that draws each post in all folders at once: it tells what these trained models owe to the posts, and knows
-nothing of training anew. Where a folder holds a learning curve, the paired difference by number of training posts,
-mean and standard deviation over draws. Of several seeds the first counts.
+For each folder, each of its seeds, and over all of them: difference of AUC over all posts (first method minus second),
+and in how many folds the second is ahead. Over all, the difference is the mean over trainings, with a 95 % interval by
+a bootstrap over posts that draws each post in all trainings at once: it tells what these trained models owe to the
+posts, and knows nothing of training anew. Several seeds of a folder are also averaged post by post, as an ensemble.
+Where a folder holds a learning curve, the paired difference by number of training posts, mean and standard deviation
+over draws.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cotune.benchmark import read_results
 from cotune.benchmark.curves import curve_folds
-from cotune.benchmark.results import Results, RowKey
+from cotune.benchmark.results import Results, Row, RowKey
+from cotune.metrics import roc_auc
 from cotune.metrics.intervals import percentile_interval, resamples
 from cotune.metrics.scores import ScoreSheet
 
@@ -36,18 +39,24 @@ def main() -> None:
         results = read_results(folder)
         first, second = (_key(results, method, folder) for method in args.methods)
         curve(results, first, second, folder)
-        if not all(key in results.rows and results.rows[key].complete for key in (first, second)):
+        rows = [results.rows[key] for key in (first, second) if key in results.rows and results.rows[key].complete]
+        if len(rows) < 2:
             continue
         order = np.argsort([str(identity) for identity in results.folds.ids])
         here = results.folds.labels[order]
         if labels is not None and not np.array_equal(labels, here):
             raise SystemExit(f"{folder} holds results of other posts than {args.results[0]}")
         labels = here
-        sheets = [_sheet(results, key, order) for key in (first, second)]
-        gaps = np.subtract(*(results.rows[key].fold_aucs(results.folds) for key in (first, second)))
-        pairs.append(sheets)
-        ahead, n_folds = ahead + int((gaps < 0).sum()), n_folds + len(gaps)
-        told(str(folder), [sheets], labels, int((gaps < 0).sum()), len(gaps))
+        seeds = sorted(set(rows[0].seeds) & set(rows[1].seeds))
+        for seed in seeds:
+            ones = [_of_seed(row, seed) for row in rows]
+            pairs.append([_sheet(one.proba[0][order], labels) for one in ones])
+            gaps = np.subtract(*(one.fold_aucs(results.folds) for one in ones))
+            ahead, n_folds = ahead + int((gaps < 0).sum()), n_folds + len(gaps)
+            name = f"{folder}, seed {seed}" if len(seeds) > 1 else str(folder)
+            told(name, pairs[-1:], labels, int((gaps < 0).sum()), len(gaps))
+        if len(seeds) > 1:
+            ensemble(folder, args.methods, rows, seeds, labels, order)
     if len(pairs) > 1 and labels is not None:
         told("mean of all", pairs, labels, ahead, n_folds)
 
@@ -58,6 +67,20 @@ def told(name: str, pairs: list[list[ScoreSheet]], labels: np.ndarray, ahead: in
     drawn = np.concatenate([_gap(pairs, block) for block in resamples(len(labels), _BOOTSTRAP, 0)])
     low, high = percentile_interval(drawn, 0.95)
     print(f"{name}: {value:+.4f} [{low:+.4f}, {high:+.4f}], second ahead in {ahead} of {n_folds} folds")
+
+
+def ensemble(
+    folder: Path, methods: list[str], rows: list[Row], seeds: list[int], labels: np.ndarray, order: np.ndarray
+) -> None:
+    """Print for each method the AUC of single seeds and that of their mean probabilities."""
+    for method, row in zip(methods, rows, strict=True):
+        each = [_of_seed(row, seed).proba[0][order] for seed in seeds]
+        alone = [roc_auc(labels, proba) for proba in each]
+        together = roc_auc(labels, np.mean(each, axis=0))
+        print(
+            f"{folder}, {method}: {np.mean(alone):.4f} ({min(alone):.4f} to {max(alone):.4f}) with one of "
+            f"{len(seeds)} seeds, {together:.4f} with the mean of their probabilities"
+        )
 
 
 def curve(results: Results, first: RowKey, second: RowKey, folder: Path) -> None:
@@ -84,9 +107,13 @@ def _key(results: Results, method: str, folder: Path) -> RowKey:
     return keys.pop()
 
 
-def _sheet(results: Results, key: RowKey, order: np.ndarray) -> ScoreSheet:
-    proba = results.rows[key].proba[0][order]
-    return ScoreSheet(results.folds.labels[order], proba / proba.sum(axis=1, keepdims=True))
+def _of_seed(row: Row, seed: int) -> Row:
+    at = row.seeds.index(seed)
+    return replace(row, proba=row.proba[at : at + 1], seeds=[seed])
+
+
+def _sheet(proba: np.ndarray, labels: np.ndarray) -> ScoreSheet:
+    return ScoreSheet(labels, proba / proba.sum(axis=1, keepdims=True))
 
 
 def _gap(pairs: list[list[ScoreSheet]], counts: np.ndarray) -> np.ndarray:

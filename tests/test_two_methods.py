@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench_tiny import made_up
@@ -42,6 +43,23 @@ def test_differences_by_folder_over_all_and_by_size(
     assert re.search(r" 4 per class: \+0\.\d+ ± 0\.\d+, first ahead in 2 of 2 draws", said)
     run(monkeypatch, "concat", "joint", tmp_path / "a")
     assert "second ahead in 3 of 3 folds" in capsys.readouterr().out
+
+
+def test_seeds_count_one_by_one_and_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_up(tmp_path / "a", replace(PLAN, seeds=(1, 2, 3)), SKILL)
+    run(monkeypatch, "concat", "joint", tmp_path / "a")
+    said = capsys.readouterr().out
+    single = [float(value) for value in re.findall(r"seed \d: (\S+) \[", said)]
+    assert len(set(single)) == 3
+    assert float(re.search(r"mean of all: (\S+) \[", said)[1]) == pytest.approx(np.mean(single), abs=2e-4)
+    assert "second ahead in 9 of 9 folds" in said
+    for name in ("concat", "joint"):
+        found = re.search(rf"{name}: (\S+) \((\S+) to (\S+)\) with one of 3 seeds, (\S+) with the mean", said)
+        mean, low, high, together = map(float, found.groups())
+        assert low <= mean <= high
+        assert together > mean  # the noise of each seed is its own and averages out
 
 
 def test_a_method_that_is_not_there_and_other_posts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
