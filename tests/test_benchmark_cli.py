@@ -145,6 +145,9 @@ def test_methods_of_ones_own(
     assert "Class" in capsys.readouterr().out
     assert run(zoo, table, "--out", tmp_path / "other", "--plugin", "not_there") == 2
     assert "--plugin not_there cannot be imported" in capsys.readouterr().err
+    (tmp_path / "at_fault.py").write_text("1 / 0\n")
+    assert run(zoo, table, "--out", tmp_path / "other", "--plugin", "at_fault") == 2
+    assert "--plugin at_fault cannot be imported: ZeroDivisionError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

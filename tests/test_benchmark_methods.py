@@ -97,6 +97,9 @@ def test_emap_of_some_posts_only(bench: Bench) -> None:
     record = bench.run(cell_of(bench, "probe"))
     assert record.emap is not None
     assert (~np.isnan(record.emap[:, 0])).sum() == 5
+    other = bench.run(replace(cell_of(bench, "probe"), seed=7))
+    assert other.emap is not None
+    assert np.array_equal(np.isnan(other.emap), np.isnan(record.emap)), "every seed is projected on the same posts"
     bench.plan = replace(bench.plan, emap=0)
     assert bench.run(cell_of(bench, "probe")).emap is None
 
@@ -110,7 +113,10 @@ def test_an_encoder_that_failed_is_not_opened_again(bench: Bench, monkeypatch: p
         bench.features(pair)
 
 
-@pytest.mark.parametrize(("value", "said"), [(np.nan, "no numbers"), (None, "the shape")])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(np.nan, "no numbers"), (None, "the shape"), (0.4, "no probabilities"), (-1.0, "no probabilities")],
+)
 def test_what_a_method_returns_is_checked(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, value: float | None, said: str
 ) -> None:

@@ -103,3 +103,15 @@ def test_damaged_folds(tmp_path: Path) -> None:
     (tmp_path / "folds.parquet").write_bytes(b"nonsense")
     with pytest.raises(RunError, match="cannot be read"):
         Folds.load(tmp_path / "folds.parquet")
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_pictures_that_were_not_fetched_are_no_pictures(
+    zoo: Zoo, tmp_path: Path, posts: pd.DataFrame, allowed: bool
+) -> None:
+    posts.loc[0, ["text", "image"]] = ["words", "memory://nowhere/a.jpg"]
+    posts.loc[1, ["text", "image"]] = [None, "memory://nowhere/a.jpg"]
+    folds = cut_posts(posts, tiny_plan(zoo, tmp_path), allow_remote=allowed)
+    assert folds.left_out == {"no label": 0, "unreadable image": 1, "neither text nor image": 1}
+    by_text = cut_posts(posts, tiny_plan(zoo, tmp_path, fit={"bad_images": "text-only"}), allow_remote=allowed)
+    assert by_text.left_out == {"no label": 0, "unreadable image": 0, "neither text nor image": 1}

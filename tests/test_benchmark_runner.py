@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark import METHODS, Plan, Watcher, read_results, run_plan
@@ -296,3 +298,43 @@ def test_watchers_tell_of_every_cell(
     said = capsys.readouterr().err
     assert "3/3" in said
     assert "3 of 3 cells done" in said
+
+
+def test_cells_of_pictures_that_were_not_fetched_are_not_mixed_with_others(
+    posts: pd.DataFrame, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posts.loc[0, "image"] = "memory://nowhere/a.jpg"
+    run_plan(posts, plan, tmp_path / "out")
+    with pytest.raises(RunError, match=r"other settings: fetched \(False, now True\)"):
+        run_plan(posts, plan, tmp_path / "out", resume=True, allow_remote=True)
+
+
+def test_other_weights_under_the_same_name_are_refused_before_any_work(
+    zoo: Zoo, posts: pd.DataFrame, plan: Plan, tmp_path: Path
+) -> None:
+    text = tmp_path / "mine"
+    shutil.copytree(plan.pairs[0][0], text)
+    plan = replace(plan, pairs=((str(text), plan.pairs[0][1]),))
+    run_plan(posts, plan, tmp_path / "out", only_folds=(0,))
+    weights = load_file(text / "model.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in weights.items()}, text / "model.safetensors", {"format": "pt"})
+    for folds in ((), (0,)):  # with cells to do, and with none
+        with pytest.raises(RunError, match="computed with other weights of .*mine"):
+            run_plan(posts, plan, tmp_path / "out", resume=True, only_folds=folds)
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 1
+
+
+@pytest.mark.parametrize("settings", ["{}", "[]", '{"data": "x"}'])
+def test_a_damaged_results_file_is_said(posts: pd.DataFrame, plan: Plan, tmp_path: Path, settings: str) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    (tmp_path / "out" / "bench.json").write_text('{"settings": ' + settings + "}")
+    with pytest.raises(RunError, match="was not written by cotune"):
+        run_plan(posts, plan, tmp_path / "out", resume=True)
+    with pytest.raises(RunError, match="was not written by cotune"):
+        read_results(tmp_path / "out")
+
+
+def test_results_cannot_go_where_a_file_is(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(RunError, match="cannot write into .*choose another folder"):
+        run_plan(posts, plan, tmp_path / "out")

@@ -177,6 +177,16 @@ def test_emap_table(plan: Plan, tmp_path: Path) -> None:
     assert table_emap([s for s in summaries if s.key.method != "joint"]) is None
 
 
+def test_emap_of_seeds_that_know_it_for_other_posts(plan: Plan, tmp_path: Path) -> None:
+    folds = made_up(tmp_path, replace(plan, seeds=(1, 2)), SKILL)
+    results = read_results(tmp_path)
+    row = next(row for key, row in results.rows.items() if key.method == "joint")
+    assert row.emap is not None
+    row.emap[0, ::7] = np.nan
+    row.emap[1, ::5] = np.nan
+    assert np.isfinite(row.fold_aucs(folds, emap=True)).all()
+
+
 def test_learning_curves(plan: Plan, tmp_path: Path) -> None:
     made_up(tmp_path, replace(plan, shots=(4, 16, None), draws=3), SKILL)
     results = read_results(tmp_path)

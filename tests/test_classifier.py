@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 import cotune
 from cotune import JointClassifier
 from cotune.config import FitConfig
+from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
 from runs import tiny_settings, write_table
 from tiny import Zoo, make_posts
@@ -139,6 +140,16 @@ def test_labels_may_come_with_the_posts(new: Any, posts: pd.DataFrame) -> None:
         new().fit(posts[["text", "image"]])
 
 
+@pytest.mark.parametrize("names", [[0.0, 1.0], [" sad", "happy "], ["cafe\u0301", "tea"]])
+def test_labels_have_the_names_that_tables_give_them(new: Any, posts: pd.DataFrame, tmp_path: Path, names: Any) -> None:
+    y = np.asarray([names[int(label == "class1")] for label in posts["label"]])
+    model = new().fit(posts[["text", "image"]], y)
+    assert np.array_equal(model.classes_, np.unique(y))
+    assert set(model.predict(posts[["text", "image"]])) <= set(names)
+    write_table(posts.assign(label=y), tmp_path / "same.csv")
+    assert set(read_posts(tmp_path / "same.csv")["label"]) == set(model.run_.classes)
+
+
 @pytest.mark.parametrize(
     ("y", "words"),
     [
@@ -147,6 +158,7 @@ def test_labels_may_come_with_the_posts(new: Any, posts: pd.DataFrame) -> None:
         (["a", "b", None] * 6, "y has no label at position 2"),
         ([str(i) for i in range(18)], "only one usable post"),
         (np.asarray(["a", 1] * 9, dtype=object), "cannot be sorted together"),
+        (["1", "1.0"] * 9, "could not tell apart"),
     ],
 )
 def test_labels_that_do_not_work(new: Any, posts: pd.DataFrame, y: Any, words: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,9 @@ def test_overwriting_replaces_only_after_success(cli: Cli, zoo: Zoo, home: Path,
         == 0
     )
     assert not (run / "image_encoder").exists()
+    (run / "metrics.json").write_text("{")
+    again = cli("fit", home / "train.csv", "--out", run, "--overwrite", *flags(zoo, home / "cache", fusion="text"))
+    assert again.code == 0, "a damaged run can be replaced"
     assert not (run / "log.new.csv").exists()
     assert not (run / "checkpoint").exists()
 
@@ -325,6 +329,30 @@ def test_evaluate_prints_and_writes_everything(cli: Cli, home: Path, tmp_path: P
     assert len(pd.read_csv(tmp_path / "e" / "predictions.csv")) == 12
     same = cli("evaluate", home / "run", home / "test.csv", "--bootstrap", 50, "--json").json
     assert same["scores"] == metrics["scores"]
+
+
+def test_evaluate_replaces_neither_run_nor_posts(cli: Cli, home: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (home / "run").iterdir() if path.is_file()}
+    answer = cli("evaluate", home / "run", home / "test.csv", "--out", home / "run", "--bootstrap", 0)
+    assert answer.code == 2
+    assert "holds a run, whose files would be replaced" in answer.err
+    assert {path.name: path.read_bytes() for path in (home / "run").iterdir() if path.is_file()} == before
+    table = tmp_path / "predictions.csv"
+    shutil.copy(home / "test.csv", table)
+    answer = cli("evaluate", home / "run", table, "--out", tmp_path, "--bootstrap", 0)
+    assert answer.code == 2
+    assert "is the posts table itself" in answer.err
+    assert table.read_bytes() == (home / "test.csv").read_bytes()
+    answer = cli("evaluate", home / "run", home / "test.csv", "--out", table)
+    assert answer.code == 2
+    assert "is a file; name a folder" in answer.err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explain"])
+def test_a_negative_seed_is_wrong_usage(cli: Cli, home: Path, command: str) -> None:
+    answer = cli(command, home / "run", home / "test.csv", "--seed", -1)
+    assert answer.code == 2
+    assert "--seed" in answer.err
 
 
 def test_evaluate_counts_what_it_leaves_out(cli: Cli, home: Path) -> None:

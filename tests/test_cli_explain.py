@@ -179,6 +179,32 @@ def test_what_was_kept_for_other_posts_is_not_used(run: Path, posts: Path, tmp_p
     assert pd.read_csv(out / "modality.csv")["id"].iloc[0] == "p2"
 
 
+def test_what_was_kept_without_fetching_is_not_used(run: Path, posts: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    real = explainer_module.Explainer.modality_frame
+    calls: list[int] = []
+
+    def frame(self: Any, chunk: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, chunk)
+
+    monkeypatch.setattr(explainer_module.Explainer, "modality_frame", frame)
+    arguments = (run, posts, "--out", tmp_path / "out", "--limit", "0", "--chunk-size", "6", "--word-posts", "0")
+    assert explain(*arguments) == 130
+    assert explain(*arguments, "--allow-remote") == 0
+    assert len(calls) == 3 + 4
+
+
+def test_line_separators_within_an_id_do_no_harm(run: Path, tmp_path: Path) -> None:
+    frame = make_posts(tmp_path / "images", 12, classes=3)
+    frame.loc[3, "id"] = "odd\u2028name\u0085here"
+    table = write_table(frame, tmp_path / "posts.csv")
+    arguments = (run, table, "--out", tmp_path / "out", "--limit", "0", "--word-posts", "0")
+    assert explain(*arguments) == 0
+    assert "odd\u2028name\u0085here" in set(pd.read_csv(tmp_path / "out" / "modality.csv")["id"])
+
+
 def test_memory_is_bounded_by_the_chunk(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
     table = tmp_path / "many.csv"
     with table.open("w", encoding="utf-8") as handle:

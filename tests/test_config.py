@@ -62,6 +62,19 @@ def test_values_out_of_range_say_so_in_one_line(settings: dict[str, object], wor
     assert "\n" not in str(fault.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "key", "meant"),
+    [
+        ("freeze_batch_norm: no", "freeze_batch_norm", "no"),
+        ("freeze_batch_norm: yes", "freeze_batch_norm", "yes"),
+        ("precision: 32", "precision", "32"),
+        ("cache: 123", "cache", "123"),
+    ],
+)
+def test_words_that_yaml_takes_for_something_else(tmp_path: Path, line: str, key: str, meant: str) -> None:
+    assert getattr(make_config({}, file=write(tmp_path, line)), key) == meant
+
+
 @pytest.mark.parametrize(("said", "meant"), [("0.2", 0.2), (0.2, 0.2), ("1e-1", 0.1), ("held out.csv", "held out.csv")])
 def test_validation_is_a_part_or_a_table(said: object, meant: object) -> None:
     assert make_config({"validation": said}).validation == meant

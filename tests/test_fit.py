@@ -161,6 +161,10 @@ def test_a_checkpoint_of_other_posts_or_settings_is_refused(zoo: Zoo, tmp_path: 
     with pytest.raises(Exception, match=r"other seed \(42, now 1\)"):
         fit_posts(posts, changed, checkpoint=tmp_path / "checkpoint", resume=True)
     fit_posts(other, config, checkpoint=tmp_path / "checkpoint")  # anew is fine
+    other.loc[0, "image"] = "memory://nowhere/a.jpg"
+    fit_posts(other, config, checkpoint=tmp_path / "checkpoint")
+    with pytest.raises(Exception, match="other pictures by URL"):
+        fit_posts(other, config, checkpoint=tmp_path / "checkpoint", resume=True, allow_remote=True)
 
 
 def test_validation_by_part_by_table_and_by_name(zoo: Zoo, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_json_arrays_and_columns(tmp_path: Path) -> None:
         ("a.csv", "text,text\na,b\n", "'text' more than once"),
         ("a.csv", 'text,label\na,b\n"open,1\nx,2\n', "line 3.*never closed"),
         ("a.csv", 'text,label\n"a\nb",1\nx,2,3\n', "line 4: 3 fields"),
+        ("a.csv", "id,text,image,label\n1,hello,a.jpg,x\n2,cut of", "line 3: 2 of 4 fields.*cut off"),
         ("a.csv", b"text,label\nok,1\n\xe9t\xe9,2\n", "line 3, byte 16 .*0xe9"),
         ("a.csv", "text,label\na,b\n".encode("utf-16"), "UTF-16"),
         ("a.csv", "txt,label\na,b\n", "no column 'text' and no 'image'.*'txt'.*txt, label.*--text-column"),
@@ -208,6 +209,19 @@ def test_pieces_add_up_to_the_whole(tmp_path: Path) -> None:
         whole = pd.concat(pieces, ignore_index=True)
         pd.testing.assert_frame_equal(whole, read_posts(tmp_path / f"a{suffix}"))
         assert whole["row"].tolist() == list(range(1, 8))
+
+
+def test_a_first_label_that_comes_late_in_lines_of_json(tmp_path: Path) -> None:
+    lines = ['{"text": "a"}', '{"text": "b"}', '{"text": "c", "label": "x"}']
+    pieces = iter_posts(write(tmp_path / "a.jsonl", "\n".join(lines)), 2, require_labels=True)
+    assert [label for piece in pieces for label in piece["label"]] == [None, None, "x"]
+    pieces = iter_posts(write(tmp_path / "b.jsonl", "\n".join(lines[:2])), 2, require_labels=True)
+    with pytest.raises(DataError, match="no column 'label'"):
+        list(pieces)
+
+
+def test_blank_lines_are_no_posts(tmp_path: Path) -> None:
+    assert len(read_posts(write(tmp_path / "a.csv", "text,label\na,1\n\n   \nb,2\n"))) == 2
 
 
 def test_streaming_faults(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_the_place_of_a_run_is_a_file(fitted: Run, tmp_path: Path) -> None:
         (lambda run: (run / "labels.json").write_text('["one"]'), "damaged|does not fit"),
         (lambda run: (run / "labels.json").unlink(), "does not exist"),
         (lambda run: shutil.rmtree(run / "text_encoder"), "damaged"),
+        (lambda run: (run / "text_encoder" / "tokenizer_config.json").write_text("null"), "damaged"),
     ],
 )
 def test_a_damaged_run_says_what_is_wrong(fitted: Run, tmp_path: Path, harm: Callable[[Path], Any], words: str) -> None:

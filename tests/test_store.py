@@ -277,3 +277,26 @@ def test_default_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_root() == tmp_path / "cotune"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_root() == Path.home() / ".cache" / "cotune"
+
+
+def test_a_cache_that_cannot_be_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CotuneError, match="cannot use the cache .*--cache"):
+        new(tmp_path / "file" / "s")
+
+
+def test_files_that_vanish_while_sizes_are_taken_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        new(tmp_path / name).add(["a"], [block(1, 2000)])
+    real = Path.stat
+
+    def gone(self: Path, **more: bool) -> os.stat_result:
+        if self.name == "index.sqlite-journal":
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(self, **more)
+
+    (tmp_path / "one" / "index.sqlite-journal").write_text("x")
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    monkeypatch.setattr(Path, "stat", gone)
+    assert evict(tmp_path, 10**9) == []
+    assert set(evict(tmp_path, 0)) == {tmp_path / "one", tmp_path / "two"}

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cotune.config import FitConfig, make_config
+from cotune.data.cells import label_name
 from cotune.errors import DataError
 from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress
@@ -196,7 +197,9 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.classes_ = np.unique(y)
         except TypeError as fault:
             raise DataError("y holds labels of types that cannot be sorted together; use one type") from fault
-        posts["label"] = [str(label) for label in y]
+        posts["label"] = [label_name(label) for label in y]
+        if posts["label"].nunique() < len(self.classes_):
+            raise DataError("y holds labels that a table could not tell apart, such as 1 and '1.0'; rename them")
         settings = {name: getattr(self, name) for name in FitConfig.model_fields}
         progress = TerminalProgress() if self.verbose else None
         result = fit_posts(posts, make_config(settings), allow_remote=self.allow_remote, progress=progress)
@@ -208,7 +211,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _order_as_trained(self) -> None:
         """Note which output of the model belongs to which of ``classes_``."""
-        by_name = {str(label): label for label in self.classes_}
+        by_name = {label_name(label): label for label in self.classes_}
         outputs = [by_name[name] for name in self.run_.classes]
         self._columns = np.argsort([list(self.classes_).index(label) for label in outputs])
 

@@ -85,6 +85,14 @@ class FitConfig(BaseModel):
             return float(said)
         return said
 
+    @field_validator("freeze_batch_norm", "precision", "cache", mode="before")
+    @classmethod
+    def _word(cls, said: Any) -> Any:
+        # YAML takes yes and no for truth values and 32 for a number; here they are words.
+        return (
+            {True: "yes", False: "no"}[said] if isinstance(said, bool) else str(said) if isinstance(said, int) else said
+        )
+
     @model_validator(mode="after")
     def _check(self) -> FitConfig:
         if self.width % self.heads:

@@ -155,8 +155,9 @@ def load_run(folder: str | Path) -> Run:
         environment = _read_if_there(folder / ENVIRONMENT)
     except CotuneError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as fault:
-        raise RunError(f"{folder} is damaged: {str(fault).splitlines()[0][:300]}; train it again") from fault
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as fault:
+        reason = (str(fault) or type(fault).__name__).splitlines()[0][:300]
+        raise RunError(f"{folder} is damaged: {reason}; train it again") from fault
     label_type = str(settings.get("label_type", "str"))
     return Run(model.requires_grad_(False).eval(), classes, config, metrics, environment, label_type)
 

@@ -104,7 +104,7 @@ class Bench:
             raise EncoderError(self._failed[pair])
         self._open = None
         try:
-            encoders = self._encoders(pair, dual)
+            encoders = self.open_encoders(pair, dual=dual)
             features = prepare_posts(
                 self.posts, encoders, self.plan.fit, allow_remote=self.allow_remote, progress=self.progress
             )
@@ -115,7 +115,8 @@ class Bench:
         self._open = (pair, features)
         return features
 
-    def _encoders(self, pair: tuple[str, str], dual: bool) -> dict[str, Encoder]:
+    def open_encoders(self, pair: tuple[str, str], *, dual: bool = False) -> dict[str, Encoder]:
+        """Open a pair of encoders, or the towers of a dual one."""
         config = self.plan.fit
         if dual:
             return dict(open_dual_encoder(pair[0], max_tokens=config.max_tokens))
@@ -156,3 +157,8 @@ def _check(cell: Cell, proba: np.ndarray, n: int, n_classes: int) -> None:
         raise CotuneError(f"method {cell.method!r} returned the shape {proba.shape}, not {(n, n_classes)}")
     if not np.isfinite(proba).all():
         raise CotuneError(f"method {cell.method!r} returned probabilities that are no numbers; training diverged")
+    if proba.min() < 0 or proba.max() > 1 or not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
+        raise CotuneError(
+            f"method {cell.method!r} returned scores that are no probabilities (0 to 1, each post's adding up to 1); "
+            "apply a softmax to margins or logits"
+        )

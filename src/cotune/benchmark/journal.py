@@ -23,9 +23,10 @@ _FORMAT = 1
 _FREE = {"text_encoder", "image_encoder", "seed", "device", "cache", "cache_gb"}
 
 
-def settings_of(plan: Plan, data_hash: str) -> dict[str, Any]:
-    """Return what all cells of a results folder have in common."""
+def settings_of(plan: Plan, data_hash: str, *, fetched: bool = False) -> dict[str, Any]:
+    """Return what all cells of a results folder have in common; `fetched` says whether pictures came by URL."""
     return {
+        "fetched": fetched,
         "data": data_hash,
         "protocol": plan.protocol,
         "folds": plan.folds,
@@ -35,7 +36,7 @@ def settings_of(plan: Plan, data_hash: str) -> dict[str, Any]:
     }
 
 
-def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool) -> bool:
+def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool = False) -> bool:
     """Make `out` a results folder for this plan, or check that it is one; true if it had been begun before.
 
     Raises
@@ -43,7 +44,7 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool) -> bool:
     RunError
         If it holds cells and `resume` is false, or was begun with other posts or settings.
     """
-    settings = settings_of(plan, data_hash)
+    settings = settings_of(plan, data_hash, fetched=fetched)
     path = out / FILE
     before = _read(path) if path.is_file() else None
     done = count_cells(out)
@@ -96,9 +97,9 @@ def read_failures(out: Path) -> dict[str, str]:
 @contextmanager
 def sole_writer(out: Path) -> Iterator[None]:
     """Keep a second benchmark from writing into the same folder."""
-    out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(out / ".lock"), timeout=0)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise RunError(f"another benchmark is writing into {out}; wait for it or choose another folder") from None
@@ -116,8 +117,9 @@ def count_cells(out: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict) or "settings" not in found:
+    found: dict[str, Any] = read_json(path)
+    settings = found.get("settings") if isinstance(found, dict) else None
+    if not isinstance(settings, dict) or not {"data", "protocol", "folds", "fit"} <= settings.keys():
         raise RunError(f"{path} was not written by cotune; choose another folder")
     if found.get("format", 0) > _FORMAT:
         raise RunError(f"{path} was written by cotune {found.get('cotune')}, which is newer; update cotune")
@@ -132,7 +134,7 @@ def _refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
         )
     now = json.loads(to_json(now))
     defaults = FitConfig().model_dump(mode="json")
-    old = {**{key: before[key] for key in before if key != "fit"}, **{**defaults, **before["fit"]}}
+    old = {"fetched": False, **{key: before[key] for key in before if key != "fit"}, **defaults, **before["fit"]}
     new = {**{key: now[key] for key in now if key != "fit"}, **now["fit"]}
     differing = [f"{key} ({old.get(key)!r}, now {new[key]!r})" for key in new if old.get(key) != new[key]]
     if differing:

@@ -136,7 +136,8 @@ def fit(task: Task) -> Outcome:
     logits = embedded.logits(trained.model.head)
     chosen = np.arange(len(task.test))
     if len(chosen) > task.emap:
-        chosen = np.sort(np.random.default_rng(task.config.seed).permutation(len(chosen))[: task.emap])
+        # By the posts and not by the seed of training, so that all seeds are projected on the same ones.
+        chosen = np.sort(np.random.default_rng(task.test).permutation(len(chosen))[: task.emap])
     projected = np.full(logits.shape, np.nan)
     projected[chosen] = softmax(additive_logits(trained.model.head, embedded.subset(chosen)))
     return Outcome(softmax(logits), parameters, trained.history, projected)

@@ -14,7 +14,6 @@ import pandas as pd
 from cotune.benchmark.plan import Plan
 from cotune.data.duplicates import fingerprints, near_duplicate_groups
 from cotune.data.posts import has_image, has_text
-from cotune.data.sources import is_url
 from cotune.data.splits import make_folds
 from cotune.errors import DataError, RunError
 from cotune.files import atomic_path
@@ -133,8 +132,7 @@ def cut_posts(
         raise DataError("the posts have no labels; fill the `label` column, or name it with --label-column")
     marks = fingerprints(posts["image"], allow_remote=allow_remote, progress=on_picture)
     named = np.asarray([has_image(image) for image in posts["image"]])
-    local = np.asarray([not (isinstance(image, str) and is_url(image)) for image in posts["image"]])
-    broken = named & local & np.asarray([mark is None for mark in marks])
+    broken = named & ~np.asarray([mark is not None and mark.readable for mark in marks], dtype=bool)
     labelled = posts["label"].notna().to_numpy()
     words = np.asarray([has_text(text) for text in posts["text"]])
     empty = ~words & (~named | broken)

@@ -86,7 +86,7 @@ class Row:
                 result[fold] = np.mean(scores)
                 continue
             assert self.emap is not None
-            here = test[~np.isnan(self.emap[0, test]).any(axis=1)]
+            here = test[~np.isnan(self.emap[:, test]).any(axis=(0, 2))]
             if len(here):
                 result[fold] = [
                     np.mean([_auc(folds.labels[here], table[here]) for table in tables])

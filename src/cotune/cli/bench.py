@@ -21,7 +21,7 @@ from cotune.cli.options import (
 )
 from cotune.cli.show import add_row, command, new_table, print_json, print_rich
 from cotune.cli.stop import StoppedError
-from cotune.errors import ConfigError, did_you_mean
+from cotune.errors import ConfigError, CotuneError, did_you_mean
 
 if TYPE_CHECKING:
     from cotune.benchmark.plan import Plan
@@ -250,8 +250,11 @@ def _plug(modules: list[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as fault:
-            raise ConfigError(f"--plugin {name} cannot be imported: {fault}") from fault
+        except CotuneError:
+            raise
+        except Exception as fault:
+            reason = str(fault) if isinstance(fault, ImportError) else f"{type(fault).__name__}: {fault}"
+            raise ConfigError(f"--plugin {name} cannot be imported: {reason}") from fault
 
 
 def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Sitting:

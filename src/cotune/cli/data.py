@@ -79,7 +79,7 @@ def import_mvsa_command(
     out: OutTable,
     rule: Annotated[LabelRule, typer.Option(help="How annotators' labels become one.")] = LabelRule.xu_mao,
     balance: Annotated[int | None, typer.Option(min=1, help="Draw at most this many posts of each label.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 42,
     as_json: AsJson = False,
 ) -> None:
     """Import MVSA-Single or MVSA-Multiple (labelResultAll.txt and data/N.jpg, N.txt)."""

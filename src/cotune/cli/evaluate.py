@@ -19,11 +19,13 @@ from cotune.cli.options import (
     columns_from,
 )
 from cotune.cli.show import confusion_table, plural, print_json, print_rich, score_table
+from cotune.errors import CotuneError
 
 if TYPE_CHECKING:
     from cotune.predict import EvaluatedPosts
     from cotune.run import Run
 
+_PREDICTIONS = "predictions.csv"
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `cotune fit` has made.", metavar="RUN")]
 
 
@@ -34,7 +36,7 @@ def evaluate(
         Path | None, typer.Option("--out", help="Folder for metrics.json, predictions.csv, report.html.", metavar="DIR")
     ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples behind the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
     bad_images: Annotated[
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: left out and counted, or scored by their text."),
@@ -56,6 +58,8 @@ def evaluate(
     from cotune.progress import TerminalProgress
     from cotune.run import load_run
 
+    if out is not None:
+        _refuse_harm(out, posts)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True)
     opened = load_run(run)
@@ -80,12 +84,24 @@ def evaluate(
         print_rich(f"\nwritten to {out}: metrics.json, predictions.csv, report.html")
 
 
+def _refuse_harm(out: Path, posts: Path) -> None:
+    """Refuse a folder in which the results would replace a run, a benchmark or the posts."""
+    from cotune.data.predictions import check_predictions_path
+
+    if out.exists() and not out.is_dir():
+        raise CotuneError(f"{out} is a file; name a folder for the results with --out")
+    for name, what in (("config.json", "a run"), ("bench.json", "a benchmark")):
+        if (out / name).exists():
+            raise CotuneError(f"{out} holds {what}, whose files would be replaced; give --out another folder")
+    check_predictions_path(out / _PREDICTIONS, posts)
+
+
 def _write(out: Path, run: Run, result: EvaluatedPosts, folder: Path, posts: Path) -> None:
     from cotune.data.predictions import predictions_writer
     from cotune.files import write_json, write_text
     from cotune.report.run_report import evaluation_report
 
     write_json(out / "metrics.json", {"run": folder, "posts": posts, **result.to_dict()})
-    with predictions_writer(out / "predictions.csv", list(result.predictions.columns)) as write:
+    with predictions_writer(out / _PREDICTIONS, list(result.predictions.columns)) as write:
         write(result.predictions)
     write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=posts.name))

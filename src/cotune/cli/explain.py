@@ -49,7 +49,7 @@ def explain(
         int, typer.Option(min=0, help="Posts for the additive projection; their square is its cost.")
     ] = 500,
     word_posts: Annotated[int, typer.Option(min=0, help="Posts that the top words are counted over.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of the drawing of those posts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing of those posts.")] = 0,
     bad_images: Annotated[
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: counted with their error, or explained by their text."),
@@ -91,7 +91,8 @@ def explain(
     explainer = Explainer(
         load_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
-    key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size)
+    key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,
+               allow_remote=allow_remote)  # fmt: skip
     try:
         found = explain_posts(
             explainer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -282,8 +283,10 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
         return False
     finished = False
     if (out / "config.json").is_file():
-        metrics = read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {}
-        finished = metrics.get("status") != "interrupted"
+        metrics: Any = None
+        with suppress(CotuneError):  # a damaged run can still be replaced
+            metrics = read_json(out / "metrics.json")
+        finished = not isinstance(metrics, dict) or metrics.get("status") != "interrupted"
     pending = _pending(out)
     if resume and finished and not pending:
         raise CotuneError(f"{out} holds a finished run; there is nothing to resume. --overwrite trains it anew")

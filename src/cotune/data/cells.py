@@ -43,6 +43,15 @@ def has_image(value: object) -> bool:
     return not is_missing(value) and not (isinstance(value, str | bytes) and not value.strip())
 
 
+def label_name(value: object) -> str:
+    """Return what a label is called: text without white space around it, whole numbers without a point.
+
+    A column of integers with gaps comes out of pandas as 0.0 and 1.0; the labels are still 0 and 1.
+    """
+    label = clean_text(str(value).strip())
+    return str(int(float(label))) if _WHOLE.fullmatch(label) else label
+
+
 class PostsBuilder:
     """Turns raw chunks of one table into posts."""
 
@@ -140,8 +149,7 @@ class PostsBuilder:
 
     def _label(self, value: Any, row: int) -> str | None:
         label = self._plain(value, row, "label")
-        # A column of integers with gaps comes out of pandas as 0.0 and 1.0; the labels are still 0 and 1.
-        return str(int(float(label))) if label is not None and _WHOLE.fullmatch(label) else label
+        return None if label is None else label_name(label)
 
     def _image(self, value: Any, row: int) -> Any:
         if isinstance(value, dict) and {"bytes", "path"} & value.keys():  # an image of Hugging Face datasets

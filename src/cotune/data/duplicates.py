@@ -56,10 +56,11 @@ def perceptual_hash(image: Image.Image) -> int:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells pictures apart: the hash of the content and the hash of the look."""
+    """What tells pictures apart: the hash of the content and the hash of the look; whether it was read at all."""
 
     key: str
     look: int
+    readable: bool = True
 
 
 def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprint | None:
@@ -71,7 +72,7 @@ def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprin
         return Fingerprint(bytes_key(data), perceptual_hash(decode_bytes(data, describe(image), min_side=256)))
     except ImageFault:
         # A remote picture that may not be fetched is still the same as one of the same address.
-        return Fingerprint(image, NO_HASH) if isinstance(image, str) and is_url(image) else None
+        return Fingerprint(image, NO_HASH, readable=False) if isinstance(image, str) and is_url(image) else None
 
 
 def fingerprints(

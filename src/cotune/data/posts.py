@@ -96,13 +96,18 @@ def iter_posts(
     names = columns or ColumnNames()
     table = Path(path)
     builder = PostsBuilder(names, _base(table, base), str(table))
+    # Only tables with a header name all columns at the start; elsewhere the first label may come late.
+    by_row = any(suffix in (".jsonl", ".ndjson") for suffix in table.suffixes)
+    seen: list[str] = []
     for number, chunk in enumerate(read_chunks(table, astuple(names), chunk_size)):
+        seen = chunk.columns
         if number == 0:
-            builder.require(chunk.columns, labels=require_labels)
+            builder.require(chunk.columns, labels=require_labels and not by_row)
             if not chunk.rows:
                 raise DataError(f"{table} holds no posts; add at least one row")
         if chunk.rows:
             yield builder.build(chunk)
+    builder.require(seen, labels=require_labels)
 
 
 def _base(path: Path, base: str | os.PathLike[str] | None) -> Path:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cotune.errors import CotuneError
@@ -39,6 +41,11 @@ class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the p
 def is_url(value: object) -> bool:
     """Tell whether `value` is a string that begins with a scheme, as in ``https://`` or ``s3://``."""
     return isinstance(value, str) and _URL.match(value) is not None
+
+
+def has_urls(images: Iterable[Any]) -> bool:
+    """Tell whether any of some posts' pictures would have to be fetched."""
+    return any(is_url(image) for image in images)
 
 
 def file_url_path(url: str) -> str:

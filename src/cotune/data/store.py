@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -62,9 +62,14 @@ class ArrayStore:
         self._version = 0
         self._map: np.memmap | None = None
         self._read_bytes = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._lock:
-            self._make()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                self._make()
+        except OSError as fault:
+            raise CotuneError(
+                f"cannot use the cache {folder}: {fault.strerror or fault}; name another place with --cache"
+            ) from fault
         self.refresh()
 
     def _make(self) -> None:
@@ -247,10 +252,15 @@ def evict(root: Path, max_bytes: int, keep: Sequence[Path] = ()) -> list[Path]:
         The stores that were removed.
     """
     stores = [path.parent for path in root.glob("*/store.json")]
-    sizes = {store: sum(f.stat().st_size for f in store.iterdir() if f.is_file()) for store in stores}
+    # Other processes may remove files, or whole stores, while these are looked at.
+    sizes, used = {}, {}
+    for store in stores:
+        with suppress(OSError):
+            used[store] = store.stat().st_mtime
+            sizes[store] = sum(_size(file) for file in store.iterdir())
     total = sum(sizes.values())
     removed = []
-    for store in sorted(stores, key=lambda path: path.stat().st_mtime):
+    for store in sorted(sizes, key=used.__getitem__):
         if total <= max_bytes:
             break
         if store not in keep:
@@ -258,6 +268,13 @@ def evict(root: Path, max_bytes: int, keep: Sequence[Path] = ()) -> list[Path]:
             total -= sizes[store]
             removed.append(store)
     return removed
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except OSError:
+        return 0
 
 
 def default_root() -> Path:

@@ -154,8 +154,8 @@ def _csv_chunks(
     try:
         for fields in reader:
             start, begun = reader.line_num + 1, start
-            if not fields:
-                continue
+            if not any(field.strip() for field in fields) and len(fields) < 2:
+                continue  # a blank line
             if not header:
                 header = _header(path, fields)
                 collector.columns.update(dict.fromkeys(header))
@@ -164,6 +164,11 @@ def _csv_chunks(
                 raise DataError(
                     f"{path}, line {begun}: {len(fields)} fields, but the header has {len(header)}; "
                     "put quotes around a field that holds the separator"
+                )
+            if len(fields) < len(header):
+                raise DataError(
+                    f"{path}, line {begun}: {len(fields)} of {len(header)} fields; the file may be cut off, "
+                    "or the line lacks separators"
                 )
             if any(_RETURN in field for field in fields):
                 fields = [field.replace(_RETURN, "\r") for field in fields]

@@ -124,7 +124,7 @@ def _frames(explainer: Explainer, chunks: Chunks, kept: Kept | None, progress: P
 
 
 def _read_chunk(path: Path, columns: list[str]) -> pd.DataFrame:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     frame = pd.DataFrame(rows, columns=columns)
     for name in columns:
         if name in WORDS:

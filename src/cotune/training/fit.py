@@ -15,6 +15,7 @@ import pandas as pd
 from cotune.config import FitConfig
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import data_hash, has_image, read_posts
+from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
 from cotune.environment import environment
 from cotune.errors import DataError
@@ -113,6 +114,8 @@ def fit_posts(
         "posts": hashed,
         "validation posts": None if validation_posts is None else data_hash(validation_posts),
     }
+    if allow_remote and has_urls(posts["image"]):
+        key["pictures by URL"] = "fetched"  # with them and without them the posts to train on are others
     state = Checkpoint(checkpoint, key) if checkpoint is not None else None
     if state is not None and not resume:
         state.remove()  # an interruption would otherwise bring back what an earlier training left
