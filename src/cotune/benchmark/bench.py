@@ -116,7 +116,9 @@ class Bench:
         return features
 
     def open_encoders(self, pair: tuple[str, str], *, dual: bool = False) -> dict[str, Encoder]:
-        """Open a pair of encoders, or the towers of a dual one."""
+        """Open a pair of encoders, or the towers of a dual one; those of the posts prepared last are open already."""
+        if self._open is not None and self._open[0] == pair:
+            return dict(self._open[1].encoders)
         config = self.plan.fit
         if dual:
             return dict(open_dual_encoder(pair[0], max_tokens=config.max_tokens))
@@ -157,7 +159,7 @@ def _check(cell: Cell, proba: np.ndarray, n: int, n_classes: int) -> None:
         raise CotuneError(f"method {cell.method!r} returned the shape {proba.shape}, not {(n, n_classes)}")
     if not np.isfinite(proba).all():
         raise CotuneError(f"method {cell.method!r} returned probabilities that are no numbers; training diverged")
-    if proba.min() < 0 or proba.max() > 1 or not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
+    if proba.min() < 0 or proba.max() > 1 + 1e-6 or not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
         raise CotuneError(
             f"method {cell.method!r} returned scores that are no probabilities (0 to 1, each post's adding up to 1); "
             "apply a softmax to margins or logits"

@@ -141,8 +141,8 @@ def run_plan(
         todo = [cell for cell in cells if cell not in there]
         watcher.begin(folds, cells, found)
         bench = Bench(posts_of(posts, folds), folds, plan, allow_remote=allow_remote, progress=watcher.progress)
-        _refuse_other_weights(bench, found, todo)
         _open_first(bench, [cell for cell in todo if METHODS[cell.method].run])
+        _refuse_other_weights(bench, found, todo)
         sitting = Sitting(found=len(found))
         work = _alone if jobs == 1 else _with_workers(jobs, out, plugins)
         try:
