@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +21,7 @@ from cotune.config import FitConfig
 from cotune.encoders.base import Encoder
 from cotune.encoders.clip import open_dual_encoder
 from cotune.encoders.resolve import resolve_image, resolve_text
-from cotune.errors import CotuneError, EncoderError
+from cotune.errors import CotuneError, EncoderError, RunError
 from cotune.fusion import HEADS, make_head
 from cotune.model import JointModel
 from cotune.progress import Progress
@@ -126,6 +129,31 @@ class Bench:
             "text": resolve_text(pair[0], pooling=config.text_pooling, max_tokens=config.max_tokens),
             "image": resolve_image(pair[1]),
         }
+
+    def refuse_other_weights(self, found: Sequence[Record], needed: AbstractSet[tuple[str, str]]) -> None:
+        """Refuse finished cells that were computed with other weights than those that now go by the same name.
+
+        Of several pairs only the `needed` ones are opened. What cannot be opened fails its own cells later.
+
+        Raises
+        ------
+        RunError
+            If the fingerprint of an encoder is not that of a finished cell.
+        """
+        seen = set()
+        for record in found:
+            method, pair = METHODS[record.cell.method], self.plan.encoders_of(record.cell)
+            key = (pair, method.encoders, method.uses)
+            if not method.run or key in seen or (len(self.plan.pairs) > 1 and pair not in needed):
+                continue
+            seen.add(key)
+            with suppress(EncoderError):
+                for name, encoder in self.open_encoders(pair, dual=method.encoders == "clip").items():
+                    if record.encoders.get(name, encoder.fingerprint()) != encoder.fingerprint():
+                        raise RunError(
+                            f"the finished cells were computed with other weights of {encoder.spec}; "
+                            "give the same encoder or another folder"
+                        )
 
     def _shared(self, pair: tuple[str, str], method: Method, config: FitConfig) -> Features:
         """Prepare features and store what this method reads of them; other workers wait, then find it there."""

@@ -26,7 +26,7 @@ from cotune.benchmark.protocol import FILE as FOLDS
 from cotune.benchmark.protocol import Folds, OnPicture, cut_posts, posts_of, told_left_out
 from cotune.data.posts import data_hash
 from cotune.data.sources import has_urls
-from cotune.errors import ConfigError, CotuneError, EncoderError, RunError
+from cotune.errors import ConfigError, CotuneError
 from cotune.progress import Progress
 
 
@@ -142,7 +142,7 @@ def run_plan(
         watcher.begin(folds, cells, found)
         bench = Bench(posts_of(posts, folds), folds, plan, allow_remote=allow_remote, progress=watcher.progress)
         _open_first(bench, [cell for cell in todo if METHODS[cell.method].run])
-        _refuse_other_weights(bench, found, todo)
+        bench.refuse_other_weights(found, {plan.encoders_of(cell) for cell in todo if METHODS[cell.method].run})
         sitting = Sitting(found=len(found))
         work = _alone if jobs == 1 else _with_workers(jobs, out, plugins)
         try:
@@ -154,33 +154,6 @@ def run_plan(
             sitting.interrupted = True
         journal.write_failures(out, {failure.cell.key: failure.reason for failure in sitting.failures})
         return sitting
-
-
-def _refuse_other_weights(bench: Bench, found: list[Record], todo: list[Cell]) -> None:
-    """Refuse cells that were computed with other weights than those that now go by the same name.
-
-    Of several pairs only those are opened that are needed anyway. What cannot be opened fails its cells later.
-    """
-    plan = bench.plan
-    needed = {plan.encoders_of(cell) for cell in todo if METHODS[cell.method].run}
-    seen: set[tuple[tuple[str, str], str]] = set()
-    for record in found:
-        method = METHODS[record.cell.method]
-        pair = plan.encoders_of(record.cell)
-        if not method.run or (pair, method.encoders) in seen or (len(plan.pairs) > 1 and pair not in needed):
-            continue
-        seen.add((pair, method.encoders))
-        with suppress(EncoderError):
-            now = bench.open_encoders(pair, dual=method.encoders == "clip")
-            changed = [
-                encoder.spec for name, encoder in now.items()
-                if record.encoders.get(name, encoder.fingerprint()) != encoder.fingerprint()
-            ]  # fmt: skip
-            if changed:
-                raise RunError(
-                    f"the finished cells were computed with other weights of {', '.join(changed)}; "
-                    "give the same encoder or another folder"
-                )
 
 
 def _open_first(bench: Bench, cells: list[Cell]) -> None:
