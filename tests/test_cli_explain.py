@@ -196,6 +196,21 @@ def test_what_was_kept_without_fetching_is_not_used(run: Path, posts: Path, tmp_
     assert len(calls) == 3 + 4
 
 
+def test_pictures_that_go_between_the_two_passes(run: Path, posts: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    real = explainer_module.Explainer.embeddings
+
+    def gone(self: Any, sample: Any) -> Any:
+        for picture in sample["image"].iloc[:1] if len(sample) > 1 else sample["image"]:
+            Path(picture).unlink(missing_ok=True)
+        return real(self, sample)
+
+    monkeypatch.setattr(explainer_module.Explainer, "embeddings", gone)
+    out = tmp_path / "out"
+    assert explain(run, posts, "--out", out, "--limit", "0", "--word-posts", "0", "--chunk-size", "6") == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert 0 < summary["emap"]["posts"] < 24
+
+
 def test_line_separators_within_an_id_do_no_harm(run: Path, tmp_path: Path) -> None:
     frame = make_posts(tmp_path / "images", 12, classes=3)
     frame.loc[3, "id"] = "odd\u2028name\u0085here"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from cotune.data import sources
-from cotune.data.images import ImageFault, image_key, load_image, verify_image
+from cotune.data.images import ImageFault, extension_matches, image_key, load_image, verify_image
+from cotune.data.sources import file_url_path
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 255, (60, 80, 3), dtype=np.uint8))
@@ -214,3 +215,8 @@ def test_lab_pictures_are_converted_or_refused() -> None:
 def test_a_fault_travels_between_processes() -> None:
     again = pickle.loads(pickle.dumps(ImageFault("missing", "a.png: no such file")))
     assert (again.kind, str(again)) == ("missing", "a.png: no such file")
+
+
+def test_urls_that_cannot_be_taken_apart_are_names_of_nothing() -> None:
+    assert file_url_path("file://[x/y.png") == "file://[x/y.png"
+    assert extension_matches("https://[x/y.png", "PNG")

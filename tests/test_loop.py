@@ -305,3 +305,8 @@ def test_the_rate_rises_and_falls() -> None:
     assert all(a >= b for a, b in zip(rates[10:-1], rates[11:], strict=True))
     assert 0 < rates[-1] < 0.01
     assert _warm_cosine(1, 0.0)(0) == 1.0
+
+
+def test_half_precision_without_cuda_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--precision 16 needs a CUDA device"):
+        make_fabric(make_config({"precision": "16", "device": "cpu"}))

@@ -192,7 +192,7 @@ def test_an_architecture_that_timm_does_not_know(zoo: Zoo, tmp_path: Path) -> No
     folder = zoo.copy("timm-resnet", tmp_path / "x")
     said = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**said, "architecture": "resnet_of_the_future"}))
-    with pytest.raises(EncoderError, match="cannot be opened as a image encoder"):
+    with pytest.raises(EncoderError, match="timm knows no architecture 'resnet_of_the_future'"):
         resolve_image(str(folder))
 
 
@@ -217,3 +217,26 @@ def test_code_that_comes_with_a_model_is_never_run(
     with pytest.raises(EncoderError, match="program code that comes with it, which is never run"):
         open_it(str(folder))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ({"architecture": "hf-hub:someone/else"}, "may name no other place"),
+        ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "model_args hold checkpoint_path"),
+    ],
+)
+def test_a_folder_cannot_send_timm_elsewhere(
+    zoo: Zoo, tmp_path: Path, network: NetworkGuard, harm: dict[str, object], words: str
+) -> None:
+    folder = shutil.copytree(zoo("timm-resnet"), tmp_path / "image")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, **harm}))
+    with pytest.raises(EncoderError, match=words):
+        resolve_image(str(folder))
+    resolve_image(str(zoo("timm-resnet"))).save_config(tmp_path / "saved")
+    said = json.loads((tmp_path / "saved" / "encoder.json").read_text())
+    (tmp_path / "saved" / "encoder.json").write_text(json.dumps({**said, **harm}))
+    with pytest.raises(EncoderError, match=words):
+        load_encoder_config(tmp_path / "saved")
+    assert network.attempts == []

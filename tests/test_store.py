@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -300,3 +301,13 @@ def test_files_that_vanish_while_sizes_are_taken_do_no_harm(tmp_path: Path, monk
     monkeypatch.setattr(Path, "stat", gone)
     assert evict(tmp_path, 10**9) == []
     assert set(evict(tmp_path, 0)) == {tmp_path / "one", tmp_path / "two"}
+
+
+def test_a_store_that_another_process_began_anew_is_not_misread(tmp_path: Path) -> None:
+    mine = new(tmp_path / "s")
+    mine.add(["a"], [block(1, 4)])
+    again = new(tmp_path / "s")  # knows the places, and has not read yet
+    shutil.rmtree(tmp_path / "s")
+    new(tmp_path / "s").add(["other"], [block(2, 9)])
+    with pytest.raises(CotuneError, match="removed while in use"):
+        again.get("a")

@@ -99,8 +99,8 @@ class Predictor:
                 parts = modality_contributions(self.model.head, text, image, moved.present)
                 assert batch.rows is not None
                 at = batch.rows.numpy()
-                proba[at] = parts.proba.double().cpu().numpy()
-                shares[at] = torch.stack(parts.shares(), dim=1).double().cpu().numpy()
+                proba[at] = parts.proba.cpu().double().numpy()
+                shares[at] = torch.stack(parts.shares(), dim=1).cpu().double().numpy()
         return proba, shares, errors
 
     def _refused(self, features: Features, row: int) -> bool:

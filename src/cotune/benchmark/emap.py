@@ -34,7 +34,7 @@ class Embedded:
     def logits(self, head: FusionHead) -> np.ndarray:
         """Return the head's logits, shape (N, n_classes)."""
         with torch.inference_mode():
-            result: np.ndarray = head.eval()(self.text, self.image, self.present).double().cpu().numpy()
+            result: np.ndarray = head.eval()(self.text, self.image, self.present).cpu().double().numpy()
         return result
 
 

@@ -266,7 +266,10 @@ def extension_matches(source: object, kind: str | None) -> bool:
     if kind is None or not isinstance(source, str | os.PathLike):
         return True
     name = os.fspath(source)
-    suffix = Path(urlsplit(name).path if is_url(name) else name).suffix.lower()
+    try:
+        suffix = Path(urlsplit(name).path if is_url(name) else name).suffix.lower()
+    except ValueError:  # a URL that cannot be taken apart
+        return True
     promised = Image.registered_extensions().get(suffix)
     same = [{"JPEG", "MPO"}, {"BMP", "DIB"}, {"PNG", "APNG"}]
     return promised is None or promised == kind or any({promised, kind} <= pair for pair in same)

@@ -50,7 +50,10 @@ def has_urls(images: Iterable[Any]) -> bool:
 
 def file_url_path(url: str) -> str:
     """Return the path that a ``file://`` URL means; without a leading slash it is a relative path."""
-    parts = urlsplit(url.replace("#", "%23").replace("?", "%3F"))
+    try:
+        parts = urlsplit(url.replace("#", "%23").replace("?", "%3F"))
+    except ValueError:  # brackets where a host would be; no file is called so
+        return url
     host = "" if parts.netloc in ("", "localhost") else unquote(parts.netloc)
     path = host + unquote(parts.path)
     return path[1:] if re.match(r"^/[A-Za-z]:[/\\]", path) else path  # file:///C:/picture.png

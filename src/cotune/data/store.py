@@ -213,13 +213,19 @@ class ArrayStore:
 
     def _mapped(self, end: int) -> np.memmap:
         if self._map is None or len(self._map) < end:
+            removed = CotuneError(
+                f"the cache {self.folder} was removed while in use; run again, with a larger --cache-gb if "
+                "several runs share it"
+            )
+            if not self._data.is_file():
+                raise removed
+            with self._index() as index:
+                if _version(index) != self._version:  # it was begun anew, and other arrays lie in these places
+                    raise removed
             try:
                 self._map = np.memmap(self._data, dtype=np.uint8, mode="r")
             except FileNotFoundError:
-                raise CotuneError(
-                    f"the cache {self.folder} was removed while in use; run again, with a larger --cache-gb if "
-                    "several runs share it"
-                ) from None
+                raise removed from None
         return self._map
 
     def _release(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -255,9 +255,28 @@ def _no_pickle(spec: str) -> Iterator[None]:
         torch.load = load
 
 
+def empty_timm_model(architecture: str, args: Mapping[str, Any]) -> Any:
+    """Build a timm network that a folder describes, without weights; only what timm itself knows, from nowhere else.
+
+    Raises
+    ------
+    EncoderError
+        If the folder asks for a hub's model, or names weights to be read.
+    """
+    import timm
+
+    foreign = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"} & args.keys()
+    if foreign:
+        raise EncoderError(
+            f"the folder's model_args hold {', '.join(sorted(foreign))}; only the network's form is taken"
+        )
+    if ":" in architecture or not timm.is_model(architecture.partition(".")[0]):
+        raise EncoderError(f"timm knows no architecture {architecture!r}; a folder may name no other place")
+    return timm.create_model(architecture, pretrained=False, num_classes=0, **args)
+
+
 def open_timm_folder(folder: Path, *, spec: str) -> TimmEncoder:
     """Open a folder in timm's layout: ``config.json`` with ``architecture``, and ``model.safetensors``."""
-    import timm
     from safetensors.torch import load_file
     from timm.data.config import resolve_data_config
 
@@ -268,7 +287,7 @@ def open_timm_folder(folder: Path, *, spec: str) -> TimmEncoder:
             f"{folder} holds no model.safetensors; only safetensors weights are read (convert the others first)"
         )
     args = dict(settings.get("model_args") or {})
-    model = timm.create_model(settings["architecture"], pretrained=False, num_classes=0, **args)
+    model = empty_timm_model(settings["architecture"], args)
     state = load_file(weights)
     missing, _ = model.load_state_dict(state, strict=False)
     if missing:

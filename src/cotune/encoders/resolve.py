@@ -19,7 +19,14 @@ from safetensors import SafetensorError
 
 from cotune.encoders.base import Encoder, Modality
 from cotune.encoders.bundled import BUNDLES, open_bundled
-from cotune.encoders.image import ImageEncoder, TimmEncoder, open_hf_image, open_timm, open_timm_folder
+from cotune.encoders.image import (
+    ImageEncoder,
+    TimmEncoder,
+    empty_timm_model,
+    open_hf_image,
+    open_timm,
+    open_timm_folder,
+)
 from cotune.encoders.text import TextEncoder, open_text_encoder
 from cotune.errors import EncoderError, did_you_mean
 
@@ -183,8 +190,6 @@ def load_encoder_config(folder: Path) -> Encoder:
 
     Nothing is read but `folder`.
     """
-    import timm
-
     said: dict[str, Any] = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     if said["kind"] == "dual":
         from cotune.encoders.clip import load_dual_config
@@ -200,7 +205,7 @@ def load_encoder_config(folder: Path) -> Encoder:
             weights=False,
         )
     if said["kind"] == "timm":
-        model = timm.create_model(said["architecture"], pretrained=False, num_classes=0, **said["model_args"])
+        model = empty_timm_model(said["architecture"], said["model_args"])
         settings = {key: value for key, value in said["preprocessing"].items() if key != "by"}
         return TimmEncoder(
             model,

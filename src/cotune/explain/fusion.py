@@ -43,7 +43,7 @@ def additive_logits(
             left = texts.repeat_interleave(n)
             right = torch.arange(n, device=left.device).repeat(len(texts))
             pairs = torch.stack([present[left, 0], present[right, 1]], dim=1)
-            logits = head(text[left], image[right], pairs).double().view(len(texts), n, -1)
+            logits = head(text[left], image[right], pairs).cpu().double().view(len(texts), n, -1)
             rows.append(logits.mean(dim=1))
             part = logits.sum(dim=0) / n
             by_image = part if by_image is None else by_image + part

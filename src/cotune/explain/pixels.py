@@ -156,7 +156,7 @@ def grad_cam(target: Target, pixels: Tensor, layer: nn.Module) -> np.ndarray:
     spatial = (1, 2) if _channels_last(target.image_encoder, features) else (2, 3)
     channel = 3 if spatial == (1, 2) else 1
     found = (features * slopes.mean(dim=spatial, keepdim=True)).sum(dim=channel)[0]
-    result: np.ndarray = found.double().cpu().numpy()
+    result: np.ndarray = found.cpu().double().numpy()
     return result
 
 
@@ -183,7 +183,7 @@ def smooth_gradients(target: Target, pixels: Tensor, *, steps: int = _STEPS, cop
         slopes = method.attribute(
             picture + noise, baselines=start + noise, n_steps=steps, internal_batch_size=min(target.batch_size, steps)
         )
-        total += slopes[0].sum(dim=0).detach().double().cpu()
+        total += slopes[0].sum(dim=0).detach().cpu().double()
     result: np.ndarray = (total / copies).numpy()
     return result
 

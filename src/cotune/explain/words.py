@@ -169,7 +169,7 @@ def _integrate(target: Target, layer: nn.Module, ids: Tensor, mask: Tensor, blan
         n_steps=steps,
         internal_batch_size=target.batch_size,
     )
-    slopes: np.ndarray = found[0].sum(dim=-1).detach().double().cpu().numpy()
+    slopes: np.ndarray = found[0].sum(dim=-1).detach().cpu().double().numpy()
     return slopes
 
 

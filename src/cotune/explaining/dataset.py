@@ -141,7 +141,7 @@ def _base(explainer: Explainer) -> dict[str, float]:
     empty = [torch.zeros((1, size), device=device) for size in sizes]
     with torch.inference_mode():
         logits = explainer.model.head(*empty, torch.zeros((1, 2), dtype=torch.bool, device=device))
-    return dict(zip(explainer.run.classes, log_odds(logits)[0].double().cpu().tolist(), strict=True))
+    return dict(zip(explainer.run.classes, log_odds(logits)[0].cpu().double().tolist(), strict=True))
 
 
 def _write(out: Path, explainer: Explainer, plan: Plan, result: ExplainedPosts, kept: Kept | None) -> None:

@@ -32,11 +32,12 @@ from cotune.training.prepare import prepare
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings of posts: shapes (N, text_dim), (N, image_dim) and (N, 2)."""
+    """Embeddings of posts: shapes (N, text_dim), (N, image_dim) and (N, 2); and which of the given posts they are."""
 
     text: Tensor
     image: Tensor
     present: Tensor
+    positions: np.ndarray
 
 
 class Explainer(Predictor):
@@ -82,7 +83,7 @@ class Explainer(Predictor):
         }  # fmt: skip
         for kind, values in (("text", parts.text), ("image", parts.image)):
             numbers |= {f"{kind}:{name}": values[:, i] for i, name in enumerate(self.run.classes)}
-        cells: dict[str, Any] = {name: values.double().cpu().numpy() for name, values in numbers.items()}
+        cells: dict[str, Any] = {name: values.cpu().double().numpy() for name, values in numbers.items()}
         here = parts.present.cpu().numpy()
         alone = {"text_alone": parts.text_alone(), "image_alone": parts.image_alone()}
         for column, (name, values) in enumerate(alone.items()):
@@ -90,17 +91,23 @@ class Explainer(Predictor):
             cells[name] = np.where(here[:, column], labels, None)
         return {**cells, "label": classes[top.cpu().numpy()]}
 
-    def embeddings(self, posts: pd.DataFrame) -> Embedded:
-        """Return both embeddings of posts, all of which can be scored, in their order."""
+    def embeddings(self, posts: pd.DataFrame) -> Embedded | None:
+        """Return both embeddings of those posts that have text and picture, in their order; None if none has."""
         features, rows, _ = self._features(posts)
         order: list[int] = []
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for batch, text, image in self._passes(features, rows):
             order += cast(Tensor, batch.rows).tolist()
             found.append((text, image, batch.present))
-        back = torch.from_numpy(np.argsort(order)).to(self.fabric.device)
-        text, image, present = (torch.cat(parts)[back] for parts in zip(*found, strict=True))
-        return Embedded(text, image, present)
+        if not found:
+            return None
+        text, image, present = (torch.cat(parts) for parts in zip(*found, strict=True))
+        both = present.all(dim=1).cpu().numpy()
+        back = np.argsort(order)[both[np.argsort(order)]]
+        if not len(back):
+            return None
+        at = torch.from_numpy(back).to(self.fabric.device)
+        return Embedded(text[at], image[at], present[at], np.asarray(order)[back])
 
     def explain(
         self, post: pd.DataFrame, *, words: bool = True, pixels: bool = True, steps: int | None = None
@@ -172,7 +179,7 @@ class Explainer(Predictor):
         cells = self._cells(parts)
 
         def by_class(values: Tensor) -> dict[str, float]:
-            return dict(zip(self.run.classes, values[0].double().cpu().tolist(), strict=True))
+            return dict(zip(self.run.classes, values[0].cpu().double().tolist(), strict=True))
 
         return Explanation(
             id=given["id"],

@@ -151,9 +151,10 @@ class Second:
         """Yield single posts; posts for the additive projection are embedded a chunk at a time on the way."""
         for posts in chunks:
             sample = posts[posts["row"].isin(self.for_emap)].reset_index(drop=True)
-            if len(sample):
-                self._embedded.append(self.explainer.embeddings(sample))
-                self._labels += sample["label"].tolist()
+            found = self.explainer.embeddings(sample) if len(sample) else None
+            if found is not None:  # pictures may have gone since the first pass
+                self._embedded.append(found)
+                self._labels += sample["label"].iloc[found.positions].tolist()
             for at in np.flatnonzero(posts["row"].isin(single).to_numpy()):
                 yield posts.iloc[[int(at)]].reset_index(drop=True)
 
@@ -183,7 +184,7 @@ class Second:
         )
         head = self.explainer.model.head
         with torch.inference_mode():
-            whole = head(text, image, present).double().cpu().numpy()
+            whole = head(text, image, present).cpu().double().numpy()
         additive = additive_logits(head, text, image, present)
         classes = list(self.explainer.run.classes)
         said, alone = whole.argmax(axis=1), additive.argmax(axis=1)
