@@ -103,7 +103,8 @@ class Explainer(Predictor):
             return None
         text, image, present = (torch.cat(parts) for parts in zip(*found, strict=True))
         both = present.all(dim=1).cpu().numpy()
-        back = np.argsort(order)[both[np.argsort(order)]]
+        back = np.argsort(order)
+        back = back[both[back]]
         if not len(back):
             return None
         at = torch.from_numpy(back).to(self.fabric.device)

@@ -27,8 +27,8 @@ def make_fabric(config: FitConfig) -> Fabric:
         raise ConfigError("--device cuda: no CUDA device is visible; use --device cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("--device mps: this machine has no MPS device; use --device cpu")
-    if config.precision == "16" and device != "cuda":
-        raise ConfigError(f"--precision 16 needs a CUDA device, and this is {device}; use bf16, 32 or auto")
+    if config.precision == "16" and device == "cpu":  # Lightning would take bf16 instead and only warn
+        raise ConfigError("--precision 16 cannot be had on a CPU; use bf16, 32 or auto")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Fabric(accelerator=device, devices=1, precision=_precision(config.precision, device))

@@ -114,7 +114,8 @@ def fit_posts(
         "posts": hashed,
         "validation posts": None if validation_posts is None else data_hash(validation_posts),
     }
-    if allow_remote and has_urls(posts["image"]):
+    tables = [posts] if validation_posts is None else [posts, validation_posts]
+    if allow_remote and any(has_urls(table["image"]) for table in tables):
         key["pictures by URL"] = "fetched"  # with them and without them the posts to train on are others
     state = Checkpoint(checkpoint, key) if checkpoint is not None else None
     if state is not None and not resume:
