@@ -222,6 +222,7 @@ def test_a_first_label_that_comes_late_in_lines_of_json(tmp_path: Path) -> None:
 
 def test_blank_lines_are_no_posts(tmp_path: Path) -> None:
     assert len(read_posts(write(tmp_path / "a.csv", "text,label\na,1\n\n   \nb,2\n"))) == 2
+    assert len(read_posts(write(tmp_path / "b.csv", 'text\na\n""\nb\n'))) == 3, "an empty post of the only column"
 
 
 def test_streaming_faults(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def iter_posts(
     table = Path(path)
     builder = PostsBuilder(names, _base(table, base), str(table))
     # Only tables with a header name all columns at the start; elsewhere the first label may come late.
-    by_row = any(suffix in (".jsonl", ".ndjson") for suffix in table.suffixes)
+    by_row = any(suffix.lower() in (".jsonl", ".ndjson") for suffix in table.suffixes)
     seen: list[str] = []
     for number, chunk in enumerate(read_chunks(table, astuple(names), chunk_size)):
         seen = chunk.columns

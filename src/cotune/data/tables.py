@@ -154,8 +154,8 @@ def _csv_chunks(
     try:
         for fields in reader:
             start, begun = reader.line_num + 1, start
-            if not any(field.strip() for field in fields) and len(fields) < 2:
-                continue  # a blank line
+            if not fields or (len(fields) == 1 < len(header) and not fields[0].strip()):
+                continue  # a blank line; in a table of one column it may be an empty post
             if not header:
                 header = _header(path, fields)
                 collector.columns.update(dict.fromkeys(header))
