@@ -56,6 +56,17 @@ def embed(encoders: dict[str, Any], pictures: list[Image.Image]) -> tuple[torch.
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_whole_pictures(duals: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    shot = Image.new("RGB", (160, 40), (128, 128, 128))
+    shot.paste((255, 0, 0), (0, 0, 20, 40))
+    tower = open_dual_encoder(str(duals[kind]), crop="none")["image"]
+    block = tower.preprocessor(shot).astype(int)
+    assert block[0, 0, 0] > 200 > 60 > block[2, 0, 0], "the end that a centre crop loses is seen"
+    tower.save_config(tmp_path)
+    np.testing.assert_array_equal(load_dual_config(tmp_path).preprocessor(shot), block)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_towers_give_what_the_whole_model_gives(duals: dict[str, Path], kind: str) -> None:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 

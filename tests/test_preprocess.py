@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
+from cotune.encoders.image import ImageEncoder
 from cotune.encoders.preprocess import HFPreprocessor, TimmPreprocessor
+from cotune.encoders.resolve import load_encoder_config
 from cotune.errors import EncoderError
 from tiny import HF_IMAGES, TIMM_IMAGES, Zoo, picture
 
 SIZES = [(48, 40), (40, 48), (32, 32), (200, 90), (17, 300), (7, 9), (500, 20)]
+# The processor of ResNet and ConvNeXT crops whatever it is told.
+WHOLE = [kind for kind in (*HF_IMAGES, *TIMM_IMAGES) if kind not in ("resnet", "convnext")]
 ODD = [(1, 1), (3, 50), (50, 3), (2, 2)]
 
 
@@ -59,6 +65,47 @@ def test_other_crop_modes_of_timm(mode: str) -> None:
     preprocessor = TimmPreprocessor({**config, "crop_pct": 1.0, "crop_mode": mode})
     assert preprocessor(picture(1)).shape == (3, 24, 32)
     assert preprocessor.size == (24, 32)
+
+
+def ends(size: tuple[int, int]) -> Image.Image:
+    """A grey picture with a red and a blue end."""
+    shot = Image.new("RGB", size, (128, 128, 128))
+    width, height = size
+    across = width > height
+    edge = (width // 10, height) if across else (width, height // 10)
+    shot.paste((255, 0, 0), (0, 0, *edge))
+    shot.paste((0, 0, 255), (width - edge[0], height - edge[1], width, height))
+    return shot
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("size", [(300, 100), (100, 300)])
+def test_whole_pictures(tmp_path: Path, zoo: Zoo, kind: str, size: tuple[int, int]) -> None:
+    cropped, encoder = zoo.image(kind), zoo.image(kind)
+    encoder.see_whole_pictures()
+    block = encoder.preprocessor(ends(size)).astype(int)
+    red, blue = block[:, 0, 0], block[:, -1, -1]
+    assert block.shape == (3, *cropped.preprocessor.size)
+    assert red[0] > 200 > 60 > red[2], "the first end is seen"
+    assert blue[2] > 200 > 60 > blue[0], "and so is the last"
+    assert encoder.fingerprint() != cropped.fingerprint(), "no embedding of the other kind is taken from the cache"
+    encoder.save_config(tmp_path)
+    again = load_encoder_config(tmp_path)
+    assert isinstance(again, ImageEncoder)
+    np.testing.assert_array_equal(again.preprocessor(ends(size)), block)
+
+
+def test_whole_pictures_keep_the_normalisation(zoo: Zoo) -> None:
+    for kind in WHOLE:
+        before, after = zoo.image(kind).preprocessor, zoo.image(kind).preprocessor.whole()
+        np.testing.assert_allclose(after.scale, before.scale)
+        np.testing.assert_allclose(after.shift, before.shift)
+
+
+def test_a_processor_that_must_crop_says_so(zoo: Zoo) -> None:
+    preprocessor = zoo.image("resnet").preprocessor
+    with pytest.raises(EncoderError, match="ConvNextImageProcessor cannot be told to show whole pictures; leave image"):
+        preprocessor.whole()
 
 
 def test_timm_settings_survive_saving(tmp_path: object, zoo: Zoo) -> None:

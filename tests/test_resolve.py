@@ -96,6 +96,22 @@ def test_without_a_network_the_message_says_what_works(modality: str, spec: str)
 
 
 @pytest.mark.usefixtures("online")
+def test_a_folder_named_in_timms_way_asks_nobody(zoo: Zoo, tmp_path: Path, network: NetworkGuard) -> None:
+    folder = zoo("timm-resnet")
+    assert resolve_image(f"timm:local-dir:{folder}").fingerprint() == resolve_image(str(folder)).fingerprint()
+    with pytest.raises(EncoderError, match=r"holds no config\.json"):
+        resolve_image(f"timm:local-dir:{tmp_path}")
+    assert network.attempts == []
+
+
+def test_pictures_are_cropped_unless_asked_otherwise(zoo: Zoo) -> None:
+    folder = str(zoo("timm-resnet"))
+    as_trained, whole = resolve_image(folder), resolve_image(folder, crop="none")
+    assert as_trained.preprocessor.describe()["crop_mode"] == "center"
+    assert whole.preprocessor.describe()["crop_mode"] == "squash"
+
+
+@pytest.mark.usefixtures("online")
 @pytest.mark.parametrize("spec", ["hf:microsoft/resnet-50", "timm:resnet50"])
 def test_an_unreachable_hub_is_asked_once(spec: str, network: NetworkGuard) -> None:
     network.expected = True

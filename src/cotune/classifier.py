@@ -85,6 +85,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         text_encoder: str = _D.text_encoder,
         image_encoder: str = _D.image_encoder,
         text_pooling: str = _D.text_pooling,
+        image_crop: str = _D.image_crop,
         max_tokens: int = _D.max_tokens,
         fusion: str = _D.fusion,
         width: int = _D.width,
@@ -128,6 +129,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder
         self.text_pooling = text_pooling
+        self.image_crop = image_crop
         self.max_tokens = max_tokens
         self.fusion = fusion
         self.width = width

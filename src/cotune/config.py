@@ -24,6 +24,9 @@ class FitConfig(BaseModel):
     text_encoder: str = Field("bundled:all-MiniLM-L6-v2", description="bundled:, hf: or a local folder")
     image_encoder: str = Field("bundled:efficientnet-lite0", description="bundled:, timm:, hf: or a local folder")
     text_pooling: Literal["auto", "cls", "mean"] = Field("auto", description="how token states become one embedding")
+    image_crop: Literal["encoder", "none"] = Field(
+        "encoder", description="encoder: as its own preprocessing crops; none: the whole picture, squeezed to fit"
+    )
     max_tokens: int = Field(128, ge=4, le=8192, description="longer texts are cut here")
 
     fusion: str = Field("attention", description="fusion head")

@@ -124,10 +124,10 @@ class Bench:
             return dict(self._open[1].encoders)
         config = self.plan.fit
         if dual:
-            return dict(open_dual_encoder(pair[0], max_tokens=config.max_tokens))
+            return dict(open_dual_encoder(pair[0], max_tokens=config.max_tokens, crop=config.image_crop))
         return {
             "text": resolve_text(pair[0], pooling=config.text_pooling, max_tokens=config.max_tokens),
-            "image": resolve_image(pair[1]),
+            "image": resolve_image(pair[1], crop=config.image_crop),
         }
 
     def refuse_other_weights(self, found: Sequence[Record], needed: AbstractSet[tuple[str, str]]) -> None:

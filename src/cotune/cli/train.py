@@ -68,6 +68,10 @@ def fit(
         Literal["auto", "cls", "mean"] | None,
         _option("--text-pooling", _ENCODERS, "How token states become one embedding."),
     ] = None,
+    image_crop: Annotated[
+        Literal["encoder", "none"] | None,
+        _option("--image-crop", _ENCODERS, "none: see whole pictures, squeezed to fit, instead of the encoder's crop."),
+    ] = None,
     max_tokens: Annotated[int | None, _option("--max-tokens", _ENCODERS, "Longer texts are cut here.")] = None,
     fusion: Annotated[
         str | None,

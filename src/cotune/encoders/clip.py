@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -145,7 +145,7 @@ class DualImageEncoder(ImageEncoder):
         self.preprocessor.save(folder)
 
 
-def open_dual_encoder(spec: str, *, max_tokens: int = 128) -> dict[str, Encoder]:
+def open_dual_encoder(spec: str, *, max_tokens: int = 128, crop: str = "encoder") -> dict[str, Encoder]:
     """Open a CLIP or SigLIP model as a text and an image encoder.
 
     Parameters
@@ -154,12 +154,21 @@ def open_dual_encoder(spec: str, *, max_tokens: int = 128) -> dict[str, Encoder]
         ``hf:OWNER/NAME``, or a local folder, for which no network is used.
     max_tokens : int
         Longest text in tokens.
+    crop : {"encoder", "none"}
+        Whether pictures are cropped as the encoder was trained, or squeezed whole into its frame.
 
     Raises
     ------
     EncoderError
-        If nothing answers to that name, or it is no dual encoder.
+        If nothing answers to that name, it is no dual encoder, or cannot do without a crop.
     """
+    towers = _open_dual(spec, max_tokens)
+    if crop == "none":
+        cast(ImageEncoder, towers["image"]).see_whole_pictures()
+    return towers
+
+
+def _open_dual(spec: str, max_tokens: int) -> dict[str, Encoder]:
     folder = Path(spec).expanduser()
     if folder.is_dir():
         what = f"{folder} cannot be opened as a dual encoder"

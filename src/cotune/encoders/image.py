@@ -50,6 +50,17 @@ class ImageEncoder(Encoder):
         self.register_buffer("_scale", torch.from_numpy(preprocessor.scale).view(shape), persistent=False)
         self.register_buffer("_shift", torch.from_numpy(preprocessor.shift).view(shape), persistent=False)
 
+    def see_whole_pictures(self) -> None:
+        """Squeeze whole pictures into the network's frame from now on, instead of cutting their edges off.
+
+        Raises
+        ------
+        EncoderError
+            If the preprocessing that came with the network cannot be told to.
+        """
+        self.preprocessor = self.preprocessor.whole()
+        self.weights_changed()  # the same weights, but other embeddings
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn bytes (B, 3, H, W) into what the network sees, in the memory layout that is fastest for it."""
         dtype = next(self.model.parameters()).dtype

@@ -37,6 +37,16 @@ class Preprocessor(ABC):
         """Return the picture as uint8, shape (3, height, width)."""
 
     @abstractmethod
+    def whole(self) -> Preprocessor:
+        """Return one that squeezes the whole picture into the network's frame where this one cuts its edges off.
+
+        Raises
+        ------
+        EncoderError
+            If it cannot be told to.
+        """
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what is needed to build it anew."""
 
@@ -80,6 +90,10 @@ class TimmPreprocessor(Preprocessor):
         """Return the picture as uint8, shape (3, height, width)."""
         result: np.ndarray = np.asarray(self._transform(image), dtype=np.uint8)
         return result
+
+    def whole(self) -> TimmPreprocessor:
+        """Return the transform with timm's crop mode ``squash``."""
+        return TimmPreprocessor({**self.config, "crop_pct": 1.0, "crop_mode": "squash"})
 
     def describe(self) -> dict[str, Any]:
         """Return timm's data configuration."""
@@ -132,6 +146,22 @@ class HFPreprocessor(Preprocessor):
         result: np.ndarray = np.clip(np.rint(self._run(image, raw=True)), 0, 255).astype(np.uint8)
         return result
 
+    def whole(self) -> HFPreprocessor:
+        """Return the processor with both sides resized to the network's, and no crop."""
+        height, width = self.size
+        frame = {"do_resize": True, "size": {"height": height, "width": width}, "do_center_crop": False}
+        try:
+            changed = HFPreprocessor(type(self.processor).from_dict({**self.processor.to_dict(), **frame}))
+            seen = changed(_ends())
+        except (EncoderError, ValueError, TypeError, KeyError, AttributeError):
+            seen = None
+        if seen is None or changed.size != self.size or not (seen[0, 0, 0] < 32 and seen[0, -1, -1] > 223):
+            raise EncoderError(
+                f"the image processor {type(self.processor).__name__} cannot be told to show whole pictures; "
+                "leave image-crop at 'encoder', or take a timm: model"
+            )
+        return changed
+
     def describe(self) -> dict[str, Any]:
         """Return the processor's own settings."""
         settings = json.loads(self.processor.to_json_string())
@@ -140,3 +170,11 @@ class HFPreprocessor(Preprocessor):
     def save(self, folder: Path) -> None:
         """Write ``preprocessor_config.json``."""
         self.processor.save_pretrained(folder)
+
+
+def _ends() -> Image.Image:
+    """Return a wide grey picture, black at its left end and white at its right, of which a crop loses both."""
+    picture = Image.new("RGB", (320, 80), (128,) * 3)
+    picture.paste((0, 0, 0), (0, 0, 20, 80))
+    picture.paste((255, 255, 255), (300, 0, 320, 80))
+    return picture

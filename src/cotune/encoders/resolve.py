@@ -55,15 +55,25 @@ def resolve_text(spec: str, *, pooling: str = "auto", max_tokens: int = 128) -> 
     return cast(TextEncoder, _resolve(spec, "text", pooling=pooling, max_tokens=max_tokens))
 
 
-def resolve_image(spec: str) -> ImageEncoder:
+def resolve_image(spec: str, *, crop: str = "encoder") -> ImageEncoder:
     """Open the image encoder that `spec` names: ``bundled:``, ``hf:``, ``timm:`` or a folder.
+
+    Parameters
+    ----------
+    spec : str
+        Its name.
+    crop : {"encoder", "none"}
+        Whether pictures are cropped as the encoder was trained, or squeezed whole into its frame.
 
     Raises
     ------
     EncoderError
-        If nothing answers to that name.
+        If nothing answers to that name, or its preprocessing cannot do without a crop.
     """
-    return cast(ImageEncoder, _resolve(spec, "image", pooling="auto", max_tokens=128))
+    encoder = cast(ImageEncoder, _resolve(spec, "image", pooling="auto", max_tokens=128))
+    if crop == "none":
+        encoder.see_whole_pictures()
+    return encoder
 
 
 def _resolve(spec: str, modality: Modality, *, pooling: str, max_tokens: int) -> Encoder:
@@ -77,6 +87,9 @@ def _resolve(spec: str, modality: Modality, *, pooling: str, max_tokens: int) ->
     if kind == "timm":
         if modality == "text":
             raise EncoderError(f"{spec}: timm has image models only; name a text encoder with hf: or a folder")
+        if name.startswith("local-dir:"):  # timm's own way to name a folder; the hub has no part in it
+            folder = Path(name.removeprefix("local-dir:")).expanduser()
+            return _open_folder(folder, spec, modality, pooling=pooling, max_tokens=max_tokens)
         return _open_timm_name(name, spec)
     if kind == "hf":
         if not name:
@@ -115,7 +128,7 @@ def _open_folder(folder: Path, spec: str, modality: Modality, *, pooling: str, m
 def _open_timm_name(name: str, spec: str) -> TimmEncoder:
     import timm
 
-    if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+    if not name.startswith(("hf-hub:", "hf_hub:")):
         base = name.split(".")[0]
         if not timm.is_model(base):
             near = did_you_mean(base, timm.list_models())

@@ -62,7 +62,7 @@ def open_encoders(config: FitConfig) -> dict[str, Encoder]:
     if "text" in uses:
         encoders["text"] = resolve_text(config.text_encoder, pooling=config.text_pooling, max_tokens=config.max_tokens)
     if "image" in uses:
-        encoders["image"] = resolve_image(config.image_encoder)
+        encoders["image"] = resolve_image(config.image_encoder, crop=config.image_crop)
     return encoders
 
 
