@@ -1,13 +1,14 @@
 """Two methods against one another over several results folders of `cotune bench` on the same posts.
 
     python benchmarks/two_methods.py joint concat RESULTS [RESULTS ...]
+    python benchmarks/two_methods.py joint joint RESULTS --second-in OTHER   # the same method, trained in two ways
 
 For each folder, each of its seeds, and over all of them: difference of AUC over all posts (first method minus second),
 and in how many folds the second is ahead. Over all, the difference is the mean over trainings, with a 95 % interval by
 a bootstrap over posts that draws each post in all trainings at once: it tells what these trained models owe to the
 posts, and knows nothing of training anew. Several seeds of a folder are also averaged post by post, as an ensemble.
-Where a folder holds a learning curve, the paired difference by number of training posts, mean and standard deviation
-over draws.
+With --second-in the second method's cells are those of another folder, which must have the same folds. Where a folder
+holds a learning curve, the paired difference by number of training posts, mean and standard deviation over draws.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs=2, metavar="METHOD")
     parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("--second-in", type=Path, metavar="OTHER")
     args = parser.parse_args()
     pairs, labels, ahead, n_folds = [], None, 0, 0
     for folder in args.results:
         results = read_results(folder)
-        first, second = (_key(results, method, folder) for method in args.methods)
-        curve(results, first, second, folder)
-        rows = [results.rows[key] for key in (first, second) if key in results.rows and results.rows[key].complete]
+        other = results if args.second_in is None else _same_folds(args.second_in, results, folder)
+        first = _key(results, args.methods[0], folder)
+        second = _key(other, args.methods[1], args.second_in or folder)
+        if args.second_in is None:
+            curve(results, first, second, folder)
+        found = [one.rows.get(key) for one, key in ((results, first), (other, second))]
+        rows = [row for row in found if row is not None and row.complete]
         if len(rows) < 2:
             continue
         order = np.argsort([str(identity) for identity in results.folds.ids])
@@ -105,6 +111,16 @@ def _key(results: Results, method: str, folder: Path) -> RowKey:
     if len(keys) != 1:
         raise SystemExit(f"{folder} holds {len(keys)} rows of {method}, not one")
     return keys.pop()
+
+
+def _same_folds(folder: Path, results: Results, first: Path) -> Results:
+    other = read_results(folder)
+    same = all(
+        np.array_equal(getattr(other.folds, name), getattr(results.folds, name)) for name in ("ids", "labels", "fold")
+    )
+    if not same:
+        raise SystemExit(f"{folder} has other posts or folds than {first}")
+    return other
 
 
 def _of_seed(row: Row, seed: int) -> Row:

@@ -69,3 +69,17 @@ def test_a_method_that_is_not_there_and_other_posts(tmp_path: Path, monkeypatch:
         run(monkeypatch, "joint", "text", tmp_path / "a")
     with pytest.raises(SystemExit, match="other posts"):
         run(monkeypatch, "joint", "concat", tmp_path / "a", tmp_path / "b")
+
+
+def test_the_same_method_trained_in_two_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_up(tmp_path / "good", PLAN, SKILL)
+    made_up(tmp_path / "poor", PLAN, {"joint": 0.5})
+    run(monkeypatch, "joint", "joint", tmp_path / "good", "--second-in", tmp_path / "poor")
+    said = capsys.readouterr().out
+    assert float(re.search(r": (\S+) \[", said)[1]) > 0.05
+    assert "second ahead in 0 of 3 folds" in said
+    made_up(tmp_path / "other", replace(PLAN, folds=4), SKILL)
+    with pytest.raises(SystemExit, match=r"other has other posts or folds than .*good"):
+        run(monkeypatch, "joint", "joint", tmp_path / "good", "--second-in", tmp_path / "other")
