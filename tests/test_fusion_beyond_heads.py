@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,10 +102,15 @@ def test_every_part_learns(plugin: ModuleType, name: str) -> None:
 def test_the_benchmark_runs_them_and_everything_is_as_before(plugin: ModuleType, zoo: Zoo, tmp_path: Path) -> None:
     plan = tiny_plan(zoo, tmp_path / "cache", methods=("joint", *NEW), fit={"tune": "top"})
     before = (loop.nn.CrossEntropyLoss, recipe.JointModel)
-    run_plan(tiny_posts(tmp_path), plan, tmp_path / "out")
+    posts = tiny_posts(tmp_path)
+    run_plan(posts, plan, tmp_path / "out")
     assert (loop.nn.CrossEntropyLoss, recipe.JointModel) == before
     rows = {key.method: row for key, row in read_results(tmp_path / "out").rows.items()}
     assert set(rows) == {"joint", *NEW}
     assert all(row.complete for row in rows.values())
     for name in NEW:
         assert abs(rows[name].proba - rows["joint"].proba).max() > 1e-4, name
+    assert plan.emap > 0
+    run_plan(posts, replace(plan, methods=NEW, emap=0), tmp_path / "unprojected")
+    for key, row in read_results(tmp_path / "unprojected").rows.items():
+        np.testing.assert_allclose(row.proba, rows[key.method].proba, atol=2e-6, err_msg="scores do not hang on EMAP")
