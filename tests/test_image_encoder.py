@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel
 
+from architectures import IMAGE, Architecture, make_image
 from cotune.encoders.image import flatten_states, open_timm, timm_dim, timm_units
 from cotune.encoders.resolve import load_encoder_config, resolve_image
 from cotune.errors import EncoderError
-from tiny import HF_IMAGES, IMAGES, TIMM_IMAGES, Zoo, picture
+from tiny import HF_IMAGES, IMAGES, TIMM_IMAGES, Zoo, picture, stir
 
 
 def inputs_of(encoder: object, n: int = 3) -> dict[str, torch.Tensor]:
@@ -97,11 +98,139 @@ def test_timm_weights_that_are_missing_or_of_another_network(zoo: Zoo, kind: str
     with pytest.raises(EncoderError, match=f"lacks 1 tensors of .*first {lost}"):
         resolve_image(str(folder))
     save_file({name: tensor.flatten()[:1] for name, tensor in state.items()}, folder / "model.safetensors")
-    with pytest.raises(EncoderError, match="cannot be opened as a image encoder"):
+    with pytest.raises(EncoderError, match="cannot be opened as an image encoder"):
         resolve_image(str(folder))
     (folder / "model.safetensors").unlink()
     with pytest.raises(EncoderError, match="only safetensors weights are read"):
         resolve_image(str(folder))
+
+
+@pytest.mark.parametrize("prefix", ["", "timm:local-dir:"])
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_folders_that_timm_itself_saves(tmp_path: Path, architecture: str, prefix: str) -> None:
+    model = stir(timm.create_model(architecture))
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    encoder = resolve_image(f"{prefix}{tmp_path}")
+    assert encoder.preprocessor.config["input_size"] == list(model.pretrained_cfg["input_size"])
+    inputs = inputs_of(encoder)
+    with torch.no_grad():
+        features = model.forward_features(encoder.normalise(inputs["pixels"]))
+        theirs = model.forward_head(features, pre_logits=True)
+        torch.testing.assert_close(encoder(inputs).pooled, theirs, atol=1e-5, rtol=1e-5)
+    encoder.save_config(tmp_path / "run")
+    again = load_encoder_config(tmp_path / "run")
+    again.load_state_dict(encoder.state_dict(), strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(again(inputs).pooled, encoder(inputs).pooled, atol=0, rtol=0)
+
+
+def test_a_timm_folder_of_another_size_is_read_at_the_size_of_its_network(tmp_path: Path) -> None:
+    sizes = {"img_size": 48, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    model = timm.create_model("vit_tiny_patch16_224", **sizes)
+    timm.models.save_for_hf(model, tmp_path, model_args=sizes, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"]["input_size"] = [3, 224, 224]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    encoder = resolve_image(str(tmp_path))
+    assert encoder.preprocessor.size == (48, 48)
+    encoder.save_config(tmp_path / "run")
+    assert load_encoder_config(tmp_path / "run").preprocessor.size == (48, 48)  # type: ignore[attr-defined]
+
+
+def test_a_timm_network_that_takes_no_image_is_refused_in_one_line(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", in_chans=1)
+    timm.models.save_for_hf(model, tmp_path, model_args={"in_chans": 1}, safe_serialization=True)
+    with pytest.raises(EncoderError, match="does not take images of 160 x 160 pixels"):
+        resolve_image(str(tmp_path))
+
+
+@pytest.mark.parametrize("architecture", ["test_vit", "test_resnet"])
+def test_a_timm_model_saved_without_pooling_is_averaged(tmp_path: Path, architecture: str) -> None:
+    model = stir(timm.create_model(architecture, global_pool="", num_classes=0))
+    timm.models.save_for_hf(model, tmp_path, model_args={"global_pool": ""}, safe_serialization=True)
+    encoder = resolve_image(str(tmp_path))
+    with torch.no_grad():
+        found = encoder(inputs_of(encoder))
+    assert found.pooled.shape == (3, encoder.dim)
+    torch.testing.assert_close(found.pooled, found.states.mean(dim=1))
+    encoder.cut_at(1)
+
+
+@pytest.mark.parametrize("architecture", ["cait_xxs24_224", "rdnet_tiny", "inception_v3"])
+def test_networks_that_name_no_stages_have_no_units(architecture: str) -> None:
+    with torch.device("meta"):
+        assert timm_units(timm.create_model(architecture)) == []
+
+
+@pytest.mark.parametrize("name", ["Swin", "Donut Swin"])
+def test_the_networks_own_size_counts_where_the_processor_names_another(tmp_path: Path, name: str) -> None:
+    make_image(architecture_of(name), tmp_path)
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "size": {"height": 20, "width": 20}}))
+    encoder = resolve_image(str(tmp_path))
+    assert encoder.preprocessor.size == (32, 32)
+    with torch.no_grad():
+        assert torch.isfinite(encoder(inputs_of(encoder)).pooled).all()
+    encoder.save_config(tmp_path / "run")
+    assert load_encoder_config(tmp_path / "run").preprocessor.size == (32, 32)  # type: ignore[attr-defined]
+
+
+def test_a_processor_that_insists_on_floats(tmp_path: Path) -> None:
+    make_image(architecture_of("EfficientNet"), tmp_path)
+    encoder = resolve_image(str(tmp_path))
+    processor = AutoImageProcessor.from_pretrained(tmp_path, local_files_only=True)
+    shots = [picture(seed) for seed in range(3)]
+    theirs = np.stack([processor(images=shot, return_tensors="np")["pixel_values"][0] for shot in shots])
+    ours = encoder.normalise(encoder.collate([encoder.preprocessor(shot) for shot in shots])["pixels"]).numpy()
+    assert np.abs(ours - theirs).max() <= float(encoder.preprocessor.scale.max())
+
+
+@pytest.mark.parametrize("name", ["ViT MAE", "Hiera"])
+def test_a_masked_autoencoder_hides_nothing(tmp_path: Path, name: str) -> None:
+    make_image(architecture_of(name), tmp_path)
+    encoder = resolve_image(str(tmp_path))
+    inputs = inputs_of(encoder)
+    with torch.no_grad():
+        first, second = encoder(inputs), encoder(inputs)
+    assert torch.equal(first.states, second.states)
+    assert torch.equal(first.pooled, second.pooled)
+    encoder.save_config(tmp_path / "run")
+    again = load_encoder_config(tmp_path / "run")
+    again.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(inputs).pooled, first.pooled)
+
+
+def test_what_a_network_keeps_from_earlier_weights_is_forgotten(tmp_path: Path) -> None:
+    """LeViT keeps its attention biases in evaluation mode."""
+    make_image(architecture_of("LeViT"), tmp_path)
+    encoder = resolve_image(str(tmp_path))
+    inputs = inputs_of(encoder)
+    with torch.no_grad():
+        before = encoder(inputs).pooled
+        for name, parameter in encoder.named_parameters():
+            if "attention_biases" in name:
+                parameter.copy_(torch.randn_like(parameter))
+        state = {name: t.clone() for name, t in encoder.state_dict().items()}
+        encoder.weights_changed()
+        after = encoder(inputs).pooled
+        assert not torch.allclose(before, after)
+        fresh = resolve_image(str(tmp_path))
+        fresh(inputs)
+        fresh.load_state_dict(state)
+        fresh.weights_changed()
+        torch.testing.assert_close(fresh(inputs).pooled, after, atol=0, rtol=0)
+    assert not any(module.training for module in encoder.modules())
+
+
+def test_patches_with_a_mask_are_refused_in_one_line(tmp_path: Path) -> None:
+    make_image(architecture_of("SigLIP2 vision"), tmp_path)
+    with pytest.raises(EncoderError, match="Siglip2ImageProcessor cuts images into patches with a mask"):
+        resolve_image(str(tmp_path))
+
+
+def architecture_of(name: str) -> Architecture:
+    return next(a for a in IMAGE if a.name == name)
 
 
 def test_a_classifier_in_the_file_is_left_out(zoo: Zoo, tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from architectures import IMAGE, MAKERS, TEXT
 from cotune.config import FitConfig, make_config
+from cotune.encoders.resolve import resolve_image, resolve_text
 from cotune.errors import ConfigError
 from cotune.fusion import make_head
 from cotune.model import JointModel
-from cotune.training.lora import add_adapters, merge_adapters
+from cotune.training.lora import adapt, add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, default_top, freeze, parameter_groups, set_train_mode
 from tiny import IMAGES, TEXTS, Zoo
 
@@ -208,6 +211,36 @@ def test_adapters_begin_as_nothing_and_merge_away(zoo: Zoo, text: str, image: st
                 p.add_(torch.randn_like(p) * 0.05)
     tuned = say()
     assert not torch.allclose(tuned, before, atol=1e-3)
-    merge_adapters(model)
+    for encoder in model.encoders.values():
+        merge_adapters(encoder)
     assert set(model.state_dict()) == names
     torch.testing.assert_close(say(), tuned, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("modality", "name"), [("text", "GPT-2"), ("text", "Mamba"), ("image", "MobileNetV1"), ("image", "MobileNetV2")]
+)
+def test_adapters_in_networks_of_their_own_kind(modality: str, name: str, tmp_path: Path) -> None:
+    known = TEXT if modality == "text" else IMAGE
+    MAKERS[modality](next(a for a in known if a.name == name), tmp_path)
+    encoder = resolve_text(str(tmp_path)) if modality == "text" else resolve_image(str(tmp_path))
+    inputs = encoder.probe_inputs(2)
+    with torch.no_grad():
+        before = encoder(inputs).pooled
+    adapt(encoder)
+    encoder.eval()
+    torch.testing.assert_close(encoder(inputs).pooled, before)
+    with torch.no_grad():
+        for at, p in encoder.named_parameters():
+            if "lora_B" in at:
+                p.add_(torch.randn_like(p) * 0.05)
+        tuned = encoder(inputs).pooled
+        assert not torch.allclose(tuned, before, atol=1e-4)
+        merge_adapters(encoder)
+        torch.testing.assert_close(encoder(inputs).pooled, tuned, atol=1e-3, rtol=1e-3)
+
+
+def test_an_encoder_without_a_layer_for_adapters_is_named(tmp_path: Path) -> None:
+    MAKERS["text"](next(a for a in TEXT if a.name == "I-BERT"), tmp_path)
+    with pytest.raises(ConfigError, match="has no layer that takes an adapter"):
+        adapt(resolve_text(str(tmp_path)))

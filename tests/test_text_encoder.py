@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Regex
 from transformers import AutoModel, AutoTokenizer
 
 from cotune.encoders.resolve import load_encoder_config, resolve_text
@@ -88,6 +89,32 @@ def test_a_million_characters_are_cut_before_they_are_tokenised(zoo: Zoo) -> Non
     assert max(seen) <= 16 * 32
 
 
+@pytest.mark.parametrize("prefix", [" ", "\n", "\u200b", "\ufeff", "\u00ad"])
+def test_text_behind_a_long_prefix_that_gives_no_token_is_read(tmp_path: Path, prefix: str) -> None:
+    from tokenizers import normalizers
+
+    tokenizer = make_tokenizer("bert")
+    strip = normalizers.Replace(Regex("[\u200b\ufeff\u00ad]"), "")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([strip, normalizers.Lowercase()])
+    tokenizer.save_pretrained(tmp_path)
+    make_text_model("bert").save_pretrained(tmp_path)
+    encoder = resolve_text(str(tmp_path), max_tokens=16)
+    said = "we love the sun and hate the rain"
+    assert len(encoder.tokenize([said])[0]) > 8
+    for times in (100, 16 * 32, 50_000):
+        assert encoder.tokenize([prefix * times + said])[0].tolist() == encoder.tokenize([said])[0].tolist()
+        assert not encoder.is_cut(prefix * times + said)
+
+
+def test_what_is_cut_is_known(zoo: Zoo) -> None:
+    encoder = zoo.text("bert", max_tokens=8)
+    assert encoder.is_cut("good " * 7)
+    assert encoder.is_cut("good " * 100_000)
+    assert not encoder.is_cut("good " * 6)
+    assert not encoder.is_cut("")
+    assert encoder.count_tokens("good " * 50) == 52
+
+
 def test_collate_pads_to_the_longest_of_the_batch(zoo: Zoo) -> None:
     encoder = zoo.text("roberta")
     inputs = encoder.collate([np.asarray([0, 5, 2], np.int32), np.asarray([0, 2], np.int32)])
@@ -154,9 +181,52 @@ def test_what_sentence_transformers_says_comes_first(
     assert resolve_text(str(folder), pooling="mean").pooling == "mean"
 
 
+@pytest.mark.parametrize(
+    ("said", "pooling"),
+    [
+        ({"pooling_mode_cls_token": False, "pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+    ],
+)
+def test_other_poolings_of_sentence_transformers(
+    zoo: Zoo, tmp_path: Path, said: dict[str, object], pooling: str
+) -> None:
+    folder = zoo.copy("bert", tmp_path / "sentence")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(said))
+    encoder = resolve_text(str(folder))
+    assert encoder.pooling == pooling
+    rows = encoder.tokenize(SENTENCES)
+    with torch.no_grad():
+        found = encoder(encoder.collate(rows))
+    real = [states[mask] for states, mask in zip(found.states, found.mask, strict=True)]
+    expected = [row.amax(dim=0) if pooling == "max" else row[-1] for row in real]
+    torch.testing.assert_close(found.pooled, torch.stack(expected), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"pooling_mode_weightedmean_tokens": True}, "weightedmean_tokens"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls_token and mean_tokens"),
+        ({}, "nothing"),
+    ],
+)
+def test_a_pooling_that_is_not_at_hand_is_refused(
+    zoo: Zoo, tmp_path: Path, said: dict[str, object], named: str
+) -> None:
+    folder = zoo.copy("bert", tmp_path / "sentence")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(said))
+    with pytest.raises(EncoderError, match=f"asks for the pooling {named}, which is not available"):
+        resolve_text(str(folder))
+    assert resolve_text(str(folder), pooling="cls").pooling == "cls"
+
+
 def test_unknown_pooling(zoo: Zoo) -> None:
-    with pytest.raises(EncoderError, match="'auto', 'cls' or 'mean', not 'max'"):
-        choose_pooling("max", ".", zoo.text("bert").model.config)
+    with pytest.raises(EncoderError, match="'auto', 'cls', 'mean', 'max' or 'last', not 'mode'"):
+        choose_pooling("mode", ".", zoo.text("bert").model.config)
 
 
 def test_fingerprint_tells_weights_settings_and_architecture(zoo: Zoo, tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ class FitConfig(BaseModel):
 
     text_encoder: str = Field("bundled:all-MiniLM-L6-v2", description="bundled:, hf: or a local folder")
     image_encoder: str = Field("bundled:efficientnet-lite0", description="bundled:, timm:, hf: or a local folder")
-    text_pooling: Literal["auto", "cls", "mean"] = Field("auto", description="how token states become one embedding")
+    text_pooling: Literal["auto", "cls", "mean", "max", "last"] = Field(
+        "auto", description="how token states become one embedding"
+    )
     image_crop: Literal["encoder", "none"] = Field(
         "encoder", description="encoder: as its own preprocessing crops; none: the whole picture, squeezed to fit"
     )

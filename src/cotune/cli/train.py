@@ -65,7 +65,7 @@ def fit(
         _option("--image-encoder", _ENCODERS, "bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder."),
     ] = None,
     text_pooling: Annotated[
-        Literal["auto", "cls", "mean"] | None,
+        Literal["auto", "cls", "mean", "max", "last"] | None,
         _option("--text-pooling", _ENCODERS, "How token states become one embedding."),
     ] = None,
     image_crop: Annotated[

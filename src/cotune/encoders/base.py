@@ -62,6 +62,8 @@ class Encoder(nn.Module, abc.ABC):
     """
 
     modality: ClassVar[Modality]
+    #: How many random posts tell whether an encoder can be relied on (see :meth:`probe_inputs`).
+    probe_posts: ClassVar[int] = 2
 
     def __init__(self, model: nn.Module, *, spec: str, dim: int, units: Sequence[str]) -> None:
         super().__init__()
@@ -83,6 +85,14 @@ class Encoder(nn.Module, abc.ABC):
     @abc.abstractmethod
     def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
         """Return the smallest inputs that the network accepts, or those that go with cached activations."""
+
+    @abc.abstractmethod
+    def probe_inputs(self, n: int) -> dict[str, Tensor]:
+        """Return a batch of `n` random posts, not all of one length or size; the same ones at every call."""
+
+    @abc.abstractmethod
+    def take(self, inputs: Inputs, at: int) -> dict[str, Tensor]:
+        """Return one post of a batch as it would be encoded alone."""
 
     @abc.abstractmethod
     def save_config(self, folder: Path) -> None:
@@ -131,26 +141,40 @@ class Encoder(nn.Module, abc.ABC):
         with _evaluating(self.model):
             try:
                 cut.learn(lambda: self.encode(self.dummy_inputs()))
-                same = self._same_when_cut(cut)
-            except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
+                self._cut = cut
+                same = self._same_when_cut()
+            except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError):
                 same = False
             if not same:
+                self._cut = None
                 raise EncoderError(
                     f"{self.spec} cannot be cut after unit {n_lower}: its units hand on more than activations; "
                     "use --tune joint or frozen"
                 )
             self._below = self._read_below(cut)
-        self._cut = cut
 
-    def _same_when_cut(self, cut: Cut) -> bool:
-        """Tell whether the upper part on kept activations says what the whole network says."""
-        inputs = self.dummy_inputs()
-        with torch.no_grad():
-            whole = self.encode(inputs).pooled
-            hidden = cut.capture(lambda: self.encode(inputs))
-            with cut.resumed(hidden):
-                again = self.encode(self.dummy_inputs({**inputs, "hidden": hidden})).pooled
-        return again.shape == whole.shape and torch.allclose(again, whole, rtol=1e-3, atol=1e-4)
+    def _same_when_cut(self) -> bool:
+        """Tell whether the upper part on kept activations says what the whole network says, at several lengths."""
+        for inputs in (self.dummy_inputs(), self.probe_inputs(self.probe_posts)):
+            with torch.no_grad():
+                whole = self(inputs).pooled
+                hidden = self.kept(self.lower(inputs), inputs)
+                again = self({**self.dummy_inputs({**inputs, "hidden": hidden}), "hidden": hidden}).pooled
+            if again.shape != whole.shape or not torch.allclose(again, whole, rtol=1e-3, atol=1e-4):
+                return False
+        return True
+
+    def kept(self, hidden: Tensor, inputs: Inputs) -> Tensor:
+        """Return activations as they come back from being kept post by post.
+
+        Raises
+        ------
+        ValueError
+            If they cannot be told apart by post.
+        """
+        if len(hidden) != len(next(iter(inputs.values()))):
+            raise ValueError("the first axis of the activations is not the batch")
+        return hidden
 
     def _read_below(self, cut: Cut) -> frozenset[str]:
         """Return the names of all parameters that the lower part reads, wherever they are kept.
@@ -209,8 +233,12 @@ class Encoder(nn.Module, abc.ABC):
         return json.dumps(said, sort_keys=True, default=str)
 
     def weights_changed(self) -> None:
-        """Forget the fingerprint; to be called by whoever trains or loads weights."""
+        """Forget what was computed from the weights; to be called by whoever trains or loads them."""
         self._fingerprint = None
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.train()  # networks that keep something in evaluation mode, such as LeViT, let go of it here
+        for module, training in modes.items():
+            module.training = training
 
     def n_parameters(self) -> int:
         """Return the number of parameters of the network."""

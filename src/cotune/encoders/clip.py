@@ -7,11 +7,9 @@ embeddings. They are ordinary encoders: they can be frozen, cut and fine-tuned l
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,22 +64,10 @@ class DualTextEncoder(TextEncoder):
     """
 
     def __init__(self, dual: Any, tokenizer: Any, *, spec: str, max_tokens: int) -> None:
-        tower = Tower(dual, "text")
-        self.padded = str(dual.config.model_type).startswith("siglip")
-        longest = int(tower.config.max_position_embeddings)
-        super().__init__(tower, tokenizer, spec=spec, pooling="cls", max_tokens=longest if self.padded else max_tokens)
+        super().__init__(Tower(dual, "text"), tokenizer, spec=spec, pooling="cls", max_tokens=max_tokens)
         self.dual_config = dual.config
-        if self.padded:
-            self.max_tokens = longest
         with torch.no_grad():
             self.dim = int(self.encode(self.dummy_inputs()).pooled.shape[1])
-
-    def tokenize(self, texts: Sequence[str | None]) -> list[np.ndarray]:
-        """Return token ids; SigLIP's are padded to its full length, as it was trained."""
-        rows = super().tokenize(texts)
-        if not self.padded:
-            return rows
-        return [np.pad(row, (0, self.max_tokens - len(row)), constant_values=self.pad_id) for row in rows]
 
     def encode(self, inputs: Inputs) -> EncoderOutput:
         """Run the tower; the projected summary is the embedding."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,13 +38,13 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
     EncoderError
         If the model is a dual encoder, or its file lacks some of its weights.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(name, **reading(local))
-    extra = _pooler_argument(AutoModel, config)
+    opener, extra = _opener(config)
     if weights:
         with _quiet():
-            model, found = AutoModel.from_pretrained(
+            model, found = opener.from_pretrained(
                 name,
                 config=config,
                 use_safetensors=True,
@@ -60,7 +61,8 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
                 "they would be random, so it is not opened"
             )
     else:
-        model = AutoModel.from_config(config, trust_remote_code=False, **extra).float()
+        build = getattr(opener, "from_config", None) or opener._from_config
+        model = build(config, **extra).float()
     if hasattr(model, "text_model") and hasattr(model, "vision_model"):
         raise EncoderError(f"{spec} is a dual encoder of text and image; here a unimodal encoder is needed")
     if _is_pair(model):
@@ -70,7 +72,23 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
 
 
 def _is_pair(model: Any) -> bool:
-    return hasattr(model, "encoder") and hasattr(model, "decoder") and hasattr(model, "get_encoder")
+    """Tell whether a model reads with one part and writes with another."""
+    return hasattr(model, "encoder") and "decoder_input_ids" in inspect.signature(model.forward).parameters
+
+
+def cached_path(name: str, file: str, local: bool) -> Path | None:
+    """Return where a file of a folder or of a repository of the hub lies, or None if it has no such file."""
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(
+        name,
+        file,
+        local_files_only=local,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
 
 
 def transformer_units(model: nn.Module) -> list[str]:
@@ -87,14 +105,26 @@ def transformer_units(model: nn.Module) -> list[str]:
     return [f"{best[1]}.{i}" for i in range(best[2])]
 
 
-def _pooler_argument(auto: Any, config: Any) -> dict[str, bool]:
-    """Ask the classes that know it to leave out a pooler that nothing would read."""
+def _opener(config: Any) -> tuple[Any, dict[str, Any]]:
+    """Return what opens a model of this configuration, and what it is told besides.
+
+    Classes that know a pooler which nothing would read are asked to leave it out.
+    """
+    import transformers
+
+    auto: Any = transformers.AutoModel
+    if type(config) not in auto._model_mapping:
+        # AutoModel has no entry for some towers of dual encoders; the configuration names their class.
+        for name in config.architectures or []:
+            found = getattr(transformers, name, None)
+            if getattr(found, "config_class", None) is type(config):
+                return found, {}
     if config.model_type == "swin":
-        return {}  # its pooler is the mean over patches and has no parameters
+        return auto, {}  # its pooler is the mean over patches and has no parameters
     classes = auto._model_mapping[type(config)]
     cls = classes[0] if isinstance(classes, tuple) else classes
     known = inspect.signature(cls.__init__).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
+    return auto, {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
 
 
 @contextmanager

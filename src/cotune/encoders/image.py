@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import abc
+import copy
+import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
@@ -87,6 +90,21 @@ class ImageEncoder(Encoder):
         device = like["hidden"].device if like is not None else next(self.model.parameters()).device
         return {"pixels": torch.zeros((1, 3, *self.preprocessor.size), dtype=torch.uint8, device=device)}
 
+    def probe_inputs(self, n: int) -> dict[str, Tensor]:
+        """Return `n` images of random pixels and different size, as the preprocessing hands them on."""
+        random = np.random.default_rng(0)
+        height, width = self.preprocessor.size
+        images = []
+        for i in range(n):
+            coarse = random.integers(0, 256, (6, 6 + i, 3), dtype=np.uint8)
+            images.append(Image.fromarray(coarse).resize((width + 17 * i, height + 5), Image.Resampling.BILINEAR))
+        device = next(self.model.parameters()).device
+        return {key: value.to(device) for key, value in self.collate([*map(self.preprocessor, images)]).items()}
+
+    def take(self, inputs: Inputs, at: int) -> dict[str, Tensor]:
+        """Return one post of a batch as it is alone."""
+        return {key: value[at : at + 1] for key, value in inputs.items()}
+
 
 class TimmEncoder(ImageEncoder):
     """A timm model without its classifier.
@@ -116,19 +134,12 @@ class TimmEncoder(ImageEncoder):
     ) -> None:
         self.architecture = architecture
         self.model_args = dict(model_args or {})
-        super().__init__(
-            model.to(memory_format=torch.channels_last),
-            TimmPreprocessor(data_config),
-            spec=spec,
-            dim=timm_dim(model),
-            units=timm_units(model),
-        )
+        model = model.to(memory_format=torch.channels_last).eval()
+        data_config, dim = _size_it_takes(model, dict(data_config), spec)
+        super().__init__(model, TimmPreprocessor(data_config), spec=spec, dim=dim, units=timm_units(model))
 
     def _encode_normalised(self, pixels: Tensor) -> EncoderOutput:
-        network: Any = self.model
-        features = network.forward_features(pixels)
-        pooled = network.forward_head(features, pre_logits=True)
-        return EncoderOutput(pooled, flatten_states(features, network), None)
+        return _timm_output(self.model, pixels)
 
     def describe(self) -> dict[str, Any]:
         """Return architecture and preprocessing."""
@@ -166,13 +177,13 @@ class HFImageEncoder(ImageEncoder):
     """
 
     def __init__(self, model: nn.Module, processor: Any, *, spec: str) -> None:
-        preprocessor = HFPreprocessor(processor)
-        with torch.no_grad():
-            trial = _pool(model.eval()(pixel_values=torch.zeros(1, 3, *preprocessor.size)))
-        super().__init__(model, preprocessor, spec=spec, dim=int(trial.pooled.shape[1]), units=transformer_units(model))
+        if hasattr(model.config, "mask_ratio"):
+            model.config.mask_ratio = 0.0  # a masked autoencoder hides most of an image at random
+        preprocessor, dim = _processor_that_fits(model.eval(), HFPreprocessor(processor))
+        super().__init__(model, preprocessor, spec=spec, dim=dim, units=transformer_units(model))
 
     def _encode_normalised(self, pixels: Tensor) -> EncoderOutput:
-        return _pool(self.model(pixel_values=pixels))
+        return _hf_output(self.model, pixels)
 
     def describe(self) -> dict[str, Any]:
         """Return kind and preprocessing."""
@@ -195,8 +206,48 @@ class HFImageEncoder(ImageEncoder):
         (folder / "encoder.json").write_text(json.dumps(self.describe(), indent=2), encoding="utf-8")
 
 
+def _processor_that_fits(model: nn.Module, preprocessor: HFPreprocessor) -> tuple[HFPreprocessor, int]:
+    """Return a processor whose images the network takes, and the size of the embedding.
+
+    Folders are met whose two files name different sizes; the network's own then counts.
+    """
+    own = getattr(model.config, "image_size", None)
+    sides = (own, own) if isinstance(own, int) else tuple(own or ())
+    if len(sides) != 2 or sides == preprocessor.size:
+        return preprocessor, _dim(_hf_output, model, preprocessor.size)
+    try:
+        # On a copy: Swin's windows shrink for good when they meet an image that is too small for them.
+        return preprocessor, _dim(_hf_output, copy.deepcopy(model), preprocessor.size)
+    except (RuntimeError, ValueError, AssertionError):
+        preprocessor = preprocessor.resized(*sides)
+        return preprocessor, _dim(_hf_output, model, preprocessor.size)
+
+
+def _dim(run: Callable[[nn.Module, Tensor], EncoderOutput], model: nn.Module, size: Sequence[int]) -> int:
+    """Return the size of the embedding that a network gives for images of this height and width."""
+    with torch.no_grad():
+        return int(run(model, torch.zeros(1, 3, *size)).pooled.shape[1])
+
+
+def _hf_output(model: Any, pixels: Tensor) -> EncoderOutput:
+    return _pool(model(pixel_values=pixels, **_unmasked(model, pixels)))
+
+
+def _unmasked(model: Any, pixels: Tensor) -> dict[str, Tensor]:
+    """Return what makes a masked autoencoder keep its patches in order, instead of shuffling them at random."""
+    config = model.config
+    if not hasattr(config, "mask_ratio") or "noise" not in inspect.signature(model.forward).parameters:
+        return {}
+    stride = getattr(config, "patch_stride", config.patch_size)  # Hiera's patches overlap
+    down, across = (stride, stride) if isinstance(stride, int) else stride
+    n_patches = (pixels.shape[2] // down) * (pixels.shape[3] // across)
+    return {"noise": torch.arange(n_patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)}
+
+
 def _pool(output: Any) -> EncoderOutput:
-    states = output.last_hidden_state
+    states = getattr(output, "last_hidden_state", None)
+    if states is None:  # what the library calls a backbone gives its feature maps
+        states = output.feature_maps[-1]
     pooled = getattr(output, "pooler_output", None)
     if pooled is None:
         # Transformers without a pooler keep their summary in the first token; feature maps are averaged.
@@ -220,15 +271,50 @@ def flatten_states(features: Tensor, network: Any) -> Tensor:
 
 
 def timm_units(model: nn.Module) -> list[str]:
-    """Return the stages of a timm model, found by the model's own ``group_matcher``."""
-    matcher = getattr(model, "group_matcher", None)
-    if matcher is None:
-        return []
-    blocks = matcher(coarse=True).get("blocks")
+    """Return the stages of a timm model, found by the model's own ``group_matcher``; nothing if it names none."""
+    matcher: Any = getattr(model, "group_matcher", None)
+    try:
+        groups = matcher(coarse=True) if matcher is not None else None
+    except (AssertionError, NotImplementedError, TypeError, ValueError):  # some matchers are for single layers only
+        groups = None
+    blocks = groups.get("blocks") if isinstance(groups, Mapping) else None  # others are a function of a weight's name
     pattern = blocks if isinstance(blocks, str) else blocks[0][0] if blocks else None
     if pattern is None:
         return []
     return [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
+
+
+def _timm_output(model: nn.Module, pixels: Tensor) -> EncoderOutput:
+    network: Any = model
+    features = network.forward_features(pixels)
+    pooled = network.forward_head(features, pre_logits=True)
+    last = features[-1] if isinstance(features, tuple | list) else features  # of several branches, the last one
+    states = flatten_states(last, network)
+    if pooled.ndim != 2:  # saved without pooling; the mean over places is what most networks are trained with
+        pooled = states.mean(dim=1)
+    return EncoderOutput(pooled, states, None)
+
+
+def _size_it_takes(model: nn.Module, config: dict[str, Any], spec: str) -> tuple[dict[str, Any], int]:
+    """Return a data configuration whose images the network takes, and the size of the embedding.
+
+    A network may have been built for another size than its preprocessing names; its own then counts.
+    """
+    asked = tuple(config["input_size"][1:])
+    own = getattr(getattr(model, "patch_embed", None), "img_size", None) or getattr(model, "img_size", None)
+    sizes = [asked]
+    if own is not None:
+        sides = (own, own) if isinstance(own, int) else tuple(own)
+        sizes += [sides] if sides != asked else []
+    for height, width in sizes:
+        try:
+            dim = _dim(_timm_output, model, (height, width))
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            reason = str(error).partition("\n")[0]
+            continue
+        return {**config, "input_size": [config["input_size"][0], int(height), int(width)]}, dim
+    tried = " and ".join(f"{height} x {width}" for height, width in sizes)
+    raise EncoderError(f"{spec} does not take images of {tried} pixels, the size that its own files name ({reason})")
 
 
 def timm_dim(model: nn.Module) -> int:
@@ -276,6 +362,7 @@ def empty_timm_model(architecture: str, args: Mapping[str, Any]) -> Any:
     """
     import timm
 
+    args = {key: value for key, value in args.items() if key != "num_classes"}
     foreign = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"} & args.keys()
     if foreign:
         raise EncoderError(
@@ -297,7 +384,7 @@ def open_timm_folder(folder: Path, *, spec: str) -> TimmEncoder:
         raise EncoderError(
             f"{folder} holds no model.safetensors; only safetensors weights are read (convert the others first)"
         )
-    args = dict(settings.get("model_args") or {})
+    args = {key: value for key, value in (settings.get("model_args") or {}).items() if key != "num_classes"}
     model = empty_timm_model(settings["architecture"], args)
     state = load_file(weights)
     missing, _ = model.load_state_dict(state, strict=False)

@@ -120,16 +120,22 @@ class HFPreprocessor(Preprocessor):
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
-        # The processor's own arithmetic is affine; two grey pictures tell scale and shift for any of them.
+        # The processor's own arithmetic is affine; two grey images tell scale and shift for any of them.
         dark, light = (
             np.asarray(self._run(Image.new("RGB", (64, 64), (level,) * 3), raw=False), dtype=np.float64)
             for level in (0, 255)
         )
+        if dark.ndim != 3:
+            raise EncoderError(
+                f"the image processor {type(processor).__name__} cuts images into patches with a mask; only processors "
+                "that give whole images of one size can be used"
+            )
         self.size = (dark.shape[1], dark.shape[2])
         low, high = dark.mean(axis=(1, 2)), light.mean(axis=(1, 2))
         self.scale = ((high - low) / 255).astype(np.float32)
         self.shift = low.astype(np.float32)
-        wide = self._run(Image.new("RGB", (96, 48)), raw=True)
+        self._gives_bytes = self._can_give_bytes()
+        wide = self(Image.new("RGB", (96, 48)))
         if tuple(wide.shape[1:]) != self.size:
             raise EncoderError(
                 f"the image processor {type(processor).__name__} keeps each picture's own shape; "
@@ -141,10 +147,35 @@ class HFPreprocessor(Preprocessor):
         result: np.ndarray = np.asarray(self.processor(images=image, return_tensors="np", **off)["pixel_values"][0])
         return result
 
+    def _can_give_bytes(self) -> bool:
+        """Tell whether the processor can leave out its arithmetic; some insist on floats."""
+        try:
+            self._run(Image.new("RGB", (64, 64)), raw=True)
+        except (TypeError, ValueError, RuntimeError):
+            return False
+        return True
+
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the picture as uint8, shape (3, height, width)."""
-        result: np.ndarray = np.clip(np.rint(self._run(image, raw=True)), 0, 255).astype(np.uint8)
+        if self._gives_bytes:
+            found = self._run(image, raw=True)
+        else:
+            shape = (3, 1, 1)
+            found = (self._run(image, raw=False) - self.shift.reshape(shape)) / self.scale.reshape(shape)
+        result: np.ndarray = np.clip(np.rint(found), 0, 255).astype(np.uint8)
         return result
+
+    def resized(self, height: int, width: int) -> HFPreprocessor:
+        """Return the processor with another output size; what it crops stays the same part of the image."""
+        factors = {"height": height / self.size[0], "width": width / self.size[1]}
+        settings = self.processor.to_dict()
+        for key in ("size", "crop_size"):
+            sides = settings.get(key)
+            if isinstance(sides, dict):
+                settings[key] = {
+                    side: round(value * factors.get(side, factors["height"])) for side, value in sides.items() if value
+                }
+        return HFPreprocessor(type(self.processor).from_dict(settings))
 
     def whole(self) -> HFPreprocessor:
         """Return the processor with both sides resized to the network's, and no crop."""

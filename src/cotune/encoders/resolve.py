@@ -32,6 +32,7 @@ from cotune.errors import EncoderError, did_you_mean
 
 PREFIXES = ("bundled:", "hf:", "timm:")
 OFFLINE = "without a network use a bundled: encoder, a local folder, or a model already in the hub's cache"
+_AN = {"text": "a text", "image": "an image"}
 T = TypeVar("T", bound=Encoder)
 
 
@@ -42,7 +43,7 @@ def resolve_text(spec: str, *, pooling: str = "auto", max_tokens: int = 128) -> 
     ----------
     spec : str
         ``bundled:NAME``, ``hf:NAME`` or the path of a Hugging Face folder.
-    pooling : {"auto", "cls", "mean"}
+    pooling : {"auto", "cls", "mean", "max", "last"}
         How token states become one embedding.
     max_tokens : int
         Longest text in tokens.
@@ -122,7 +123,7 @@ def _open_folder(folder: Path, spec: str, modality: Modality, *, pooling: str, m
             return open_timm_folder(folder, spec=spec)
         return open_hf_image(where, spec=spec, local=True)
 
-    return _told(spec, open_it, f"{folder} cannot be opened as a {modality} encoder")
+    return _told(spec, open_it, f"{folder} cannot be opened as {_AN[modality]} encoder", local=True)
 
 
 def _open_timm_name(name: str, spec: str) -> TimmEncoder:
@@ -137,7 +138,7 @@ def _open_timm_name(name: str, spec: str) -> TimmEncoder:
 
 
 def _from_hub(spec: str, open_it: Callable[[], T]) -> T:
-    what = f"{spec} cannot be opened, either for want of a network or because the hub has no such model"
+    what = f"{spec} cannot be opened, either because there is no network or because the hub has no such model"
     with _cache_alone_when_offline():
         return _told(spec, open_it, what)
 
@@ -166,7 +167,7 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def _told(spec: str, open_it: Callable[[], T], what: str) -> T:
+def _told(spec: str, open_it: Callable[[], T], what: str, *, local: bool = False) -> T:
     """Run `open_it`; whatever the libraries raise becomes one line that says what to do."""
     try:
         return open_it()
@@ -181,8 +182,13 @@ def _told(spec: str, open_it: Callable[[], T], what: str) -> T:
                 f"{spec} needs program code that comes with it, which is never run; take an encoder whose architecture "
                 "transformers or timm knows itself"
             ) from fault
-        first = next((line.strip() for line in str(fault).splitlines() if line.strip()), type(fault).__name__)
-        raise EncoderError(f"{what} ({first[:200]}); {OFFLINE}") from fault
+        raise EncoderError(f"{what} ({_in_a_line(fault)}){'' if local else f'; {OFFLINE}'}") from fault
+
+
+def _in_a_line(error: BaseException) -> str:
+    """Return what an error of a library says in one line; a first line that only announces the others goes along."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:200]
 
 
 def _unknown(spec: str, modality: Modality) -> str:
@@ -216,6 +222,7 @@ def load_encoder_config(folder: Path) -> Encoder:
             max_tokens=said["max_tokens"],
             local=True,
             weights=False,
+            by_length=said.get("by_length", False),
         )
     if said["kind"] == "timm":
         model = empty_timm_model(said["architecture"], said["model_args"])

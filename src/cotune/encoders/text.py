@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
-from cotune.encoders.hf import open_model, reading, transformer_units
+from cotune.encoders.hf import cached_path, open_model, transformer_units
+from cotune.encoders.tokenizer import open_tokenizer
 from cotune.errors import EncoderError
 
-Pooling = Literal["cls", "mean"]
+Pooling = Literal["cls", "mean", "max", "last"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 # Trained with a sentence-level objective on the first token, or by convention read there.
 _CLS_TYPES = {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "deberta", "deberta-v2", "electra"}
-# No word of any script is worth more tokens than this; a longer text is cut before it is tokenised.
+# A much longer text is cut before it is tokenised, if what is left of it still gives more tokens than are read.
 _CHARS_PER_TOKEN = 32
+# SigLIP was trained on texts that are padded to the full length, and reads the padding.
+_PADDED_TYPES = {"siglip_text_model", "siglip2_text_model"}
 _FEWEST_TOKENS = 20
 
 
@@ -35,20 +40,39 @@ class TextEncoder(Encoder):
         The model's own tokenizer.
     spec : str
         The name it was asked for by.
-    pooling : {"cls", "mean"}
-        How the token states become one embedding: the first token's, or the mean over real tokens.
+    pooling : {"cls", "mean", "max", "last"}
+        How the token states become one embedding: the first token's, the mean or the largest value over real tokens,
+        or the last real token's.
     max_tokens : int
         Longer texts are cut here, special tokens included.
+    by_length : bool
+        Whether texts of different length must not meet in one pass, because the network lets padding change its
+        answer; such a batch then takes one pass for each length.
     """
 
     modality: ClassVar[Modality] = "text"
+    probe_posts: ClassVar[int] = 3  # of two lengths: two must share one, to tell padding from company
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, spec: str, pooling: Pooling, max_tokens: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        spec: str,
+        pooling: Pooling,
+        max_tokens: int,
+        by_length: bool = False,
+    ) -> None:
         config: Any = model.config
         super().__init__(model, spec=spec, dim=int(config.hidden_size), units=transformer_units(model))
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
+        self.by_length = by_length
+        self.padded = config.model_type in _PADDED_TYPES
+        if self.padded:
+            max_tokens = int(config.max_position_embeddings)
         self.max_tokens = _usable_length(max_tokens, tokenizer, config)
+        self.multiple = _length_unit(config)
         pad = getattr(tokenizer, "pad_token_id", None)
         self.pad_id = int(pad) if pad is not None else 0
 
@@ -56,8 +80,7 @@ class TextEncoder(Encoder):
         """Return the token ids of each text, int32, not padded; a missing text counts as an empty one."""
         if not texts:
             return []
-        most = self.max_tokens * _CHARS_PER_TOKEN
-        cut = [text[:most] if isinstance(text, str) else "" for text in texts]
+        cut = [self._beginning(text) if isinstance(text, str) else "" for text in texts]
         rows = self.tokenizer(
             cut,
             truncation=True,
@@ -67,7 +90,32 @@ class TextEncoder(Encoder):
         )["input_ids"]
         self._check_ids(rows)
         # A tokenizer without special tokens gives nothing for an empty text; a model needs one token.
-        return [np.asarray(row if len(row) else [self.pad_id], dtype=np.int32) for row in rows]
+        found = [np.asarray(row if len(row) else [self.pad_id], dtype=np.int32) for row in rows]
+        if not self.padded:
+            return found
+        return [np.pad(row, (0, self.max_tokens - len(row)), constant_values=self.pad_id) for row in found]
+
+    def _beginning(self, text: str) -> str:
+        """Return a beginning of `text` that gives more tokens than are read, or all of it.
+
+        Tokenising a million characters to keep 128 tokens would be waste; but characters may also give no token
+        at all, however many there are of them.
+        """
+        size = self.max_tokens * _CHARS_PER_TOKEN
+        while size < len(text) and self.count_tokens(text[:size]) < 2 * self.max_tokens:
+            size *= 8
+        return text[:size]
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens `text` has, special ones included, if nothing of it is cut off."""
+        return len(self.tokenizer(text, verbose=False)["input_ids"])
+
+    def is_cut(self, text: str) -> bool:
+        """Tell whether `text` has more tokens than the encoder reads."""
+        if len(text) <= self.max_tokens // 8:  # no tokenizer makes eight tokens of one character
+            return False
+        beginning = self._beginning(text)
+        return len(beginning) < len(text) or self.count_tokens(beginning) > self.max_tokens
 
     def word_embedding(self) -> nn.Module | None:
         """Return the layer that turns token ids into vectors, or None if the network has none that can be found."""
@@ -91,8 +139,11 @@ class TextEncoder(Encoder):
             )
 
     def collate(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Pad token ids to the longest of the batch: ``input_ids`` and ``attention_mask``, both (B, T)."""
-        longest = max(len(row) for row in rows)
+        """Pad token ids to the longest of the batch: ``input_ids`` and ``attention_mask``, both (B, T).
+
+        Networks that attend within windows are given whole windows.
+        """
+        longest = math.ceil(max(len(row) for row in rows) / self.multiple) * self.multiple
         ids = torch.full((len(rows), longest), self.pad_id, dtype=torch.long)
         mask = torch.zeros((len(rows), longest), dtype=torch.long)
         for i, row in enumerate(rows):
@@ -105,30 +156,87 @@ class TextEncoder(Encoder):
         mask = inputs["attention_mask"]
         words = {key: inputs[key] for key in ("input_ids", "inputs_embeds") if key in inputs}
         states = self.model(**words, attention_mask=mask).last_hidden_state
-        if self.pooling == "cls":
-            pooled = states[:, 0]
-        else:
-            weights = mask.unsqueeze(-1).to(states.dtype)
-            pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return EncoderOutput(pooled, states, mask.bool())
+        return EncoderOutput(pool_tokens(states, mask, self.pooling), states, mask.bool())
+
+    def forward(self, inputs: Inputs) -> EncoderOutput:
+        """Encode a batch from raw inputs, cached activations or a cached embedding."""
+        if not self.by_length or "pooled" in inputs or bool(inputs["attention_mask"].all()):
+            return super().forward(inputs)
+        parts = []
+        for at, part in self._by_length(inputs):
+            found = super().forward(part)
+            assert found.states is not None
+            parts.append((at, found.pooled, found.states))
+        order = torch.cat([at for at, *_ in parts]).argsort()
+        mask = inputs["attention_mask"]
+        states = _stacked([states for *_, states in parts], mask.shape[1])
+        return EncoderOutput(torch.cat([pooled for _, pooled, _ in parts])[order], states[order], mask.bool())
+
+    def lower(self, inputs: Inputs) -> Tensor:
+        """Run the lower part alone and return its activations, shape (B, T, dim)."""
+        if not self.by_length or bool(inputs["attention_mask"].all()):
+            return super().lower(inputs)
+        parts = [(at, super(TextEncoder, self).lower(part)) for at, part in self._by_length(inputs)]
+        order = torch.cat([at for at, _ in parts]).argsort()
+        return _stacked([hidden for _, hidden in parts], inputs["attention_mask"].shape[1])[order]
+
+    def _by_length(self, inputs: Inputs) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield the texts of each length, without padding, and where in the batch they are."""
+        lengths = inputs["attention_mask"].sum(dim=1)
+        for length in lengths.unique().tolist():
+            at = (lengths == length).nonzero().squeeze(1)
+            yield at, {key: value[at, :length] for key, value in inputs.items()}
+
+    def kept(self, hidden: Tensor, inputs: Inputs) -> Tensor:
+        """Return activations as they come back from being kept text by text: with nothing where padding is."""
+        mask = inputs["attention_mask"]
+        if hidden.shape[:2] != mask.shape:
+            raise ValueError("the first axes of the activations are not batch and tokens")
+        return hidden * mask.unsqueeze(-1).to(hidden.dtype)
 
     def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
         """Return one two-token text, or the ids and mask that belong to cached activations."""
         if like is not None:
             return {"input_ids": like["input_ids"], "attention_mask": like["attention_mask"]}
+        return self._on_device(self.collate(self.tokenize(["a"])))
+
+    def probe_inputs(self, n: int) -> dict[str, Tensor]:
+        """Return `n` texts, some of different and some of equal length: random tokens between the special ones."""
+        random = np.random.default_rng(0)
+        largest = min(len(self.tokenizer), getattr(self.word_embedding(), "num_embeddings", 10**9))
+        frame = self.tokenize(["a"])[0].tolist()
+        special = set(getattr(self.tokenizer, "all_special_ids", []))
+        words = [i for i in range(largest) if i not in special] if largest < 1000 else None
+        rows = []
+        for i in range(n):
+            length = max(1, min(5 + 7 * ((i + 1) // 2), self.max_tokens - len(frame) + 1))
+            drawn = random.choice(words, length) if words else random.integers(largest // 2, largest, length)
+            inner = [token for token in drawn.tolist() if token not in special] or [frame[len(frame) // 2]]
+            middle = next((at for at, token in enumerate(frame) if token not in special), len(frame) // 2)
+            row = [*frame[:middle], *inner, *frame[middle + 1 :]]
+            rows.append(np.asarray(row[: self.max_tokens], dtype=np.int32))
+        return self._on_device(self.collate(rows))
+
+    def take(self, inputs: Inputs, at: int) -> dict[str, Tensor]:
+        """Return one post of a batch as it is alone: without the padding that its company made necessary."""
+        length = int(inputs["attention_mask"][at].sum())
+        row = inputs["input_ids"][at, :length].cpu().numpy().astype(np.int32)
+        return self._on_device(self.collate([row]))
+
+    def _on_device(self, inputs: Inputs) -> dict[str, Tensor]:
         device = next(self.model.parameters()).device
-        ids = torch.tensor([self.tokenize(["a"])[0].tolist()], device=device, dtype=torch.long)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return {key: value.to(device) for key, value in inputs.items()}
 
     def describe(self) -> dict[str, Any]:
         """Return kind, pooling and length."""
-        return {
+        said = {
             "kind": "hf",
             "modality": self.modality,
             "spec": self.spec,
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
         }
+        return {**said, "by_length": True} if self.by_length else said
 
     def depths(self) -> dict[str, int]:
         """Embeddings have depth 0, layer i depth i + 1."""
@@ -143,7 +251,14 @@ class TextEncoder(Encoder):
 
 
 def open_text_encoder(
-    name: str, *, spec: str, pooling: str = "auto", max_tokens: int = 128, local: bool, weights: bool = True
+    name: str,
+    *,
+    spec: str,
+    pooling: str = "auto",
+    max_tokens: int = 128,
+    local: bool,
+    weights: bool = True,
+    by_length: bool = False,
 ) -> TextEncoder:
     """Open a Hugging Face text model from the hub or a folder.
 
@@ -153,7 +268,7 @@ def open_text_encoder(
         Hub name or folder.
     spec : str
         How the user named it.
-    pooling : {"auto", "cls", "mean"}
+    pooling : {"auto", "cls", "mean", "max", "last"}
         ``auto`` takes what the model's sentence-transformers file says, else what suits the model's type.
     max_tokens : int
         Longest text in tokens.
@@ -161,48 +276,96 @@ def open_text_encoder(
         Whether to stay off the network.
     weights : bool
         False builds the network from its configuration alone, to be filled later.
+    by_length : bool
+        See :class:`TextEncoder`.
     """
-    from transformers import AutoTokenizer
-
     model: Any = open_model(name, spec=spec, local=local, weights=weights)
-    tokenizer = AutoTokenizer.from_pretrained(name, **reading(local))
+    tokenizer = open_tokenizer(name, spec=spec, local=local)
     if len(tokenizer) < _FEWEST_TOKENS:  # without its files the library makes one that knows special tokens alone
         raise EncoderError(
             f"{spec} has no tokenizer files, such as tokenizer.json; save the tokenizer beside the model"
         )
     chosen = choose_pooling(pooling, name, model.config, local=local)
-    return TextEncoder(model, tokenizer, spec=spec, pooling=chosen, max_tokens=max_tokens)
+    return TextEncoder(model, tokenizer, spec=spec, pooling=chosen, max_tokens=max_tokens, by_length=by_length)
 
 
 def choose_pooling(asked: str, name: str, config: Any, *, local: bool = True) -> Pooling:
-    """Return how a model's tokens are best pooled, unless the user has said so."""
-    if asked in ("cls", "mean"):
-        return asked  # type: ignore[return-value]
+    """Return how a model's tokens are best pooled, unless the user has said so.
+
+    Raises
+    ------
+    EncoderError
+        If the name is unknown, or the model's sentence-transformers file asks for a pooling that is not at hand.
+    """
+    if asked in POOLINGS:
+        return asked
     if asked != "auto":
-        raise EncoderError(f"text pooling is 'auto', 'cls' or 'mean', not {asked!r}")
-    said = _pooling_file(name, local)
+        known = ", ".join(repr(name) for name in ("auto", *POOLINGS[:-1]))
+        raise EncoderError(f"text pooling is {known} or {POOLINGS[-1]!r}, not {asked!r}")
+    said = cached_path(name, "1_Pooling/config.json", local)
     if said is not None:
-        modes = json.loads(said.read_text(encoding="utf-8"))
-        return "cls" if modes.get("pooling_mode_cls_token") or modes.get("pooling_mode") == "cls" else "mean"
+        return _pooling_of_file(said)
+    if config.model_type in _PADDED_TYPES:
+        return "last"
     classifier = getattr(config, "classifier_pooling", None)
     if classifier in ("cls", "mean"):
         return classifier  # type: ignore[no-any-return]
     return "cls" if config.model_type in _CLS_TYPES else "mean"
 
 
-def _pooling_file(name: str, local: bool) -> Path | None:
-    """Return the file of sentence-transformers that says how a model pools, if it has one."""
-    from transformers.utils.hub import cached_file
+# What sentence-transformers calls its poolings, in the older and in the newer form of its file.
+_FILE_POOLINGS: dict[str, Pooling] = {
+    "cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "max_tokens": "max", "max": "max",
+    "lasttoken": "last",
+}  # fmt: skip
 
-    found = cached_file(
-        name,
-        "1_Pooling/config.json",
-        local_files_only=local,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
+
+def _pooling_of_file(path: Path) -> Pooling:
+    modes = json.loads(path.read_text(encoding="utf-8"))
+    named = modes.get("pooling_mode")
+    wanted = [named] if isinstance(named, str) else list(named or [])
+    wanted += [key.removeprefix("pooling_mode_") for key, on in modes.items() if key != "pooling_mode"
+               and key.startswith("pooling_mode_") and on]  # fmt: skip
+    known = {_FILE_POOLINGS.get(name) for name in wanted}
+    if len(known) == 1 and None not in known:
+        return cast(Pooling, known.pop())
+    raise EncoderError(
+        f"{path} asks for the pooling {' and '.join(wanted) or 'nothing'}, which is not available; "
+        f"choose one with --text-pooling ({', '.join(POOLINGS)})"
     )
-    return None if found is None else Path(found)
+
+
+def _stacked(parts: Sequence[Tensor], length: int) -> Tensor:
+    """Put states of different length, each (B, T, dim), below each other, padded to one length."""
+    return torch.cat([nn.functional.pad(part, (0, 0, 0, length - part.shape[1])) for part in parts])
+
+
+def pool_tokens(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Return one embedding for each text.
+
+    Parameters
+    ----------
+    states : Tensor
+        Token states, shape (B, T, dim).
+    mask : Tensor
+        1 for real tokens, 0 for padding on the right, shape (B, T).
+    pooling : {"cls", "mean", "max", "last"}
+        How.
+
+    Returns
+    -------
+    Tensor
+        Shape (B, dim).
+    """
+    if pooling == "cls":
+        return states[:, 0]
+    if pooling == "last":
+        return states[torch.arange(len(states), device=states.device), mask.sum(dim=1).clamp(min=1) - 1]
+    real = mask.unsqueeze(-1)
+    if pooling == "max":
+        return states.masked_fill(real == 0, torch.finfo(states.dtype).min).amax(dim=1)
+    weights = real.to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def _usable_length(asked: int, tokenizer: Any, config: Any) -> int:
@@ -216,4 +379,13 @@ def _usable_length(asked: int, tokenizer: Any, config: Any) -> int:
     return max(min(limits), 2)
 
 
-_OFFSET_TYPES = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}
+_OFFSET_TYPES = {
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer", "xmod",
+    "data2vec-text", "ibert", "luke", "esm", "mra", "yoso", "nystromformer",
+}  # fmt: skip
+
+
+def _length_unit(config: Any) -> int:
+    """Return the number of tokens whose multiple a text has to have: the largest window of attention."""
+    windows = getattr(config, "attention_window", None)
+    return max(windows) if isinstance(windows, list | tuple) and windows else windows or 1

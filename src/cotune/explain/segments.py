@@ -88,19 +88,12 @@ def segment(encoder: TextEncoder, text: str) -> Segmented:
         if owner is not None:
             owned[owner].append(token)
     words = [Span(s, e, tuple(mine)) for (s, e), mine in zip(spans, owned, strict=True)]
-    if not _is_cut(encoder, text):
+    if not encoder.is_cut(text):
         return Segmented(text, tuple(words), len(row), 0)
     # Words behind the last token are not read; of a word cut in two the part that is read stays.
     read = max((end for _, end in places.values()), default=0)
     kept = tuple(Span(word.start, min(word.end, read), word.tokens) for word in words if word.start < read)
     return Segmented(text[:read], kept, len(row), len(text) - read)
-
-
-def _is_cut(encoder: TextEncoder, text: str) -> bool:
-    if len(text) <= encoder.max_tokens // 8:  # no tokenizer makes eight tokens of one character
-        return False
-    start = text[: encoder.max_tokens * 32]
-    return len(start) < len(text) or len(encoder.tokenizer(start, verbose=False)["input_ids"]) > encoder.max_tokens
 
 
 def find_words(text: str, boundaries: Sequence[int] = ()) -> list[tuple[int, int]]:

@@ -147,11 +147,26 @@ def word_gradients(
     mine = [t for span in parts.words for t in span.tokens if t < ids.shape[1]]
     blank[0, mine] = blank_token(encoder)
     layer = word_embedding(encoder)
-    start = _value_at(target, layer, ids, mask, blank)
-    value = _value_at(target, layer, ids, mask, ids)
+    reason: Exception | None = None
+    for way in (_AtTheLayer, _FromEmbeddings):
+        try:
+            return _gradients(way(target, layer, ids, mask, blank), parts, steps)
+        except _CANNOT as error:
+            reason = reason or error
+    raise CotuneError(
+        f"{encoder.spec} passes no gradients to its word embeddings ({str(reason).partition(chr(10))[0][:150]}); "
+        "its words cannot be explained"
+    )
+
+
+_CANNOT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError)
+
+
+def _gradients(line: _Line, parts: Segmented, steps: int | None) -> tuple[np.ndarray, float, float, float, int]:
+    start, value = line.ends()
     gradients, error, used = np.zeros(len(parts.words)), 0.0, 0
     for used in (steps,) if steps else _STEPS:
-        slopes = _integrate(target, layer, ids, mask, blank, used)
+        slopes = line.integrate(used)
         gradients = np.asarray([float(sum(slopes[t] for t in span.tokens if t < len(slopes))) for span in parts.words])
         error = abs(float(gradients.sum()) - (value - start)) / max(abs(value - start), _LITTLE)
         if error <= _GOOD_ENOUGH:
@@ -159,39 +174,88 @@ def word_gradients(
     return gradients, value, start, error, used
 
 
-def _integrate(target: Target, layer: nn.Module, ids: Tensor, mask: Tensor, blank: Tensor, steps: int) -> np.ndarray:
-    """Return the integrated gradients of one text by token, shape (T,)."""
-    method = need_captum().LayerIntegratedGradients(_forward(target), layer)
-    found = method.attribute(
-        ids,
-        baselines=blank,
-        additional_forward_args=(mask,),
-        n_steps=steps,
-        internal_batch_size=target.batch_size,
-    )
-    slopes: np.ndarray = found[0].sum(dim=-1).detach().cpu().double().numpy()
-    return slopes
+@dataclass
+class _Line:
+    """The straight line of word embeddings from a blank text to the post's."""
+
+    target: Target
+    layer: nn.Module
+    ids: Tensor
+    mask: Tensor
+    blank: Tensor
+
+    def ends(self) -> tuple[float, float]:
+        """Return the log-odds at its beginning and at its end."""
+        return self._value(self.blank), self._value(self.ids)
+
+    def integrate(self, steps: int) -> np.ndarray:
+        """Return the integrated gradients by token, shape (T,)."""
+        found = self._attribute(steps)
+        slopes: np.ndarray = found[0].sum(dim=-1).detach().cpu().double().numpy()
+        return slopes
+
+    def _settings(self, steps: int) -> dict[str, Any]:
+        return {
+            "additional_forward_args": (self.mask,),
+            "n_steps": steps,
+            "internal_batch_size": self.target.batch_size,
+        }
+
+    def _value(self, words: Tensor) -> float:
+        raise NotImplementedError
+
+    def _attribute(self, steps: int) -> Tensor:
+        raise NotImplementedError
 
 
-def _forward(target: Target) -> Any:
-    def run(ids: Tensor, mask: Tensor) -> Tensor:
-        return target.of_text({"input_ids": ids, "attention_mask": mask})
+class _AtTheLayer(_Line):
+    """Embeddings put in at the network's own layer.
 
-    return run
-
-
-def _value_at(target: Target, layer: nn.Module, ids: Tensor, mask: Tensor, words: Tensor) -> float:
-    """Return the log-odds with the embeddings of `words` in the places of `ids`.
-
-    Positions, and whatever else a network reads off the ids, stay those of `ids`, as they do along the line.
+    Positions, and whatever else a network reads off the ids, stay those of the post.
     """
-    with torch.no_grad():
-        put = layer(words)
-        handle = layer.register_forward_hook(lambda *_: put)
-        try:
-            return float(target.of_text({"input_ids": ids, "attention_mask": mask})[0])
-        finally:
-            handle.remove()
+
+    def _value(self, words: Tensor) -> float:
+        with torch.no_grad():
+            put = self.layer(words)
+            handle = self.layer.register_forward_hook(lambda *_: put)
+            try:
+                return float(self.target.of_text({"input_ids": self.ids, "attention_mask": self.mask})[0])
+            finally:
+                handle.remove()
+
+    def _attribute(self, steps: int) -> Tensor:
+        def run(ids: Tensor, mask: Tensor) -> Tensor:
+            return self.target.of_text({"input_ids": ids, "attention_mask": mask})
+
+        method = need_captum().LayerIntegratedGradients(run, self.layer)
+        found: Tensor = method.attribute(self.ids, baselines=self.blank, **self._settings(steps))
+        return found
+
+
+class _FromEmbeddings(_Line):
+    """Embeddings given in the place of ids, for networks that turn or repeat what their layer gives."""
+
+    def ends(self) -> tuple[float, float]:
+        start, value = super().ends()
+        with torch.no_grad():
+            asked = float(self.target.of_text({"input_ids": self.ids, "attention_mask": self.mask})[0])
+        if abs(asked - value) > _LITTLE / 100:
+            raise ValueError("it answers differently to words and to their embeddings")
+        return start, value
+
+    def _value(self, words: Tensor) -> float:
+        with torch.no_grad():
+            return float(self._run(self.layer(words), self.mask)[0])
+
+    def _attribute(self, steps: int) -> Tensor:
+        with torch.no_grad():
+            end, start = self.layer(self.ids), self.layer(self.blank)
+        method = need_captum().IntegratedGradients(self._run)
+        found: Tensor = method.attribute(end, baselines=start, **self._settings(steps))
+        return found
+
+    def _run(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        return self.target.of_text({"inputs_embeds": embeddings, "attention_mask": mask})
 
 
 def word_embedding(encoder: TextEncoder) -> nn.Module:

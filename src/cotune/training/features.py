@@ -99,8 +99,7 @@ class Features:
         if name == "image":
             return {"hidden": torch.from_numpy(np.stack([array[0] for array in arrays]))}
         words = self._raw("text", rows)
-        longest = max(array.shape[0] for array in arrays)
-        hidden = np.zeros((len(arrays), longest, arrays[0].shape[1]), dtype=arrays[0].dtype)
+        hidden = np.zeros((len(arrays), words["input_ids"].shape[1], arrays[0].shape[1]), dtype=arrays[0].dtype)
         for i, array in enumerate(arrays):
             hidden[i, : array.shape[0]] = array
         return {"hidden": torch.from_numpy(hidden), **words}

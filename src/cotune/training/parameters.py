@@ -26,15 +26,25 @@ def cut_for_top(model: JointModel, config: FitConfig) -> None:
     ConfigError
         If an encoder has no chain of layers to cut.
     """
-    for name, encoder in model.encoders.items():
-        if len(encoder.units) < 2:
-            raise ConfigError(
-                f"--tune top needs an encoder made of layers, and {encoder.spec} has none that can be told apart; "
-                "use --tune joint or frozen"
-            )
-        asked = config.text_top if name == "text" else config.image_top
-        upper = min(asked or default_top(encoder), len(encoder.units))
-        encoder.cut_at(len(encoder.units) - upper)
+    for encoder in model.encoders.values():
+        encoder.cut_at(lower_units(encoder, config))
+
+
+def lower_units(encoder: Encoder, config: FitConfig) -> int:
+    """Return how many lower units ``top`` leaves as they are.
+
+    Raises
+    ------
+    ConfigError
+        If the encoder has no chain of layers to cut.
+    """
+    if len(encoder.units) < 2:
+        raise ConfigError(
+            f"--tune top needs an encoder made of layers, and {encoder.spec} has none that can be told apart; "
+            "use --tune joint or frozen"
+        )
+    asked = config.text_top if encoder.modality == "text" else config.image_top
+    return len(encoder.units) - min(asked or default_top(encoder), len(encoder.units))
 
 
 def freeze(model: JointModel) -> None:
@@ -80,6 +90,11 @@ def set_train_mode(model: JointModel, *, frozen_norms: bool) -> None:
             if weights and not any(p.requires_grad for p in weights):
                 module.eval()
     if frozen_norms:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        freeze_norms(model)
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Let batch norms keep their statistics."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

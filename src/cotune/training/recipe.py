@@ -23,6 +23,7 @@ from cotune.model import JointModel
 from cotune.progress import Progress
 from cotune.training.checkpoint import Checkpoint, to_device
 from cotune.training.device import make_fabric, one_thread
+from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features, Source
 from cotune.training.loop import StagePlan, StageState, copy_tensors, put_back, run_stage, trained_tensors
 from cotune.training.lora import add_adapters, merge_adapters
@@ -56,14 +57,29 @@ class Trained:
 
 
 def open_encoders(config: FitConfig) -> dict[str, Encoder]:
-    """Open the encoders that the configuration's fusion head uses."""
+    """Open the encoders that the configuration's fusion head uses, and check that they can be trained as it asks.
+
+    Raises
+    ------
+    EncoderError
+        If an encoder cannot be opened, or its answers cannot be relied on.
+    ConfigError
+        If it cannot be trained as asked.
+    """
     uses = HEADS[config.fusion].uses
     encoders: dict[str, Encoder] = {}
     if "text" in uses:
         encoders["text"] = resolve_text(config.text_encoder, pooling=config.text_pooling, max_tokens=config.max_tokens)
     if "image" in uses:
         encoders["image"] = resolve_image(config.image_encoder, crop=config.image_crop)
+    for encoder in encoders.values():
+        check_encoder(encoder, config, cache_root(config))
     return encoders
+
+
+def cache_root(config: FitConfig) -> Path:
+    """Return the cache folder that the configuration names, or the usual one."""
+    return Path(config.cache).expanduser() if config.cache else default_root()
 
 
 def prepare_posts(
@@ -79,7 +95,7 @@ def prepare_posts(
     return prepare(
         posts,
         encoders,
-        root=Path(config.cache).expanduser() if config.cache else default_root(),
+        root=cache_root(config),
         max_bytes=int(config.cache_gb * 1e9),
         device=(fabric or make_fabric(config)).device,
         allow_remote=allow_remote,
@@ -296,7 +312,8 @@ def _class_weights(labels: np.ndarray, n_classes: int, config: FitConfig) -> tup
 def _finish(trained: Trained, config: FitConfig) -> Trained:
     model = trained.model
     if config.tune == "lora":
-        merge_adapters(model)
+        for encoder in model.encoders.values():
+            merge_adapters(encoder)
     for encoder in model.encoders.values():
         encoder.weights_changed()
     model.requires_grad_(False).eval()

@@ -1,0 +1,101 @@
+"""``docs/encoders.md``: what each architecture can do, written from what it does and compared with it in the tests.
+
+``python tests/encoder_table.py`` writes it anew (some five minutes on one core), ``python tests/encoder_table.py
+BERT "timm test_vit"`` prints single rows. New versions of the libraries then show what changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from architectures import IMAGE, TEXT, Architecture
+from matrix import COLUMNS, WORKS, outcomes
+from tiny import make_posts
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "encoders.md"
+_BEGIN, _END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
+BOTH: tuple[tuple[str, tuple[Architecture, ...]], ...] = (("text", TEXT), ("image", IMAGE))
+
+
+def all_rows() -> list[tuple[str, Architecture]]:
+    """Return every architecture with its modality."""
+    return [(modality, architecture) for modality, known in BOTH for architecture in known]
+
+
+def compute(modality: str, architecture: Architecture, root: Path) -> dict[str, str]:
+    """Return the outcome of one architecture; `root` is used for its files, and removed."""
+    posts = make_posts(root / "posts", 12, gaps=False)
+    try:
+        return outcomes(architecture, modality, posts, root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def table(found: dict[tuple[str, str], dict[str, str]]) -> str:
+    """Return both tables and the lines that refuse, numbered."""
+    notes: dict[str, int] = {}
+    parts = []
+    for modality, known in BOTH:
+        here = [(a.name, found[modality, a.name]) for a in known if (modality, a.name) in found]
+        whole = sum(all(cell == WORKS for cell in row.values()) for _, row in here)
+        parts += [
+            f"### {modality.capitalize()} encoders", "",
+            f"{len(here)} architectures, {whole} of them in every way.", "",
+            f"| architecture | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}",
+        ]  # fmt: skip
+        for name, row in here:
+            cells = ["yes" if row[c] == WORKS else f"no [{notes.setdefault(row[c], len(notes) + 1)}]" for c in COLUMNS]
+            parts.append(f"| {name} | {' | '.join(cells)} |")
+        parts.append("")
+    parts += ["The lines that refuse:", ""]
+    parts += [f"{number}. {line}" for line, number in notes.items()]
+    return "\n".join(parts)
+
+
+def documented() -> dict[tuple[str, str], dict[str, str]]:
+    """Return what the document says of each architecture."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    notes = dict(re.findall(r"^(\d+)\. (.*)$", text.partition(_BEGIN)[2], re.MULTILINE))
+    found, modality = {}, ""
+    for line in text.partition(_BEGIN)[2].splitlines():
+        if line.startswith("### "):
+            modality = line.split()[1].lower()
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == len(COLUMNS) + 1 and cells[1] != COLUMNS[0] and not cells[0].startswith("-"):
+            row = [WORKS if cell == "yes" else notes[re.sub(r"\D", "", cell)] for cell in cells[1:]]
+            found[modality, cells[0]] = dict(zip(COLUMNS, row, strict=True))
+    return found
+
+
+def main() -> None:
+    """Write the document, or print the rows that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="architectures; all by default")
+    names = parser.parse_args().names
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["COTUNE_CACHE"] = str(Path(folder) / "cache")
+        for modality, architecture in all_rows():
+            if not names or architecture.name in names:
+                print(architecture.name, file=sys.stderr, flush=True)
+                found[modality, architecture.name] = compute(modality, architecture, Path(folder) / "one")
+    text = table(found)
+    if names:
+        print(text)
+        return
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("transformers", "timm", "torch", "peft"))
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    DOCUMENT.write_text(f"{before}{_BEGIN}\n\nWith {versions}.\n\n{text}\n\n{_END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    main()
