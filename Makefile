@@ -4,11 +4,12 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help venv demo test lint format bench
+.PHONY: help venv demo test test-all lint format bench
 
 help:
 	@echo "make demo    train on the demo posts that ship with the package, compare modalities, predict"
 	@echo "make test    run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make test-all  the slow ones too: every architecture of docs/encoders.md (some 15 minutes more)"
 	@echo "make lint    ruff, mypy and the order of the layers"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make bench   measure training speed, on the demo posts or on POSTS=posts.csv"
@@ -29,6 +30,9 @@ demo: $(READY)
 test: $(READY)
 	@start=$$(date +%s); $(BIN)/python -m pytest -q -n $(WORKERS) --durations=10 --durations-min=1; status=$$?; \
 	echo "make test took $$(( $$(date +%s) - start )) s"; exit $$status
+
+test-all: $(READY)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow or not slow" --durations=10 --durations-min=1
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Regex
 from transformers import AutoModel, AutoTokenizer
 
+from architectures import TEXT, make_text
 from cotune.encoders.resolve import load_encoder_config, resolve_text
 from cotune.encoders.text import TextEncoder, choose_pooling
 from cotune.errors import EncoderError
@@ -286,3 +287,30 @@ def test_a_tokenizer_of_another_model_is_named(zoo: Zoo) -> None:
     encoder.model.resize_token_embeddings(8)
     with pytest.raises(EncoderError, match="the model has 8 embeddings; the two do not belong together"):
         encoder.tokenize(SENTENCES)
+
+
+def test_short_texts_change_nothing_for_long_ones(tmp_path: Path) -> None:
+    """BigBird's sparse attention is given up once a short text comes by."""
+    make_text(next(a for a in TEXT if a.name == "BigBird (block sparse)"), tmp_path)
+    encoder = resolve_text(str(tmp_path), max_tokens=60)
+    long = encoder.collate(encoder.tokenize(["we love the sun and hate the rain " * 8]))
+    with torch.no_grad():
+        before = encoder(long).pooled
+        encoder(encoder.collate(encoder.tokenize(["so"])))
+        torch.testing.assert_close(encoder(long).pooled, before, atol=0, rtol=0)
+
+
+def test_texts_are_padded_as_siglip_was_trained(tmp_path: Path) -> None:
+    make_text(next(a for a in TEXT if a.name == "SigLIP text"), tmp_path)
+    encoder = resolve_text(str(tmp_path), max_tokens=128)
+    assert (encoder.pooling, encoder.max_tokens) == ("last", 16)
+    assert [len(row) for row in encoder.tokenize(SENTENCES)] == [16, 16, 16]
+
+
+def test_an_encoder_with_a_decoder_of_its_own_is_used_whole(tmp_path: Path) -> None:
+    make_text(next(a for a in TEXT if a.name == "Funnel"), tmp_path)
+    encoder = resolve_text(str(tmp_path))
+    theirs = AutoModel.from_pretrained(tmp_path, local_files_only=True).eval()
+    inputs = encoder.collate(encoder.tokenize(SENTENCES))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(inputs).states, theirs(**inputs).last_hidden_state, atol=1e-6, rtol=1e-6)

@@ -10,6 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from architectures import TEXT, make_text
+from cotune.encoders.resolve import resolve_text
 from cotune.errors import CotuneError
 from cotune.explain.faithfulness import (
     curve_areas,
@@ -21,6 +23,8 @@ from cotune.explain.faithfulness import (
 from cotune.explain.segments import find_words, segment
 from cotune.explain.target import Target
 from cotune.explain.words import explain_words, left_out, rank_correlation, word_embedding, word_gradients
+from cotune.fusion import make_head
+from cotune.model import Batch, JointModel
 from explained import explainer, post, random_run, ruled_posts, ruled_run
 from tiny import TEXTS, Zoo, picture
 
@@ -243,3 +247,25 @@ def test_random_weights_give_another_explanation(zoo: Zoo, tmp_path: Path) -> No
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     with_random_weights(run.model, ("head",), 0)
     assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["XLNet", "Longformer", "FNet"])
+def test_networks_that_turn_or_pad_their_embeddings(name: str, tmp_path: Path) -> None:
+    found = explain_words(opened_target(name, tmp_path), "the dog so happy")
+    assert len(found.words) == 4
+    assert found.error < 0.05
+    assert any(abs(word.gradient) > 1e-6 for word in found.words)
+
+
+def test_a_network_that_passes_no_gradients_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CotuneError, match="passes no gradients to its word embeddings"):
+        explain_words(opened_target("I-BERT", tmp_path), "the dog so happy")
+
+
+def opened_target(name: str, folder: Path) -> Target:
+    make_text(next(a for a in TEXT if a.name == name), folder)
+    encoder = resolve_text(str(folder), pooling="mean")
+    torch.manual_seed(0)
+    model = JointModel(encoder, None, make_head("text", encoder.dim, 0, 2, width=8)).eval()
+    inputs = {"text": encoder.collate(encoder.tokenize(["the dog so happy"]))}
+    return Target(model, Batch(torch.tensor([[True, False]]), inputs))

@@ -25,9 +25,10 @@ from cotune.errors import CotuneError, EncoderError, RunError
 from cotune.fusion import HEADS, make_head
 from cotune.model import JointModel
 from cotune.progress import Progress
+from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
 from cotune.training.parameters import cut_for_top
-from cotune.training.recipe import prepare_posts
+from cotune.training.recipe import cache_root, prepare_posts
 
 
 @dataclass
@@ -123,12 +124,17 @@ class Bench:
         if self._open is not None and self._open[0] == pair:
             return dict(self._open[1].encoders)
         config = self.plan.fit
+        encoders: dict[str, Encoder]
         if dual:
-            return dict(open_dual_encoder(pair[0], max_tokens=config.max_tokens, crop=config.image_crop))
-        return {
-            "text": resolve_text(pair[0], pooling=config.text_pooling, max_tokens=config.max_tokens),
-            "image": resolve_image(pair[1], crop=config.image_crop),
-        }
+            encoders = dict(open_dual_encoder(pair[0], max_tokens=config.max_tokens, crop=config.image_crop))
+        else:
+            encoders = {
+                "text": resolve_text(pair[0], pooling=config.text_pooling, max_tokens=config.max_tokens),
+                "image": resolve_image(pair[1], crop=config.image_crop),
+            }
+        for encoder in encoders.values():  # how it will be trained is asked for each method
+            check_encoder(encoder, config.model_copy(update={"tune": "frozen"}), cache_root(config))
+        return encoders
 
     def refuse_other_weights(self, found: Sequence[Record], needed: AbstractSet[tuple[str, str]]) -> None:
         """Refuse finished cells that were computed with other weights than those that now go by the same name.
@@ -167,6 +173,8 @@ class Bench:
 def _computed(features: Features, config: FitConfig) -> Features:
     uses = HEADS[config.fusion].uses
     encoders: dict[str, Any] = {name: features.encoders[name] for name in uses}
+    for encoder in encoders.values():
+        check_encoder(encoder, config, features.root)
     model = JointModel(encoders.get("text"), encoders.get("image"), make_head("concat", 1, 1, 2))
     if config.tune == "top":
         cut_for_top(model, config)
