@@ -44,3 +44,11 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
     """
     near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
     return f" (did you mean {' or '.join(repr(name) for name in near)}?)" if near else ""
+
+
+def clip(text: str, most: int = 200) -> str:
+    """Return `text` shortened in the middle to `most` characters, for cells and names in messages."""
+    if len(text) <= most:
+        return text
+    head = (most - 3) // 2
+    return f"{text[:head]}...{text[len(text) - (most - 3 - head) :]}"

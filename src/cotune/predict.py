@@ -11,7 +11,9 @@ import pandas as pd
 import torch
 
 from cotune.config import make_config
+from cotune.data.cells import label_name
 from cotune.data.posts import PostsHash, read_posts
+from cotune.data.row_errors import RowErrorCount, has_row_error
 from cotune.errors import CotuneError, DataError
 from cotune.explain.modality import modality_contributions
 from cotune.metrics import Evaluation, evaluate
@@ -111,7 +113,10 @@ class Predictor:
         errors = []
         for i in range(len(features)):
             fault = features.faults.get(i)
-            if fault is not None:
+            cells = features.errors.get(i)
+            if cells is not None:
+                errors.append(str(cells) if fault is None else f"{cells}; {fault}")
+            elif fault is not None:
                 tail = (
                     "" if self._refused(features, i) or not features.present[i].any() else "; scored by its text alone"
                 )
@@ -121,6 +126,14 @@ class Predictor:
             else:
                 errors.append("")
         return errors
+
+    def known_labels(self, labels: Iterable[Any]) -> list[Any]:
+        """Return the labels of a table in the run's own spelling, where they mean one of its classes.
+
+        Tables give ``1`` for a label that was trained in Python as the text ``"1.0"``.
+        """
+        names = {label_name(label): label for label in self.run.classes}
+        return [names.get(label, label) if isinstance(label, str) else label for label in labels]
 
     def frame(self, posts: pd.DataFrame) -> pd.DataFrame:
         """Return one row for every post, in order: id, label, probabilities, shares, error."""
@@ -193,10 +206,14 @@ def evaluate_posts(
     classes = predictor.run.classes
     tables: list[pd.DataFrame] = []
     unknown: dict[str, None] = {}
+    unreadable, bad = RowErrorCount(), []
     seen = PostsHash()
     for posts in progress.track(chunks, "posts (in chunks)", None):
         seen.update(posts)
         table = predictor.frame(posts)
+        unreadable.add(posts)
+        bad.append(has_row_error(posts))
+        posts = posts.assign(label=predictor.known_labels(posts["label"]))
         table.insert(1, "true", posts["label"].to_numpy())
         tables.append(table)
         unknown |= dict.fromkeys(unknown_labels(classes, list(posts["label"])))
@@ -205,11 +222,15 @@ def evaluate_posts(
     if seen.hexdigest() == predictor.run.environment.get("data_hash"):
         progress.say("note: these are the posts that the run was trained on; on new posts it will score lower")
     predictions = pd.concat(tables, ignore_index=True)
-    labelled = predictions["true"].notna()
-    known = predictions["true"].isin(list(classes))
+    readable = ~np.concatenate(bad)
+    labelled = predictions["true"].notna() & readable
+    known = predictions["true"].isin(list(classes)) & readable
     scored = predictions["label"].notna()
+    for note in unreadable.notes():
+        progress.say(note)
     left_out = {
-        "no label": int((~labelled).sum()),
+        **({"an unreadable cell": unreadable.count} if unreadable.count else {}),
+        "no label": int((readable & ~labelled).sum()),
         "unknown label": int((labelled & ~known).sum()),
         "no prediction": int((known & ~scored).sum()),
     }

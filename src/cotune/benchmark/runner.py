@@ -25,6 +25,7 @@ from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.protocol import FILE as FOLDS
 from cotune.benchmark.protocol import Folds, OnPicture, cut_posts, posts_of, told_left_out
 from cotune.data.posts import data_hash
+from cotune.data.row_errors import row_error_notes
 from cotune.data.sources import has_urls
 from cotune.errors import ConfigError, CotuneError
 from cotune.progress import Progress
@@ -132,8 +133,8 @@ def run_plan(
             folds = cut_posts(posts, plan, allow_remote=allow_remote, on_picture=watcher.on_picture)
             folds.save(out / FOLDS)
         note = told_left_out(folds)
-        if note:
-            watcher.progress.say(note)
+        for line in [*row_error_notes(posts)[:-1], *([note] if note else [])]:
+            watcher.progress.say(line)
         wanted = [cell for cell in plan.cells() if not only_folds or cell.fold in only_folds]
         cells = _worth_while(wanted, folds, watcher.progress)
         found = [read_record(record_path(out, cell)) for cell in cells if record_path(out, cell).is_file()]

@@ -15,10 +15,20 @@ _FEW = 10
 def advise(report: QualityReport) -> list[str]:
     """Return one line of advice for each sort of fault found, the most urgent first."""
     return [
+        *_about_cells(report),
         *_about_pictures(report),
         *_about_labels(report),
         *_about_texts(report),
         *_about_duplicates(report),
+    ]
+
+
+def _about_cells(report: QualityReport) -> list[str]:
+    if not report.row_errors:
+        return []
+    return [
+        f"{_posts(len(report.row_errors))} a cell that cannot be read: put one plain value into it; until then "
+        "such posts are left out of training and scores"
     ]
 
 

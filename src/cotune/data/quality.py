@@ -16,6 +16,7 @@ from cotune.data.duplicate_listing import DuplicateFinder, DuplicateGroup
 from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, perceptual_hash, workers
 from cotune.data.images import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
 from cotune.data.posts import count_labels, has_image, has_text
+from cotune.data.row_errors import row_errors
 from cotune.data.sources import ImageFault, bytes_key, describe, read_bytes
 
 if TYPE_CHECKING:
@@ -47,6 +48,25 @@ class ImageTrouble:
     id: str
     image: str
     kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowTrouble:
+    """A row with a cell that cannot be read.
+
+    Attributes
+    ----------
+    row : int
+        Row of the post, counted from 1.
+    id : str
+        The post.
+    reason : str
+        What exactly is wrong.
+    """
+
+    row: int
+    id: str
     reason: str
 
 
@@ -86,6 +106,8 @@ class QualityReport:
         How many posts lie in them.
     advice : list of str
         What to do, in the order of urgency.
+    row_errors : list of RowTrouble
+        Rows with a cell that cannot be read; they count as posts, but lack that cell.
     """
 
     posts: int
@@ -105,6 +127,7 @@ class QualityReport:
     near_groups: int
     near_posts: int
     advice: list[str] = field(default_factory=list)
+    row_errors: list[RowTrouble] = field(default_factory=list)
 
     def count(self, kind: str) -> int:
         """Return how many pictures have the trouble `kind`."""
@@ -189,6 +212,11 @@ def check_posts(
         contradictions=finder.contradictions(),
         near_groups=int((near > 1).sum()),
         near_posts=int(near[near > 1].sum()),
+        row_errors=[
+            RowTrouble(int(row), identity, str(error))
+            for row, identity, error in zip(rows, posts["id"], row_errors(posts), strict=True)
+            if error is not None
+        ],
     )
     report.advice = advise(report)
     return report

@@ -15,6 +15,7 @@ import pandas as pd
 from cotune.config import FitConfig
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import data_hash, has_image, read_posts
+from cotune.data.row_errors import has_row_error, row_error_notes
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
 from cotune.environment import environment
@@ -88,6 +89,7 @@ def fit_posts(
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation)
     hashed, n_read = data_hash(posts), len(posts)
+    posts, unreadable = _readable(posts, progress)
     posts = _labelled(posts, progress)
     classes = _classes(posts)
     encoders = open_encoders(config)
@@ -102,7 +104,7 @@ def fit_posts(
     held: np.ndarray | None = None
     other: tuple[Features, np.ndarray] | None = None
     if validation_posts is not None:
-        validation_posts = _labelled(validation_posts, progress)
+        validation_posts = _labelled(_readable(validation_posts, progress)[0], progress)
         _refuse_unknown(validation_posts, classes)
         _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
         other = (theirs.subset(their_rows), their_labels[their_rows])
@@ -142,7 +144,8 @@ def fit_posts(
             "train": len(rows),
             "held_out": len(held) if held is not None else 0 if other is None else len(other[1]),
             "labels": counts,
-            "unlabelled": n_read - len(posts),
+            "unreadable_cells": unreadable,
+            "unlabelled": n_read - unreadable - len(posts),
             "unreadable_images": len(features.faults),
         },
         "seconds": time.perf_counter() - started,
@@ -180,6 +183,18 @@ def _validate(
     proba = predict_rows(trained.model, features, held, trained.source, device=device)
     scores = evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
     return {**scores, "calibration": calibration_bins(labels[held], proba)}
+
+
+def _readable(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, int]:
+    """Return the posts whose cells could all be read, and how many could not."""
+    bad = has_row_error(posts)
+    if not bad.any():
+        return posts, 0
+    for note in row_error_notes(posts):
+        progress.say(note)
+    if bad.all():
+        raise DataError("every post has a cell that cannot be read; see `cotune check`")
+    return posts[~bad].reset_index(drop=True), int(bad.sum())
 
 
 def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
