@@ -52,3 +52,20 @@ def clip(text: str, most: int = 200) -> str:
         return text
     head = (most - 3) // 2
     return f"{text[:head]}...{text[len(text) - (most - 3 - head) :]}"
+
+
+def listed(names: Iterable[object], *, most: int = 10, quote: bool = False) -> str:
+    """Return the first `most` names on one line, each shortened, and how many more there are.
+
+    Parameters
+    ----------
+    names : iterable
+        What to list.
+    most : int
+        How many to show.
+    quote : bool
+        Whether to put quotes around each, for names that may hold spaces or look alike.
+    """
+    every = [str(name) for name in names]
+    shown = [repr(clip(name, 60)) if quote else clip(name, 60) for name in every[:most]]
+    return ", ".join(shown) + (f" and {len(every) - most:,} more" if len(every) > most else "")

@@ -14,7 +14,7 @@ from cotune.config import make_config
 from cotune.data.cells import label_name
 from cotune.data.posts import PostsHash, read_posts
 from cotune.data.row_errors import RowErrorCount, has_row_error
-from cotune.errors import CotuneError, DataError
+from cotune.errors import CotuneError, DataError, listed
 from cotune.explain.modality import modality_contributions
 from cotune.metrics import Evaluation, evaluate
 from cotune.metrics.calibration import calibration_bins
@@ -26,7 +26,6 @@ from cotune.training.prepare import prepare
 
 BadImages = Literal["error", "text-only"]
 SHARES = ("text_share", "image_share")
-_SHOWN = 10
 
 
 class Predictor:
@@ -213,7 +212,7 @@ def evaluate_posts(
         table = predictor.frame(posts)
         unreadable.add(posts)
         bad.append(has_row_error(posts))
-        posts = posts.assign(label=predictor.known_labels(posts["label"]))
+        posts = posts.assign(label=pd.Series(predictor.known_labels(posts["label"]), index=posts.index, dtype=object))
         table.insert(1, "true", posts["label"].to_numpy())
         tables.append(table)
         unknown |= dict.fromkeys(unknown_labels(classes, list(posts["label"])))
@@ -235,18 +234,16 @@ def evaluate_posts(
         "no prediction": int((known & ~scored).sum()),
     }
     if unknown:
-        shown = ", ".join(repr(label) for label in list(unknown)[:_SHOWN]) + (
-            " and more" if len(unknown) > _SHOWN else ""
-        )
+        shown = listed(unknown, quote=True)
         n = left_out["unknown label"]
         progress.say(
             f"note: {n:,} post{'s have a label' if n > 1 else ' has a label'} that the run does not know ({shown}), "
-            f"left out; it knows {', '.join(classes[:_SHOWN])}{' and more' if len(classes) > _SHOWN else ''}"
+            f"left out; it knows {listed(classes)}"
         )
     used = predictions[known & scored]
     if used.empty:
         counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
-        raise DataError(f"no post can be scored ({counted}); the run knows the labels {', '.join(classes)}")
+        raise DataError(f"no post can be scored ({counted}); the run knows the labels {listed(classes)}")
     y = used["true"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
     proba = used[[proba_column(label) for label in classes]].to_numpy()
     found = evaluate(y, proba, classes, n_bootstrap=n_bootstrap, seed=seed)

@@ -16,7 +16,7 @@ from cotune.data.duplicates import fingerprints, near_duplicate_groups
 from cotune.data.posts import has_image, has_text
 from cotune.data.row_errors import has_row_error
 from cotune.data.splits import make_folds
-from cotune.errors import DataError, RunError
+from cotune.errors import DataError, RunError, listed
 from cotune.files import atomic_path
 
 FILE = "folds.parquet"
@@ -185,7 +185,9 @@ def _told(left_out: dict[str, int]) -> str:
 def _classes(posts: pd.DataFrame) -> tuple[str, ...]:
     names: set[Any] = {str(label) for label in posts["label"]}
     if len(names) == 1:
-        raise DataError(f"all {len(posts):,} posts have the label {names.pop()!r}; a benchmark needs at least two")
+        raise DataError(
+            f"all {len(posts):,} posts have the label {listed(names, quote=True)}; a benchmark needs at least two"
+        )
     try:
         return tuple(sorted(names, key=float))  # 2 before 10
     except ValueError:

@@ -13,13 +13,16 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
     LabelColumn,
     PostsPath,
     TextColumn,
+    Where,
     columns_from,
+    rows_from,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +51,8 @@ def check(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     group_column: GroupColumn = "group",
+    where: Where = None,
+    table_format: Format = None,
     max_text_chars: Annotated[int, typer.Option(min=1, help="Report longer texts.")] = 2000,
     max_distance: Annotated[
         int,
@@ -61,7 +66,7 @@ def check(
     from cotune.data.quality import check_posts
 
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    table = read_posts(posts, columns=columns)
+    table = read_posts(posts, columns=columns, **rows_from(where, table_format))
     with _progress("reading pictures") as progress:
         report = check_posts(
             table,

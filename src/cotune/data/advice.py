@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from cotune.errors import listed
+
 if TYPE_CHECKING:
     from cotune.data.quality import QualityReport
 
@@ -68,7 +70,7 @@ def _about_labels(report: QualityReport) -> list[str]:
     if not report.labels:
         advice.append("no post has a label: predicting needs none, training and evaluating do")
     if len(report.labels) == 1:
-        advice.append(f"all labelled posts are {next(iter(report.labels))!r}: training needs at least two labels")
+        advice.append(f"all labelled posts are {listed(report.labels, quote=True)}: training needs at least two labels")
     if report.imbalance is not None and report.imbalance >= _LOPSIDED:
         advice.append(
             f"the most common label outnumbers the rarest {report.imbalance:.1f} times: train with "
@@ -77,13 +79,13 @@ def _about_labels(report: QualityReport) -> list[str]:
         )
     few = [name for name, count in report.labels.items() if count < _FEW]
     if few and len(report.labels) > 1:
-        shown = ", ".join(map(repr, few[:5])) + ("..." if len(few) > 5 else "")
+        shown = listed(few, most=5, quote=True)
         advice.append(f"fewer than {_FEW} posts carry {shown}: collect more or merge labels; 10 folds need 10 of each")
     alike: dict[str, list[str]] = defaultdict(list)
     for name in report.labels:
         alike["".join(name.casefold().split())].append(name)
     advice.extend(
-        f"the labels {', '.join(map(repr, names))} differ only in case or spaces: make them one"
+        f"the labels {listed(names, quote=True)} differ only in case or spaces: make them one"
         for names in alike.values()
         if len(names) > 1
     )

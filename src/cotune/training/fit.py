@@ -19,7 +19,7 @@ from cotune.data.row_errors import has_row_error, row_error_notes
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
 from cotune.environment import environment
-from cotune.errors import DataError
+from cotune.errors import DataError, listed
 from cotune.metrics import evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
@@ -213,7 +213,9 @@ def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
 def _classes(posts: pd.DataFrame) -> list[str]:
     labels = {str(label) for label in posts["label"]}
     if len(labels) == 1:
-        raise DataError(f"all {len(posts):,} posts have the label {labels.pop()!r}; a classifier needs at least two")
+        raise DataError(
+            f"all {len(posts):,} posts have the label {listed(labels, quote=True)}; a classifier needs at least two"
+        )
     try:
         numbers = {label: float(label) for label in labels}
     except ValueError:
@@ -227,7 +229,7 @@ def _refuse_rare(posts: pd.DataFrame, classes: list[str]) -> None:
     counts = posts["label"].value_counts()
     rare = {label: int(counts.get(label, 0)) for label in classes if counts.get(label, 0) < 2}
     if rare:
-        shown = ", ".join(repr(label) for label in list(rare)[:_SHOWN]) + _more(len(rare))
+        shown = listed(rare, most=_SHOWN, quote=True)
         left = "only one usable post has" if min(rare.values()) else "not even two usable posts have"
         raise DataError(f"{left} the label {shown}; give each label at least two posts, or leave the label out")
 
@@ -236,8 +238,8 @@ def _refuse_unknown(posts: pd.DataFrame, classes: list[str]) -> None:
     unknown = posts[~posts["label"].isin(classes)]
     if len(unknown):
         raise DataError(
-            f"row {unknown['row'].iloc[0]} of the validation posts has the label {unknown['label'].iloc[0]!r}, "
-            f"which no training post has (there are {', '.join(classes)})"
+            f"row {unknown['row'].iloc[0]} of the validation posts has the label "
+            f"{listed(unknown['label'][:1], quote=True)}, which no training post has (there are {listed(classes)})"
         )
 
 
