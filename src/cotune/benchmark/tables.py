@@ -165,7 +165,8 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
     once = all(s.folds_done == s.folds for s in summaries)
     notes = [
         f"{len(folds.ids):,} posts, {len(folds.classes)} classes ({listed(folds.classes, most=30)}), "
-        f"{settings['folds']} {settings['protocol']} folds, every post scored {'once' if once else 'at most once'} out of fold. "
+        f"{settings['folds']} {settings['protocol']} folds, every post scored "
+        f"{'once' if once else 'at most once'} out of fold. "
         f"Encoders tuned: {settings['fit']['tune']}."
     ]
     if len(folds.classes) > 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -24,6 +25,7 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.show import command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +118,13 @@ def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool)
         _show({**report.to_dict(), "out": str(out)})
     else:
         _show(report.render())
-        typer.echo(f"{len(frame):,} posts written to {out}; look at them with: cotune check {out}")
+        typer.echo(f"{len(frame):,} posts written to {out}; look at them with: {command('cotune', 'check', out)}")
+        splits = Counter(frame["split"]) if "split" in frame else Counter()
+        if len(splits) > 1:
+            counts = ", ".join(f"{name} {count:,}" for name, count in splits.items())
+            typer.echo(
+                f"The column split ({counts}) tells the parts apart: use one with --where split={next(iter(splits))}"
+            )
 
 
 def _show(answer: object) -> None:

@@ -30,7 +30,7 @@ _WHOLE = re.compile(r"[+-]?\d+\.0+")
 # White space, control and format characters (zero-width ones, marks of direction, tags, soft hyphen), variation
 # selectors and the fillers that Unicode gives no shape.
 _VISIBLE = re.compile(
-    "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 

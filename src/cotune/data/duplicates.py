@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from cotune.data.images import ImageSource, bytes_key, decode_bytes, image_key, load_image
-from cotune.data.posts import has_image
+from cotune.data.posts import has_image, has_text
 from cotune.data.sources import ImageFault, describe, is_url, read_bytes
 from cotune.errors import ConfigError
 
@@ -37,7 +37,7 @@ def text_key(text: str | None) -> str:
 
     Letter case, compatibility forms, white space, links, @mentions and a leading "RT" do not count.
     """
-    if not text:
+    if not text or not has_text(text):
         return ""
     plain = _NOISE.sub(" ", unicodedata.normalize("NFKC", text))
     plain = unicodedata.normalize("NFKC", _RETWEET.sub("", plain).casefold())

@@ -50,7 +50,7 @@ __all__ = [
     "verify_image",
 ]
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, Any]"
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]"
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are refused; decoded they would take over a quarter of a gigabyte."""
@@ -103,7 +103,7 @@ class ImageInfo:
 
 
 def load_image(
-    source: ImageSource,
+    source: ImageSource | BinaryIO,
     *,
     max_pixels: int = MAX_PIXELS,
     allow_remote: bool = False,
