@@ -51,7 +51,16 @@ def test_no_letter_digit_or_sign_of_unicode_is_taken_for_invisible() -> None:
 
 
 def test_format_characters_of_unicode_are_invisible() -> None:
-    shaped = {*range(0x600, 0x606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD}  # signs that go around numbers
+    shaped = {
+        *range(0x600, 0x606),
+        0x06DD,
+        0x070F,
+        0x0890,
+        0x0891,
+        0x08E2,
+        0x110BD,
+        0x110CD,
+    }  # signs that go around numbers
     for code in range(sys.maxunicode + 1):
         if unicodedata.category(chr(code)) in ("Cf", "Zs", "Zl", "Zp", "Cc") and code not in shaped:
             plain = code in range(0x13430, 0x13440) or code in range(

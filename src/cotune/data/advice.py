@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _LOPSIDED = 3.0
 _FEW = 10
+_UNKNOWN = 0.01
 
 
 def advise(report: QualityReport) -> list[str]:
@@ -103,6 +104,20 @@ def _about_texts(report: QualityReport) -> list[str]:
             if rows
         ]
         advice.append(f"{' and '.join(parts)}: they are scored by what they have; keep them if new posts are like that")
+    tokens = report.tokens
+    if tokens is not None and tokens.cut:
+        advice.append(
+            f"{_posts(len(tokens.cut))} a text that is cut at {tokens.max_tokens} tokens ({tokens.cut_share:.0%} of "
+            f"the texts; {tokens.encoder}): train with a larger --max-tokens if the encoder reads more, or put what "
+            "matters first"
+        )
+    if tokens is not None and tokens.unknown_share >= _UNKNOWN:
+        examples = listed(tokens.unknown_examples, most=5)
+        advice.append(
+            f"{tokens.unknown_share:.1%} of the tokens are unknown to {tokens.encoder}"
+            f"{f' (such as {examples})' if examples else ''}: they all look alike to it; if they matter, choose an "
+            "encoder whose tokenizer knows them"
+        )
     if report.long_texts:
         advice.append(
             f"{_posts(len(report.long_texts))} a text of more than {report.max_text_chars:,} characters: "

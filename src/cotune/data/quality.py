@@ -18,6 +18,7 @@ from cotune.data.images import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
 from cotune.data.posts import count_labels, has_image, has_text
 from cotune.data.row_errors import row_errors
 from cotune.data.sources import ImageFault, bytes_key, describe, read_bytes
+from cotune.data.token_counts import TokenCounts
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -108,6 +109,8 @@ class QualityReport:
         What to do, in the order of urgency.
     row_errors : list of RowTrouble
         Rows with a cell that cannot be read; they count as posts, but lack that cell.
+    tokens : TokenCounts or None
+        How a text encoder's tokenizer reads the texts, if that was asked.
     """
 
     posts: int
@@ -128,6 +131,7 @@ class QualityReport:
     near_posts: int
     advice: list[str] = field(default_factory=list)
     row_errors: list[RowTrouble] = field(default_factory=list)
+    tokens: TokenCounts | None = None
 
     def count(self, kind: str) -> int:
         """Return how many pictures have the trouble `kind`."""
@@ -155,6 +159,7 @@ def check_posts(
     max_pixels: int = MAX_PIXELS,
     max_distance: int = 4,
     allow_remote: bool = False,
+    tokens: TokenCounts | None = None,
     progress: Progress | None = None,
 ) -> QualityReport:
     """Look at every post and every picture and report what is wrong.
@@ -173,6 +178,8 @@ def check_posts(
         How many of the 64 bits of two pictures' perceptual hashes may differ in near-duplicates.
     allow_remote : bool
         Fetch pictures given by URL.
+    tokens : TokenCounts, optional
+        How a text encoder's tokenizer reads the texts; goes into the report.
     progress : callable, optional
         Called with the number of pictures done and of all.
     """
@@ -217,6 +224,7 @@ def check_posts(
             for row, identity, error in zip(rows, posts["id"], row_errors(posts), strict=True)
             if error is not None
         ],
+        tokens=tokens,
     )
     report.advice = advise(report)
     return report

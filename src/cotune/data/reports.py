@@ -14,6 +14,7 @@ from cotune.errors import clip as shorten
 if TYPE_CHECKING:
     from cotune.data.imports import ImportReport, Problem
     from cotune.data.quality import QualityReport
+    from cotune.data.token_counts import TokenCounts
 
 
 _LABELS = 30
@@ -108,6 +109,8 @@ def render_quality(report: QualityReport, most: int) -> Group:
             f"{images['posts']:,} named, {images['different']:,} different, {images['sound']:,} sound",
         ),
     ]
+    if report.tokens is not None:
+        rows += _tokens(report.tokens)
     if images["sound"]:
         rows.append(("median size", f"{images['width']} x {images['height']} pixels"))
     kinds = dict.fromkeys(trouble.kind for trouble in [*report.image_troubles, *report.mislabelled])
@@ -141,6 +144,21 @@ def render_quality(report: QualityReport, most: int) -> Group:
     else:
         parts.append(Text("Nothing to mend.", style="green"))
     return Group(*(item for part in parts for item in (part, Text(""))))
+
+
+def _tokens(found: TokenCounts) -> list[tuple[str, str]]:
+    rows = [
+        (f"texts cut at {found.max_tokens} tokens", f"{len(found.cut):,} ({found.cut_share:.1%}) by {found.encoder}")
+    ]
+    if found.tokens:
+        examples = ", ".join(f"{name} {count:,}" for name, count in found.unknown_examples.items())
+        rows.append(
+            (
+                "unknown tokens",
+                f"{found.unknown_share:.1%}, in {found.unknown_texts:,} texts" + (f" ({examples})" if examples else ""),
+            )
+        )
+    return rows
 
 
 def _rows(rows: Sequence[int]) -> str:

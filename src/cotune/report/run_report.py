@@ -55,6 +55,8 @@ def run_report(run: Run, *, name: str) -> str:
         for key, label in (
             ("held_out", "Posts held out"),
             ("unlabelled", "Left out: no label"),
+            ("unreadable_cells", "Left out: an unreadable cell"),
+            ("texts_cut", f"Texts cut at {posts.get('max_tokens')} tokens"),
             ("unreadable_images", "Unreadable images"),
         )
         if posts.get(key)

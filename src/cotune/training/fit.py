@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.row_errors import has_row_error, row_error_notes
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
+from cotune.data.token_counts import cut_texts
+from cotune.encoders.text import TextEncoder
 from cotune.environment import environment
 from cotune.errors import DataError, listed
 from cotune.metrics import evaluate
@@ -100,6 +102,7 @@ def fit_posts(
         return table, features, labels, _usable(table, features, config, what, progress)
 
     posts, features, labels, rows = ready(posts, "training")
+    cut = _cut(posts, features, progress)
     _refuse_rare(posts.iloc[rows], classes)
     held: np.ndarray | None = None
     other: tuple[Features, np.ndarray] | None = None
@@ -147,6 +150,7 @@ def fit_posts(
             "unreadable_cells": unreadable,
             "unlabelled": n_read - unreadable - len(posts),
             "unreadable_images": len(features.faults),
+            **cut,
         },
         "seconds": time.perf_counter() - started,
         "history": trained.history,
@@ -156,6 +160,22 @@ def fit_posts(
         metrics["validation"] = scores
     about = environment(config.seed, hashed, str(fabric.device.type))
     return FitResult(Run(trained.model, tuple(classes), config, metrics, about), trained.interrupted)
+
+
+def _cut(posts: pd.DataFrame, features: Features, progress: Progress) -> dict[str, int]:
+    """Count the texts that are too long for the text encoder, and tell."""
+    encoder = features.encoders.get("text")
+    if encoder is None:
+        return {}
+    encoder = cast(TextEncoder, encoder)
+    cut = len(cut_texts(posts["text"].tolist(), features.lengths().tolist(), encoder.tokenizer, encoder.max_tokens))
+    if cut:
+        share = cut / max(1, int(features.present[:, 0].sum()))
+        progress.say(
+            f"note: {cut:,} {_posts(cut)} ({share:.0%}) {'has' if cut == 1 else 'have'} a text that is cut at "
+            f"{encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
+        )
+    return {"texts_cut": cut, "max_tokens": encoder.max_tokens}
 
 
 def _validation_part(config: FitConfig) -> float | None:
