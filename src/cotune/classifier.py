@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cotune.config import FitConfig, make_config
 from cotune.data.cells import label_name
+from cotune.data.python_labels import checked_labels, label_kind, label_names
 from cotune.errors import DataError
 from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress
@@ -31,22 +32,18 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _label_type(y: np.ndarray) -> str:
-    """Return the name of the labels' type in Python, "str" for all that files cannot tell from text."""
-    for kind, types in (("bool", bool | np.bool_), ("int", int | np.integer), ("float", float | np.floating)):
-        if all(isinstance(label, types) for label in y):
-            return kind
-    return "str"
+_AS_GIVEN = "labels_as_given"
 
 
 def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
-    """Return the labels within `x` in the type they have there; text is cleaned as tables are."""
-    given = (
-        list(x["label"])
-        if isinstance(x, pd.DataFrame)
-        else [row["label"] for row in ([x] if isinstance(x, dict) else x)]
-    )
-    return posts["label"].to_numpy() if _label_type(np.asarray(given, dtype=object)) == "str" else given
+    """Return the labels within `x` as they are there; those of several types go by the names that tables give them."""
+    if isinstance(x, pd.DataFrame):
+        given = list(x["label"])
+    elif isinstance(x, dict | list | tuple):
+        given = [row["label"] for row in ([x] if isinstance(x, dict) else x)]
+    else:  # a table of Arrow
+        return posts["label"].to_numpy()
+    return posts["label"].to_numpy() if label_kind(given) is None else given
 
 
 class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -178,7 +175,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X : DataFrame or list of dict
             Posts with `text` and `image`; a `group` column keeps posts together when a validation part is cut.
         y : array-like of shape (N,), optional
-            Labels of any type that sorts; without it the column `label` of `X` is taken.
+            Labels: text, whole numbers, or True and False; without it the column `label` of `X` is taken.
 
         Raises
         ------
@@ -190,23 +187,17 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if posts["label"].isna().any():
                 raise DataError("fit needs y, or a `label` for every post")
             y = _given_labels(X, posts)
-        y = np.asarray(y)
-        if y.shape != (len(posts),):
-            raise DataError(f"y has the shape {y.shape}, but X holds {len(posts)} posts")
-        if pd.isna(y).any():
-            raise DataError(f"y has no label at position {int(np.flatnonzero(pd.isna(y))[0])}")
-        try:
-            self.classes_ = np.unique(y)
-        except TypeError as fault:
-            raise DataError("y holds labels of types that cannot be sorted together; use one type") from fault
-        posts["label"] = [label_name(label) for label in y]
-        if posts["label"].nunique() < len(self.classes_):
-            raise DataError("y holds labels that a table could not tell apart, such as 1 and '1.0'; rename them")
+        y = checked_labels(y, len(posts))
+        self.classes_ = np.unique(y)
+        names = label_names(self.classes_)
+        posts["label"] = [names[label] for label in y]
         settings = {name: getattr(self, name) for name in FitConfig.model_fields}
         progress = TerminalProgress() if self.verbose else None
         result = fit_posts(posts, make_config(settings), allow_remote=self.allow_remote, progress=progress)
         self.run_ = result.run
-        self.run_.label_type = _label_type(y)
+        self.run_.label_type = label_kind(list(y)) or "str"
+        if any(isinstance(label, str) and label != name for label, name in names.items()):
+            self.run_.metrics["posts"][_AS_GIVEN] = {name: str(label) for label, name in names.items()}
         self._order_as_trained()
         self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else 2
         return self
@@ -298,7 +289,8 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model = cls(**{**run.config.model_dump(), "device": device})
         model.run_ = run
         convert = _FROM_TEXT[run.label_type]
-        model.classes_ = np.unique(np.asarray([convert(label) for label in run.classes]))
+        given = run.metrics.get("posts", {}).get(_AS_GIVEN, {})
+        model.classes_ = np.unique(np.asarray([convert(given.get(label, label)) for label in run.classes]))
         model._order_as_trained()
         model.n_features_in_ = 2
         return model

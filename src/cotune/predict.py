@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 
 from cotune.config import make_config
-from cotune.data.cells import label_name
 from cotune.data.posts import PostsHash, read_posts
 from cotune.data.row_errors import RowErrorCount, has_row_error
 from cotune.errors import CotuneError, DataError, listed
@@ -126,14 +125,6 @@ class Predictor:
                 errors.append("")
         return errors
 
-    def known_labels(self, labels: Iterable[Any]) -> list[Any]:
-        """Return the labels of a table in the run's own spelling, where they mean one of its classes.
-
-        Tables give ``1`` for a label that was trained in Python as the text ``"1.0"``.
-        """
-        names = {label_name(label): label for label in self.run.classes}
-        return [names.get(label, label) if isinstance(label, str) else label for label in labels]
-
     def frame(self, posts: pd.DataFrame) -> pd.DataFrame:
         """Return one row for every post, in order: id, label, probabilities, shares, error."""
         proba, shares, errors = self.scores(posts)
@@ -212,7 +203,6 @@ def evaluate_posts(
         table = predictor.frame(posts)
         unreadable.add(posts)
         bad.append(has_row_error(posts))
-        posts = posts.assign(label=pd.Series(predictor.known_labels(posts["label"]), index=posts.index, dtype=object))
         table.insert(1, "true", posts["label"].to_numpy())
         tables.append(table)
         unknown |= dict.fromkeys(unknown_labels(classes, list(posts["label"])))

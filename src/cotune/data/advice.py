@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cotune.errors import listed
@@ -78,6 +80,11 @@ def _about_labels(report: QualityReport) -> list[str]:
             "--class-weights balanced "
             "and judge by macro F1 or AUC rather than by accuracy"
         )
+    if _quantities(report.labels):
+        advice.append(
+            "the labels are numbers with fractions, which look like a quantity: that needs regression, and cotune "
+            "classifies; cut them into classes, such as low and high, unless each number is a class"
+        )
     few = [name for name, count in report.labels.items() if count < _FEW]
     if few and len(report.labels) > 1:
         shown = listed(few, most=5, quote=True)
@@ -91,6 +98,15 @@ def _about_labels(report: QualityReport) -> list[str]:
         if len(names) > 1
     )
     return advice
+
+
+def _quantities(labels: Iterable[str]) -> bool:
+    """Tell whether all labels are numbers, and some have a fraction."""
+    try:
+        numbers = [float(name) for name in labels]
+    except ValueError:
+        return False
+    return any(math.isfinite(number) and not number.is_integer() for number in numbers)
 
 
 def _about_texts(report: QualityReport) -> list[str]:

@@ -66,7 +66,7 @@ class Explainer(Predictor):
                 table[name][at] = values
         table["id"] = posts["id"].to_numpy()
         table["row"] = posts["row"].to_numpy(dtype=np.int64)
-        table["true"] = np.asarray(self.known_labels(posts["label"]), dtype=object)
+        table["true"] = posts["label"].to_numpy()
         table["error"] = np.asarray([error or None for error in errors], dtype=object)
         return pd.DataFrame(table, columns=self.modality_columns())
 
