@@ -49,8 +49,8 @@ def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
 class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Joint fine-tuning of a text and an image encoder, as a scikit-learn classifier.
 
-    `X` is a DataFrame (or a list of dicts) with the columns `text` and `image`; an image is a path, a PIL
-    image, or an array. Either may be missing in a post.
+    `X` is a DataFrame (or a table of Arrow, or a list of dicts) with the columns `text` and `image`; an image is a
+    path, encoded bytes, a binary file, a PIL image, an array or a tensor. Either may be missing in a post.
 
     Parameters
     ----------

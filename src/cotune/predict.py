@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from cotune.config import make_config
-from cotune.data.posts import PostsHash, read_posts
+from cotune.data.posts import PostsHash, is_arrow, read_posts
 from cotune.data.row_errors import RowErrorCount, has_row_error
 from cotune.errors import CotuneError, DataError, listed
 from cotune.explain.modality import modality_contributions
@@ -241,7 +241,7 @@ def evaluate_posts(
 
 
 def posts_from(x: Any) -> pd.DataFrame:
-    """Turn what a Python user passes (DataFrame, list of dicts, one dict) into posts.
+    """Turn what a Python user passes (DataFrame, Arrow table, list of dicts, one dict) into posts.
 
     Raises
     ------
@@ -250,12 +250,15 @@ def posts_from(x: Any) -> pd.DataFrame:
     """
     if isinstance(x, dict):
         x = [x]
-    if not isinstance(x, pd.DataFrame):
+    if not isinstance(x, pd.DataFrame) and not is_arrow(x):
         rows = list(x) if isinstance(x, list | tuple) else None
         if rows is None or not all(isinstance(row, dict) for row in rows):
-            raise DataError(f"posts are a DataFrame or a list of dicts with `text` and `image`, not {type(x).__name__}")
+            raise DataError(
+                "posts are a DataFrame, an Arrow table or a list of dicts with `text` and `image`, not "
+                f"{type(x).__name__}"
+            )
         x = pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in _keys(rows)})
-    if not len(x):
+    if hasattr(x, "__len__") and not len(x):
         raise DataError("there are no posts")
     try:
         return read_posts(x)
