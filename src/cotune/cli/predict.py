@@ -35,11 +35,19 @@ def predict(
     run: RunFolder,
     posts: Annotated[
         Path | None,
-        typer.Argument(help="Posts table; not needed with --text or --image.", metavar="[POSTS]", show_default=False),
+        typer.Argument(
+            help="Posts table, or - for standard input; not needed with --text or --image.",
+            metavar="[POSTS]",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", help="File to write: .csv, .tsv, .jsonl, .parquet, or - for stdout.", metavar="FILE"),
+        typer.Option(
+            "--out",
+            help="File to write: .csv, .tsv, .jsonl, .json (also .gz), .parquet, .xlsx, or - for standard output.",
+            metavar="FILE",
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option("--text", help="Text of one post, instead of a table.")] = None,
     image: Annotated[str | None, typer.Option("--image", help="Image file of one post, instead of a table.")] = None,

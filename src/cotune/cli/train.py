@@ -216,9 +216,10 @@ def fit(
     else:
         last = result.run.metrics["history"][-1]
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")
+    table = "posts.csv" if str(posts) == "-" else posts
     print_rich(
         f"\nThe run lies in {out}; its report is {out / 'report.html'}. Next:\n"
-        f"  {command('cotune', 'predict', out, posts, '--out', 'predictions.csv')}"
+        f"  {command('cotune', 'predict', out, table, '--out', 'predictions.csv')}"
     )
 
 

@@ -1,10 +1,12 @@
-"""Excel workbooks: the first sheet as a table, its first row as the header."""
+"""Excel workbooks: the first sheet as a table, its first row as the header; and tables written as workbooks."""
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from cotune.data.chunks import Chunk, Collector, header_names
 from cotune.errors import DataError
 
 _MOST_BYTES = 4 * 2**30  # unpacked; a workbook of a few KB can otherwise fill the disk and the memory
+_MOST_ROWS = 1_048_576
+_CELL = 32_767  # characters
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 INSTALL = "pip install 'cotune[excel]'"
 
 
@@ -66,3 +71,61 @@ def _open(path: Path) -> tuple[Any, Any]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+
+
+def need_openpyxl(name: str) -> None:
+    """Refuse to go on without the package that writes workbooks."""
+    from importlib.util import find_spec
+
+    if find_spec("openpyxl") is None:
+        raise DataError(f"{name} is an Excel workbook; {INSTALL}, or write .csv")
+
+
+@contextmanager
+def workbook_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[Any]]], None]]:
+    """Write a workbook of one sheet, row by row.
+
+    Text stays text: what begins with an equals sign is no formula, and characters that a workbook cannot hold are
+    replaced.
+
+    Yields
+    ------
+    callable
+        Takes the next rows.
+
+    Raises
+    ------
+    DataError
+        When there are more rows than a sheet has.
+    """
+    import openpyxl
+    from openpyxl.cell import WriteOnlyCell
+
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("predictions")
+    count = 0
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        made = WriteOnlyCell(sheet, value=_ILLEGAL.sub("\ufffd", value)[:_CELL])
+        made.data_type = "s"
+        return made
+
+    def write(rows: Iterable[Sequence[Any]]) -> None:
+        nonlocal count
+        for row in rows:
+            count += 1
+            if count > _MOST_ROWS:
+                raise DataError(
+                    f"a sheet of Excel has {_MOST_ROWS:,} rows, and there are more posts; write .csv or .parquet"
+                )
+            sheet.append([cell(value) for value in row])
+
+    try:
+        write([columns])
+        yield write
+    except BaseException:
+        sheet.close()  # or the library complains when it is thrown away half written
+        raise
+    book.save(path)
