@@ -56,7 +56,7 @@ def test_a_format_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert read_posts("-", kind="csv")["text"].tolist() == ["{a}"]
     (tmp_path / "posts.txt").write_text("text\tlabel\na, b\tx\n")
     assert read_posts(tmp_path / "posts.txt", kind="tsv")["text"].tolist() == ["a, b"]
-    with pytest.raises(DataError, match="--format names another"):
+    with pytest.raises(DataError, match="--format, or kind="):
         read_posts(tmp_path / "posts.txt")
     with pytest.raises(ConfigError, match=r"unknown format 'cvs' \(did you mean 'csv'"):
         read_posts(tmp_path / "posts.txt", kind="cvs")

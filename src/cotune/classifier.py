@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from cotune.config import FitConfig, make_config
 from cotune.data.cells import label_name
 from cotune.data.python_labels import checked_labels, label_kind, label_names
-from cotune.errors import DataError
+from cotune.errors import DataError, python_words
 from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress
 from cotune.run import Run, load_run, save_run
@@ -33,6 +33,7 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
 
 
 _AS_GIVEN = "labels_as_given"
+_SETTINGS = {*FitConfig.model_fields, "allow_remote"}
 
 
 def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
@@ -167,6 +168,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.allow_remote = allow_remote
         self.verbose = verbose
 
+    @python_words(_SETTINGS)
     def fit(self, X: Any, y: Any = None) -> JointClassifier:
         """Train on labelled posts.
 
@@ -208,6 +210,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         outputs = [by_name[name] for name in self.run_.classes]
         self._columns = np.argsort([list(self.classes_).index(label) for label in outputs])
 
+    @python_words(_SETTINGS)
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, shape (N, n_classes), columns in the order of ``classes_``.
 
@@ -233,11 +236,13 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: np.ndarray = self.classes_[proba.argmax(axis=1)]
         return labels
 
+    @python_words(_SETTINGS)
     def predict_frame(self, X: Any) -> pd.DataFrame:
         """Return the predictions table: id, label, probabilities, modality shares, error; one row a post."""
         check_is_fitted(self, "run_")
         return self._predictor().frame(posts_from(X))
 
+    @python_words(_SETTINGS)
     def explain(self, X: Any, *, words: bool = True, pixels: bool = True) -> Explanation:
         """Return why one post is predicted as it is.
 

@@ -23,6 +23,7 @@ def advise(report: QualityReport) -> list[str]:
         *_about_cells(report),
         *_about_pictures(report),
         *_about_labels(report),
+        *report.gaps,
         *_about_texts(report),
         *_about_duplicates(report),
     ]

@@ -84,9 +84,12 @@ class PostsBuilder:
         Where relative image paths begin.
     where : str
         What the table is called in messages.
+    in_memory : bool
+        Whether it is an object of Python rather than a file.
     """
 
-    def __init__(self, names: ColumnNames, base: Path, where: str) -> None:
+    def __init__(self, names: ColumnNames, base: Path, where: str, *, in_memory: bool = False) -> None:
+        self.in_memory = in_memory
         self.names = names
         self.base = os.path.abspath(base)  # noqa: PTH100 - resolve() would follow links and ask the disk
         self.where = where
@@ -109,12 +112,12 @@ class PostsBuilder:
         shown += f" and {len(found) - 20} more" if len(found) > 20 else ""
         wish = " and no ".join(f"{clip(name)!r}" for _, name in wanted)
         near = next((hint for _, name in wanted if (hint := did_you_mean(name, found))), "")
-        flags = " or ".join(f"--{flag}-column" for flag, _ in wanted)
-        python = ", ".join(f"{flag}=..." for flag, _ in wanted)
-        raise DataError(
-            f"{self.where} has no column {wish}{near}; it has: {shown or 'none'}; name another with {flags} "
-            f"(in Python: columns=ColumnNames({python}))"
-        )
+        python = f"columns=ColumnNames({', '.join(f'{flag}=...' for flag, _ in wanted)})"
+        if self.in_memory:
+            fix = f"rename a column (or read_posts(..., {python}))"
+        else:
+            fix = f"name another with {' or '.join(f'--{flag}-column' for flag, _ in wanted)} (in Python: {python})"
+        raise DataError(f"{self.where} has no column {wish}{near}; it has: {shown or 'none'}; {fix}")
 
     def build(self, chunk: Chunk, keep: Sequence[int] | None = None) -> pd.DataFrame:
         """Return the posts of the next chunk, or of those of its rows that `keep` lists.

@@ -85,10 +85,10 @@ def read_posts(
         builder = PostsBuilder(names, _base(path, base), table_name(path))
     elif isinstance(source, pd.DataFrame):
         chunk = _frame_chunk(source, wanted)
-        builder = PostsBuilder(names, Path(base or "."), "the DataFrame")
+        builder = PostsBuilder(names, Path(base or "."), "the DataFrame", in_memory=True)
     elif is_arrow(source):
         chunk = join_chunks(list(arrow_chunks(source, wanted)))
-        builder = PostsBuilder(names, Path(base or "."), "the Arrow table")
+        builder = PostsBuilder(names, Path(base or "."), "the Arrow table", in_memory=True)
     else:
         raise DataError(f"a posts table is a path, a DataFrame or an Arrow table, not {type(source).__name__}")
     picked.refuse_unknown_columns(builder.where, chunk.columns)

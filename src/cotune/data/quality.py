@@ -14,6 +14,7 @@ from PIL import Image
 
 from cotune.data.duplicate_listing import DuplicateFinder, DuplicateGroup
 from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, perceptual_hash, workers
+from cotune.data.gaps import class_gaps
 from cotune.data.images import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
 from cotune.data.posts import count_labels, has_image, has_text
 from cotune.data.row_errors import row_errors
@@ -111,6 +112,8 @@ class QualityReport:
         Rows with a cell that cannot be read; they count as posts, but lack that cell.
     tokens : TokenCounts or None
         How a text encoder's tokenizer reads the texts, if that was asked.
+    gaps : list of str
+        Modalities that are missing in one class far more often than in the others.
     """
 
     posts: int
@@ -132,6 +135,7 @@ class QualityReport:
     advice: list[str] = field(default_factory=list)
     row_errors: list[RowTrouble] = field(default_factory=list)
     tokens: TokenCounts | None = None
+    gaps: list[str] = field(default_factory=list)
 
     def count(self, kind: str) -> int:
         """Return how many pictures have the trouble `kind`."""
@@ -225,6 +229,10 @@ def check_posts(
             if error is not None
         ],
         tokens=tokens,
+        gaps=class_gaps(
+            {"text": said, "image": [look is not None and not look.info.faults for look in looks]},
+            posts["label"].tolist(),
+        ),
     )
     report.advice = advise(report)
     return report

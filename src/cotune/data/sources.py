@@ -134,7 +134,8 @@ def _read_file(name: str) -> bytes:
 
 def _fetch(url: str, allow_remote: bool) -> bytes:
     if not allow_remote:
-        raise ImageFault("remote", f"{describe(url)}: is a URL; allow fetching it with --allow-remote")
+        hint = "allow fetching it with --allow-remote (in Python: allow_remote=True)"
+        raise ImageFault("remote", f"{describe(url)}: is a URL; {hint}")
     import fsspec
 
     try:

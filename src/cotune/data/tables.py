@@ -100,7 +100,8 @@ def _kind(path: Path, asked: str | None) -> tuple[str, bool]:
     known = _TEXT_KINDS if compressed else KINDS
     if not found or found[0] not in known:
         raise DataError(
-            f"{path} has no ending that is known; a posts table is one of {', '.join(known)} (--format names another)"
+            f"{path} has no ending that is known; a posts table is one of {', '.join(known)} "
+            "(--format, or kind= in Python, says how to read another)"
         )
     try:
         empty = path.stat().st_size == 0

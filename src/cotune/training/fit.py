@@ -14,6 +14,7 @@ import pandas as pd
 
 from cotune.config import FitConfig
 from cotune.data.duplicates import near_duplicate_groups
+from cotune.data.gaps import class_gaps
 from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.row_errors import has_row_error, row_error_notes
 from cotune.data.sources import has_urls
@@ -28,7 +29,7 @@ from cotune.progress import Progress
 from cotune.run import Run
 from cotune.training.checkpoint import Checkpoint
 from cotune.training.device import make_fabric
-from cotune.training.features import Features
+from cotune.training.features import MODALITIES, Features
 from cotune.training.loop import predict_rows
 from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
 
@@ -104,13 +105,19 @@ def fit_posts(
     posts, features, labels, rows = ready(posts, "training")
     cut = _cut(posts, features, progress)
     _refuse_rare(posts.iloc[rows], classes)
+    for gap in class_gaps(
+        dict(zip(MODALITIES, features.present[rows].T, strict=True)), posts["label"].iloc[rows].tolist()
+    ):
+        progress.say(f"note: {gap}")
     held: np.ndarray | None = None
+    overlap = 0
     other: tuple[Features, np.ndarray] | None = None
     if validation_posts is not None:
         validation_posts = _labelled(_readable(validation_posts, progress)[0], progress)
         _refuse_unknown(validation_posts, classes)
         _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
         other = (theirs.subset(their_rows), their_labels[their_rows])
+        overlap = _overlap(features, rows, theirs, their_rows, progress)
     elif isinstance(fraction := _validation_part(config), float):
         rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote)
         progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
@@ -151,6 +158,7 @@ def fit_posts(
             "unlabelled": n_read - unreadable - len(posts),
             "unreadable_images": len(features.faults),
             **cut,
+            **({} if validation_posts is None else {"validation_overlap": overlap}),
         },
         "seconds": time.perf_counter() - started,
         "history": trained.history,
@@ -176,6 +184,22 @@ def _cut(posts: pd.DataFrame, features: Features, progress: Progress) -> dict[st
             f"{encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
         )
     return {"texts_cut": cut, "max_tokens": encoder.max_tokens}
+
+
+def _overlap(features: Features, rows: np.ndarray, theirs: Features, their_rows: np.ndarray, progress: Progress) -> int:
+    """Count the validation posts that are training posts too, and tell."""
+
+    def content(of: Features, row: int) -> tuple[str, ...]:
+        return tuple(of.keys[name][row] for name in MODALITIES)
+
+    trained = {content(features, row) for row in rows}
+    both = sum(content(theirs, row) in trained for row in their_rows)
+    if both:
+        progress.say(
+            f"note: {both:,} of {len(their_rows):,} validation posts are training posts too (same text and image), so "
+            "that validation scores come out too high; leave them out of one of the two tables"
+        )
+    return both
 
 
 def _validation_part(config: FitConfig) -> float | None:
