@@ -142,7 +142,7 @@ def test_wrong_usage_exits_with_2(cli: Cli, words: list[str]) -> None:
     ("error", "code", "words"),
     [
         (CotuneError("the file\nis odd"), 2, "error: the file is odd"),
-        (RuntimeError("oops\nmore"), 1, "error: RuntimeError: oops (this is a fault of cotune"),
+        (RuntimeError("oops\nmore"), 1, "error: RuntimeError: oops (this is a bug of cotune"),
         (KeyboardInterrupt(), 130, "stopped"),
         (MemoryError(), 1, "error: the memory is used up"),
     ],

@@ -24,6 +24,7 @@ from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.protocol import FILE as FOLDS
 from cotune.benchmark.protocol import Folds, OnPicture, cut_posts, posts_of, told_left_out
+from cotune.data.duplicates import large_group_note
 from cotune.data.posts import data_hash
 from cotune.data.row_errors import row_error_notes
 from cotune.data.sources import has_urls
@@ -133,7 +134,11 @@ def run_plan(
             folds = cut_posts(posts, plan, allow_remote=allow_remote, on_picture=watcher.on_picture)
             folds.save(out / FOLDS)
         note = told_left_out(folds)
-        for line in [*row_error_notes(posts)[:-1], *([note] if note else [])]:
+        large = large_group_note(folds.groups)
+        more = [note] if note else []
+        if large is not None:
+            more.append(f"note: {large}")
+        for line in [*row_error_notes(posts)[:-1], *more]:
             watcher.progress.say(line)
         wanted = [cell for cell in plan.cells() if not only_folds or cell.fold in only_folds]
         cells = _worth_while(wanted, folds, watcher.progress)

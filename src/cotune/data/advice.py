@@ -158,6 +158,8 @@ def _about_duplicates(report: QualityReport) -> list[str]:
             "evaluate with "
             "grouped folds, so that no post is tested on what it was nearly trained on"
         )
+    if report.large_group is not None:
+        advice.append(report.large_group)
     return advice
 
 

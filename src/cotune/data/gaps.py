@@ -39,6 +39,7 @@ def class_gaps(present: Mapping[str, Sequence[bool] | np.ndarray], labels: Seque
             _, name, share, others = worst
             found.append(
                 f"the {modality} is missing in {share:.0%} of the posts labelled {clip(name, 60)!r} and in "
-                f"{others:.0%} of the others: a model learns from its absence alone; find the missing ones, or leave such posts out"
+                f"{others:.0%} of the others: a model learns from its absence alone; find the missing ones, or leave "
+                "such posts out"
             )
     return found

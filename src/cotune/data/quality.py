@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from cotune.data.duplicate_listing import DuplicateFinder, DuplicateGroup
-from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, perceptual_hash, workers
+from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, large_group_note, workers
 from cotune.data.gaps import class_gaps
 from cotune.data.images import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
 from cotune.data.posts import count_labels, has_image, has_text
@@ -114,6 +114,8 @@ class QualityReport:
         How a text encoder's tokenizer reads the texts, if that was asked.
     gaps : list of str
         Modalities that are missing in one class far more often than in the others.
+    large_group : str or None
+        A line about a group of near-duplicates that holds more than a tenth of the posts.
     """
 
     posts: int
@@ -136,6 +138,7 @@ class QualityReport:
     row_errors: list[RowTrouble] = field(default_factory=list)
     tokens: TokenCounts | None = None
     gaps: list[str] = field(default_factory=list)
+    large_group: str | None = None
 
     def count(self, kind: str) -> int:
         """Return how many pictures have the trouble `kind`."""
@@ -197,7 +200,8 @@ def check_posts(
     marks = [None if look is None else look.mark for look in looks]
     finder = DuplicateFinder(posts, marks, max_distance)
     sizes = [(look.info.width, look.info.height) for look in looks if look is not None and not look.info.faults]
-    near = np.bincount(finder.near())
+    groups = finder.near()
+    near = np.bincount(groups)
     report = QualityReport(
         posts=len(posts),
         labels=labels,
@@ -229,6 +233,7 @@ def check_posts(
             if error is not None
         ],
         tokens=tokens,
+        large_group=large_group_note(groups),
         gaps=class_gaps(
             {"text": said, "image": [look is not None and not look.info.faults for look in looks]},
             posts["label"].tolist(),
@@ -276,7 +281,8 @@ def _look(source: Any, max_pixels: int, allow_remote: bool) -> _Look:
     except ImageFault as fault:
         return _Look(ImageInfo(0, 0, None, True, [fault]), None)
     info, image = verify_bytes(data, source, max_pixels=max_pixels)
-    return _Look(info, Fingerprint(bytes_key(data), NO_HASH if image is None else perceptual_hash(image)))
+    key = bytes_key(data)
+    return _Look(info, Fingerprint(key, NO_HASH) if image is None else Fingerprint.of(key, image))
 
 
 def _image_troubles(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cotune.config import FitConfig
-from cotune.data.duplicates import near_duplicate_groups
+from cotune.data.duplicates import large_group_note, near_duplicate_groups
 from cotune.data.gaps import class_gaps
 from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.row_errors import has_row_error, row_error_notes
@@ -119,7 +119,7 @@ def fit_posts(
         other = (theirs.subset(their_rows), their_labels[their_rows])
         overlap = _overlap(features, rows, theirs, their_rows, progress)
     elif isinstance(fraction := _validation_part(config), float):
-        rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote)
+        rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote, progress)
         progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
     key = {
         "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}),
@@ -314,11 +314,15 @@ def _hold_out(
     fraction: float,
     config: FitConfig,
     allow_remote: bool,
+    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     groups: np.ndarray | None = None
     if config.folds_group == "near-duplicates":
         by = [name for name, there in (("text", True), ("image", posts["image"].map(has_image).any())) if there]
         groups = near_duplicate_groups(posts, by=tuple(by), allow_remote=allow_remote)[rows]
+        large = large_group_note(groups)
+        if large is not None:
+            progress.say(f"note: {large}")
     elif config.folds_group == "group":
         if posts["group"].isna().all():
             raise DataError("--folds-group group needs a `group` column; name it with --group-column")
