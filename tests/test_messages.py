@@ -37,7 +37,7 @@ def test_a_split_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     raw = raw_memes(tmp_path / "raw")
     assert main(["import", "hateful-memes", str(raw), "--out", str(tmp_path / "o.csv"), "--splits", splits]) == 2
     assert capsys.readouterr().err == (
-        f"error: {raw} has no split 'dev' (dev.jsonl) (did you mean 'dev_seen'?); it has: dev_seen, train\n"
+        f"error: {raw} holds no dev.jsonl (did you mean 'dev_seen'?); splits there: dev_seen, train\n"
     )
     assert not (tmp_path / "o.csv").exists()
 

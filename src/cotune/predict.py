@@ -254,7 +254,7 @@ def posts_from(x: Any) -> pd.DataFrame:
         rows = list(x) if isinstance(x, list | tuple) else None
         if rows is None or not all(isinstance(row, dict) for row in rows):
             raise DataError(
-                "posts are a DataFrame, an Arrow table or a list of dicts with `text` and `image`, not "
+                "posts are a DataFrame or a list of dicts with `text` and `image`, or an Arrow table, not "
                 f"{type(x).__name__}"
             )
         x = pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in _keys(rows)})

@@ -92,8 +92,8 @@ class _Reader:
         if not path.is_file():
             there = sorted(file.stem for file in self.folder.glob("*.jsonl"))
             raise DataError(
-                f"{self.folder} has no split {clip(split)!r} ({clip(path.name)}){did_you_mean(split, there)}; "
-                f"it has: {listed(there) or 'none'}"
+                f"{self.folder} holds no {clip(path.name)}{did_you_mean(split, there)}; "
+                f"splits there: {listed(there) or 'none'}"
             )
         for number, line in numbered_lines(path):
             if line.strip():
