@@ -9,6 +9,7 @@ import pytest
 
 from cotune.data.gaps import class_gaps
 from cotune.data.quality import check_posts
+from cotune.report.run_report import run_report
 from cotune.training.fit import fit_posts
 from runs import tiny_config
 from test_row_errors import Told
@@ -78,6 +79,7 @@ def test_validation_posts_that_were_trained_on(zoo: Zoo, tmp_path: Path, again: 
     config = tiny_config(zoo, tmp_path / "cache", tune="frozen")
     run = fit_posts(posts, config, validation_posts=held.reset_index(drop=True), progress=told).run
     assert run.metrics["posts"]["validation_overlap"] == count
+    assert ("Validation posts that are training posts too" in run_report(run, name="x")) == bool(count)
     assert any(
         line.startswith(f"note: {count} of {len(held)} validation posts are training posts too") for line in told.lines
     ) == bool(count)
