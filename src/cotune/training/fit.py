@@ -7,20 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cotune.config import FitConfig
 from cotune.data.duplicates import large_group_note, near_duplicate_groups
-from cotune.data.gaps import class_gaps
 from cotune.data.posts import data_hash, has_image, read_posts
-from cotune.data.row_errors import has_row_error, row_error_notes
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
-from cotune.data.token_counts import cut_texts
-from cotune.encoders.text import TextEncoder
 from cotune.environment import environment
 from cotune.errors import DataError, listed
 from cotune.metrics import evaluate
@@ -29,8 +25,9 @@ from cotune.progress import Progress
 from cotune.run import Run
 from cotune.training.checkpoint import Checkpoint
 from cotune.training.device import make_fabric
-from cotune.training.features import MODALITIES, Features
+from cotune.training.features import Features
 from cotune.training.loop import predict_rows
+from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
 from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
@@ -92,7 +89,7 @@ def fit_posts(
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation)
     hashed, n_read = data_hash(posts), len(posts)
-    posts, unreadable = _readable(posts, progress)
+    posts, unreadable = readable_posts(posts, progress)
     posts = _labelled(posts, progress)
     classes = _classes(posts)
     encoders = open_encoders(config)
@@ -103,21 +100,18 @@ def fit_posts(
         return table, features, labels, _usable(table, features, config, what, progress)
 
     posts, features, labels, rows = ready(posts, "training")
-    cut = _cut(posts, features, progress)
+    cut = count_cut_texts(posts, features, progress)
     _refuse_rare(posts.iloc[rows], classes)
-    for gap in class_gaps(
-        dict(zip(MODALITIES, features.present[rows].T, strict=True)), posts["label"].iloc[rows].tolist()
-    ):
-        progress.say(f"note: {gap}")
+    tell_gaps(posts, features, rows, progress)
     held: np.ndarray | None = None
     overlap = 0
     other: tuple[Features, np.ndarray] | None = None
     if validation_posts is not None:
-        validation_posts = _labelled(_readable(validation_posts, progress)[0], progress)
+        validation_posts = _labelled(readable_posts(validation_posts, progress)[0], progress)
         _refuse_unknown(validation_posts, classes)
         _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
         other = (theirs.subset(their_rows), their_labels[their_rows])
-        overlap = _overlap(features, rows, theirs, their_rows, progress)
+        overlap = count_overlap(features, rows, theirs, their_rows, progress)
     elif isinstance(fraction := _validation_part(config), float):
         rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote, progress)
         progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
@@ -170,38 +164,6 @@ def fit_posts(
     return FitResult(Run(trained.model, tuple(classes), config, metrics, about), trained.interrupted)
 
 
-def _cut(posts: pd.DataFrame, features: Features, progress: Progress) -> dict[str, int]:
-    """Count the texts that are too long for the text encoder, and tell."""
-    encoder = features.encoders.get("text")
-    if encoder is None:
-        return {}
-    encoder = cast(TextEncoder, encoder)
-    cut = len(cut_texts(posts["text"].tolist(), features.lengths().tolist(), encoder.tokenizer, encoder.max_tokens))
-    if cut:
-        share = cut / max(1, int(features.present[:, 0].sum()))
-        progress.say(
-            f"note: {cut:,} {_posts(cut)} ({share:.0%}) {'has' if cut == 1 else 'have'} a text that is cut at "
-            f"{encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
-        )
-    return {"texts_cut": cut, "max_tokens": encoder.max_tokens}
-
-
-def _overlap(features: Features, rows: np.ndarray, theirs: Features, their_rows: np.ndarray, progress: Progress) -> int:
-    """Count the validation posts that are training posts too, and tell."""
-
-    def content(of: Features, row: int) -> tuple[str, ...]:
-        return tuple(of.keys[name][row] for name in MODALITIES)
-
-    trained = {content(features, row) for row in rows}
-    both = sum(content(theirs, row) in trained for row in their_rows)
-    if both:
-        progress.say(
-            f"note: {both:,} of {len(their_rows):,} validation posts are training posts too (same text and image), so "
-            "that validation scores come out too high; leave them out of one of the two tables"
-        )
-    return both
-
-
 def _validation_part(config: FitConfig) -> float | None:
     """Return the part to hold out: what is asked for, or a tenth where stopping needs one."""
     if isinstance(config.validation, float):
@@ -227,18 +189,6 @@ def _validate(
     proba = predict_rows(trained.model, features, held, trained.source, device=device)
     scores = evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
     return {**scores, "calibration": calibration_bins(labels[held], proba)}
-
-
-def _readable(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, int]:
-    """Return the posts whose cells could all be read, and how many could not."""
-    bad = has_row_error(posts)
-    if not bad.any():
-        return posts, 0
-    for note in row_error_notes(posts):
-        progress.say(note)
-    if bad.all():
-        raise DataError("every post has a cell that cannot be read; see `cotune check`")
-    return posts[~bad].reset_index(drop=True), int(bad.sum())
 
 
 def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
