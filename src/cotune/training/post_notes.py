@@ -38,8 +38,8 @@ def count_cut_texts(posts: pd.DataFrame, features: Features, progress: Progress)
     if cut:
         share = cut / max(1, int(features.present[:, 0].sum()))
         progress.say(
-            f"note: {cut:,} {'post' if cut == 1 else 'posts'} ({share:.0%}) {'has' if cut == 1 else 'have'} a text that "
-            f"is cut at {encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
+            f"note: {cut:,} {'post' if cut == 1 else 'posts'} ({share:.0%}) {'has' if cut == 1 else 'have'} a text "
+            f"that is cut at {encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
         )
     return {"texts_cut": cut, "max_tokens": encoder.max_tokens}
 
