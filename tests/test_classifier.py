@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
@@ -17,6 +21,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import cotune
 from cotune import JointClassifier
+from cotune.cli import main
 from cotune.config import FitConfig
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
@@ -94,7 +99,16 @@ def test_cross_validation_grid_search_and_pipeline(new: Any, posts: pd.DataFrame
 
 @pytest.mark.parametrize(
     ("names", "kind"),
-    [([0, 1, 2], "i"), ([2, 10, -3], "i"), ([0.5, 1.0, 2.0], "f"), (["b", "a", "c"], "U"), (["10", "9", "1"], "U")],
+    [
+        ([0, 1, 2], "i"),
+        ([2, 10, -3], "i"),
+        ([5.0, 1.0, 2.0], "f"),
+        (["1.0", "2.0", "10.0"], "U"),
+        ([" sad", "sa d", "happy "], "U"),
+        (["cafe\u0301", "tea", "x"], "U"),
+        (["b", "a", "c"], "U"),
+        (["10", "9", "1"], "U"),
+    ],
 )
 def test_labels_keep_their_type_also_through_a_file(new: Any, tmp_path: Path, names: list[Any], kind: str) -> None:
     posts = make_posts(tmp_path / "three", 18, classes=3)
@@ -158,12 +172,48 @@ def test_labels_have_the_names_that_tables_give_them(new: Any, posts: pd.DataFra
         (["a", "b", None] * 6, "y has no label at position 2"),
         ([str(i) for i in range(18)], "only one usable post"),
         (np.asarray(["a", 1] * 9, dtype=object), "cannot be sorted together"),
-        (["1", "1.0"] * 9, "could not tell apart"),
+        (["1", "1.0"] * 9, "the labels '1' and '1.0', which a table could not tell apart.*read as '1'"),
+        (
+            ["\u00e9", "e\u0301"] * 9,
+            r"the labels 'e\\u0301' and '\\xe9', which a table could not tell apart.*read as 'é'",
+        ),
+        ([pd.Timestamp(0), pd.Timestamp(1)] * 9, "a label of the type Timestamp at position 0; labels are text, whole"),
+        (np.asarray(["2020-01-01", "2021-01-01"] * 9, dtype="datetime64[D]"), "of the type datetime64"),
+        ([b"a", b"b"] * 9, "of the type bytes at position 0"),
+        (np.asarray([b"a", b"b"] * 9), "of the type bytes_ at position 0"),
+        ([("a", 1), ("b", 2)] * 9, "of the type tuple at position 0"),
+        ([Decimal(1), Decimal(2)] * 9, "of the type Decimal"),
+        ([0.25, 0.5] * 9, "0.25 at position 0: numbers with fractions.*regression.*pandas.cut"),
+        ([1, 2.5] * 9, "2.5 at position 1: numbers with fractions"),
+        ([float("inf"), 1.0] * 9, "inf at position 0"),
+        ([True, 2] * 9, "cannot be sorted together"),
+        (["a", 1] * 9, "cannot be sorted together"),
+        ("ab" * 9, "y has the shape"),
+        (5, "y has the shape"),
+        (np.zeros((18, 2)), r"y has the shape \(18, 2\)"),
     ],
 )
 def test_labels_that_do_not_work(new: Any, posts: pd.DataFrame, y: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         new().fit(posts[["text", "image"]], y)
+
+
+def test_labels_as_a_tensor_a_category_or_arrow(new: Any, posts: pd.DataFrame) -> None:
+    X, numbers = posts[["text", "image"]], [int(label == "class1") for label in posts["label"]]
+    assert new().fit(X, torch.tensor(numbers)).classes_.tolist() == [0, 1]
+    assert new().fit(X, pa.array(numbers)).classes_.tolist() == [0, 1]
+    assert new().fit(X, pd.Series(numbers, dtype="category")).classes_.tolist() == [0, 1]
+
+
+def test_a_run_of_texts_that_look_like_numbers_is_evaluated_by_a_table(
+    new: Any, posts: pd.DataFrame, tmp_path: Path
+) -> None:
+    y = ["1.0" if label == "class1" else "2.0" for label in posts["label"]]
+    new().fit(posts[["text", "image"]], y).save(tmp_path / "run")
+    write_table(posts.assign(label=y), tmp_path / "same.csv")
+    flags = ["--bootstrap", "0", "--device", "cpu", "--out", str(tmp_path / "scores")]
+    assert main(["evaluate", str(tmp_path / "run"), str(tmp_path / "same.csv"), *flags]) == 0
+    assert json.loads((tmp_path / "scores" / "metrics.json").read_text())["n"] == 18
 
 
 def test_posts_that_cannot_be_scored(new: Any, posts: pd.DataFrame, tmp_path: Path) -> None:

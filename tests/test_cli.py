@@ -142,7 +142,7 @@ def test_wrong_usage_exits_with_2(cli: Cli, words: list[str]) -> None:
     ("error", "code", "words"),
     [
         (CotuneError("the file\nis odd"), 2, "error: the file is odd"),
-        (RuntimeError("oops\nmore"), 1, "error: RuntimeError: oops (this is a fault of cotune"),
+        (RuntimeError("oops\nmore"), 1, "error: RuntimeError: oops (this is a bug of cotune"),
         (KeyboardInterrupt(), 130, "stopped"),
         (MemoryError(), 1, "error: the memory is used up"),
     ],
@@ -438,8 +438,8 @@ def test_predict_one_post(cli: Cli, home: Path, tmp_path: Path) -> None:
     [
         ([], "give a posts table, or one post"),
         (["test.csv", "--text", "a", "--out", "-"], "give a posts table, or one post"),
-        (["test.csv"], "say where the predictions go"),
-        (["test.csv", "--out", "p.xlsx"], "no ending that is known"),
+        (["test.csv"], "specify an output file"),
+        (["test.csv", "--out", "p.xls"], "no ending that is known"),
         (["nowhere.csv", "--out", "-"], "nowhere.csv"),
         (["test.csv", "--out", "test.csv"], "is the posts table itself"),
         (["test.csv", "--out", "../" + "{home}" + "/test.csv"], "is the posts table itself"),

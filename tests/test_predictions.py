@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import importlib.util
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cotune.data import excel
 from cotune.data.predictions import check_predictions_path, predictions_writer
 from cotune.errors import CotuneError, DataError
 
@@ -32,16 +36,29 @@ def frame(ids: list[str], errors: list[str | None] | None = None) -> pd.DataFram
     )
 
 
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+
+
 def read(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
-    if path.suffix == ".jsonl":
-        return pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]])
-    sep = "\t" if path.suffix == ".tsv" else ","
-    return pd.read_csv(path, sep=sep, dtype={"id": str}, keep_default_na=False, na_values={"p_a": [""]})
+    if path.suffix == ".xlsx":
+        return pd.read_excel(path, dtype={"id": str}, keep_default_na=False, na_values={"p_a": [""]})
+    if ".json" in path.suffixes:
+        return pd.DataFrame(json.loads(_text(path)))
+    if ".jsonl" in path.suffixes:
+        return pd.DataFrame([json.loads(line) for line in _text(path).split("\n")[:-1]])
+    sep = "\t" if ".tsv" in path.suffixes else ","
+    return pd.read_csv(
+        io.StringIO(_text(path), newline=""), sep=sep, dtype={"id": str}, keep_default_na=False, na_values={"p_a": [""]}
+    )
 
 
-@pytest.mark.parametrize("kind", [".csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    "kind", [".csv", ".tsv", ".jsonl", ".parquet", ".json", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".json.gz"]
+)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=3, max_size=6)
@@ -79,5 +96,54 @@ def test_an_error_in_between_leaves_the_old_table(tmp_path: Path) -> None:
 
 def test_an_unknown_ending_is_refused_at_once() -> None:
     with pytest.raises(DataError, match="no ending that is known"):
-        check_predictions_path("p.xlsx")
+        check_predictions_path("p.xls")
+    for name in ("p.parquet.gz", "p.xlsx.gz", "p.gz", "p", "p" * 500):
+        with pytest.raises(DataError, match="no ending that is known") as caught:
+            check_predictions_path(name)
+        assert len(str(caught.value)) < 400
     check_predictions_path("-")
+    check_predictions_path("P.JSON.GZ")
+
+
+@pytest.mark.parametrize("kind", [".json", ".json.gz", ".csv.gz", ".jsonl.gz"])
+def test_an_empty_table_and_equal_tables(tmp_path: Path, kind: str) -> None:
+    for name in ("a", "b"):
+        with predictions_writer(tmp_path / f"{name}{kind}", COLUMNS) as write:
+            write(frame(["x", "y"]))
+    assert (tmp_path / f"a{kind}").read_bytes() == (tmp_path / f"b{kind}").read_bytes()
+    with predictions_writer(tmp_path / f"c{kind}", COLUMNS):
+        pass
+    assert len(read(tmp_path / f"c{kind}")) == 0
+
+
+def test_a_workbook(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    words = ["=1+1", "+x", "@SUM(A1)", "tab\there", "line\nbreak", "bell\x07", "\x00", "z" * 40_000, "0123", "é 😀"]
+    with predictions_writer(tmp_path / "p.xlsx", COLUMNS) as write:
+        write(frame(words[:4]))
+        write(frame(words[4:], errors=words[4:]))
+    found = read(tmp_path / "p.xlsx")
+    assert list(found.columns) == COLUMNS
+    assert found["id"].tolist() == [*words[:5], "bell\ufffd", "\ufffd", "z" * 32_767, "0123", "é 😀"]
+    assert found["p_a"].tolist()[1] == pytest.approx(1 / 7, rel=1e-12)
+    import openpyxl
+
+    sheet = openpyxl.load_workbook(tmp_path / "p.xlsx").worksheets[0]
+    assert {sheet.cell(row, 1).data_type for row in range(1, 12)} == {"s"}, "text is no formula"
+
+
+def test_a_workbook_that_would_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openpyxl")
+    monkeypatch.setattr(excel, "_MOST_ROWS", 3)
+    with (
+        pytest.raises(DataError, match=r"a sheet of Excel has 3 rows.*\.csv"),
+        predictions_writer(tmp_path / "p.xlsx", COLUMNS) as write,
+    ):
+        write(frame(["a", "b", "c"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_package_for_workbooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install 'cotune\[excel\]', or write \.csv"):
+        check_predictions_path("p.xlsx")

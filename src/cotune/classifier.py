@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from cotune.config import FitConfig, make_config
 from cotune.data.cells import label_name
-from cotune.errors import DataError
+from cotune.data.python_labels import checked_labels, label_kind, label_names
+from cotune.errors import DataError, python_words
 from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress
 from cotune.run import Run, load_run, save_run
@@ -31,29 +32,26 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _label_type(y: np.ndarray) -> str:
-    """Return the name of the labels' type in Python, "str" for all that files cannot tell from text."""
-    for kind, types in (("bool", bool | np.bool_), ("int", int | np.integer), ("float", float | np.floating)):
-        if all(isinstance(label, types) for label in y):
-            return kind
-    return "str"
+_AS_GIVEN = "labels_as_given"
+_SETTINGS = {*FitConfig.model_fields, "allow_remote"}
 
 
 def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
-    """Return the labels within `x` in the type they have there; text is cleaned as tables are."""
-    given = (
-        list(x["label"])
-        if isinstance(x, pd.DataFrame)
-        else [row["label"] for row in ([x] if isinstance(x, dict) else x)]
-    )
-    return posts["label"].to_numpy() if _label_type(np.asarray(given, dtype=object)) == "str" else given
+    """Return the labels within `x` as they are there; those of several types go by the names that tables give them."""
+    if isinstance(x, pd.DataFrame):
+        given = list(x["label"])
+    elif isinstance(x, dict | list | tuple):
+        given = [row["label"] for row in ([x] if isinstance(x, dict) else x)]
+    else:  # a table of Arrow
+        return posts["label"].to_numpy()
+    return posts["label"].to_numpy() if label_kind(given) is None else given
 
 
 class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Joint fine-tuning of a text and an image encoder, as a scikit-learn classifier.
 
-    `X` is a DataFrame (or a list of dicts) with the columns `text` and `image`; an image is a path, a PIL
-    image, or an array. Either may be missing in a post.
+    `X` is a DataFrame (or a table of Arrow, or a list of dicts) with the columns `text` and `image`; an image is a
+    path, encoded bytes, a binary file, a PIL image, an array or a tensor. Either may be missing in a post.
 
     Parameters
     ----------
@@ -170,6 +168,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.allow_remote = allow_remote
         self.verbose = verbose
 
+    @python_words(_SETTINGS)
     def fit(self, X: Any, y: Any = None) -> JointClassifier:
         """Train on labelled posts.
 
@@ -178,7 +177,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X : DataFrame or list of dict
             Posts with `text` and `image`; a `group` column keeps posts together when a validation part is cut.
         y : array-like of shape (N,), optional
-            Labels of any type that sorts; without it the column `label` of `X` is taken.
+            Labels: text, whole numbers, or True and False; without it the column `label` of `X` is taken.
 
         Raises
         ------
@@ -190,23 +189,17 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if posts["label"].isna().any():
                 raise DataError("fit needs y, or a `label` for every post")
             y = _given_labels(X, posts)
-        y = np.asarray(y)
-        if y.shape != (len(posts),):
-            raise DataError(f"y has the shape {y.shape}, but X holds {len(posts)} posts")
-        if pd.isna(y).any():
-            raise DataError(f"y has no label at position {int(np.flatnonzero(pd.isna(y))[0])}")
-        try:
-            self.classes_ = np.unique(y)
-        except TypeError as fault:
-            raise DataError("y holds labels of types that cannot be sorted together; use one type") from fault
-        posts["label"] = [label_name(label) for label in y]
-        if posts["label"].nunique() < len(self.classes_):
-            raise DataError("y holds labels that a table could not tell apart, such as 1 and '1.0'; rename them")
+        y = checked_labels(y, len(posts))
+        self.classes_ = np.unique(y)
+        names = label_names(self.classes_)
+        posts["label"] = [names[label] for label in y]
         settings = {name: getattr(self, name) for name in FitConfig.model_fields}
         progress = TerminalProgress() if self.verbose else None
         result = fit_posts(posts, make_config(settings), allow_remote=self.allow_remote, progress=progress)
         self.run_ = result.run
-        self.run_.label_type = _label_type(y)
+        self.run_.label_type = label_kind(list(y)) or "str"
+        if any(isinstance(label, str) and label != name for label, name in names.items()):
+            self.run_.metrics["posts"][_AS_GIVEN] = {name: str(label) for label, name in names.items()}
         self._order_as_trained()
         self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else 2
         return self
@@ -217,6 +210,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         outputs = [by_name[name] for name in self.run_.classes]
         self._columns = np.argsort([list(self.classes_).index(label) for label in outputs])
 
+    @python_words(_SETTINGS)
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, shape (N, n_classes), columns in the order of ``classes_``.
 
@@ -242,11 +236,13 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: np.ndarray = self.classes_[proba.argmax(axis=1)]
         return labels
 
+    @python_words(_SETTINGS)
     def predict_frame(self, X: Any) -> pd.DataFrame:
         """Return the predictions table: id, label, probabilities, modality shares, error; one row a post."""
         check_is_fitted(self, "run_")
         return self._predictor().frame(posts_from(X))
 
+    @python_words(_SETTINGS)
     def explain(self, X: Any, *, words: bool = True, pixels: bool = True) -> Explanation:
         """Return why one post is predicted as it is.
 
@@ -298,7 +294,8 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model = cls(**{**run.config.model_dump(), "device": device})
         model.run_ = run
         convert = _FROM_TEXT[run.label_type]
-        model.classes_ = np.unique(np.asarray([convert(label) for label in run.classes]))
+        given = run.metrics.get("posts", {}).get(_AS_GIVEN, {})
+        model.classes_ = np.unique(np.asarray([convert(given.get(label, label)) for label in run.classes]))
         model._order_as_trained()
         model.n_features_in_ = 2
         return model

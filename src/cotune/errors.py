@@ -7,7 +7,9 @@ leaves with exit code 2, without a traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class CotuneError(Exception):
@@ -42,5 +44,53 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
     most : int
         How many names to offer at the most.
     """
-    near = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
-    return f" (did you mean {' or '.join(repr(name) for name in near)}?)" if near else ""
+    others = [name for name in dict.fromkeys(known) if name != word]
+    near = difflib.get_close_matches(word[:200], others, n=most, cutoff=0.5)
+    return f" (did you mean {' or '.join(repr(clip(name, 60)) for name in near)}?)" if near else ""
+
+
+def clip(text: str, most: int = 200) -> str:
+    """Return `text` shortened in the middle to `most` characters, for cells and names in messages."""
+    if len(text) <= most:
+        return text
+    head = (most - 3) // 2
+    return f"{text[:head]}...{text[len(text) - (most - 3 - head) :]}"
+
+
+def listed(names: Iterable[object], *, most: int = 10, quote: bool = False) -> str:
+    """Return the first `most` names on one line, each shortened, and how many more there are.
+
+    Parameters
+    ----------
+    names : iterable
+        What to list.
+    most : int
+        How many to show.
+    quote : bool
+        Whether to put quotes around each, for names that may hold spaces or look alike.
+    """
+    every = [str(name) for name in names]
+    shown = [repr(clip(name, 60)) if quote else clip(name, 60) for name in every[:most]]
+    return ", ".join(shown) + (f" and {len(every) - most:,} more" if len(every) > most else "")
+
+
+@contextmanager
+def python_words(settings: Collection[str]) -> Iterator[None]:
+    """Name the arguments of Python, rather than flags, in errors that leave the block.
+
+    Parameters
+    ----------
+    settings : collection of str
+        The arguments that there are; other flags stay as they are.
+    """
+    try:
+        yield
+    except CotuneError as error:
+        plain = re.sub(r"[;,] (or )?name it with --[a-z]+-column", "", str(error))
+        error.args = (re.sub(r"--([a-z][a-z-]*[a-z])", lambda flag: _argument(flag, settings), plain), *error.args[1:])
+        raise
+
+
+def _argument(flag: re.Match[str], settings: Collection[str]) -> str:
+    name = flag.group(1).replace("-", "_")
+    return f"`{name}`" if name in settings else flag.group()

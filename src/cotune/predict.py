@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 
 from cotune.config import make_config
-from cotune.data.posts import PostsHash, read_posts
-from cotune.errors import CotuneError, DataError
+from cotune.data.posts import PostsHash, is_arrow, read_posts
+from cotune.data.row_errors import RowErrorCount, has_row_error
+from cotune.errors import CotuneError, DataError, listed
 from cotune.explain.modality import modality_contributions
 from cotune.metrics import Evaluation, evaluate
 from cotune.metrics.calibration import calibration_bins
@@ -24,7 +25,6 @@ from cotune.training.prepare import prepare
 
 BadImages = Literal["error", "text-only"]
 SHARES = ("text_share", "image_share")
-_SHOWN = 10
 
 
 class Predictor:
@@ -111,7 +111,10 @@ class Predictor:
         errors = []
         for i in range(len(features)):
             fault = features.faults.get(i)
-            if fault is not None:
+            cells = features.errors.get(i)
+            if cells is not None:
+                errors.append(str(cells) if fault is None else f"{cells}; {fault}")
+            elif fault is not None:
                 tail = (
                     "" if self._refused(features, i) or not features.present[i].any() else "; scored by its text alone"
                 )
@@ -193,10 +196,13 @@ def evaluate_posts(
     classes = predictor.run.classes
     tables: list[pd.DataFrame] = []
     unknown: dict[str, None] = {}
+    unreadable, bad = RowErrorCount(), []
     seen = PostsHash()
     for posts in progress.track(chunks, "posts (in chunks)", None):
         seen.update(posts)
         table = predictor.frame(posts)
+        unreadable.add(posts)
+        bad.append(has_row_error(posts))
         table.insert(1, "true", posts["label"].to_numpy())
         tables.append(table)
         unknown |= dict.fromkeys(unknown_labels(classes, list(posts["label"])))
@@ -205,27 +211,29 @@ def evaluate_posts(
     if seen.hexdigest() == predictor.run.environment.get("data_hash"):
         progress.say("note: these are the posts that the run was trained on; on new posts it will score lower")
     predictions = pd.concat(tables, ignore_index=True)
-    labelled = predictions["true"].notna()
-    known = predictions["true"].isin(list(classes))
+    readable = ~np.concatenate(bad)
+    labelled = predictions["true"].notna() & readable
+    known = predictions["true"].isin(list(classes)) & readable
     scored = predictions["label"].notna()
+    for note in unreadable.notes():
+        progress.say(note)
     left_out = {
-        "no label": int((~labelled).sum()),
+        **({"an unreadable cell": unreadable.count} if unreadable.count else {}),
+        "no label": int((readable & ~labelled).sum()),
         "unknown label": int((labelled & ~known).sum()),
         "no prediction": int((known & ~scored).sum()),
     }
     if unknown:
-        shown = ", ".join(repr(label) for label in list(unknown)[:_SHOWN]) + (
-            " and more" if len(unknown) > _SHOWN else ""
-        )
+        shown = listed(unknown, quote=True)
         n = left_out["unknown label"]
         progress.say(
             f"note: {n:,} post{'s have a label' if n > 1 else ' has a label'} that the run does not know ({shown}), "
-            f"left out; it knows {', '.join(classes[:_SHOWN])}{' and more' if len(classes) > _SHOWN else ''}"
+            f"left out; it knows {listed(classes)}"
         )
     used = predictions[known & scored]
     if used.empty:
         counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
-        raise DataError(f"no post can be scored ({counted}); the run knows the labels {', '.join(classes)}")
+        raise DataError(f"no post can be scored ({counted}); the run knows the labels {listed(classes)}")
     y = used["true"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
     proba = used[[proba_column(label) for label in classes]].to_numpy()
     found = evaluate(y, proba, classes, n_bootstrap=n_bootstrap, seed=seed)
@@ -233,7 +241,7 @@ def evaluate_posts(
 
 
 def posts_from(x: Any) -> pd.DataFrame:
-    """Turn what a Python user passes (DataFrame, list of dicts, one dict) into posts.
+    """Turn what a Python user passes (DataFrame, Arrow table, list of dicts, one dict) into posts.
 
     Raises
     ------
@@ -242,12 +250,15 @@ def posts_from(x: Any) -> pd.DataFrame:
     """
     if isinstance(x, dict):
         x = [x]
-    if not isinstance(x, pd.DataFrame):
+    if not isinstance(x, pd.DataFrame) and not is_arrow(x):
         rows = list(x) if isinstance(x, list | tuple) else None
         if rows is None or not all(isinstance(row, dict) for row in rows):
-            raise DataError(f"posts are a DataFrame or a list of dicts with `text` and `image`, not {type(x).__name__}")
+            raise DataError(
+                "posts are a DataFrame or a list of dicts with `text` and `image`, or an Arrow table, not "
+                f"{type(x).__name__}"
+            )
         x = pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in _keys(rows)})
-    if not len(x):
+    if hasattr(x, "__len__") and not len(x):
         raise DataError("there are no posts")
     try:
         return read_posts(x)

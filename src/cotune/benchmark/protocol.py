@@ -14,8 +14,9 @@ import pandas as pd
 from cotune.benchmark.plan import Plan
 from cotune.data.duplicates import fingerprints, near_duplicate_groups
 from cotune.data.posts import has_image, has_text
+from cotune.data.row_errors import has_row_error
 from cotune.data.splits import make_folds
-from cotune.errors import DataError, RunError
+from cotune.errors import DataError, RunError, listed
 from cotune.files import atomic_path
 
 FILE = "folds.parquet"
@@ -133,13 +134,15 @@ def cut_posts(
     marks = fingerprints(posts["image"], allow_remote=allow_remote, progress=on_picture)
     named = np.asarray([has_image(image) for image in posts["image"]])
     broken = named & ~np.asarray([mark is not None and mark.readable for mark in marks], dtype=bool)
-    labelled = posts["label"].notna().to_numpy()
+    bad = has_row_error(posts)
+    labelled = posts["label"].notna().to_numpy() & ~bad
     words = np.asarray([has_text(text) for text in posts["text"]])
     empty = ~words & (~named | broken)
     skipped = broken & ~empty if plan.fit.bad_images == "skip" else np.zeros(len(posts), dtype=bool)
     use = labelled & ~empty & ~skipped
     left_out = {
-        "no label": int((~labelled).sum()),
+        **({"an unreadable cell": int(bad.sum())} if bad.any() else {}),
+        "no label": int((~labelled & ~bad).sum()),
         "unreadable image": int((labelled & skipped).sum()),
         "neither text nor image": int((labelled & empty).sum()),
     }
@@ -182,7 +185,9 @@ def _told(left_out: dict[str, int]) -> str:
 def _classes(posts: pd.DataFrame) -> tuple[str, ...]:
     names: set[Any] = {str(label) for label in posts["label"]}
     if len(names) == 1:
-        raise DataError(f"all {len(posts):,} posts have the label {names.pop()!r}; a benchmark needs at least two")
+        raise DataError(
+            f"all {len(posts):,} posts have the label {listed(names, quote=True)}; a benchmark needs at least two"
+        )
     try:
         return tuple(sorted(names, key=float))  # 2 before 10
     except ValueError:

@@ -24,7 +24,9 @@ from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.protocol import FILE as FOLDS
 from cotune.benchmark.protocol import Folds, OnPicture, cut_posts, posts_of, told_left_out
+from cotune.data.duplicates import large_group_note
 from cotune.data.posts import data_hash
+from cotune.data.row_errors import row_error_notes
 from cotune.data.sources import has_urls
 from cotune.errors import ConfigError, CotuneError
 from cotune.progress import Progress
@@ -132,8 +134,12 @@ def run_plan(
             folds = cut_posts(posts, plan, allow_remote=allow_remote, on_picture=watcher.on_picture)
             folds.save(out / FOLDS)
         note = told_left_out(folds)
-        if note:
-            watcher.progress.say(note)
+        large = large_group_note(folds.groups)
+        more = [note] if note else []
+        if large is not None:
+            more.append(f"note: {large}")
+        for line in [*row_error_notes(posts)[:-1], *more]:
+            watcher.progress.say(line)
         wanted = [cell for cell in plan.cells() if not only_folds or cell.fold in only_folds]
         cells = _worth_while(wanted, folds, watcher.progress)
         found = [read_record(record_path(out, cell)) for cell in cells if record_path(out, cell).is_file()]

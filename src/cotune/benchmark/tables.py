@@ -12,7 +12,7 @@ from pathlib import Path
 from cotune.benchmark.compare import Summary
 from cotune.benchmark.plan import ANCHOR
 from cotune.benchmark.results import Results
-from cotune.errors import ConfigError, did_you_mean
+from cotune.errors import ConfigError, did_you_mean, listed
 from cotune.files import write_text
 from cotune.metrics import Estimate
 
@@ -164,8 +164,9 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
     settings, folds = results.settings, results.folds
     once = all(s.folds_done == s.folds for s in summaries)
     notes = [
-        f"{len(folds.ids):,} posts, {len(folds.classes)} classes ({', '.join(folds.classes)}), {settings['folds']} "
-        f"{settings['protocol']} folds, every post scored {'once' if once else 'at most once'} out of fold. "
+        f"{len(folds.ids):,} posts, {len(folds.classes)} classes ({listed(folds.classes, most=30)}), "
+        f"{settings['folds']} {settings['protocol']} folds, every post scored "
+        f"{'once' if once else 'at most once'} out of fold. "
         f"Encoders tuned: {settings['fit']['tune']}."
     ]
     if len(folds.classes) > 2:

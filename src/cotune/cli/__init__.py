@@ -5,10 +5,12 @@ Exit codes: 0 done, 2 bad usage or bad input (one line, no traceback), 130 stopp
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -89,18 +91,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _trace()
         return 2
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain about it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()  # whoever read our output has gone
         return 1
+    except OSError as error:
+        line = _about_system(error)
+        if line is None:
+            return _unexpected(error)
+        _say(f"error: {line}")
+        _trace()
+        return 2
     except MemoryError:
         _say("error: the memory is used up; try a smaller --batch-size or --chunk-size")
         _trace()
         return 1
     except Exception as error:
-        first = next(iter(str(error).splitlines()), "")
-        _say(f"error: {type(error).__name__}: {first[:300]} (this is a fault of cotune; --debug shows where it is)")
-        _trace()
-        return 1
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Say what was raised that nobody foresaw."""
+    first = next(iter(str(error).splitlines()), "")
+    _say(f"error: {type(error).__name__}: {first[:300]} (this is a bug of cotune; --debug shows where it is)")
+    _trace()
+    return 1
+
+
+def _about_system(error: OSError) -> str | None:
+    """Say what the system refuses, None for what has another cause."""
+    if error.filename is not None:
+        from cotune.errors import clip
+
+        name = clip(os.fsdecode(error.filename) if not isinstance(error.filename, int) else str(error.filename))
+        hint = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else "check the path and its permissions"
+        return f"{name}: {(error.strerror or str(error)).lower()}; {hint}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        _silence_stdout()
+        return f"cannot write to standard output: {(error.strerror or '').lower()}; write to a place with room"
+    return None
+
+
+def _silence_stdout() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter does not complain at its end."""
+    with suppress(OSError, ValueError, AttributeError):  # no real file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

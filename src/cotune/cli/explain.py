@@ -11,13 +11,16 @@ from cotune.cli.evaluate import RunFolder
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
     LabelColumn,
     PostsPath,
     TextColumn,
+    Where,
     columns_from,
+    rows_from,
 )
 from cotune.cli.show import add_row, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
@@ -62,6 +65,8 @@ def explain(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     group_column: GroupColumn = "group",
+    where: Where = None,
+    table_format: Format = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:
@@ -75,6 +80,8 @@ def explain(
             "say where the pages go: --out DIR; or what to list, without pages: --find conflicts, image-driven, "
             "text-driven or mistakes"
         )
+    if str(posts) == "-":
+        raise ConfigError("explain reads the table twice, which standard input cannot be; save it as a file")
     from cotune.data.posts import iter_posts
     from cotune.explaining.dataset import explain_posts
     from cotune.explaining.explainer import Explainer
@@ -91,17 +98,22 @@ def explain(
     explainer = Explainer(
         load_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
+    rows = rows_from(where, table_format)
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,
-               allow_remote=allow_remote)  # fmt: skip
+               allow_remote=allow_remote, **rows)  # fmt: skip
+    # A table that cannot be used must leave nothing behind.
+    next(iter_posts(posts, chunk_size, columns=columns, **rows), None)
+    progress = TerminalProgress()
+    notes = [progress.say]  # the table is read twice, and its notes are wanted once
     try:
         found = explain_posts(
             explainer,
-            lambda: iter_posts(posts, chunk_size, columns=columns),
+            lambda: iter_posts(posts, chunk_size, columns=columns, tell=notes.pop() if notes else None, **rows),
             plan,
             out=out,
             key=key,
             on_explanation=None if out is None else _page_writer(out, run.resolve().name),
-            progress=TerminalProgress(),
+            progress=progress,
         )
     except KeyboardInterrupt:
         kept = f"; what was done lies in {out}, and the same command goes on from there" if out is not None else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,10 @@ _COLUMNS = "Columns of the posts table"
 
 PostsPath = Annotated[
     Path,
-    typer.Argument(help="Posts table: .csv, .tsv, .jsonl, .json or .parquet, or a datasets folder.", metavar="POSTS"),
+    typer.Argument(
+        help="Posts table: .csv, .tsv, .jsonl, .json, .parquet or .xlsx, a datasets folder, or - for standard input.",
+        metavar="POSTS",
+    ),
 ]
 IdColumn = Annotated[str, typer.Option("--id-column", help="Column of the ids.", rich_help_panel=_COLUMNS)]
 TextColumn = Annotated[str, typer.Option("--text-column", help="Column of the texts.", rich_help_panel=_COLUMNS)]
@@ -25,6 +28,27 @@ LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the 
 GroupColumn = Annotated[
     str,
     typer.Option("--group-column", help="Column of groups that folds never cut in two.", rich_help_panel=_COLUMNS),
+]
+_ROWS = "Rows of the posts table"
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        help="Use only rows with this value, as in split=train; repeatable: several values of a column "
+        "are alternatives, several columns all have to fit.",
+        metavar="COLUMN=VALUE",
+        rich_help_panel=_ROWS,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="How to read POSTS, if its name does not say: csv, tsv, jsonl, json, parquet or xlsx.",
+        metavar="FORMAT",
+        rich_help_panel=_ROWS,
+        show_default=False,
+    ),
 ]
 AllowRemote = Annotated[
     bool,
@@ -44,3 +68,10 @@ def columns_from(
     from cotune.data.posts import ColumnNames
 
     return ColumnNames(id_column, text_column, image_column, label_column, group_column)
+
+
+def rows_from(where: list[str] | None, table_format: str | None) -> dict[str, Any]:
+    """Return what `--where` and `--format` ask of the functions that read posts."""
+    from cotune.data.where import parse_where
+
+    return {"where": parse_where(where or []), "kind": table_format}

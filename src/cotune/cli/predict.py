@@ -12,15 +12,18 @@ from cotune.cli.evaluate import RunFolder
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
     LabelColumn,
     TextColumn,
+    Where,
     columns_from,
+    rows_from,
 )
 from cotune.cli.show import add_row, new_table, number, plural, print_json, print_rich
-from cotune.errors import ConfigError, DataError
+from cotune.errors import ConfigError, DataError, clip, listed
 
 if TYPE_CHECKING:
     from cotune.predict import Predictor
@@ -32,11 +35,19 @@ def predict(
     run: RunFolder,
     posts: Annotated[
         Path | None,
-        typer.Argument(help="Posts table; not needed with --text or --image.", metavar="[POSTS]", show_default=False),
+        typer.Argument(
+            help="Posts table, or - for standard input; not needed with --text or --image.",
+            metavar="[POSTS]",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", help="File to write: .csv, .tsv, .jsonl, .parquet, or - for stdout.", metavar="FILE"),
+        typer.Option(
+            "--out",
+            help="File to write: .csv, .tsv, .jsonl, .json (also .gz), .parquet, .xlsx, or - for standard output.",
+            metavar="FILE",
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option("--text", help="Text of one post, instead of a table.")] = None,
     image: Annotated[str | None, typer.Option("--image", help="Image file of one post, instead of a table.")] = None,
@@ -52,6 +63,8 @@ def predict(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     group_column: GroupColumn = "group",
+    where: Where = None,
+    table_format: Format = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +77,7 @@ def predict(
     if single == (posts is not None):
         raise ConfigError("give a posts table, or one post by --text and --image")
     if not single and out is None:
-        raise ConfigError("say where the predictions go: --out predictions.csv, or --out - for stdout")
+        raise ConfigError("specify an output file: --out predictions.csv, or --out - for standard output")
     from cotune.data.predictions import check_predictions_path
 
     if out is not None:
@@ -80,8 +93,9 @@ def predict(
     from cotune.data.posts import iter_posts
 
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
+    rows = rows_from(where, table_format)
     predictor = _open(run, settings)
-    chunks = iter_posts(posts, chunk_size, columns=columns)
+    chunks = iter_posts(posts, chunk_size, columns=columns, **rows)
     first = next(chunks, None)  # what is wrong with the table as a whole is told before a line is written
     counts = _predict_table(predictor, itertools.chain([] if first is None else [first], chunks), out)
     if as_json:
@@ -106,12 +120,13 @@ def _predict_table(predictor: Predictor, chunks: Any, out: str) -> dict[str, Any
     errors: list[dict[str, Any]] = []
     n_errors = 0
     with predictions_writer(out, predictor.columns()) as write:
-        for frame in TerminalProgress().track(predictor.stream(chunks), "posts (in chunks)", None):
+        for posts in TerminalProgress().track(chunks, "posts (in chunks)", None):
+            frame = predictor.frame(posts)
             write(frame)
             wrong = frame["error"].notna()
             n_errors += int(wrong.sum())
             for at in frame.index[wrong][: max(0, _SHOWN - len(errors))]:
-                row = counts["posts"] + int(at) + 1
+                row = int(posts["row"].iloc[at])
                 errors.append({"row": row, "id": frame["id"].iloc[at], "error": frame["error"].iloc[at]})
             counts["posts"] += len(frame)
             for label, n in frame["label"].value_counts().items():
@@ -122,14 +137,14 @@ def _predict_table(predictor: Predictor, chunks: Any, out: str) -> dict[str, Any
 
 def _tell(counts: dict[str, Any], out: str) -> None:
     """Say what was done, on standard error, as standard output may hold the table."""
-    labels = ", ".join(f"{n:,} {label}" for label, n in counts["labels"].items() if n)
+    labels = listed((f"{n:,} {label}" for label, n in counts["labels"].items() if n), most=20)
     typer.echo(
         f"{plural(counts['posts'], 'post')}: {counts['predicted']:,} predicted ({labels or 'none'})"
         + (f", written to {out}" if out != "-" else ""),
         err=True,
     )
     for error in counts["first_errors"]:
-        typer.echo(f"note: row {error['row']} (id {error['id']}): {error['error']}", err=True)
+        typer.echo(f"note: row {error['row']} (id {clip(error['id'], 60)}): {error['error']}", err=True)
     more = counts["errors"] - len(counts["first_errors"])
     if counts["errors"]:
         tail = f", {more:,} more than shown here" if more else ""

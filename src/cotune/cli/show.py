@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -91,3 +92,8 @@ def command(*words: object) -> str:
     import shlex
 
     return shlex.join(str(word) for word in words)
+
+
+def title(posts: Path) -> str:
+    """Return what a posts table is called in headings."""
+    return "standard input" if str(posts) == "-" else posts.name

@@ -13,13 +13,16 @@ from typer.core import TyperCommand
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
     LabelColumn,
     PostsPath,
     TextColumn,
+    Where,
     columns_from,
+    rows_from,
 )
 from cotune.cli.show import command, number, print_json, print_rich, score_table
 from cotune.cli.stop import StoppedError
@@ -167,6 +170,13 @@ def fit(
     image_column: ImageColumn = "image",
     label_column: LabelColumn = "label",
     group_column: GroupColumn = "group",
+    where: Where = None,
+    validation_where: Annotated[
+        list[str] | None,
+        typer.Option("--validation-where", help="The same as --where, for the table that --validation names.",
+                     metavar="COLUMN=VALUE", rich_help_panel=_HOLDOUT),
+    ] = None,
+    table_format: Format = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -188,6 +198,8 @@ def fit(
         out,
         settings_,
         columns=columns,
+        rows=rows_from(where, table_format),
+        validation_rows=_validation_rows(validation_where, settings_),
         resume=resume,
         overwrite=overwrite,
         loggers=logger or [],
@@ -204,9 +216,10 @@ def fit(
     else:
         last = result.run.metrics["history"][-1]
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")
+    table = "posts.csv" if str(posts) == "-" else posts
     print_rich(
         f"\nThe run lies in {out}; its report is {out / 'report.html'}. Next:\n"
-        f"  {command('cotune', 'predict', out, posts, '--out', 'predictions.csv')}"
+        f"  {command('cotune', 'predict', out, table, '--out', 'predictions.csv')}"
     )
 
 
@@ -216,6 +229,8 @@ def _train(
     config: FitConfig,
     *,
     columns: Any,
+    rows: dict[str, Any],
+    validation_rows: dict[str, Any],
     resume: bool,
     overwrite: bool,
     loggers: list[str],
@@ -232,10 +247,10 @@ def _train(
     progress = TerminalProgress()
     if resume and not _pending(out):
         progress.say(f"note: there is nothing to resume in {out}; training begins anew")
-    table = read_posts(posts, columns=columns, require_labels=True)
+    table = read_posts(posts, columns=columns, require_labels=True, tell=progress.say, **rows)
     held = None
     if isinstance(config.validation, str):
-        held = read_posts(config.validation, columns=columns, require_labels=True)
+        held = read_posts(config.validation, columns=columns, require_labels=True, **validation_rows)
     _make_writable(out)
     # A finished run keeps its own log until it is replaced.
     log_path = out / ("log.new.csv" if finished else "log.csv")
@@ -325,6 +340,13 @@ def _remove(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _validation_rows(where: list[str] | None, config: FitConfig) -> dict[str, Any]:
+    """Return which rows of the validation table count; `--where` is about the training table alone."""
+    if where and not isinstance(config.validation, str):
+        raise ConfigError("--validation-where picks rows of a validation table; name one with --validation")
+    return {"where": rows_from(where, None)["where"]}
 
 
 def _fraction_or_path(said: str) -> float | str:

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from cotune.errors import listed
 
 if TYPE_CHECKING:
     from cotune.data.quality import QualityReport
 
 _LOPSIDED = 3.0
 _FEW = 10
+_UNKNOWN = 0.01
 
 
 def advise(report: QualityReport) -> list[str]:
     """Return one line of advice for each sort of fault found, the most urgent first."""
     return [
+        *_about_cells(report),
         *_about_pictures(report),
         *_about_labels(report),
+        *report.gaps,
         *_about_texts(report),
         *_about_duplicates(report),
+    ]
+
+
+def _about_cells(report: QualityReport) -> list[str]:
+    if not report.row_errors:
+        return []
+    return [
+        f"{_posts(len(report.row_errors))} a cell that cannot be read: put one plain value into it; until then "
+        "such posts are left out of training and scores"
     ]
 
 
@@ -58,26 +74,40 @@ def _about_labels(report: QualityReport) -> list[str]:
     if not report.labels:
         advice.append("no post has a label: predicting needs none, training and evaluating do")
     if len(report.labels) == 1:
-        advice.append(f"all labelled posts are {next(iter(report.labels))!r}: training needs at least two labels")
+        advice.append(f"all labelled posts are {listed(report.labels, quote=True)}: training needs at least two labels")
     if report.imbalance is not None and report.imbalance >= _LOPSIDED:
         advice.append(
             f"the most common label outnumbers the rarest {report.imbalance:.1f} times: train with "
             "--class-weights balanced "
             "and judge by macro F1 or AUC rather than by accuracy"
         )
+    if _quantities(report.labels):
+        advice.append(
+            "the labels are numbers with fractions, which look like a quantity: that needs regression, and cotune "
+            "classifies; cut them into classes, such as low and high, unless each number is a class"
+        )
     few = [name for name, count in report.labels.items() if count < _FEW]
     if few and len(report.labels) > 1:
-        shown = ", ".join(map(repr, few[:5])) + ("..." if len(few) > 5 else "")
+        shown = listed(few, most=5, quote=True)
         advice.append(f"fewer than {_FEW} posts carry {shown}: collect more or merge labels; 10 folds need 10 of each")
     alike: dict[str, list[str]] = defaultdict(list)
     for name in report.labels:
         alike["".join(name.casefold().split())].append(name)
     advice.extend(
-        f"the labels {', '.join(map(repr, names))} differ only in case or spaces: make them one"
+        f"the labels {listed(names, quote=True)} differ only in case or spaces: make them one"
         for names in alike.values()
         if len(names) > 1
     )
     return advice
+
+
+def _quantities(labels: Iterable[str]) -> bool:
+    """Tell whether all labels are numbers, and some have a fraction."""
+    try:
+        numbers = [float(name) for name in labels]
+    except ValueError:
+        return False
+    return any(math.isfinite(number) and not number.is_integer() for number in numbers)
 
 
 def _about_texts(report: QualityReport) -> list[str]:
@@ -91,6 +121,20 @@ def _about_texts(report: QualityReport) -> list[str]:
             if rows
         ]
         advice.append(f"{' and '.join(parts)}: they are scored by what they have; keep them if new posts are like that")
+    tokens = report.tokens
+    if tokens is not None and tokens.cut:
+        advice.append(
+            f"{_posts(len(tokens.cut))} a text that is cut at {tokens.max_tokens} tokens ({tokens.cut_share:.0%} of "
+            f"the texts; {tokens.encoder}): train with a larger --max-tokens if the encoder reads more, or put what "
+            "matters first"
+        )
+    if tokens is not None and tokens.unknown_share >= _UNKNOWN:
+        examples = listed(tokens.unknown_examples, most=5)
+        advice.append(
+            f"{tokens.unknown_share:.1%} of the tokens are unknown to {tokens.encoder}"
+            f"{f' (such as {examples})' if examples else ''}: they all look alike to it; if they matter, choose an "
+            "encoder whose tokenizer knows them"
+        )
     if report.long_texts:
         advice.append(
             f"{_posts(len(report.long_texts))} a text of more than {report.max_text_chars:,} characters: "
@@ -114,6 +158,8 @@ def _about_duplicates(report: QualityReport) -> list[str]:
             "evaluate with "
             "grouped folds, so that no post is tested on what it was nearly trained on"
         )
+    if report.large_group is not None:
+        advice.append(report.large_group)
     return advice
 
 

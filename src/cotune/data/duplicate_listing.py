@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cotune.data.cells import has_text
-from cotune.data.duplicates import NO_HASH, Fingerprint, Groups, text_key
+from cotune.data.duplicates import Fingerprint, Groups, text_key
 from cotune.data.sources import describe
 
 
@@ -48,7 +48,7 @@ class DuplicateFinder:
         self.exact_text = [text if has_text(text) else None for text in self.texts]
         self.text = [text_key(text) or None for text in self.texts]
         self.exact_image = [None if mark is None else mark.key for mark in marks]
-        self.looks = [NO_HASH if mark is None else mark.look for mark in marks]
+        self.marks = marks
         self.max_distance = max_distance
 
     def _joined(self, *keys: Sequence[object], looks: bool = False) -> np.ndarray[Any, Any]:
@@ -56,7 +56,7 @@ class DuplicateFinder:
         for values in keys:
             groups.join_equal(values)
         if looks:
-            groups.join_alike(self.looks, self.max_distance)
+            groups.join_looks(self.marks, self.max_distance)
         return groups.numbers()
 
     def near(self) -> np.ndarray[Any, Any]:

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cotune.data.flat_images import Detail, Details, flat_detail
 from cotune.data.images import ImageSource, bytes_key, decode_bytes, image_key, load_image
-from cotune.data.posts import has_image
+from cotune.data.posts import has_image, has_text
 from cotune.data.sources import ImageFault, describe, is_url, read_bytes
 from cotune.errors import ConfigError
 
@@ -30,6 +31,7 @@ _NOISE = re.compile(
 _RETWEET = re.compile(r"^\W*rt\b[:\s]*", re.IGNORECASE)
 _FLAT = 2.0  # grey levels of spread in the 32 x 32 reduction under which only noise decides the hash
 _EDGES_AT_ONCE = 1_000_000
+_LARGE = 5  # posts; in a small table a pair is a tenth
 
 
 def text_key(text: str | None) -> str:
@@ -37,7 +39,7 @@ def text_key(text: str | None) -> str:
 
     Letter case, compatibility forms, white space, links, @mentions and a leading "RT" do not count.
     """
-    if not text:
+    if not text or not has_text(text):
         return ""
     plain = _NOISE.sub(" ", unicodedata.normalize("NFKC", text))
     plain = unicodedata.normalize("NFKC", _RETWEET.sub("", plain).casefold())
@@ -56,20 +58,39 @@ def perceptual_hash(image: Image.Image) -> int:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells pictures apart: the hash of the content and the hash of the look; whether it was read at all."""
+    """What tells images apart.
+
+    Attributes
+    ----------
+    key : str
+        Hash of the content.
+    look : int
+        Hash of the look.
+    readable : bool
+        Whether the image was read at all.
+    detail : Detail or None
+        A finer look at an image that is mostly of one shade, whose hash says little.
+    """
 
     key: str
     look: int
     readable: bool = True
+    detail: Detail | None = None
+
+    @classmethod
+    def of(cls, key: str, image: Image.Image) -> Fingerprint:
+        """Return the fingerprint of an image that has been read."""
+        look = perceptual_hash(image)
+        return cls(key, look, detail=None if look == NO_HASH else flat_detail(image))
 
 
 def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprint | None:
     """Return the fingerprint of one picture, None when it cannot be read."""
     try:
         if isinstance(image, np.ndarray | Image.Image):
-            return Fingerprint(image_key(image), perceptual_hash(load_image(image)))
+            return Fingerprint.of(image_key(image), load_image(image))
         data = read_bytes(image, allow_remote=allow_remote)
-        return Fingerprint(bytes_key(data), perceptual_hash(decode_bytes(data, describe(image), min_side=256)))
+        return Fingerprint.of(bytes_key(data), decode_bytes(data, describe(image), min_side=256))
     except ImageFault:
         # A remote picture that may not be fetched is still the same as one of the same address.
         return Fingerprint(image, NO_HASH, readable=False) if isinstance(image, str) and is_url(image) else None
@@ -125,7 +146,8 @@ def near_duplicate_groups(
     posts : pandas.DataFrame
         As from :func:`cotune.data.posts.read_posts`.
     by : collection of {"text", "image"}
-        What makes two posts the same: equal :func:`text_key`, or pictures that are equal or look alike.
+        What makes two posts the same: equal :func:`text_key`, or images that are equal or look alike. Images that
+        are mostly of one shade, such as words on white, also have to agree in what stands out of it.
     max_distance : int
         How many of the 64 bits of two perceptual hashes may differ.
     progress : callable, optional
@@ -147,8 +169,22 @@ def near_duplicate_groups(
         if hashes is None:
             hashes = fingerprints(posts["image"], allow_remote=allow_remote, progress=progress)
         joined.join_equal([None if mark is None else mark.key for mark in hashes])
-        joined.join_alike([NO_HASH if mark is None else mark.look for mark in hashes], max_distance)
+        joined.join_looks(hashes, max_distance)
     return joined.numbers()
+
+
+def large_group_note(groups: np.ndarray[Any, Any]) -> str | None:
+    """Return a line about a group that holds more than a tenth of all posts, None where there is none."""
+    if not len(groups):
+        return None
+    largest = int(np.bincount(pd.factorize(groups)[0]).max())
+    if largest < _LARGE or largest <= len(groups) / 10:
+        return None
+    return (
+        f"one group of near-duplicates holds {largest:,} of {len(groups):,} posts ({largest / len(groups):.0%}), which "
+        "all stay on one side of a cut: look at it with `cotune check`, and if they are not the same, group by text or "
+        "by image alone (--group-by) or by a column of your own (--folds-group group)"
+    )
 
 
 class Groups:
@@ -180,23 +216,41 @@ class Groups:
         _, first, inverse = np.unique(codes[places], return_index=True, return_inverse=True)
         self.join(places[first][inverse], places)
 
-    def join_alike(self, looks: Sequence[int], max_distance: int) -> None:
-        """Join all things whose 64-bit hashes differ in at most `max_distance` bits."""
+    def join_looks(self, marks: Sequence[Fingerprint | None], max_distance: int) -> None:
+        """Join all images that look alike."""
+        looks = [NO_HASH if mark is None else mark.look for mark in marks]
+        self.join_alike(looks, max_distance, Details([None if mark is None else mark.detail for mark in marks]))
+
+    def join_alike(self, looks: Sequence[int], max_distance: int, details: Details | None = None) -> None:
+        """Join all things whose 64-bit hashes differ in at most `max_distance` bits, and whose details agree."""
         hashes = np.array(looks, dtype=np.uint64)
-        places = np.flatnonzero(hashes != NO_HASH)
+        flat = details.known if details is not None else np.zeros(len(hashes), dtype=bool)
+        places = np.flatnonzero((hashes != NO_HASH) & ~flat)
         values, first, inverse = np.unique(hashes[places], return_index=True, return_inverse=True)
         first = places[first]
         self.join(first[inverse], places)
-        for band in _bands(values, max_distance):
-            order = np.argsort(band, kind="stable")
-            band, ordered = band[order], values[order]
+        # Flat ones stand for themselves alone: equal hashes say little about them.
+        alone = np.flatnonzero((hashes != NO_HASH) & flat)
+        values, first = np.concatenate([values, hashes[alone]]), np.concatenate([first, alone])
+        bands = list(_bands(values, max_distance))
+        for number, whole in enumerate(bands):
+            order = np.argsort(whole, kind="stable")
+            band, ordered = whole[order], values[order]
             here = np.arange(len(order) - 1)
             step = 1
             while len(here):  # compare each with the step-th after it, as long as both lie in one bucket
                 here = here[here + step < len(order)]
                 here = here[band[here] == band[here + step]]
-                near = _popcount(ordered[here] ^ ordered[here + step]) <= max_distance
-                self.join(first[order[here[near]]], first[order[here[near] + step]])
+                near = here[_popcount(ordered[here] ^ ordered[here + step]) <= max_distance]
+                left, right = order[near], order[near + step]
+                if details is not None and len(left):
+                    # Each pair once: an earlier band that is equal too has brought it.
+                    new = ~np.any([other[left] == other[right] for other in bands[:number]], axis=0)
+                    new = np.broadcast_to(new, left.shape)
+                    left, right = left[new], right[new]
+                    fits = details.agree(first[left], first[right])
+                    left, right = left[fits], right[fits]
+                self.join(first[left], first[right])
                 step += 1
 
     def numbers(self) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cotune.data.imports import (
     numbered_lines,
 )
 from cotune.data.posts import clean_text
-from cotune.errors import ConfigError, DataError, did_you_mean
+from cotune.errors import ConfigError, DataError, clip, did_you_mean, listed
 
 SPLITS = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen", "dev", "test")
 _LAYOUT = "train.jsonl, dev_seen.jsonl and a folder img/"
@@ -52,7 +53,7 @@ def import_hateful_memes(
     wanted = list(dict.fromkeys(split.strip().removesuffix(".jsonl") for split in splits if split.strip()))
     if not wanted:
         raise ConfigError("--splits names no split; the usual ones are train,dev_seen")
-    folder, _ = find_folder(Path(raw), f"{wanted[0]}.jsonl", "Hateful Memes", _LAYOUT)
+    folder = _folder(Path(raw), wanted)
     report = ImportReport("Hateful Memes", str(raw))
     reader = _Reader(folder.absolute(), report)
     for split in wanted:
@@ -63,6 +64,17 @@ def import_hateful_memes(
     frame = frame.astype(object).where(frame.notna(), None)
     report.finish(frame)
     return frame, report
+
+
+def _folder(raw: Path, wanted: Sequence[str]) -> Path:
+    """Return the folder that holds the data set: by the first split that is asked for, or by any other."""
+    try:
+        return find_folder(raw, f"{wanted[0]}.jsonl", "Hateful Memes", _LAYOUT)[0]
+    except DataError:
+        for split in dict.fromkeys([*wanted, *SPLITS]):  # then the split is missing, not the data set
+            with suppress(DataError):
+                return find_folder(raw, f"{split}.jsonl", "Hateful Memes", _LAYOUT)[0]
+        raise
 
 
 class _Reader:
@@ -80,8 +92,8 @@ class _Reader:
         if not path.is_file():
             there = sorted(file.stem for file in self.folder.glob("*.jsonl"))
             raise DataError(
-                f"{self.folder} has no {path.name}{did_you_mean(split, [*there, *SPLITS])}; "
-                f"splits there: {', '.join(there) or 'none'}"
+                f"{self.folder} holds no {clip(path.name)}{did_you_mean(split, there)}; "
+                f"splits there: {listed(there) or 'none'}"
             )
         for number, line in numbered_lines(path):
             if line.strip():

@@ -9,12 +9,14 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cotune.data.image_cells import EXPECTED, plain_image
+from cotune.data.inline import is_inline
 from cotune.data.pixels import array_to_image, to_rgb
 from cotune.data.sources import (
     MAX_BYTES,
@@ -25,6 +27,7 @@ from cotune.data.sources import (
     is_url,
     read_bytes,
 )
+from cotune.errors import clip
 
 __all__ = [
     "MAX_BYTES",
@@ -100,7 +103,7 @@ class ImageInfo:
 
 
 def load_image(
-    source: ImageSource,
+    source: ImageSource | BinaryIO,
     *,
     max_pixels: int = MAX_PIXELS,
     allow_remote: bool = False,
@@ -113,8 +116,9 @@ def load_image(
 
     Parameters
     ----------
-    source : path, URL, bytes, PIL image or numpy array
-        Arrays are height x width (x 1, 3 or 4 channels), integers 0..255 or floats 0..1.
+    source : path, URL, ``data:`` URI, base64, bytes, binary file, PIL image, numpy array or tensor
+        Arrays are height x width (x 1, 3 or 4 channels), integers 0..255 or floats 0..1. Tensors may have their
+        channels first.
     max_pixels : int
         Pictures with more pixels are refused before they are decoded.
     allow_remote : bool
@@ -127,12 +131,13 @@ def load_image(
     ImageFault
         When the picture cannot be used; `kind` tells why.
     """
+    source = plain_image(source)
     if isinstance(source, np.ndarray):
         return array_to_image(source, max_pixels)
     if isinstance(source, Image.Image):
         return _decode(source, "PIL image", max_pixels, None)
-    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
-        raise ImageFault("unreadable", f"{describe(source)} is no picture; give a path, bytes, PIL image or array")
+    if not isinstance(source, str | bytes):
+        raise ImageFault("unreadable", f"{describe(source)} cannot be read; give {EXPECTED}")
     data = read_bytes(source, allow_remote=allow_remote)
     return decode_bytes(data, describe(source), max_pixels=max_pixels, min_side=min_side)
 
@@ -191,7 +196,7 @@ def _explain_unknown(data: bytes) -> tuple[str, str]:
 
 
 def _fault(name: str, error: BaseException) -> ImageFault:
-    words = str(error).split("\n")[0] or type(error).__name__
+    words = clip(str(error).split("\n")[0]) or type(error).__name__
     kind = "truncated" if isinstance(error, EOFError) or _TRUNCATED.search(words) else "unreadable"
     return ImageFault(kind, f"{name}: {words}")
 
@@ -225,6 +230,7 @@ def image_key(source: ImageSource, *, allow_remote: bool = False) -> str:
     ImageFault
         When the picture cannot be read.
     """
+    source = plain_image(source)
     if isinstance(source, np.ndarray | Image.Image):
         image = load_image(source)
         return bytes_key(f"pixels {image.size}".encode() + image.tobytes())
@@ -232,7 +238,8 @@ def image_key(source: ImageSource, *, allow_remote: bool = False) -> str:
 
 
 def verify_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_remote: bool = False) -> ImageInfo:
-    """Decode the picture in full and report what is wrong with it, without raising."""
+    """Decode the image in full and report what is wrong with it, without raising."""
+    source = plain_image(source)
     if isinstance(source, np.ndarray | Image.Image):
         try:
             image = load_image(source, max_pixels=max_pixels)
@@ -263,7 +270,7 @@ def verify_bytes(data: bytes, source: object, *, max_pixels: int = MAX_PIXELS) -
 
 def extension_matches(source: object, kind: str | None) -> bool:
     """Tell whether the name of `source` agrees with format `kind`; names without a known ending always do."""
-    if kind is None or not isinstance(source, str | os.PathLike):
+    if kind is None or not isinstance(source, str | os.PathLike) or is_inline(source):
         return True
     name = os.fspath(source)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
@@ -16,15 +16,17 @@ import pandas as pd
 from cotune.data.cells import ColumnNames, PostsBuilder, clean_text, has_image, has_text, is_missing
 from cotune.data.images import image_key
 from cotune.data.sources import ImageFault, is_url
-from cotune.data.tables import Chunk, read_chunks
-from cotune.errors import DataError
+from cotune.data.tables import Chunk, arrow_chunks, is_stdin, join_chunks, read_chunks, table_name
+from cotune.data.where import SPLIT, RowFilter, Where
+from cotune.errors import DataError, clip
 
 __all__ = [
     "ColumnNames", "PostsHash", "PostsSource", "clean_text", "count_labels", "data_hash", "has_image", "has_text",
-    "is_missing", "iter_posts", "read_posts",
+    "is_arrow", "is_missing", "iter_posts", "read_posts",
 ]  # fmt: skip
 
-PostsSource: TypeAlias = "str | os.PathLike[str] | pd.DataFrame"
+Tell: TypeAlias = Callable[[str], None]
+PostsSource: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | Any"
 
 _ALL_AT_ONCE = 2**62
 
@@ -35,45 +37,69 @@ def read_posts(
     columns: ColumnNames | None = None,
     require_labels: bool = False,
     base: str | os.PathLike[str] | None = None,
+    where: Where | None = None,
+    kind: str | None = None,
+    tell: Tell | None = None,
 ) -> pd.DataFrame:
     """Read a posts table into one plain form.
 
     Parameters
     ----------
-    source : path or pandas.DataFrame
-        A .csv, .tsv, .jsonl, .ndjson, .json (each also .gz) or .parquet file, a folder written by Hugging
-        Face `datasets`, or a DataFrame.
+    source : path, pandas.DataFrame or Arrow table
+        A .csv, .tsv, .jsonl, .ndjson, .json (each also .gz), .parquet or .xlsx file, a folder written by Hugging
+        Face `datasets`, ``-`` for standard input, a DataFrame, or a table of Arrow, polars or the like.
     columns : ColumnNames, optional
         What the columns are called, if not `id`, `text`, `image`, `label`, `group`.
     require_labels : bool
         Refuse a table without a label column (single posts may still lack theirs).
     base : path, optional
-        Where relative image paths begin; by default the table's folder (DataFrame: the working directory).
+        Where relative image paths begin; by default the table's folder (DataFrame and standard input: the working
+        directory).
+    where : mapping, optional
+        Which rows to read: from a column to its value or values, as in ``{"split": "train"}``. A row has to fit in
+        every column.
+    kind : str, optional
+        How to read a file ("csv"), instead of what its name suggests.
+    tell : callable, optional
+        Takes notes on the table as a whole, such as a column `split` that is not used.
 
     Returns
     -------
     pandas.DataFrame
-        `id`, `text`, `image`, `label`, `group` as objects (None for nothing) and `row`, counted from 1.
+        `id`, `text`, `image`, `label`, `group` as objects (None for nothing), `row`, counted from 1, and `error`, a
+        :class:`~cotune.data.row_errors.RowError` where a cell could not be read.
 
     Raises
     ------
     DataError
-        When the table cannot be read, lacks a column or holds an id twice.
+        When the table cannot be read, lacks a column, holds an id twice, or has no row that is asked for.
     """
     names = columns or ColumnNames()
-    if isinstance(source, pd.DataFrame):
-        chunk = _frame_chunk(source, names)
-        builder = PostsBuilder(names, Path(base or "."), "the DataFrame")
-    else:
+    picked = RowFilter(where, count_split=tell is not None and SPLIT not in astuple(names))
+    wanted = [*astuple(names), *picked.columns]
+    if isinstance(source, str | os.PathLike):
         path = Path(source)
-        chunks = list(read_chunks(path, astuple(names), _ALL_AT_ONCE if path.suffix != ".parquet" else 65536))
-        chunk = _join(chunks)
-        builder = PostsBuilder(names, _base(path, base), str(path))
+        chunk = join_chunks(
+            list(read_chunks(path, wanted, _ALL_AT_ONCE if path.suffix != ".parquet" else 65536, kind=kind))
+        )
+        builder = PostsBuilder(names, _base(path, base), table_name(path))
+    elif isinstance(source, pd.DataFrame):
+        chunk = _frame_chunk(source, wanted)
+        builder = PostsBuilder(names, Path(base or "."), "the DataFrame", in_memory=True)
+    elif is_arrow(source):
+        chunk = join_chunks(list(arrow_chunks(source, wanted)))
+        builder = PostsBuilder(names, Path(base or "."), "the Arrow table", in_memory=True)
+    else:
+        raise DataError(f"a posts table is a path, a DataFrame or an Arrow table, not {type(source).__name__}")
+    picked.refuse_unknown_columns(builder.where, chunk.columns)
     builder.require(chunk.columns, labels=require_labels)
-    posts = builder.build(chunk)
-    if posts.empty:
+    if not chunk.rows:
         raise DataError(f"{builder.where} holds no posts; add at least one row")
+    keep = picked.keep(chunk)
+    picked.refuse_nothing(builder.where)
+    posts = builder.build(chunk, keep)
     builder.refuse_duplicate_ids(posts)
+    _tell_split(picked, tell)
     return posts
 
 
@@ -84,56 +110,71 @@ def iter_posts(
     columns: ColumnNames | None = None,
     require_labels: bool = False,
     base: str | os.PathLike[str] | None = None,
+    where: Where | None = None,
+    kind: str | None = None,
+    tell: Tell | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Yield a posts table in pieces of at most `chunk_size` rows, holding no more than that in memory.
 
     The parameters are those of :func:`read_posts`; `row` and made-up ids run on from piece to piece. Ids that
     occur twice are let through, as telling would take all of them in memory: `row` keeps posts apart. A .json
-    file is read whole.
+    file is read whole. Notes come at the end.
     """
     if chunk_size < 1:
         raise DataError(f"chunk_size must be at least 1, not {chunk_size}")
     names = columns or ColumnNames()
     table = Path(path)
-    builder = PostsBuilder(names, _base(table, base), str(table))
-    # Only tables with a header name all columns at the start; elsewhere the first label may come late.
-    by_row = any(suffix.lower() in (".jsonl", ".ndjson") for suffix in table.suffixes)
+    builder = PostsBuilder(names, _base(table, base), table_name(table))
+    picked = RowFilter(where, count_split=tell is not None and SPLIT not in astuple(names))
     seen: list[str] = []
-    for number, chunk in enumerate(read_chunks(table, astuple(names), chunk_size)):
+    by_row = False
+    for number, chunk in enumerate(read_chunks(table, [*astuple(names), *picked.columns], chunk_size, kind=kind)):
         seen = chunk.columns
         if number == 0:
-            builder.require(chunk.columns, labels=require_labels and not by_row)
+            # Only tables with a header name all columns at the start; elsewhere the first label may come late.
+            by_row = chunk.by_row
+            if not by_row:
+                picked.refuse_unknown_columns(builder.where, seen)
+            builder.require(seen, labels=require_labels and not by_row)
             if not chunk.rows:
-                raise DataError(f"{table} holds no posts; add at least one row")
+                raise DataError(f"{builder.where} holds no posts; add at least one row")
         if chunk.rows:
-            yield builder.build(chunk)
+            keep = picked.keep(chunk)
+            posts = builder.build(chunk, keep)
+            if len(posts):
+                yield posts
+    picked.refuse_unknown_columns(builder.where, seen)
     builder.require(seen, labels=require_labels)
+    picked.refuse_nothing(builder.where)
+    _tell_split(picked, tell)
+
+
+def is_arrow(source: object) -> bool:
+    """Tell whether `source` is a table of Arrow or can be handed over as one, as those of polars can."""
+    return hasattr(source, "__arrow_c_stream__") and not isinstance(source, pd.DataFrame)
+
+
+def _tell_split(picked: RowFilter, tell: Tell | None) -> None:
+    note = picked.split_note()
+    if tell is not None and note is not None:
+        tell(note)
 
 
 def _base(path: Path, base: str | os.PathLike[str] | None) -> Path:
-    return Path(base) if base is not None else path if path.is_dir() else path.parent
+    if base is not None:
+        return Path(base)
+    return Path() if is_stdin(path) else path if path.is_dir() else path.parent
 
 
-def _frame_chunk(frame: pd.DataFrame, names: ColumnNames) -> Chunk:
+def _frame_chunk(frame: pd.DataFrame, wanted: Sequence[str]) -> Chunk:
     columns = [str(name) for name in frame.columns]
     values = {}
-    for name in astuple(names):
+    for name in wanted:
         if columns.count(name) > 1:
-            raise DataError(f"the DataFrame has {columns.count(name)} columns called {name!r}; keep one")
+            raise DataError(f"the DataFrame has {columns.count(name)} columns called {clip(name)!r}; keep one")
         if name in columns:
             values[name] = list(frame.iloc[:, columns.index(name)])
     return Chunk(columns, values, len(frame))
-
-
-def _join(chunks: Sequence[Chunk]) -> Chunk:
-    if len(chunks) == 1:
-        return chunks[0]
-    columns = list(dict.fromkeys(name for chunk in chunks for name in chunk.columns))
-    wanted = list(dict.fromkeys(name for chunk in chunks for name in chunk.values))
-    values = {
-        name: [value for chunk in chunks for value in chunk.values.get(name, [None] * chunk.rows)] for name in wanted
-    }
-    return Chunk(columns, values, sum(chunk.rows for chunk in chunks))
 
 
 def count_labels(posts: pd.DataFrame) -> dict[str, int]:

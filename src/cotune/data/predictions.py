@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cotune.data.excel import workbook_writer
 from cotune.data.write import UnixLines
-from cotune.errors import DataError
+from cotune.errors import DataError, clip
 from cotune.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+_TEXT_KINDS = (".csv", ".tsv", ".jsonl", ".json")
+KINDS = (*_TEXT_KINDS, ".parquet", ".xlsx")
 TEXTS = ("id", "true", "label", "error")
 """Columns that hold text; all others hold numbers."""
 
@@ -31,14 +35,39 @@ def check_predictions_path(out: str | Path, posts: Path | None = None) -> None:
     Raises
     ------
     DataError
-        If it is neither ``-`` nor ends in .csv, .tsv, .jsonl or .parquet, or is the table `posts` itself.
+        If it is neither ``-`` nor has a known ending, is the table `posts` itself, or is a workbook and openpyxl is
+        not installed.
     """
     if str(out) == "-":
         return
-    if Path(out).suffix.lower() not in KINDS:
-        raise DataError(f"{out} has no ending that is known; write .csv, .tsv, .jsonl, .parquet, or - for stdout")
+    kind, compressed = _kind(out)
+    if kind not in (_TEXT_KINDS if compressed else KINDS):
+        raise DataError(
+            f"{clip(str(out))} has no ending that is known; write {', '.join(KINDS)} (those of text also with .gz), "
+            "or - for standard output"
+        )
     if posts is not None and Path(out).resolve() == posts.resolve():
         raise DataError(f"{out} is the posts table itself, which predictions would replace; give --out another name")
+    if kind == ".xlsx":
+        from cotune.data.excel import need_openpyxl
+
+        need_openpyxl(str(out))
+
+
+def _flushing(write: Write) -> Write:
+    """Return a writer whose rows reach standard output at once: whoever reads them may be waiting."""
+
+    def write_and_flush(frame: pd.DataFrame) -> None:
+        write(frame)
+        sys.stdout.flush()
+
+    return write_and_flush
+
+
+def _kind(out: str | Path) -> tuple[str, bool]:
+    suffixes = [suffix.lower() for suffix in Path(out).suffixes]
+    compressed = suffixes[-1:] == [".gz"]
+    return "".join((suffixes[:-1] if compressed else suffixes)[-1:]), compressed
 
 
 @contextmanager
@@ -48,7 +77,8 @@ def predictions_writer(out: str | Path, columns: Sequence[str]) -> Iterator[Writ
     Parameters
     ----------
     out : path
-        A .csv, .tsv, .jsonl or .parquet file, or ``-`` for comma-separated lines on standard output.
+        A .csv, .tsv, .jsonl, .json (each also .gz), .parquet or .xlsx file, or ``-`` for comma-separated lines on
+        standard output.
     columns : sequence of str
         The table's columns; those in `TEXTS` hold text, the others numbers.
 
@@ -60,21 +90,59 @@ def predictions_writer(out: str | Path, columns: Sequence[str]) -> Iterator[Writ
     check_predictions_path(out)
     if str(out) == "-":
         with _csv_rows(sys.stdout, columns, ",") as write:
-            yield write
-        sys.stdout.flush()
+            yield _flushing(write)
         return
-    kind = Path(out).suffix.lower()
-    with atomic_path(out) as temporary:
+    kind, compressed = _kind(out)
+    with atomic_path(out) as temporary, ExitStack() as stack:
         if kind == ".parquet":
-            with _parquet_rows(temporary, columns) as write:
-                yield write
-            return
-        with temporary.open("w", encoding="utf-8", errors="replace", newline="") as handle:
-            if kind == ".jsonl":
-                yield lambda frame: handle.writelines(_json_lines(frame))
-            else:
-                with _csv_rows(handle, columns, "\t" if kind == ".tsv" else ",") as write:
-                    yield write
+            yield stack.enter_context(_parquet_rows(temporary, columns))
+        elif kind == ".xlsx":
+            rows = stack.enter_context(workbook_writer(temporary, columns))
+            yield lambda frame: rows(list(record.values()) for record in records(frame))
+        else:
+            handle = stack.enter_context(_text(temporary, compressed))
+            yield stack.enter_context(_text_rows(handle, kind, columns))
+
+
+@contextmanager
+def _text(path: Path, compressed: bool) -> Iterator[TextIO]:
+    if not compressed:
+        with path.open("w", encoding="utf-8", errors="replace", newline="") as handle:
+            yield handle
+        return
+    # Without a time and a name in it, equal tables are equal files.
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", errors="replace", newline="") as handle,
+    ):
+        yield handle
+
+
+@contextmanager
+def _text_rows(handle: TextIO, kind: str, columns: Sequence[str]) -> Iterator[Write]:
+    if kind == ".jsonl":
+        yield lambda frame: handle.writelines(f"{line}\n" for line in _json_records(frame))
+    elif kind == ".json":
+        with _json_array(handle) as write:
+            yield write
+    else:
+        with _csv_rows(handle, columns, "\t" if kind == ".tsv" else ",") as write:
+            yield write
+
+
+@contextmanager
+def _json_array(handle: TextIO) -> Iterator[Write]:
+    begun = False
+
+    def write(frame: pd.DataFrame) -> None:
+        nonlocal begun
+        for record in _json_records(frame):
+            handle.write(f"{',' if begun else '['}\n{record}")
+            begun = True
+
+    yield write
+    handle.write("\n]\n" if begun else "[]\n")
 
 
 def records(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -89,9 +157,9 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _json_lines(frame: pd.DataFrame) -> Iterator[str]:
+def _json_records(frame: pd.DataFrame) -> Iterator[str]:
     for record in records(frame):
-        yield json.dumps(record, ensure_ascii=False) + "\n"
+        yield json.dumps(record, ensure_ascii=False)
 
 
 @contextmanager

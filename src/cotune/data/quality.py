@@ -13,10 +13,13 @@ import pandas as pd
 from PIL import Image
 
 from cotune.data.duplicate_listing import DuplicateFinder, DuplicateGroup
-from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, perceptual_hash, workers
+from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, large_group_note, workers
+from cotune.data.gaps import class_gaps
 from cotune.data.images import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
 from cotune.data.posts import count_labels, has_image, has_text
+from cotune.data.row_errors import row_errors
 from cotune.data.sources import ImageFault, bytes_key, describe, read_bytes
+from cotune.data.token_counts import TokenCounts
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -47,6 +50,25 @@ class ImageTrouble:
     id: str
     image: str
     kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowTrouble:
+    """A row with a cell that cannot be read.
+
+    Attributes
+    ----------
+    row : int
+        Row of the post, counted from 1.
+    id : str
+        The post.
+    reason : str
+        What exactly is wrong.
+    """
+
+    row: int
+    id: str
     reason: str
 
 
@@ -86,6 +108,14 @@ class QualityReport:
         How many posts lie in them.
     advice : list of str
         What to do, in the order of urgency.
+    row_errors : list of RowTrouble
+        Rows with a cell that cannot be read; they count as posts, but lack that cell.
+    tokens : TokenCounts or None
+        How a text encoder's tokenizer reads the texts, if that was asked.
+    gaps : list of str
+        Modalities that are missing in one class far more often than in the others.
+    large_group : str or None
+        A line about a group of near-duplicates that holds more than a tenth of the posts.
     """
 
     posts: int
@@ -105,6 +135,10 @@ class QualityReport:
     near_groups: int
     near_posts: int
     advice: list[str] = field(default_factory=list)
+    row_errors: list[RowTrouble] = field(default_factory=list)
+    tokens: TokenCounts | None = None
+    gaps: list[str] = field(default_factory=list)
+    large_group: str | None = None
 
     def count(self, kind: str) -> int:
         """Return how many pictures have the trouble `kind`."""
@@ -132,6 +166,7 @@ def check_posts(
     max_pixels: int = MAX_PIXELS,
     max_distance: int = 4,
     allow_remote: bool = False,
+    tokens: TokenCounts | None = None,
     progress: Progress | None = None,
 ) -> QualityReport:
     """Look at every post and every picture and report what is wrong.
@@ -150,6 +185,8 @@ def check_posts(
         How many of the 64 bits of two pictures' perceptual hashes may differ in near-duplicates.
     allow_remote : bool
         Fetch pictures given by URL.
+    tokens : TokenCounts, optional
+        How a text encoder's tokenizer reads the texts; goes into the report.
     progress : callable, optional
         Called with the number of pictures done and of all.
     """
@@ -163,7 +200,8 @@ def check_posts(
     marks = [None if look is None else look.mark for look in looks]
     finder = DuplicateFinder(posts, marks, max_distance)
     sizes = [(look.info.width, look.info.height) for look in looks if look is not None and not look.info.faults]
-    near = np.bincount(finder.near())
+    groups = finder.near()
+    near = np.bincount(groups)
     report = QualityReport(
         posts=len(posts),
         labels=labels,
@@ -189,6 +227,17 @@ def check_posts(
         contradictions=finder.contradictions(),
         near_groups=int((near > 1).sum()),
         near_posts=int(near[near > 1].sum()),
+        row_errors=[
+            RowTrouble(int(row), identity, str(error))
+            for row, identity, error in zip(rows, posts["id"], row_errors(posts), strict=True)
+            if error is not None
+        ],
+        tokens=tokens,
+        large_group=large_group_note(groups),
+        gaps=class_gaps(
+            {"text": said, "image": [look is not None and not look.info.faults for look in looks]},
+            posts["label"].tolist(),
+        ),
     )
     report.advice = advise(report)
     return report
@@ -232,7 +281,8 @@ def _look(source: Any, max_pixels: int, allow_remote: bool) -> _Look:
     except ImageFault as fault:
         return _Look(ImageInfo(0, 0, None, True, [fault]), None)
     info, image = verify_bytes(data, source, max_pixels=max_pixels)
-    return _Look(info, Fingerprint(bytes_key(data), NO_HASH if image is None else perceptual_hash(image)))
+    key = bytes_key(data)
+    return _Look(info, Fingerprint(key, NO_HASH) if image is None else Fingerprint.of(key, image))
 
 
 def _image_troubles(

@@ -9,9 +9,15 @@ from rich.console import Group, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cotune.errors import clip as shorten
+
 if TYPE_CHECKING:
     from cotune.data.imports import ImportReport, Problem
     from cotune.data.quality import QualityReport
+    from cotune.data.token_counts import TokenCounts
+
+
+_LABELS = 30
 
 
 def facts(title: str, rows: Iterable[tuple[str, str]]) -> Table:
@@ -35,7 +41,7 @@ def listing(
         overflow: OverflowMethod = "ellipsis" if clip and last else "fold"
         table.add_column(name, overflow=overflow, header_style="dim", no_wrap=clip or not last, min_width=width)
     for row in rows[:most]:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(shorten(cell)) for cell in row))
     if len(rows) > most:
         return Group(table, Text(f"... and {len(rows) - most:,} more (--json lists all)", style="dim"))
     return table
@@ -44,7 +50,8 @@ def listing(
 def shares(counts: Mapping[str, int]) -> str:
     """Return counts with their percentages on one line."""
     total = sum(counts.values()) or 1
-    return ", ".join(f"{name} {count:,} ({count / total:.0%})" for name, count in counts.items()) or "none"
+    shown = [f"{shorten(name, 60)} {count:,} ({count / total:.0%})" for name, count in list(counts.items())[:_LABELS]]
+    return ", ".join(shown) + (f" and {len(counts) - _LABELS:,} more" if len(counts) > _LABELS else "") or "none"
 
 
 def render_import(report: ImportReport, most: int) -> Group:
@@ -95,12 +102,15 @@ def render_quality(report: QualityReport, most: int) -> Group:
         ("without text", f"{len(report.without_text):,}"),
         ("without picture", f"{len(report.without_image):,}"),
         ("without both", f"{len(report.without_both):,}"),
+        *([("with an unreadable cell", f"{len(report.row_errors):,}")] if report.row_errors else []),
         (f"texts over {report.max_text_chars:,} characters", f"{len(report.long_texts):,}"),
         (
             "pictures",
             f"{images['posts']:,} named, {images['different']:,} different, {images['sound']:,} sound",
         ),
     ]
+    if report.tokens is not None:
+        rows += _tokens(report.tokens)
     if images["sound"]:
         rows.append(("median size", f"{images['width']} x {images['height']} pixels"))
     kinds = dict.fromkeys(trouble.kind for trouble in [*report.image_troubles, *report.mislabelled])
@@ -114,6 +124,9 @@ def render_quality(report: QualityReport, most: int) -> Group:
         if troubles:
             lines = [(str(item.row), item.id, item.kind, f"{item.reason} ({item.image})") for item in troubles]
             parts.append(listing(title, ("row", "id", "kind", "reason"), lines, most))
+    if report.row_errors:
+        cells = [(str(item.row), item.id, item.reason) for item in report.row_errors]
+        parts.insert(1, listing("Cells that cannot be read", ("row", "id", "reason"), cells, most))
     if report.long_texts:
         lengths = [(str(row), f"{length:,}") for row, length in report.long_texts]
         parts.append(listing("Over-long texts", ("row", "characters"), lengths, most))
@@ -131,6 +144,21 @@ def render_quality(report: QualityReport, most: int) -> Group:
     else:
         parts.append(Text("Nothing to mend.", style="green"))
     return Group(*(item for part in parts for item in (part, Text(""))))
+
+
+def _tokens(found: TokenCounts) -> list[tuple[str, str]]:
+    rows = [
+        (f"texts cut at {found.max_tokens} tokens", f"{len(found.cut):,} ({found.cut_share:.1%}) by {found.encoder}")
+    ]
+    if found.tokens:
+        examples = ", ".join(f"{name} {count:,}" for name, count in found.unknown_examples.items())
+        rows.append(
+            (
+                "unknown tokens",
+                f"{found.unknown_share:.1%}, in {found.unknown_texts:,} texts" + (f" ({examples})" if examples else ""),
+            )
+        )
+    return rows
 
 
 def _rows(rows: Sequence[int]) -> str:

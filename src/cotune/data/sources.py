@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from cotune.errors import CotuneError
+from cotune.data.inline import decode_inline, describe_inline, inline_size, inline_text, is_inline
+from cotune.errors import CotuneError, clip
 
 MAX_BYTES = 256 * 2**20
 """Picture files with more bytes are refused before they are read."""
@@ -40,7 +42,7 @@ class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the p
 
 def is_url(value: object) -> bool:
     """Tell whether `value` is a string that begins with a scheme, as in ``https://`` or ``s3://``."""
-    return isinstance(value, str) and _URL.match(value) is not None
+    return isinstance(value, str) and _URL.match(value) is not None and not is_inline(value)
 
 
 def has_urls(images: Iterable[Any]) -> bool:
@@ -60,28 +62,32 @@ def file_url_path(url: str) -> str:
 
 
 def describe(source: object) -> str:
-    """Return a short name of `source` for messages."""
+    """Return a short name of `source` for messages, of 200 characters at most."""
     if isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        text = os.fsdecode(name)
-        return text if len(text) <= 300 else text[:140] + "..." + text[-140:]
+        text = os.fsdecode(os.fspath(source))
+        return describe_inline(text) if is_inline(text) else clip(text)
     if isinstance(source, bytes | bytearray | memoryview):
-        return f"picture of {len(source):,} bytes"
+        return f"image of {len(source):,} bytes"
     if hasattr(source, "shape"):
         return f"array of shape {source.shape}"
-    return "PIL image" if hasattr(source, "getbands") else f"picture of type {type(source).__name__}"
+    return "PIL image" if hasattr(source, "getbands") else f"image of type {type(source).__name__}"
 
 
 def read_bytes(source: str | os.PathLike[str] | bytes, *, allow_remote: bool = False) -> bytes:
-    """Return the encoded bytes of a picture given by path, URL or bytes.
+    """Return the encoded bytes of an image given by path, URL, ``data:`` URI, base64 or bytes.
 
     Raises
     ------
     ImageFault
-        When it is missing, a folder, empty, larger than `MAX_BYTES`, or remote without permission.
+        When it is missing, a folder, empty, malformed, larger than `MAX_BYTES`, or remote without permission.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
+        text = inline_text(data)
+        if text is not None:
+            data = _read_inline(text)
+    elif is_inline(os.fspath(source)):
+        data = _read_inline(str(source))
     elif is_url(source) and not str(source).startswith("file://"):
         data = _fetch(str(source), allow_remote)
     else:
@@ -92,6 +98,15 @@ def read_bytes(source: str | os.PathLike[str] | bytes, *, allow_remote: bool = F
     if len(data) > MAX_BYTES:
         raise ImageFault("too large", f"{describe(source)}: more than {MAX_BYTES // 2**20} MB")
     return data
+
+
+def _read_inline(text: str) -> bytes:
+    if inline_size(text) > MAX_BYTES:
+        raise ImageFault("too large", f"{describe(text)}: more than {MAX_BYTES // 2**20} MB")
+    try:
+        return decode_inline(text)
+    except ValueError as error:
+        raise ImageFault("unreadable", f"{describe(text)}: {error}") from error
 
 
 def _read_file(name: str) -> bytes:
@@ -110,12 +125,17 @@ def _read_file(name: str) -> bytes:
     except PermissionError as error:
         raise ImageFault("unreadable", f"{describe(name)}: reading is not permitted") from error
     except (OSError, ValueError) as error:  # names too long or with a NUL byte cannot exist
-        raise ImageFault("missing", f"{describe(name)}: {error}") from error
+        # The system's own words would repeat the whole name.
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            why = "too long for a path, and neither a data URI nor base64 of an image"
+        raise ImageFault("missing", f"{describe(name)}: {why}") from error
 
 
 def _fetch(url: str, allow_remote: bool) -> bytes:
     if not allow_remote:
-        raise ImageFault("remote", f"{describe(url)}: is a URL; allow fetching it with --allow-remote")
+        hint = "allow fetching it with --allow-remote (in Python: allow_remote=True)"
+        raise ImageFault("remote", f"{describe(url)}: is a URL; {hint}")
     import fsspec
 
     try:
@@ -124,9 +144,11 @@ def _fetch(url: str, allow_remote: bool) -> bytes:
     except FileNotFoundError as error:
         raise ImageFault("remote", f"{describe(url)}: not found there, or its host cannot be reached") from error
     except ImportError as error:
-        raise ImageFault("remote", f"{describe(url)}: {error}") from error
+        raise ImageFault("remote", f"{describe(url)}: {clip(str(error))}") from error
     except Exception as error:  # every file system behind fsspec has its own errors
-        raise ImageFault("remote", f"{describe(url)}: cannot be fetched: {error or type(error).__name__}") from error
+        raise ImageFault(
+            "remote", f"{describe(url)}: cannot be fetched: {clip(str(error)) or type(error).__name__}"
+        ) from error
 
 
 def bytes_key(data: bytes) -> str:

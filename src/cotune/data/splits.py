@@ -11,7 +11,7 @@ import pandas as pd
 
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import is_missing
-from cotune.errors import ConfigError, DataError, did_you_mean
+from cotune.errors import ConfigError, DataError, clip, did_you_mean
 
 Indices: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Protocol = Literal["paper", "grouped"]
@@ -191,6 +191,6 @@ def _refuse_rare(labels: np.ndarray[Any, Any], n_folds: int, groups: Indices | N
             what = "posts" if groups is None else "groups of near-duplicates"
             fewer = f"use at most {count} folds, " if count > 1 else ""
             raise DataError(
-                f"{count} {what} with the label {name!r} cannot be shared among {n_folds} folds; "
+                f"{count} {what} with the label {clip(str(name), 60)!r} cannot be shared among {n_folds} folds; "
                 f"{fewer}add posts with it or leave it out"
             )

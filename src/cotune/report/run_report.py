@@ -54,7 +54,10 @@ def run_report(run: Run, *, name: str) -> str:
         (label, _count(posts[key]))
         for key, label in (
             ("held_out", "Posts held out"),
+            ("validation_overlap", "Validation posts that are training posts too"),
             ("unlabelled", "Left out: no label"),
+            ("unreadable_cells", "Left out: an unreadable cell"),
+            ("texts_cut", f"Texts cut at {posts.get('max_tokens')} tokens"),
             ("unreadable_images", "Unreadable images"),
         )
         if posts.get(key)

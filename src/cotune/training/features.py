@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cotune.data.batches import bucketed_batches
 from cotune.data.images import ImageFault
+from cotune.data.row_errors import RowError
 from cotune.data.store import ArrayStore, evict
 from cotune.encoders.base import Encoder, Modality
 from cotune.encoders.image import ImageEncoder
@@ -48,6 +49,8 @@ class Features:
         For each modality one content key per post; "" where the modality is absent.
     faults : dict
         Position of a post to what is wrong with its image.
+    errors : dict
+        Position of a post to what is wrong with its cells.
     pixels : ArrayStore, optional
         Decoded pictures on disk.
     decoded : dict
@@ -67,6 +70,7 @@ class Features:
     progress: Progress = field(default_factory=Progress)
     pixels: ArrayStore | None = None
     decoded: dict[int, np.ndarray] = field(default_factory=dict)
+    errors: dict[int, RowError] = field(default_factory=dict)
     _stores: dict[tuple[str, str], ArrayStore] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -137,6 +141,7 @@ class Features:
             keys={name: [keys[i] for i in rows] for name, keys in self.keys.items()},
             images=[self.images[i] for i in rows],
             faults={},
+            errors={},
         )
 
     # ---- what is computed once -----------------------------------------------------------------------

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from cotune.config import FitConfig
-from cotune.data.duplicates import near_duplicate_groups
+from cotune.data.duplicates import large_group_note, near_duplicate_groups
 from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
 from cotune.environment import environment
-from cotune.errors import DataError
+from cotune.errors import DataError, listed
 from cotune.metrics import evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
@@ -27,6 +27,7 @@ from cotune.training.checkpoint import Checkpoint
 from cotune.training.device import make_fabric
 from cotune.training.features import Features
 from cotune.training.loop import predict_rows
+from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
 from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
@@ -88,6 +89,7 @@ def fit_posts(
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation)
     hashed, n_read = data_hash(posts), len(posts)
+    posts, unreadable = readable_posts(posts, progress)
     posts = _labelled(posts, progress)
     classes = _classes(posts)
     encoders = open_encoders(config)
@@ -98,16 +100,20 @@ def fit_posts(
         return table, features, labels, _usable(table, features, config, what, progress)
 
     posts, features, labels, rows = ready(posts, "training")
+    cut = count_cut_texts(posts, features, progress)
     _refuse_rare(posts.iloc[rows], classes)
+    tell_gaps(posts, features, rows, progress)
     held: np.ndarray | None = None
+    overlap = 0
     other: tuple[Features, np.ndarray] | None = None
     if validation_posts is not None:
-        validation_posts = _labelled(validation_posts, progress)
+        validation_posts = _labelled(readable_posts(validation_posts, progress)[0], progress)
         _refuse_unknown(validation_posts, classes)
         _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
         other = (theirs.subset(their_rows), their_labels[their_rows])
+        overlap = count_overlap(features, rows, theirs, their_rows, progress)
     elif isinstance(fraction := _validation_part(config), float):
-        rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote)
+        rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote, progress)
         progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
     key = {
         "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}),
@@ -142,8 +148,11 @@ def fit_posts(
             "train": len(rows),
             "held_out": len(held) if held is not None else 0 if other is None else len(other[1]),
             "labels": counts,
-            "unlabelled": n_read - len(posts),
+            "unreadable_cells": unreadable,
+            "unlabelled": n_read - unreadable - len(posts),
             "unreadable_images": len(features.faults),
+            **cut,
+            **({} if validation_posts is None else {"validation_overlap": overlap}),
         },
         "seconds": time.perf_counter() - started,
         "history": trained.history,
@@ -198,7 +207,9 @@ def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
 def _classes(posts: pd.DataFrame) -> list[str]:
     labels = {str(label) for label in posts["label"]}
     if len(labels) == 1:
-        raise DataError(f"all {len(posts):,} posts have the label {labels.pop()!r}; a classifier needs at least two")
+        raise DataError(
+            f"all {len(posts):,} posts have the label {listed(labels, quote=True)}; a classifier needs at least two"
+        )
     try:
         numbers = {label: float(label) for label in labels}
     except ValueError:
@@ -212,7 +223,7 @@ def _refuse_rare(posts: pd.DataFrame, classes: list[str]) -> None:
     counts = posts["label"].value_counts()
     rare = {label: int(counts.get(label, 0)) for label in classes if counts.get(label, 0) < 2}
     if rare:
-        shown = ", ".join(repr(label) for label in list(rare)[:_SHOWN]) + _more(len(rare))
+        shown = listed(rare, most=_SHOWN, quote=True)
         left = "only one usable post has" if min(rare.values()) else "not even two usable posts have"
         raise DataError(f"{left} the label {shown}; give each label at least two posts, or leave the label out")
 
@@ -221,8 +232,8 @@ def _refuse_unknown(posts: pd.DataFrame, classes: list[str]) -> None:
     unknown = posts[~posts["label"].isin(classes)]
     if len(unknown):
         raise DataError(
-            f"row {unknown['row'].iloc[0]} of the validation posts has the label {unknown['label'].iloc[0]!r}, "
-            f"which no training post has (there are {', '.join(classes)})"
+            f"row {unknown['row'].iloc[0]} of the validation posts has the label "
+            f"{listed(unknown['label'][:1], quote=True)}, which no training post has (there are {listed(classes)})"
         )
 
 
@@ -253,11 +264,15 @@ def _hold_out(
     fraction: float,
     config: FitConfig,
     allow_remote: bool,
+    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     groups: np.ndarray | None = None
     if config.folds_group == "near-duplicates":
         by = [name for name, there in (("text", True), ("image", posts["image"].map(has_image).any())) if there]
         groups = near_duplicate_groups(posts, by=tuple(by), allow_remote=allow_remote)[rows]
+        large = large_group_note(groups)
+        if large is not None:
+            progress.say(f"note: {large}")
     elif config.folds_group == "group":
         if posts["group"].isna().all():
             raise DataError("--folds-group group needs a `group` column; name it with --group-column")

@@ -16,6 +16,7 @@ import torch
 
 from cotune.data.images import ImageFault, image_key
 from cotune.data.posts import has_image, has_text
+from cotune.data.row_errors import row_errors
 from cotune.data.store import ArrayStore, StoreFullError, evict
 from cotune.encoders.base import Encoder
 from cotune.encoders.image import ImageEncoder
@@ -60,7 +61,8 @@ def prepare(
     Returns
     -------
     Features
-        Posts whose picture cannot be read are listed in ``faults`` and count as having none.
+        Posts whose picture cannot be read are listed in ``faults`` and count as having none; those with a cell that
+        cannot be read are listed in ``errors``, and have nothing if it is a cell that the encoders read.
     """
     progress = progress or Progress()
     n = len(posts)
@@ -92,6 +94,11 @@ def prepare(
                 keys["text"][i] = hashlib.blake2b(tokens[i].tobytes(), digest_size=16).hexdigest()
     if image is not None:
         _read_pictures(features, cast(ImageEncoder, image))
+    for i, error in enumerate(row_errors(posts)):
+        if error is not None:
+            features.errors[i] = error
+            if error.concerns(encoders):
+                present[i] = False
     return features
 
 

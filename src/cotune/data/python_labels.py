@@ -1,0 +1,106 @@
+"""Labels as Python has them: which types are allowed, and what they are called in tables and files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cotune.data.cells import is_missing, label_name
+from cotune.errors import DataError, clip
+
+ALLOWED = "text, whole numbers, or True and False"
+_KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool, np.bool_),
+    "int": (int, np.integer),
+    "float": (float, np.floating),
+    "str": (str,),
+}
+
+
+def label_kind(labels: Sequence[Any]) -> str | None:
+    """Return the name of the labels' type, None if they are of several or of another; whole and broken numbers mix."""
+    kinds = {_kind(label) for label in labels}
+    if kinds == {"int", "float"}:
+        return "float"
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _kind(label: object) -> str | None:
+    return next((name for name, types in _KINDS.items() if isinstance(label, types)), None)
+
+
+def checked_labels(y: Any, n_posts: int) -> np.ndarray:
+    """Return the labels `y` of `n_posts` posts as an array.
+
+    Raises
+    ------
+    DataError
+        If there is not one for each post, one is missing, they are of a type that a file could not give back, or
+        they are quantities rather than classes.
+    """
+    labels = _listed(y)
+    if labels is None or len(labels) != n_posts:
+        raise DataError(
+            f"y has the shape {np.shape(y) if labels is None else (len(labels),)}, but X holds {n_posts} posts"
+        )
+    for position, label in enumerate(labels):
+        if is_missing(label):
+            raise DataError(f"y has no label at position {position}")
+        if _kind(label) is None:
+            raise DataError(
+                f"y holds a label of the type {type(label).__name__} at position {position}; labels are {ALLOWED}: "
+                "convert them, for example with str()"
+            )
+        if _kind(label) == "float" and not float(label).is_integer():
+            raise DataError(
+                f"y holds {float(label):g} at position {position}: numbers with fractions look like a quantity, which "
+                "needs regression, and cotune classifies; cut them into classes (pandas.cut), or convert them to text "
+                "if each number is a class"
+            )
+    if label_kind(labels) is None:
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise DataError(f"y holds labels of types that cannot be sorted together ({', '.join(kinds)}); use one type")
+    return np.asarray(labels)
+
+
+def _listed(y: Any) -> list[Any] | None:
+    """Return the labels one by one, None for what has more dimensions than one."""
+    if hasattr(y, "detach"):
+        y = y.detach().cpu().numpy()
+    if isinstance(y, pd.DataFrame | str | bytes) or (isinstance(y, np.ndarray) and y.ndim != 1):
+        return None
+    if hasattr(y, "to_pylist"):  # Arrow
+        return list(y.to_pylist())
+    try:
+        return list(y)
+    except TypeError:
+        return None
+
+
+def label_names(labels: Sequence[Any] | np.ndarray) -> dict[Any, str]:
+    """Return what each of some different labels is called in tables.
+
+    Raises
+    ------
+    DataError
+        If two have the same name.
+    """
+    names: dict[Any, str] = {}
+    first: dict[str, Any] = {}
+    for label in labels:
+        name = label_name(label)
+        if name in first:
+            raise DataError(
+                f"y holds the labels {_shown(first[name])} and {_shown(label)}, which a table could not tell apart "
+                f"(both are read as {clip(name, 60)!r}); rename one of them"
+            )
+        names[label], first[name] = name, label
+    return names
+
+
+def _shown(label: object) -> str:
+    # Letters that look the same are told apart by their numbers.
+    return ascii(clip(str(label), 60)) if isinstance(label, str) else str(label)

@@ -1,0 +1,69 @@
+"""What is told of the posts before they are trained on: rows left out, texts cut, gaps, posts that come twice."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from cotune.data.gaps import class_gaps
+from cotune.data.row_errors import has_row_error, row_error_notes
+from cotune.data.token_counts import cut_texts
+from cotune.encoders.text import TextEncoder
+from cotune.errors import DataError
+from cotune.progress import Progress
+from cotune.training.features import MODALITIES, Features
+
+
+def readable_posts(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, int]:
+    """Return the posts whose cells could all be read, and how many could not."""
+    bad = has_row_error(posts)
+    if not bad.any():
+        return posts, 0
+    for note in row_error_notes(posts):
+        progress.say(note)
+    if bad.all():
+        raise DataError("every post has a cell that cannot be read; see `cotune check`")
+    return posts[~bad].reset_index(drop=True), int(bad.sum())
+
+
+def count_cut_texts(posts: pd.DataFrame, features: Features, progress: Progress) -> dict[str, int]:
+    """Count the texts that are too long for the text encoder, and tell."""
+    encoder = features.encoders.get("text")
+    if encoder is None:
+        return {}
+    encoder = cast(TextEncoder, encoder)
+    cut = len(cut_texts(posts["text"].tolist(), features.lengths().tolist(), encoder.tokenizer, encoder.max_tokens))
+    if cut:
+        share = cut / max(1, int(features.present[:, 0].sum()))
+        progress.say(
+            f"note: {cut:,} {'post' if cut == 1 else 'posts'} ({share:.0%}) {'has' if cut == 1 else 'have'} a text "
+            f"that is cut at {encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
+        )
+    return {"texts_cut": cut, "max_tokens": encoder.max_tokens}
+
+
+def count_overlap(
+    features: Features, rows: np.ndarray, theirs: Features, their_rows: np.ndarray, progress: Progress
+) -> int:
+    """Count the validation posts that are training posts too, and tell."""
+
+    def content(of: Features, row: int) -> tuple[str, ...]:
+        return tuple(of.keys[name][row] for name in MODALITIES)
+
+    trained = {content(features, row) for row in rows}
+    both = sum(content(theirs, row) in trained for row in their_rows)
+    if both:
+        progress.say(
+            f"note: {both:,} of {len(their_rows):,} validation posts are training posts too (same text and image), so "
+            "that validation scores come out too high; leave them out of one of the two tables"
+        )
+    return both
+
+
+def tell_gaps(posts: pd.DataFrame, features: Features, rows: np.ndarray, progress: Progress) -> None:
+    """Tell which modality is missing in one class far more often than in the others."""
+    present = dict(zip(MODALITIES, features.present[rows].T, strict=True))
+    for gap in class_gaps(present, posts["label"].iloc[rows].tolist()):
+        progress.say(f"note: {gap}")
