@@ -199,3 +199,21 @@ def test_nothing_to_train_is_an_error(zoo: Zoo, tmp_path: Path) -> None:
     posts = make_posts(tmp_path / "posts", 12)
     with pytest.raises(ConfigError, match="nothing would be trained"):
         fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen", probe_epochs=0))
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_held_out_posts_of_one_class_still_choose_a_trained_model(zoo: Zoo, tmp_path: Path, table: bool) -> None:
+    posts = make_posts(tmp_path / "posts", 40, gaps=False)
+    odd = np.flatnonzero(posts["label"] == posts["label"].iloc[1])
+    rare = pd.concat([posts[posts["label"] == posts["label"].iloc[0]], posts.iloc[odd[:2]]]).reset_index(drop=True)
+    rare["row"] = range(1, len(rare) + 1)
+    one_class = make_posts(tmp_path / "held", 12, gaps=False, seed=3)
+    one_class = one_class[one_class["label"] == posts["label"].iloc[0]].reset_index(drop=True)
+    heard = Told()
+    config = tiny_config(zoo, tmp_path / "cache", tune="frozen", stop="validation", probe_epochs=8, probe_lr=0.02)
+    run = fit_posts(rare, config, validation_posts=one_class if table else None, progress=heard).run
+    assert any("AUC is not defined; --stop validation watches their log loss" in line for line in heard.lines)
+    assert run.metrics["notes"]
+    assert run.metrics["validation"]["scores"]["accuracy"]["value"] > 0.9
+    assert all(row["validation_auc"] is None and row["validation_loss"] > 0 for row in run.metrics["history"])
+    assert "validation loss" in heard.lines[-1]

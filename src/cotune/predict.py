@@ -24,6 +24,7 @@ from cotune.training.prepare import prepare
 
 BadImages = Literal["error", "text-only"]
 SHARES = ("text_share", "image_share")
+NO_NUMBER = "the model's answer for this post is not a number; train again with lower learning rates"
 _SHOWN = 10
 
 
@@ -101,6 +102,8 @@ class Predictor:
                 at = batch.rows.numpy()
                 proba[at] = parts.proba.cpu().double().numpy()
                 shares[at] = torch.stack(parts.shares(), dim=1).cpu().double().numpy()
+        for row in rows[~np.isfinite(proba[rows]).all(axis=1)]:
+            proba[row], shares[row], errors[row] = np.nan, np.nan, NO_NUMBER
         return proba, shares, errors
 
     def _refused(self, features: Features, row: int) -> bool:

@@ -18,7 +18,7 @@ from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
 from cotune.environment import environment
-from cotune.errors import DataError
+from cotune.errors import ConfigError, DataError
 from cotune.metrics import evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
@@ -120,6 +120,11 @@ def fit_posts(
     state = Checkpoint(checkpoint, key) if checkpoint is not None else None
     if state is not None and not resume:
         state.remove()  # an interruption would otherwise bring back what an earlier training left
+    notes: list[str] = []
+    held_labels = other[1] if other is not None else labels[held] if held is not None else None
+    if held_labels is not None and len(set(held_labels.tolist())) == 1:
+        notes.append(_one_class(classes[int(held_labels[0])], len(held_labels), config))
+        progress.say(f"note: {notes[-1]}")
     trained = fit_rows(
         features,
         labels,
@@ -151,6 +156,8 @@ def fit_posts(
     scores = _validate(trained, features, labels, held, other, classes, config)
     if scores is not None:
         metrics["validation"] = scores
+    if notes:
+        metrics["notes"] = notes
     about = environment(config.seed, hashed, str(fabric.device.type))
     return FitResult(Run(trained.model, tuple(classes), config, metrics, about), trained.interrupted)
 
@@ -160,6 +167,14 @@ def _validation_part(config: FitConfig) -> float | None:
     if isinstance(config.validation, float):
         return config.validation
     return 0.1 if config.stop == "validation" else None
+
+
+def _one_class(label: str, n: int, config: FitConfig) -> str:
+    watched = "; --stop validation watches their log loss instead" if config.stop == "validation" else ""
+    return (
+        f"all {n:,} held-out posts have the label {label!r}, so that their AUC is not defined{watched}; hold out more "
+        "posts, or give a validation table that holds every label"
+    )
 
 
 def _validate(
@@ -178,6 +193,11 @@ def _validate(
         return None
     device = next(trained.model.parameters()).device
     proba = predict_rows(trained.model, features, held, trained.source, device=device)
+    if not np.isfinite(proba).all():
+        raise ConfigError(
+            "training diverged: the trained model gives no numbers for held-out posts; lower the learning rates or use "
+            "--precision 32"
+        )
     scores = evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
     return {**scores, "calibration": calibration_bins(labels[held], proba)}
 

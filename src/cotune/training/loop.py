@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from cotune.config import Stop
 from cotune.data.batches import n_batches
 from cotune.errors import ConfigError
-from cotune.metrics import roc_auc
 from cotune.model import JointModel
 from cotune.progress import Progress
 from cotune.training.features import Features, Source, iterate
+from cotune.training.held_out import HeldOutScore, score_held_out
 from cotune.training.parameters import set_train_mode
 
 EpochHook = Callable[["StageState"], None]
@@ -131,7 +131,7 @@ def run_stage(
     watch = None if validation is None else (*validation, validation_rows)
     if plan.keep_best and watch is not None and state.epoch == 0:
         # The stage must beat what it starts from.
-        state.best = _validate(fabric, forward, watch, plan)
+        state.best = _validate(fabric, forward, watch, plan).value
         state.best_weights = copy_tensors(trained)
     if plan.ema and not state.average:
         state.average = copy_tensors(trained)
@@ -154,11 +154,7 @@ def run_stage(
             progress,
         )
         seconds = time.perf_counter() - started
-        if not math.isfinite(loss):
-            raise ConfigError(
-                f"training went astray in epoch {state.epoch + 1} of {plan.name} (loss {loss}); lower the learning "
-                "rates or use --precision 32"
-            )
+        _refuse_diverged(loss, trained, f"epoch {state.epoch + 1} of {plan.name}")
         live = copy_tensors(trained)
         if plan.ema:
             put_back(trained, state.average)
@@ -171,7 +167,8 @@ def run_stage(
                 "stage": plan.name,
                 "epoch": state.epoch,
                 "train_loss": loss,
-                "validation_auc": score,
+                "validation_auc": None if score is None else score.auc,
+                "validation_loss": None if score is None else score.loss,
                 "seconds": seconds,
                 "posts_per_second": len(rows) / seconds,
             }
@@ -180,10 +177,9 @@ def run_stage(
         state.weights, state.optimizer = live, optimizer.state_dict()
         if on_epoch is not None:
             on_epoch(state)
-    if plan.keep_best and state.best_weights:
-        put_back(trained, state.best_weights)
-    elif plan.ema and state.average:
-        put_back(trained, state.average)
+    chosen = final_weights(state)
+    if chosen:
+        put_back(trained, chosen)
     model.eval()
     return state
 
@@ -227,11 +223,28 @@ def _one_epoch(
     return float(total) / len(rows)
 
 
-def _judge(state: StageState, plan: StagePlan, loss: float, score: float | None, trained: Mapping[str, Tensor]) -> None:
+def _refuse_diverged(loss: float, trained: Mapping[str, Tensor], when: str) -> None:
+    # The last step of an epoch can break the weights after its loss was taken.
+    broken = not all(bool(tensor.isfinite().all()) for tensor in trained.values())
+    if broken or not math.isfinite(loss):
+        what = f"loss {loss:.4g}" if not math.isfinite(loss) else "weights that are no numbers"
+        raise ConfigError(f"training diverged in {when} ({what}); lower the learning rates or use --precision 32")
+
+
+def final_weights(state: StageState) -> Mapping[str, Tensor]:
+    """Return the weights that a stage ends with: the best ones, else the averaged ones, else the last ones.
+
+    Weights that were never scored by a number are not the best ones.
+    """
+    best = state.best_weights if math.isfinite(state.best) else {}
+    return best or state.average or state.weights
+
+
+def _judge(
+    state: StageState, plan: StagePlan, loss: float, score: HeldOutScore | None, trained: Mapping[str, Tensor]
+) -> None:
     """Note whether the epoch made progress, keep its weights if they are the best, and decide on stopping."""
-    value = -loss if plan.stop == "train-loss" or score is None else score
-    if not math.isfinite(value):
-        value = -math.inf
+    value = -loss if plan.stop == "train-loss" or score is None else score.value
     if value > state.best:
         state.best, state.stale = value, 0
         if plan.keep_best:
@@ -243,10 +256,10 @@ def _judge(state: StageState, plan: StagePlan, loss: float, score: float | None,
 
 def _validate(
     fabric: Fabric, forward: Any, watch: tuple[Features, np.ndarray, np.ndarray | None], plan: StagePlan
-) -> float:
+) -> HeldOutScore:
     features, labels, rows = watch
     at = np.arange(len(features)) if rows is None else rows
-    return roc_auc(labels[at], predict_rows(forward, features, at, plan.source, device=fabric.device))
+    return score_held_out(labels[at], predict_rows(forward, features, at, plan.source, device=fabric.device))
 
 
 def predict_rows(
@@ -316,7 +329,11 @@ def _average(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], decay
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    score = "" if row["validation_auc"] is None else f"  validation AUC {row['validation_auc']:.4f}"
+    score = ""
+    if row["validation_auc"] is not None:
+        score = f"  validation AUC {row['validation_auc']:.4f}"
+    elif row["validation_loss"] is not None:
+        score = f"  validation loss {row['validation_loss']:.4f}"
     return (
         f"{row['stage']:<6} epoch {row['epoch']:>2}  train loss {row['train_loss']:.4f}{score}"
         f"  {row['posts_per_second']:,.0f} posts/s"

@@ -24,7 +24,15 @@ from cotune.progress import Progress
 from cotune.training.checkpoint import Checkpoint, to_device
 from cotune.training.device import make_fabric, one_thread
 from cotune.training.features import Features, Source
-from cotune.training.loop import StagePlan, StageState, copy_tensors, put_back, run_stage, trained_tensors
+from cotune.training.loop import (
+    StagePlan,
+    StageState,
+    copy_tensors,
+    final_weights,
+    put_back,
+    run_stage,
+    trained_tensors,
+)
 from cotune.training.lora import add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups
 from cotune.training.prepare import prepare
@@ -191,7 +199,7 @@ def fit_rows(
             trained.interrupted = True
             if saved:
                 state = checkpoint.load()[1]
-                put_back(trained_tensors(model, plan), state.best_weights or state.average or state.weights)
+                put_back(trained_tensors(model, plan), final_weights(state))
                 trained.history = [*history, *state.history]
             else:  # no epoch of this stage is done: back to where the stage before ended
                 put_back(trained_tensors(model, plan), before)
