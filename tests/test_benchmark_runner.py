@@ -100,7 +100,7 @@ def test_results_of_other_settings_are_refused(posts: pd.DataFrame, plan: Plan, 
 def test_a_folder_of_something_else_is_refused(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(RunError, match="something else"):
+    with pytest.raises(RunError, match="holds a config.json"):
         run_plan(posts, plan, tmp_path / "run", resume=True)
 
 

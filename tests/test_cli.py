@@ -212,10 +212,10 @@ def test_fit_refuses_to_harm_what_is_there(cli: Cli, zoo: Zoo, home: Path, tmp_p
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     for words, expected in (
-        ([home / "run"], "holds something already"),
+        ([home / "run"], "holds a run; choose another folder"),
         ([home / "run", "--resume"], "there is nothing to resume"),
         ([home / "run", "--resume", "--overwrite"], "give one of them"),
-        ([mine], "holds something already"),
+        ([mine], "is not empty and holds no run"),
         ([mine, "--overwrite"], "holds no run"),
         ([home / "train.csv"], "is a file"),
     ):

@@ -70,7 +70,7 @@ def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Ite
             _flush(temporary)
             temporary.replace(target)
     except BaseException as error:
-        _remove(temporary)
+        remove(temporary)
         reason = _reason(error, target)
         if reason is None:
             raise
@@ -114,10 +114,11 @@ def _swap_folder(new: Path, target: Path) -> None:
     except OSError:
         old.replace(target)
         raise
-    _remove(old)
+    remove(old)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there and can be deleted."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

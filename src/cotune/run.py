@@ -17,15 +17,16 @@ from cotune._version import __version__
 from cotune.config import FitConfig
 from cotune.encoders.resolve import load_encoder_config
 from cotune.errors import CotuneError, RunError
-from cotune.files import atomic_path, read_json, write_json, write_text
+from cotune.files import atomic_path, read_json, remove, write_json, write_text
 from cotune.fusion import make_head
 from cotune.model import JointModel, head_name
 from cotune.model_card import model_card
+from cotune.ownership import RUN
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
 _FORMAT = 1
-_STAGE = "unfinished"
+_STAGE = ".cotune-unfinished"
 
 
 @dataclass
@@ -71,8 +72,10 @@ def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
     Raises
     ------
     CotuneError
-        If the disk is full or the folder cannot be written to; the files already there stay as they were.
+        If the folder holds files of somebody else that would be replaced, the disk is full, or the folder cannot be
+        written to; the files already there stay as they were.
     """
+    RUN.refuse_foreign(folder)
     with atomic_path(folder / _STAGE, directory=True) as stage:
         _write_files(stage, run)
         if report is not None:
@@ -94,6 +97,7 @@ def _write_files(folder: Path, run: Run) -> None:
     write_json(folder / ENVIRONMENT, run.environment)
     write_text(folder / CARD, model_card(run.model, run.classes, run.config, run.metrics))
     settings = {
+        **RUN.mark(),
         "format": _FORMAT,
         "cotune": __version__,
         "fit": run.config.model_dump(mode="json"),
@@ -113,11 +117,7 @@ def _move_in(stage: Path, folder: Path) -> None:
     """
     (folder / CONFIG).unlink(missing_ok=True)
     for name in (REPORT, *(_encoder_folder(name) for name in ("text", "image"))):
-        old = folder / name
-        if old.is_dir():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
+        remove(folder / name)
     for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
         new.replace(folder / new.name)
     stage.rmdir()
@@ -181,7 +181,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise RunError(f"{folder / CONFIG} is damaged: {fault}") from fault
-    if not isinstance(settings, dict) or "format" not in settings:
+    if not RUN.wrote(CONFIG, settings):
         raise RunError(f"{folder / CONFIG} was not written by cotune; give the folder that `cotune fit` made")
     if not isinstance(settings["format"], int) or settings["format"] > _FORMAT:
         raise RunError(

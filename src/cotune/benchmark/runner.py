@@ -123,6 +123,7 @@ def run_plan(
     beyond = [fold for fold in only_folds if not 0 <= fold < plan.folds]
     if beyond:
         raise ConfigError(f"there is no fold {beyond[0] + 1}; the plan has {plan.folds}")
+    journal.refuse_harm(out)
     with journal.sole_writer(out):
         fetched = allow_remote and has_urls(posts["image"])
         begun = journal.begin(out, plan, data_hash(posts), resume=resume, fetched=fetched)

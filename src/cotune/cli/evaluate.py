@@ -87,21 +87,24 @@ def evaluate(
 def _refuse_harm(out: Path, posts: Path) -> None:
     """Refuse a folder in which the results would replace a run, a benchmark or the posts."""
     from cotune.data.predictions import check_predictions_path
+    from cotune.ownership import BENCHMARK, EVALUATION, RUN
 
     if out.exists() and not out.is_dir():
         raise CotuneError(f"{out} is a file; name a folder for the results with --out")
-    for name, what in (("config.json", "a run"), ("bench.json", "a benchmark")):
-        if (out / name).exists():
-            raise CotuneError(f"{out} holds {what}, whose files would be replaced; give --out another folder")
+    for kind in (RUN, BENCHMARK):
+        if kind.owns(out):
+            raise CotuneError(f"{out} holds a {kind.name}, whose files would be replaced; give --out another folder")
     check_predictions_path(out / _PREDICTIONS, posts)
+    EVALUATION.refuse_foreign(out)
 
 
 def _write(out: Path, run: Run, result: EvaluatedPosts, folder: Path, posts: Path) -> None:
     from cotune.data.predictions import predictions_writer
     from cotune.files import write_json, write_text
+    from cotune.ownership import EVALUATION
     from cotune.report.run_report import evaluation_report
 
-    write_json(out / "metrics.json", {"run": folder, "posts": posts, **result.to_dict()})
+    write_json(out / "metrics.json", {**EVALUATION.mark(), "run": folder, "posts": posts, **result.to_dict()})
     with predictions_writer(out / _PREDICTIONS, list(result.predictions.columns)) as write:
         write(result.predictions)
     write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=posts.name))

@@ -21,7 +21,7 @@ from cotune.cli.options import (
 )
 from cotune.cli.show import add_row, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
-from cotune.errors import ConfigError
+from cotune.errors import ConfigError, CotuneError
 
 if TYPE_CHECKING:
     from cotune.explaining.dataset import ExplainedPosts
@@ -86,6 +86,8 @@ def explain(
         from cotune.explain.words import need_captum
 
         need_captum()
+    if out is not None:
+        _refuse_harm(out)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     plan = Plan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
@@ -112,6 +114,15 @@ def explain(
         print_json(_answer(found, plan, out))
         return
     _tell(found, plan, out)
+
+
+def _refuse_harm(out: Path) -> None:
+    """Refuse a folder in which pages and tables would replace what `cotune explain` did not write."""
+    from cotune.ownership import EXPLANATIONS
+
+    if out.exists() and not out.is_dir():
+        raise CotuneError(f"{out} is a file; name a folder for the explanations with --out")
+    EXPLANATIONS.refuse_foreign(out)
 
 
 def _key(explainer: Explainer, posts: Path, **more: Any) -> dict[str, Any]:

@@ -226,6 +226,7 @@ def _train(
     from cotune.progress import TerminalProgress
     from cotune.report.run_report import run_report
     from cotune.run import save_run
+    from cotune.training.checkpoint import remove_state
     from cotune.training.fit import fit_posts
     from cotune.training.loggers import open_log
 
@@ -268,38 +269,42 @@ def _train(
     if finished:
         log_path.replace(out / "log.csv")
     if not result.interrupted:
-        _remove(out / CHECKPOINT)
+        remove_state(out / CHECKPOINT)
     return result, f"stopped; the last finished epoch is saved in {out}, and --resume goes on from there"
 
 
 CHECKPOINT = "checkpoint"
+# What a training that was killed before its first epoch may leave.
+_LEFT_BEHIND = {CHECKPOINT, "tensorboard", "log.new.csv"}
 
 
 def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
     """Refuse to harm what is there; tell whether it is a finished run."""
     from cotune.files import read_json
+    from cotune.ownership import RUN
 
     if resume and overwrite:
-        raise ConfigError("--resume goes on and --overwrite starts anew; give one of them")
+        raise ConfigError("--resume goes on and --overwrite starts again; give one of them")
     if out.exists() and not out.is_dir():
         raise CotuneError(f"{out} is a file; name a folder for the run with --out")
     if not out.is_dir() or not any(out.iterdir()):
         return False
-    finished = False
-    if (out / "config.json").is_file():
+    RUN.refuse_foreign(out)
+    finished, held = False, RUN.owns(out)
+    if held:
         metrics: Any = None
         with suppress(CotuneError):  # a damaged run can still be replaced
             metrics = read_json(out / "metrics.json")
         finished = not isinstance(metrics, dict) or metrics.get("status") != "interrupted"
     pending = _pending(out)
     if resume and finished and not pending:
-        raise CotuneError(f"{out} holds a finished run; there is nothing to resume. --overwrite trains it anew")
-    if not resume and not overwrite:
-        what = "an unfinished run; go on with --resume, or" if pending else "something already; choose another, or"
-        raise CotuneError(f"{out} holds {what} replace it with --overwrite")
-    known = finished or pending or (out / "config.json").is_file() or (out / "log.csv").is_file()
-    if overwrite and not known:
+        raise CotuneError(f"{out} holds a finished run; there is nothing to resume. --overwrite trains it again")
+    begun = _is_log(out / "log.csv") or _LEFT_BEHIND.issuperset(path.name for path in out.iterdir())
+    if not (held or pending or begun):
         raise CotuneError(f"{out} is not empty and holds no run; name another folder with --out")
+    if not resume and not overwrite:
+        what = "an unfinished run; go on with --resume, or" if pending else "a run; choose another folder, or"
+        raise CotuneError(f"{out} holds {what} replace it with --overwrite")
     return finished
 
 
@@ -317,14 +322,17 @@ def _pending(out: Path) -> bool:
     return (out / CHECKPOINT / "state.json").is_file()
 
 
+def _is_log(path: Path) -> bool:
+    """Tell whether a file is the log of a training that was killed before its first run was saved."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as log:
+            return log.readline(100).startswith("stage,epoch,train_loss,")
+    except OSError:
+        return False
+
+
 def _close(log: HistoryLog, status: str) -> None:
     log.close(status)
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fraction_or_path(said: str) -> float | str:

@@ -6,7 +6,6 @@ Every chunk and every page is kept when it is done, so that what was stopped goe
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,10 @@ from cotune.data.predictions import predictions_writer
 from cotune.explain.modality import log_odds, removed_state
 from cotune.explain.result import Explanation
 from cotune.explaining.explainer import WORDS, Explainer
-from cotune.explaining.second import Kept, Plan, Second
+from cotune.explaining.second import Kept, Plan, Second, remove_kept
 from cotune.explaining.summary import KEPT, Summary
 from cotune.files import atomic_path, to_json, write_json
+from cotune.ownership import EXPLANATIONS as KIND
 from cotune.progress import Progress
 
 UNFINISHED = ".unfinished"
@@ -106,7 +106,7 @@ def explain_posts(
 
 def finish(out: Path) -> None:
     """Remove what only served to go on; to be called when all results are written."""
-    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    remove_kept(out / UNFINISHED)
 
 
 def _frames(explainer: Explainer, chunks: Chunks, kept: Kept | None, progress: Progress) -> Iterator[pd.DataFrame]:
@@ -156,7 +156,8 @@ def _write(out: Path, explainer: Explainer, plan: Plan, result: ExplainedPosts, 
         handle.writelines(lines)
     if plan.find is not None:
         write_list(out / f"{plan.find}.csv", result.lists[plan.find])
-    write_json(out / SUMMARY, {**result.summary, "lists": result.lists, "not_explained": result.failed})
+    found = {**result.summary, "lists": result.lists, "not_explained": result.failed}
+    write_json(out / SUMMARY, {**KIND.mark(), **found})
 
 
 def write_list(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cotune.errors import RunError
-from cotune.files import atomic_path, write_json
+from cotune.files import atomic_path, remove, write_json
 from cotune.training.loop import StageState
 
 _FILE, _TENSORS = "state.json", "tensors-*.safetensors"
@@ -124,8 +124,17 @@ class Checkpoint:
         return said["stage"], state, said["done"]
 
     def remove(self) -> None:
-        """Delete the state once the run is saved."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the state once the run is saved; a file of somebody else in its folder stays."""
+        remove_state(self.folder)
+
+
+def remove_state(folder: Path) -> None:
+    """Delete the files of a checkpoint, and their folder once it is empty."""
+    for pattern in (_FILE, _TENSORS, ".tmp-*"):
+        for path in folder.glob(pattern):
+            remove(path)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
