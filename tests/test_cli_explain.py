@@ -253,3 +253,33 @@ def test_without_captum_the_command_says_what_to_install(
     assert "cotune[explain]" in capsys.readouterr().err
     assert explain(run, posts, "--out", tmp_path / "o", "--no-words", "--limit", "1") == 0
     assert explain(run, posts, "--find", "conflicts") == 0
+
+
+def test_damaged_pieces_of_a_stopped_run_are_computed_again(
+    run: Path, posts: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    real = explainer_module.Explainer.explain
+    calls = {"explained": 0}
+
+    def single(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls["explained"] += 1
+        if calls["explained"] == 3:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(explainer_module.Explainer, "explain", single)
+    out, straight = tmp_path / "out", tmp_path / "straight"
+    arguments = ("--limit", "3", "--chunk-size", "6", "--word-posts", "0")
+    assert explain(run, posts, "--out", out, *arguments) == 130
+    kept = out / dataset.UNFINISHED
+    first, second, third, _ = sorted(kept.glob("chunk-*"))
+    first.write_text(first.read_text()[:200])
+    second.write_text("".join(second.read_text().splitlines(keepends=True)[:2]))
+    third.write_bytes(b"\xff\xfe")
+    explained = sorted(kept.glob("post-*"))
+    explained[0].write_text("{")
+    explained[1].write_text("[]")
+    assert explain(run, posts, "--out", out, *arguments) == 0
+    assert explain(run, posts, "--out", straight, *arguments) == 0
+    for name in ("modality.csv", "summary.json", "explanations.jsonl", "index.html"):
+        assert (out / name).read_bytes() == (straight / name).read_bytes(), name

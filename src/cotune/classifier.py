@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -289,8 +290,17 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> JointClassifier:
-        """Open a run folder; nothing outside of it is read, and no network is used."""
-        return cls.from_run(load_run(folder), device=device)
+        """Open a run folder; nothing outside of it is read, and no network is used.
+
+        Raises
+        ------
+        RunError
+            If the folder is no run, or is damaged; what harms no prediction is a warning.
+        """
+        run = load_run(folder)
+        for note in run.notes:
+            warnings.warn(note, stacklevel=2)
+        return cls.from_run(run, device=device)
 
     @classmethod
     def from_run(cls, run: Run, *, device: str = "auto") -> JointClassifier:

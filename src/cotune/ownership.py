@@ -91,7 +91,7 @@ RUN = Kind(
     "cotune fit",
     # The second one tells of a run whose config.json is damaged, or was lost while it was replaced.
     {"config.json": {"format", "cotune", "fit"}, "environment.json": {"cotune", "packages", "data_hash"}},
-    ("config.json", "labels.json", "model.safetensors", "metrics.json", "environment.json", "checksums.json",
+    ("config.json", "labels.json", "model.safetensors", "metrics.json", "environment.json",
      "README.md", "report.html", "text_encoder", "image_encoder"),
 )  # fmt: skip
 EVALUATION = Kind(

@@ -14,7 +14,7 @@ from cotune._version import __version__
 from cotune.benchmark.cells import FOLDER, clean
 from cotune.benchmark.plan import Plan
 from cotune.config import FitConfig
-from cotune.errors import RunError
+from cotune.errors import CotuneError, RunError
 from cotune.files import read_json, to_json, write_json
 from cotune.ownership import BENCHMARK
 
@@ -105,7 +105,11 @@ def write_failures(out: Path, failures: dict[str, str]) -> None:
 
 def read_failures(out: Path) -> dict[str, str]:
     """Return the reasons of the cells that failed in the last sitting."""
-    return dict(read_json(out / FAILED)) if (out / FAILED).is_file() else {}
+    try:
+        found = read_json(out / FAILED) if (out / FAILED).is_file() else {}
+    except CotuneError:  # it only informs; what failed is computed again in any case
+        return {}
+    return {str(key): str(reason) for key, reason in found.items()} if isinstance(found, dict) else {}
 
 
 @contextmanager
@@ -136,7 +140,7 @@ def _read(path: Path) -> dict[str, Any]:
     needed = {"data", "protocol", "folds", "fit"}
     if not isinstance(settings, dict) or not needed <= settings.keys() or not BENCHMARK.wrote(FILE, found):
         raise RunError(f"{path} was not written by cotune; choose another folder")
-    if found.get("format", 0) > _FORMAT:
+    if not isinstance(found.get("format", 0), int) or found.get("format", 0) > _FORMAT:
         raise RunError(f"{path} was written by cotune {found.get('cotune')}, which is newer; update cotune")
     return found
 

@@ -18,6 +18,7 @@ from cotune.cli.options import (
     TextColumn,
     columns_from,
 )
+from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.show import confusion_table, plural, print_json, print_rich, score_table
 from cotune.errors import CotuneError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cotune.run import Run
 
 _PREDICTIONS = "predictions.csv"
-RunFolder = Annotated[Path, typer.Argument(help="Run folder that `cotune fit` has made.", metavar="RUN")]
 
 
 def evaluate(
@@ -56,13 +56,12 @@ def evaluate(
     from cotune.data.posts import iter_posts
     from cotune.predict import Predictor, evaluate_posts
     from cotune.progress import TerminalProgress
-    from cotune.run import load_run
 
     if out is not None:
         _refuse_harm(out, posts)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True)
-    opened = load_run(run)
+    opened = open_run(run)
     predictor = Predictor(
         opened, device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cotune.cli.evaluate import RunFolder
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
@@ -19,6 +18,7 @@ from cotune.cli.options import (
     TextColumn,
     columns_from,
 )
+from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.show import add_row, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
@@ -80,7 +80,6 @@ def explain(
     from cotune.explaining.explainer import Explainer
     from cotune.explaining.second import Plan
     from cotune.progress import TerminalProgress
-    from cotune.run import load_run
 
     if out is not None and words and limit + word_posts:
         from cotune.explain.words import need_captum
@@ -91,7 +90,7 @@ def explain(
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     plan = Plan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
-        load_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
+        open_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,
                allow_remote=allow_remote)  # fmt: skip

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from cotune.data.predictions import predictions_writer
+from cotune.errors import RunError
 from cotune.explain.modality import log_odds, removed_state
 from cotune.explain.result import Explanation
 from cotune.explaining.explainer import WORDS, Explainer
@@ -114,8 +115,10 @@ def _frames(explainer: Explainer, chunks: Chunks, kept: Kept | None, progress: P
     for number, posts in enumerate(progress.track(chunks(), "shares (in chunks)", None)):
         path = None if kept is None else kept.chunk(number)
         if path is not None and path.is_file():
-            yield _read_chunk(path, columns)
-            continue
+            kept_frame = _read_chunk(path, columns)
+            if kept_frame is not None and len(kept_frame) == len(posts):
+                yield kept_frame
+                continue  # else it was damaged, and is computed again
         frame = explainer.modality_frame(posts)
         if path is not None:
             with predictions_writer(path, columns) as write:
@@ -123,14 +126,18 @@ def _frames(explainer: Explainer, chunks: Chunks, kept: Kept | None, progress: P
         yield frame
 
 
-def _read_chunk(path: Path, columns: list[str]) -> pd.DataFrame:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    frame = pd.DataFrame(rows, columns=columns)
-    for name in columns:
-        if name in WORDS:
-            frame[name] = np.asarray([row[name] for row in rows], dtype=object)
-        elif name != "row":
-            frame[name] = frame[name].astype(float)
+def _read_chunk(path: Path, columns: list[str]) -> pd.DataFrame | None:
+    """Return the numbers of a finished chunk; None if the file is damaged."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        frame = pd.DataFrame(rows, columns=columns)
+        for name in columns:
+            if name in WORDS:
+                frame[name] = np.asarray([row[name] for row in rows], dtype=object)
+            elif name != "row":
+                frame[name] = frame[name].astype(float)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
     return frame
 
 
@@ -150,7 +157,10 @@ def _write(out: Path, explainer: Explainer, plan: Plan, result: ExplainedPosts, 
     columns = explainer.modality_columns()
     with predictions_writer(out / MODALITY, columns) as write:
         for path in kept.chunks():
-            write(_read_chunk(path, columns))
+            frame = _read_chunk(path, columns)
+            if frame is None:
+                raise RunError(f"{path} was damaged while it was needed; the same command computes it again")
+            write(frame)
     lines = (to_json(found, indent=None) + "\n" for found in result.explained.values())
     with atomic_path(out / EXPLANATIONS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(lines)

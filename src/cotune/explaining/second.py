@@ -98,9 +98,10 @@ def remove_kept(folder: Path) -> None:
 
 
 def _read(path: Path) -> Any:
+    """Return the JSON in a file; None if there is none, or it is damaged."""
     try:
         return read_json(path)
-    except CotuneError:  # a key that cannot be read fits nothing
+    except CotuneError:
         return None
 
 
@@ -177,8 +178,9 @@ class Second:
 
     def _explain(self, row: int, post: pd.DataFrame) -> None:
         path = None if self.kept is None else self.kept.post(row)
-        if path is not None and path.is_file():
-            self.explained[row] = read_json(path)
+        done = None if path is None else _read(path)
+        if isinstance(done, dict) and done.get("row") == row:  # else it is not there, or damaged
+            self.explained[row] = done
             return
         try:
             found = self.explainer.explain(post, words=self.plan.words, pixels=self.plan.pixels)
