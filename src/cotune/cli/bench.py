@@ -19,7 +19,7 @@ from cotune.cli.options import (
     TextColumn,
     columns_from,
 )
-from cotune.cli.show import add_row, command, new_table, print_json, print_rich
+from cotune.cli.show import add_row, command, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError, did_you_mean
 
@@ -160,9 +160,13 @@ def bench(
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     table = read_posts(posts, columns=columns, require_labels=True)
     more = {"plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote}
-    sitting = _run(table, plan, out, resume=resume, jobs=jobs, **more)
+    try:
+        sitting = _run(table, plan, out, resume=resume, jobs=jobs, **more)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped before the first cell; finished cells of earlier runs are kept") from None
     if sitting.interrupted:
-        raise StoppedError(f"stopped; {sitting.found + sitting.done} cells are kept in {out}, --resume goes on")
+        kept = plural(sitting.found + sitting.done, "finished cell")
+        raise StoppedError(f"stopped; {kept} kept in {out}, and --resume goes on from there")
     written = None
     if sitting.done + sitting.found:
         written = write_all(out, paper=paper, n_bootstrap=bootstrap)
