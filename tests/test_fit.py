@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cotune.config import make_config
 from cotune.errors import ConfigError, DataError
 from cotune.predict import Predictor
 from cotune.progress import Progress
+from cotune.report.run_report import run_report
 from cotune.run import load_run, save_run
-from cotune.training.fit import fit_posts
+from cotune.training.fit import _below_the_probe, fit_posts
 from runs import tiny_config, write_table
 from tiny import Zoo, make_posts, same_weights, weights_of
 
@@ -217,3 +219,39 @@ def test_held_out_posts_of_one_class_still_choose_a_trained_model(zoo: Zoo, tmp_
     assert run.metrics["validation"]["scores"]["accuracy"]["value"] > 0.9
     assert all(row["validation_auc"] is None and row["validation_loss"] > 0 for row in run.metrics["history"])
     assert "validation loss" in heard.lines[-1]
+
+
+def row(stage: str, auc: float | None, loss: float) -> dict[str, Any]:
+    return {"stage": stage, "epoch": 1, "train_loss": 0.1, "validation_auc": auc, "validation_loss": loss}
+
+
+@pytest.mark.parametrize(
+    ("probe", "tuned", "settings", "words"),
+    [
+        (row("probe", 0.714, 0.5), row("top", 0.70, 0.4), {}, "validation AUC of 0.700, worse than the 0.714"),
+        (row("probe", None, 0.4), row("top", None, 0.5), {}, "validation log loss of 0.500, worse than the 0.400"),
+        (row("probe", 0.714, 0.5), row("top", 0.7139, 0.6), {}, None),
+        (row("probe", 0.7, 0.4), row("top", 0.8, 0.5), {}, None),
+        (row("probe", 0.714, 0.5), row("top", 0.70, 0.4), {"stop": "validation"}, None),
+        (row("probe", 0.714, 0.5), row("probe", 0.70, 0.4), {"tune": "frozen"}, None),
+    ],
+)
+def test_a_score_below_the_probe_is_noted(
+    probe: dict[str, Any], tuned: dict[str, Any], settings: dict[str, Any], words: str | None
+) -> None:
+    said = _below_the_probe([probe, tuned], make_config(settings))
+    assert said is None if words is None else said is not None and words in said and "--stop validation" in said
+
+
+def test_notes_reach_the_metrics_and_the_report(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    posts = make_posts(tmp_path / "posts", 16, gaps=False)
+    monkeypatch.setattr("cotune.training.fit._below_the_probe", lambda *_: "fine-tuning <ended> below the probe")
+    told = Told()
+    run = fit_posts(posts, tiny_config(zoo, tmp_path / "cache"), validation_posts=posts, progress=told).run
+    notes = run.metrics["notes"]
+    assert "the validation table is the training table" in notes[0]
+    assert notes[1] == "fine-tuning <ended> below the probe"
+    assert [f"note: {note}" for note in notes] == [line for line in told.lines if line.startswith("note:")]
+    page = run_report(run, name="run")
+    assert "The validation table is the training table" in page
+    assert "Fine-tuning &lt;ended&gt;" in page

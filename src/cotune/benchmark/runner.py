@@ -283,7 +283,7 @@ def _gather(
                 yield future.result()
             except BrokenProcessPool:
                 raise CotuneError(
-                    f"a worker process ended while computing {cell.key}: it was stopped, or there was too little memory; "
+                    f"a worker process ended while computing {cell.key}: it was stopped, or the memory was used up; "
                     "continue with --resume, perhaps with fewer --jobs"
                 ) from None
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cotune.data.posts import PostsHash
 from cotune.data.predictions import predictions_writer
 from cotune.errors import RunError
 from cotune.explain.modality import log_odds, removed_state
@@ -24,6 +25,7 @@ from cotune.explaining.second import Kept, Plan, Second, remove_kept
 from cotune.explaining.summary import KEPT, Summary
 from cotune.files import atomic_path, to_json, write_json
 from cotune.ownership import EXPLANATIONS as KIND
+from cotune.predict import SEEN_POSTS, was_trained_on
 from cotune.progress import Progress
 
 UNFINISHED = ".unfinished"
@@ -39,7 +41,7 @@ class ExplainedPosts:
     Attributes
     ----------
     summary : dict
-        See :meth:`cotune.explaining.summary.Summary.to_dict`; with ``emap`` and ``top_words``.
+        See :meth:`cotune.explaining.summary.Summary.to_dict`; with ``emap``, ``top_words`` and ``notes``.
     lists : dict
         Posts that pull apart most, are driven most by one modality, or are wrong and sure of it.
     explained : list of dict
@@ -86,8 +88,12 @@ def explain_posts(
     progress = progress or Progress()
     kept = None if out is None else Kept(out / UNFINISHED, {**(key or {}), **vars(plan)})
     summary = Summary(explainer.run.classes, plan.limit)
-    for frame in _frames(explainer, chunks, kept, progress):
+    seen = PostsHash()
+    for frame in _frames(explainer, chunks, kept, seen, progress):
         summary.add(frame)
+    notes = [SEEN_POSTS] if was_trained_on(explainer.run, seen) else []
+    for note in notes:
+        progress.say(f"note: {note}")
     summary.base = _base(explainer)
     lists = {name: best.ranked() for name, best in summary.best.items()}
     second = Second(explainer, plan, summary, lists, kept, on_explanation)
@@ -98,6 +104,7 @@ def explain_posts(
         "emap": second.emap(),
         "top_words": second.top_words(),
         "word_posts": second.word_posts(),
+        "notes": notes,
     }
     result = ExplainedPosts(found, lists, dict(sorted(second.explained.items())), second.failed)
     if out is not None:
@@ -110,9 +117,12 @@ def finish(out: Path) -> None:
     remove_kept(out / UNFINISHED)
 
 
-def _frames(explainer: Explainer, chunks: Chunks, kept: Kept | None, progress: Progress) -> Iterator[pd.DataFrame]:
+def _frames(
+    explainer: Explainer, chunks: Chunks, kept: Kept | None, seen: PostsHash, progress: Progress
+) -> Iterator[pd.DataFrame]:
     columns = explainer.modality_columns()
     for number, posts in enumerate(progress.track(chunks(), "shares (in chunks)", None)):
+        seen.update(posts)
         path = None if kept is None else kept.chunk(number)
         if path is not None and path.is_file():
             kept_frame = _read_chunk(path, columns)

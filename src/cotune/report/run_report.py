@@ -102,7 +102,7 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         counts_title="Scored posts of each class",
         stages=[],
         demo=None,
-        notes=[],
+        notes=result.notes,
     )
 
 

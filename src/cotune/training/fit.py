@@ -31,6 +31,8 @@ from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_pos
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 _SHOWN = 5
+# Less than this between two AUC is not worth a word.
+_NOTICED = 0.001
 
 
 @dataclass
@@ -125,6 +127,12 @@ def fit_posts(
     if held_labels is not None and len(set(held_labels.tolist())) == 1:
         notes.append(_one_class(classes[int(held_labels[0])], len(held_labels), config))
         progress.say(f"note: {notes[-1]}")
+    if validation_posts is not None and key["validation posts"] == hashed:
+        notes.append(
+            "the validation table is the training table, so that its scores say nothing about new posts; give another "
+            "table, or --validation 0.1"
+        )
+        progress.say(f"note: {notes[-1]}")
     trained = fit_rows(
         features,
         labels,
@@ -156,6 +164,10 @@ def fit_posts(
     scores = _validate(trained, features, labels, held, other, classes, config)
     if scores is not None:
         metrics["validation"] = scores
+    worse = None if trained.interrupted else _below_the_probe(trained.history, config)
+    if worse is not None:
+        notes.append(worse)
+        progress.say(f"note: {worse}")
     if notes:
         metrics["notes"] = notes
     about = environment(config.seed, hashed, str(fabric.device.type))
@@ -175,6 +187,26 @@ def _one_class(label: str, n: int, config: FitConfig) -> str:
         f"all {n:,} held-out posts have the label {label!r}, so that their AUC is not defined{watched}; hold out more "
         "posts, or give a validation table that holds every label"
     )
+
+
+def _below_the_probe(history: list[dict[str, Any]], config: FitConfig) -> str | None:
+    """Return a note where fine-tuning ended with a worse score of held-out posts than the probe; else None."""
+    last = {row["stage"]: row for row in history}
+    if config.stop == "validation" or len(last) < 2:
+        return None  # the best weights are kept, be they the probe's
+    probe, tuned = last["probe"], history[-1]
+    for key, name, sign in (("validation_auc", "AUC", 1), ("validation_loss", "log loss", -1)):
+        before, after = probe.get(key), tuned.get(key)
+        if before is None or after is None:
+            continue
+        if sign * (before - after) < _NOTICED:
+            return None
+        return (
+            f"fine-tuning ended with a validation {name} of {after:.3f}, worse than the {before:.3f} of the probe; "
+            "--stop validation keeps the best epoch, lower --lr-text and --lr-image or fewer --epochs change less, and "
+            "--tune frozen stops at the probe"
+        )
+    return None
 
 
 def _validate(
