@@ -32,7 +32,7 @@ def posts(tmp_path: Path) -> pd.DataFrame:
 @pytest.fixture
 def new(zoo: Zoo, tmp_path: Path) -> Any:
     def make(**more: Any) -> JointClassifier:
-        return JointClassifier(**tiny_settings(zoo, tmp_path / "cache", tune="frozen", **more))
+        return JointClassifier(**tiny_settings(zoo, tmp_path / "cache", **{"tune": "frozen", **more}))
 
     return make
 
@@ -188,3 +188,16 @@ def test_a_validation_table_by_name(new: Any, posts: pd.DataFrame, tmp_path: Pat
     held = write_table(make_posts(tmp_path / "held", 12, seed=2), tmp_path / "held.csv")
     model = new(validation=str(held)).fit(posts[["text", "image"]], posts["label"])
     assert model.run_.metrics["validation"]["n"] == 12
+
+
+def test_verbose_tells_of_every_stage_before_its_first_epoch(
+    new: Any, posts: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new(tune="top", verbose=True).fit(posts[["text", "image"]], posts["label"])
+    lines = capsys.readouterr().err.splitlines()
+    stages = ["opening the encoders", "reading", "computing", "training the fusion head", "fine-tuning, top"]
+    places = [next(i for i, line in enumerate(lines) if line.startswith(stage)) for stage in stages]
+    assert places == sorted(places)
+    assert places[3] < next(i for i, line in enumerate(lines) if line.startswith("probe"))
+    new(tune="top").fit(posts[["text", "image"]], posts["label"])
+    assert capsys.readouterr().err == ""

@@ -28,7 +28,7 @@ class Told(Progress):
         self.lines.append(line)
 
 
-class StopAt:
+class StopAt(Progress):
     """Ctrl-C in the second batch of an epoch."""
 
     def __init__(self, stage: str, epoch: int) -> None:

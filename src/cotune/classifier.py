@@ -58,8 +58,9 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    verbose : bool
-        Whether to tell the progress on standard error.
+    verbose : bool or int
+        Whether to print a line for each stage and epoch on standard error, with bars in a terminal; training may take
+        minutes, and is silent without.
     allow_remote : bool
         Whether images may be fetched by URL.
     **others
@@ -125,7 +126,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cache: str | None = _D.cache,
         cache_gb: float = _D.cache_gb,
         allow_remote: bool = False,
-        verbose: bool = False,
+        verbose: bool | int = False,
     ) -> None:
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder

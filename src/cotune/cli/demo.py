@@ -38,6 +38,9 @@ def demo(
     class Bars(TerminalProgress):
         """Shows bars; the single epochs of four models would be too much to read."""
 
+        def begin(self, stage: str) -> None:
+            """Keep silent."""
+
         def say(self, line: str) -> None:
             """Keep silent, but for what the user must know."""
             if line.startswith("note:"):

@@ -92,6 +92,7 @@ def fit_posts(
     hashed, n_read = data_hash(posts), len(posts)
     posts = _labelled(posts, progress)
     classes = _classes(posts)
+    progress.begin("opening the encoders")
     encoders = open_encoders(config)
 
     def ready(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, Features, np.ndarray, np.ndarray]:
@@ -109,6 +110,7 @@ def fit_posts(
         _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
         other = (theirs.subset(their_rows), their_labels[their_rows])
     elif isinstance(fraction := _validation_part(config), float):
+        progress.begin("choosing posts to hold out")
         rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote)
         progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
     key = {
@@ -161,7 +163,7 @@ def fit_posts(
         "seconds": time.perf_counter() - started,
         "history": trained.history,
     }
-    scores = _validate(trained, features, labels, held, other, classes, config)
+    scores = _validate(trained, features, labels, held, other, classes, config, progress)
     if scores is not None:
         metrics["validation"] = scores
     worse = None if trained.interrupted else _below_the_probe(trained.history, config)
@@ -217,12 +219,14 @@ def _validate(
     other: tuple[Features, np.ndarray] | None,
     classes: list[str],
     config: FitConfig,
+    progress: Progress,
 ) -> dict[str, Any] | None:
     if other is not None:
         features, labels = other
         held = np.arange(len(labels))
     if held is None:
         return None
+    progress.begin(f"scoring {len(held):,} held-out posts")
     device = next(trained.model.parameters()).device
     proba = predict_rows(trained.model, features, held, trained.source, device=device)
     if not np.isfinite(proba).all():

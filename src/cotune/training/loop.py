@@ -135,6 +135,10 @@ def run_stage(
         state.best_weights = copy_tensors(trained)
     if plan.ema and not state.average:
         state.average = copy_tensors(trained)
+    left = plan.epochs - state.epoch
+    if left > 0 and not state.finished:
+        what = "training the fusion head" if plan.name == "probe" else f"fine-tuning, {plan.name}"
+        progress.begin(f"{what}: {len(rows):,} posts, at most {left} epoch{'' if left == 1 else 's'}")
     weight = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=fabric.device)
     loss_function = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing)
     while state.epoch < plan.epochs and not state.finished:
