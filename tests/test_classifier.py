@@ -39,7 +39,7 @@ def new(zoo: Zoo, tmp_path: Path) -> Any:
 
 def test_parameters_are_those_of_the_settings_and_clone_keeps_them(new: Any) -> None:
     model = new(seed=7)
-    assert set(FitConfig.model_fields) == set(model.get_params()) - {"allow_remote", "verbose"}
+    assert set(FitConfig.model_fields) == set(model.get_params()) - {"allow_remote", "verbose", "warm_start"}
     assert {name: JointClassifier().get_params()[name] for name in FitConfig.model_fields} == FitConfig().model_dump()
     twin = clone(model)
     assert twin is not model

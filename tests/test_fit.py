@@ -15,7 +15,8 @@ from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.report.run_report import run_report
 from cotune.run import load_run, save_run
-from cotune.training.fit import _below_the_probe, fit_posts
+from cotune.training.fit import fit_posts
+from cotune.training.notes import below_the_probe
 from runs import tiny_config, write_table
 from tiny import Zoo, make_posts, same_weights, weights_of
 
@@ -239,13 +240,13 @@ def row(stage: str, auc: float | None, loss: float) -> dict[str, Any]:
 def test_a_score_below_the_probe_is_noted(
     probe: dict[str, Any], tuned: dict[str, Any], settings: dict[str, Any], words: str | None
 ) -> None:
-    said = _below_the_probe([probe, tuned], make_config(settings))
+    said = below_the_probe([probe, tuned], make_config(settings))
     assert said is None if words is None else said is not None and words in said and "--stop validation" in said
 
 
 def test_notes_reach_the_metrics_and_the_report(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     posts = make_posts(tmp_path / "posts", 16, gaps=False)
-    monkeypatch.setattr("cotune.training.fit._below_the_probe", lambda *_: "fine-tuning <ended> below the probe")
+    monkeypatch.setattr("cotune.training.fit.below_the_probe", lambda *_: "fine-tuning <ended> below the probe")
     told = Told()
     run = fit_posts(posts, tiny_config(zoo, tmp_path / "cache"), validation_posts=posts, progress=told).run
     notes = run.metrics["notes"]

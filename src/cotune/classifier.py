@@ -50,6 +50,12 @@ def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
     return posts["label"].to_numpy() if _label_type(np.asarray(given, dtype=object)) == "str" else given
 
 
+def _labels_of(run: Run) -> np.ndarray:
+    """Return a run's labels, sorted, in the type that they had in Python."""
+    convert = _FROM_TEXT[run.label_type]
+    return np.unique(np.asarray([convert(label) for label in run.classes]))
+
+
 class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Joint fine-tuning of a text and an image encoder, as a scikit-learn classifier.
 
@@ -63,6 +69,9 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         minutes, and is silent without.
     allow_remote : bool
         Whether images may be fetched by URL.
+    warm_start : bool
+        Whether `fit` goes on from the weights of the last one, or of the run that was loaded, instead of starting
+        from the pretrained encoders; labels that it does not know are refused then.
     **others
         The settings of :class:`cotune.config.FitConfig`, with the same names and defaults.
 
@@ -126,6 +135,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cache: str | None = _D.cache,
         cache_gb: float = _D.cache_gb,
         allow_remote: bool = False,
+        warm_start: bool = False,
         verbose: bool | int = False,
     ) -> None:
         self.text_encoder = text_encoder
@@ -170,9 +180,10 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.cache = cache
         self.cache_gb = cache_gb
         self.allow_remote = allow_remote
+        self.warm_start = warm_start
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> JointClassifier:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> JointClassifier:
         """Train on labelled posts.
 
         Parameters
@@ -181,11 +192,13 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Posts with `text` and `image`; a `group` column keeps posts together when a validation part is cut.
         y : array-like of shape (N,), optional
             Labels of any type that sorts; without it the column `label` of `X` is taken.
+        sample_weight : array-like of shape (N,), optional
+            How much each post counts in training; a post of weight 0 is left out.
 
         Raises
         ------
         DataError
-            If posts or labels cannot be used.
+            If posts, labels or weights cannot be used.
         """
         posts = posts_from(X)
         if y is None:
@@ -206,12 +219,30 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("y holds labels that a table could not tell apart, such as 1 and '1.0'; rename them")
         settings = {name: getattr(self, name) for name in FitConfig.model_fields}
         progress = TerminalProgress() if self.verbose else None
-        result = fit_posts(posts, make_config(settings), allow_remote=self.allow_remote, progress=progress)
+        start = getattr(self, "run_", None) if self.warm_start else None
+        if start is not None:
+            self._refuse_other_labels(start, y)
+        result = fit_posts(
+            posts,
+            make_config(settings),
+            sample_weight=None if sample_weight is None else np.asarray(sample_weight),
+            start=start,
+            allow_remote=self.allow_remote,
+            progress=progress,
+        )
         self.run_ = result.run
         self.run_.label_type = _label_type(y)
+        if start is not None:
+            self.classes_ = _labels_of(start)
         self._order_as_trained()
         self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else 2
         return self
+
+    def _refuse_other_labels(self, start: Run, y: np.ndarray) -> None:
+        if _label_type(y) != start.label_type:
+            raise DataError(
+                f"y holds labels of the type {_label_type(y)}, but the run to start from has {start.label_type}"
+            )
 
     def _order_as_trained(self) -> None:
         """Note which output of the model belongs to which of ``classes_``."""
@@ -308,8 +339,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Wrap a run that is open already."""
         model = cls(**{**run.config.model_dump(), "device": device})
         model.run_ = run
-        convert = _FROM_TEXT[run.label_type]
-        model.classes_ = np.unique(np.asarray([convert(label) for label in run.classes]))
+        model.classes_ = _labels_of(run)
         model._order_as_trained()
         model.n_features_in_ = 2
         return model

@@ -103,7 +103,7 @@ EVALUATION = Kind(
 EXPLANATIONS = Kind(
     "explanations",
     "cotune explain",
-    {"summary.json": {"posts", "scored", "with_both", "lists"}, ".unfinished/key.json": {"classes", "head", "posts"}},
+    {"summary.json": {"posts", "scored", "with_both", "lists"}, ".unfinished/key.json": {"classes", "posts"}},
     ("summary.json", ".unfinished", "modality.csv", "explanations.jsonl", "index.html", "conflicts.csv",
      "image_driven.csv", "text_driven.csv", "mistakes.csv", "posts/post-*.html"),
 )  # fmt: skip

@@ -6,6 +6,7 @@ encoders came from.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -118,6 +119,16 @@ def _write_files(folder: Path, run: Run) -> None:
         "checksums": checksums(folder, _checked(folder)),
     }
     write_json(folder / CONFIG, sealed(settings))
+
+
+def weights_hash(model: JointModel) -> str:
+    """Return a hash of all weights, and of what defines the encoders."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.head.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, encoder in sorted(model.encoders.items()):
+        digest.update(f"{name} {encoder.fingerprint()}".encode())
+    return digest.hexdigest()
 
 
 def _checked(folder: Path) -> list[str]:

@@ -107,7 +107,8 @@ def bench(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="YAML file of training settings; flags go first.", rich_help_panel=_TRAINING),
+        typer.Option("--config", help="YAML or JSON file of training settings, or a run; flags take precedence.",
+                     rich_help_panel=_TRAINING),
     ] = None,
     settings: Annotated[
         list[str] | None,

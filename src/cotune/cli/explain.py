@@ -126,18 +126,13 @@ def _refuse_harm(out: Path) -> None:
 
 def _key(explainer: Explainer, posts: Path, **more: Any) -> dict[str, Any]:
     """Return what kept results depend on: the weights, the table's file, and how both are read."""
-    import hashlib
-
     from cotune._version import __version__
+    from cotune.run import weights_hash
 
-    head = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(explainer.model.head.state_dict().items()):
-        head.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    encoders = {name: encoder.fingerprint() for name, encoder in explainer.model.encoders.items()}
     files = sorted(path for path in ([posts] if not posts.is_dir() else posts.rglob("*")) if path.is_file())
     said = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return {
-        "version": __version__, "classes": explainer.run.classes, "head": head.hexdigest(), "encoders": encoders,
+        "version": __version__, "classes": explainer.run.classes, "weights": weights_hash(explainer.model),
         "posts": posts.resolve(), "files": said, **more,
     }  # fmt: skip
 

@@ -21,12 +21,14 @@ from cotune.cli.options import (
     TextColumn,
     columns_from,
 )
+from cotune.cli.run_folder import open_run
 from cotune.cli.show import command, number, print_json, print_rich, score_table
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
 
 if TYPE_CHECKING:
     from cotune.config import FitConfig
+    from cotune.run import Run
     from cotune.training.fit import FitResult
     from cotune.training.loggers import HistoryLog
 
@@ -141,7 +143,9 @@ def fit(
     ] = None,
     cache_gb: Annotated[float | None, _option("--cache-gb", _MACHINE, "Size that the cache must not outgrow.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file of settings; flags go first.", rich_help_panel=_RUN)
+        Path | None,
+        typer.Option("--config", help="YAML or JSON file of settings, or a run for its own; flags take precedence.",
+                     rich_help_panel=_RUN),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -149,6 +153,11 @@ def fit(
             "--set", help="Any other setting, such as layer-decay=0.8; repeatable.", metavar="KEY=VALUE",
             rich_help_panel=_RUN,
         ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--start-from", help="Go on from this run's weights with these posts; its labels stay.",
+                     metavar="RUN", rich_help_panel=_RUN),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted fit stopped.", rich_help_panel=_RUN)
@@ -181,7 +190,11 @@ def fit(
     flags = {name: given[name] for name in FitConfig.model_fields if given.get(name) is not None}
     if "validation" in flags:
         flags["validation"] = _fraction_or_path(flags["validation"])
-    settings_ = make_config({**_key_values(settings or []), **flags}, file=config)
+    given_settings = {**_key_values(settings or []), **flags}
+    start = None
+    if start_from is not None:
+        start, given_settings = _start(start_from, given_settings)
+    settings_ = make_config(given_settings, file=config)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     result, left = _train(
         posts,
@@ -192,6 +205,7 @@ def fit(
         overwrite=overwrite,
         loggers=logger or [],
         allow_remote=allow_remote,
+        start=start,
     )
     if result.interrupted:
         raise StoppedError(left)
@@ -210,6 +224,14 @@ def fit(
     )
 
 
+def _start(folder: Path, given: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
+    """Open the run to go on from, and add the settings that are built into it to those that were given."""
+    from cotune.training.start import STARTED_WITH
+
+    run = open_run(folder)
+    return run, {**{name: getattr(run.config, name) for name in STARTED_WITH}, **given}
+
+
 def _train(
     posts: Path,
     out: Path,
@@ -220,6 +242,7 @@ def _train(
     overwrite: bool,
     loggers: list[str],
     allow_remote: bool,
+    start: Run | None,
 ) -> tuple[FitResult, str]:
     finished = _check_out(out, resume=resume, overwrite=overwrite)
     from cotune.data.posts import read_posts
@@ -250,6 +273,7 @@ def _train(
             checkpoint=out / CHECKPOINT,
             resume=resume,
             allow_remote=allow_remote,
+            start=start,
             on_epoch=log,
             progress=progress,
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,23 @@ from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
+from cotune.encoders.base import Encoder
 from cotune.environment import environment
 from cotune.errors import ConfigError, DataError
 from cotune.metrics import evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
-from cotune.run import Run
+from cotune.run import Run, weights_hash
 from cotune.training.checkpoint import Checkpoint
 from cotune.training.device import make_fabric
 from cotune.training.features import Features
 from cotune.training.loop import predict_rows
+from cotune.training.notes import below_the_probe, one_class
 from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
+from cotune.training.start import checked_weights, config_to_start
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 _SHOWN = 5
-# Less than this between two AUC is not worth a word.
-_NOTICED = 0.001
 
 
 @dataclass
@@ -48,6 +50,8 @@ def fit_posts(
     config: FitConfig,
     *,
     validation_posts: pd.DataFrame | None = None,
+    sample_weight: np.ndarray | None = None,
+    start: Run | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     allow_remote: bool = False,
@@ -65,6 +69,11 @@ def fit_posts(
     validation_posts : DataFrame, optional
         A validation table of its own; otherwise ``config.validation`` says what part is held out, if any, or
         which table to read.
+    sample_weight : ndarray, optional
+        How much each post counts in training, none below zero; scores of held-out posts are not weighted.
+    start : Run, optional
+        A trained run to go on from with these posts: its encoders, head and labels. The probe is left out, as the head
+        is trained already, unless nothing else is to be trained.
     checkpoint : Path, optional
         Folder for the state between epochs; without it nothing can be resumed.
     resume : bool
@@ -90,10 +99,18 @@ def fit_posts(
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation)
     hashed, n_read = data_hash(posts), len(posts)
+    weighed = None if sample_weight is None else checked_weights(sample_weight, len(posts))
+    if weighed is not None:
+        weighed = weighed[posts["label"].notna().to_numpy()]
     posts = _labelled(posts, progress)
     classes = _classes(posts)
-    progress.begin("opening the encoders")
-    encoders = open_encoders(config)
+    if start is None:
+        progress.begin("opening the encoders")
+        encoders: Mapping[str, Encoder] = open_encoders(config)
+    else:
+        config = config_to_start(start, config)
+        _refuse_unknown(posts, list(start.classes), "post", "the run to start from knows")
+        classes, encoders = list(start.classes), start.model.encoders
 
     def ready(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, Features, np.ndarray, np.ndarray]:
         features = prepare_posts(table, encoders, config, allow_remote=allow_remote, progress=progress, fabric=fabric)
@@ -101,12 +118,14 @@ def fit_posts(
         return table, features, labels, _usable(table, features, config, what, progress)
 
     posts, features, labels, rows = ready(posts, "training")
-    _refuse_rare(posts.iloc[rows], classes)
+    if weighed is not None:
+        rows = rows[weighed[rows] > 0]
+    _refuse_rare(posts.iloc[rows], classes if start is None else sorted(set(posts["label"])))
     held: np.ndarray | None = None
     other: tuple[Features, np.ndarray] | None = None
     if validation_posts is not None:
         validation_posts = _labelled(validation_posts, progress)
-        _refuse_unknown(validation_posts, classes)
+        _refuse_unknown(validation_posts, classes, "validation post", "there are")
         _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
         other = (theirs.subset(their_rows), their_labels[their_rows])
     elif isinstance(fraction := _validation_part(config), float):
@@ -121,13 +140,18 @@ def fit_posts(
     tables = [posts] if validation_posts is None else [posts, validation_posts]
     if allow_remote and any(has_urls(table["image"]) for table in tables):
         key["pictures by URL"] = "fetched"  # with them and without them the posts to train on are others
+    if weighed is not None:
+        key["weights of posts"] = hashlib.sha256(weighed.tobytes()).hexdigest()
+    begun_with = None if start is None else weights_hash(start.model)
+    if begun_with is not None:
+        key["run to start from"] = begun_with
     state = Checkpoint(checkpoint, key) if checkpoint is not None else None
     if state is not None and not resume:
         state.remove()  # an interruption would otherwise bring back what an earlier training left
     notes: list[str] = []
     held_labels = other[1] if other is not None else labels[held] if held is not None else None
     if held_labels is not None and len(set(held_labels.tolist())) == 1:
-        notes.append(_one_class(classes[int(held_labels[0])], len(held_labels), config))
+        notes.append(one_class(classes[int(held_labels[0])], len(held_labels), config))
         progress.say(f"note: {notes[-1]}")
     if validation_posts is not None and key["validation posts"] == hashed:
         notes.append(
@@ -143,6 +167,8 @@ def fit_posts(
         config,
         validation_rows=held,
         validation=other,
+        sample_weight=weighed,
+        start=None if start is None else start.model.head,
         checkpoint=state,
         resume=resume,
         on_epoch=on_epoch,
@@ -163,10 +189,15 @@ def fit_posts(
         "seconds": time.perf_counter() - started,
         "history": trained.history,
     }
+    if start is not None:
+        metrics["started_from"] = {
+            "data_hash": start.environment.get("data_hash"),
+            "weights": weights_hash(start.model),
+        }
     scores = _validate(trained, features, labels, held, other, classes, config, progress)
     if scores is not None:
         metrics["validation"] = scores
-    worse = None if trained.interrupted else _below_the_probe(trained.history, config)
+    worse = None if trained.interrupted else below_the_probe(trained.history, config)
     if worse is not None:
         notes.append(worse)
         progress.say(f"note: {worse}")
@@ -181,34 +212,6 @@ def _validation_part(config: FitConfig) -> float | None:
     if isinstance(config.validation, float):
         return config.validation
     return 0.1 if config.stop == "validation" else None
-
-
-def _one_class(label: str, n: int, config: FitConfig) -> str:
-    watched = "; --stop validation watches their log loss instead" if config.stop == "validation" else ""
-    return (
-        f"all {n:,} held-out posts have the label {label!r}, so that their AUC is not defined{watched}; hold out more "
-        "posts, or give a validation table that holds every label"
-    )
-
-
-def _below_the_probe(history: list[dict[str, Any]], config: FitConfig) -> str | None:
-    """Return a note where fine-tuning ended with a worse score of held-out posts than the probe; else None."""
-    last = {row["stage"]: row for row in history}
-    if config.stop == "validation" or len(last) < 2:
-        return None  # the best weights are kept, be they the probe's
-    probe, tuned = last["probe"], history[-1]
-    for key, name, sign in (("validation_auc", "AUC", 1), ("validation_loss", "log loss", -1)):
-        before, after = probe.get(key), tuned.get(key)
-        if before is None or after is None:
-            continue
-        if sign * (before - after) < _NOTICED:
-            return None
-        return (
-            f"fine-tuning ended with a validation {name} of {after:.3f}, worse than the {before:.3f} of the probe; "
-            "--stop validation keeps the best epoch, lower --lr-text and --lr-image or fewer --epochs change less, and "
-            "--tune frozen stops at the probe"
-        )
-    return None
 
 
 def _validate(
@@ -273,12 +276,13 @@ def _refuse_rare(posts: pd.DataFrame, classes: list[str]) -> None:
         raise DataError(f"{left} the label {shown}; give each label at least two posts, or leave the label out")
 
 
-def _refuse_unknown(posts: pd.DataFrame, classes: list[str]) -> None:
+def _refuse_unknown(posts: pd.DataFrame, classes: list[str], what: str, there_are: str) -> None:
     unknown = posts[~posts["label"].isin(classes)]
     if len(unknown):
+        row, label, known = unknown["row"].iloc[0], unknown["label"].iloc[0], ", ".join(classes)
         raise DataError(
-            f"row {unknown['row'].iloc[0]} of the validation posts has the label {unknown['label'].iloc[0]!r}, "
-            f"which no training post has (there are {', '.join(classes)})"
+            f"the {what} of row {row} has the label {label!r}, which is not trained ({there_are} {known}); "
+            "leave such posts out, or train from scratch with posts of that label"
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cotune.config import Stop
 from cotune.data.batches import n_batches
 from cotune.errors import ConfigError
-from cotune.model import JointModel
+from cotune.model import Batch, JointModel
 from cotune.progress import Progress
 from cotune.training.features import Features, Source, iterate
 from cotune.training.held_out import HeldOutScore, score_held_out
@@ -31,7 +31,10 @@ EpochHook = Callable[["StageState"], None]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage does; see :class:`cotune.config.FitConfig` for the settings' meaning."""
+    """What one stage does; see :class:`cotune.config.FitConfig` for the settings' meaning.
+
+    ``post_weights`` holds a weight for every post of the features, of mean one over those trained on.
+    """
 
     name: str
     source: Mapping[str, Source]
@@ -49,6 +52,7 @@ class StagePlan:
     frozen_norms: bool = True
     class_weights: tuple[float, ...] | None = None
     keep_best: bool = False
+    post_weights: Tensor | None = None
 
 
 @dataclass
@@ -139,8 +143,7 @@ def run_stage(
     if left > 0 and not state.finished:
         what = "training the fusion head" if plan.name == "probe" else f"fine-tuning, {plan.name}"
         progress.begin(f"{what}: {len(rows):,} posts, at most {left} epoch{'' if left == 1 else 's'}")
-    weight = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=fabric.device)
-    loss_function = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing)
+    loss_function = WeightedLoss(plan).to(fabric.device)
     while state.epoch < plan.epochs and not state.finished:
         started = time.perf_counter()
         loss = _one_epoch(
@@ -188,12 +191,36 @@ def run_stage(
     return state
 
 
+class WeightedLoss(nn.Module):
+    """The cross-entropy of a batch, with the weights of classes and of posts."""
+
+    def __init__(self, plan: StagePlan) -> None:
+        super().__init__()
+        weight = None if plan.class_weights is None else torch.tensor(plan.class_weights)
+        self.mean = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing)
+        self.each = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing, reduction="none")
+        self.post_weights = plan.post_weights
+
+    def forward(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the loss, a number."""
+        assert batch.labels is not None
+        if self.post_weights is None:
+            result: Tensor = self.mean(logits, batch.labels)
+            return result
+        assert batch.rows is not None
+        weights = self.post_weights[batch.rows].to(logits)
+        whole = len(batch) if self.each.weight is None else self.each.weight[batch.labels].sum()
+        # Not divided by the sum of the batch's weights, which would let a heavy post count for less than it should.
+        weighted: Tensor = (self.each(logits, batch.labels) * weights).sum() / whole
+        return weighted
+
+
 def _one_epoch(
     fabric: Fabric,
     forward: Any,
     optimizer: Any,
     schedule: torch.optim.lr_scheduler.LambdaLR,
-    loss_function: nn.Module,
+    loss_function: WeightedLoss,
     features: Features,
     labels: np.ndarray,
     rows: np.ndarray,
@@ -212,7 +239,7 @@ def _one_epoch(
         batch = batch.to(fabric.device)
         last = (i + 1) % plan.accumulate == 0 or i + 1 == n
         in_group = plan.accumulate if i < n - n % plan.accumulate else n % plan.accumulate
-        loss = loss_function(forward(batch).float(), batch.labels)
+        loss = loss_function(forward(batch).float(), batch)
         total += loss.detach() * len(batch)
         fabric.backward(loss / in_group)
         if not last:
