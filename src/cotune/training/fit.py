@@ -105,7 +105,9 @@ def fit_posts(
     posts = _labelled(posts, progress)
     classes = _classes(posts)
     if start is None:
-        progress.begin("opening the encoders")
+        hub = [name for name in (config.text_encoder, config.image_encoder) if name.startswith(("hf:", "timm:"))]
+        if hub:
+            progress.begin(f"opening {' and '.join(hub)}, from the hub unless they are in its cache")
         encoders: Mapping[str, Encoder] = open_encoders(config)
     else:
         config = config_to_start(start, config)
