@@ -125,7 +125,7 @@ def _tokens(encoder: TextEncoder) -> dict[str, str]:
 
 def _pixels(encoder: ImageEncoder) -> dict[str, Any]:
     preprocessor = encoder.preprocessor
-    pixels = np.asarray(preprocessor(_picture()))
+    pixels = np.asarray(preprocessor(_test_image()))
     # Means over a few blocks tell a rounding from another crop, another order of channels or another size.
     rows = np.array_split(pixels.astype(np.float64), _BLOCKS, axis=-2)
     blocks = [[part.mean(axis=(-2, -1)) for part in np.array_split(row, _BLOCKS, axis=-1)] for row in rows]
@@ -147,8 +147,8 @@ def _alike(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return close and bool(np.abs(np.subtract(before["means"], now["means"])).max() <= _LEVELS)
 
 
-def _picture() -> Image.Image:
-    """Return a small picture without symmetry, whose channels differ."""
+def _test_image() -> Image.Image:
+    """Return a small image without symmetry, whose channels differ."""
     down, across = np.mgrid[0:60, 0:80]
     planes = [across * 3, down * 4, (across + 2 * down) % 64 * 4]
     return Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
