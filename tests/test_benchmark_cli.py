@@ -192,4 +192,4 @@ def test_ctrl_c(
 
     monkeypatch.setattr(runner, "_compute", interrupted)
     assert run(zoo, table, "--out", tmp_path / "out", "--methods", "probe", "--folds", 2) == 130
-    assert "1 cells are kept" in capsys.readouterr().err
+    assert "1 finished cell kept" in capsys.readouterr().err

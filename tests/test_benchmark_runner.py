@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -100,7 +101,7 @@ def test_results_of_other_settings_are_refused(posts: pd.DataFrame, plan: Plan, 
 def test_a_folder_of_something_else_is_refused(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(RunError, match="something else"):
+    with pytest.raises(RunError, match="holds a config.json"):
         run_plan(posts, plan, tmp_path / "run", resume=True)
 
 
@@ -338,3 +339,22 @@ def test_results_cannot_go_where_a_file_is(posts: pd.DataFrame, plan: Plan, tmp_
     (tmp_path / "out").write_text("mine")
     with pytest.raises(RunError, match="cannot write into .*choose another folder"):
         run_plan(posts, plan, tmp_path / "out")
+
+
+def test_a_changed_byte_of_a_cell_or_of_the_folds_is_named(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_plan(posts, plan, out)
+    cell = record_path(out, plan.cells()[0])
+    for path in (cell, out / "folds.parquet"):
+        whole = path.read_bytes()
+        for at in (12, 40):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            with pytest.raises(RunError, match=f"{path.name} (is damaged|cannot be read)"):
+                read_results(out)
+        path.write_bytes(whole)
+    (out / "failed.json").write_text("{")
+    assert read_results(out).failures == {}
+    about = json.loads((out / "bench.json").read_text())
+    (out / "bench.json").write_text(json.dumps({**about, "format": "two"}))
+    with pytest.raises(RunError, match="update cotune"):
+        read_results(out)

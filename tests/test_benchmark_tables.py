@@ -241,6 +241,19 @@ def test_grids_and_their_front(tmp_path: Path) -> None:
     assert pareto(mine) == {mine[0].key, mine[2].key}
 
 
+def test_unknown_figures_of_a_grid_come_last_and_lead_nowhere(tmp_path: Path) -> None:
+    pairs = tuple((f"hf:a/{t}", f"timm:{i}") for t in ("small", "large") for i in ("x", "y"))
+    made_up(tmp_path, Plan(methods=("joint",), pairs=pairs, folds=2), SKILL)
+    mine = summarise(read_results(tmp_path), n_bootstrap=0)
+    nan = math.nan
+    for i, s in enumerate(mine):
+        s.auc_mean, s.parameters, s.seconds = [(0.7, 10, 10), (nan, 1, 1), (0.6, nan, 20), (0.9, 20, 20)][i]
+    assert [row[2].split()[0] for row in table_grid(mine, "joint").rows][:3] == ["0.9000", "0.7000", "0.6000"]
+    assert pareto(mine) == {mine[0].key, mine[3].key}, "a row of unknown size is beaten by a smaller, better one"
+    blank = [replace(bar, value=nan, low=nan, high=nan, dots=(), other=None) for bar in bars(mine, None)]
+    assert interval_chart(blank, title="AUC") == ""
+
+
 def test_bars_of_a_grid_tell_method_and_encoders(tmp_path: Path) -> None:
     pairs = tuple((f"hf:a/all-mpnet-base-v{i}", "timm:efficientnet_lite0") for i in (1, 2))
     made_up(tmp_path, Plan(methods=("joint", "concat", "text"), pairs=pairs[:1], folds=2), SKILL)

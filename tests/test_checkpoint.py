@@ -90,7 +90,7 @@ def test_a_damaged_state_is_a_clear_error(tmp_path: Path, content: bytes) -> Non
     checkpoint = Checkpoint(tmp_path / "c", KEY)
     checkpoint.save("joint", state(), {})
     (tmp_path / "c" / "state.json").write_bytes(content)
-    with pytest.raises(RunError, match="cannot be read .*start anew without --resume"):
+    with pytest.raises(RunError, match="cannot be read .*start again without --resume"):
         checkpoint.load()
 
 
@@ -156,3 +156,29 @@ def test_removing(tmp_path: Path) -> None:
 def test_moving_to_a_device() -> None:
     moved = to_device(state(), torch.device("meta"))
     assert all(tensor.is_meta for tensor in [*moved.weights.values(), *moved.best_weights.values()])
+
+
+def test_an_edited_state_is_a_clear_error(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    checkpoint.save("joint", state(), {})
+    path = tmp_path / "c" / "state.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "epoch": 1}))
+    with pytest.raises(RunError, match="cannot be read .state.json was changed"):
+        checkpoint.load()
+    path.write_text(json.dumps({key: value for key, value in said.items() if key not in ("checksum", "history")}))
+    with pytest.raises(RunError, match="cannot be read .'history' is missing"):
+        checkpoint.load()
+    path.write_text(json.dumps({key: value for key, value in said.items() if key not in ("checksum", "files")}))
+    assert checkpoint.load()[1].epoch == 2, "one of before there were checksums"
+
+
+def test_a_changed_bit_of_the_tensors_is_a_clear_error(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", KEY)
+    checkpoint.save("joint", state(), {})
+    (tensors,) = (tmp_path / "c").glob("*.safetensors")
+    data = bytearray(tensors.read_bytes())
+    data[-2] ^= 1
+    tensors.write_bytes(data)
+    with pytest.raises(RunError, match=r"tensors-.*safetensors was changed"):
+        checkpoint.load()

@@ -37,14 +37,14 @@ def posts(tmp_path: Path) -> pd.DataFrame:
 @pytest.fixture
 def new(zoo: Zoo, tmp_path: Path) -> Any:
     def make(**more: Any) -> JointClassifier:
-        return JointClassifier(**tiny_settings(zoo, tmp_path / "cache", tune="frozen", **more))
+        return JointClassifier(**tiny_settings(zoo, tmp_path / "cache", **{"tune": "frozen", **more}))
 
     return make
 
 
 def test_parameters_are_those_of_the_settings_and_clone_keeps_them(new: Any) -> None:
     model = new(seed=7)
-    assert set(FitConfig.model_fields) == set(model.get_params()) - {"allow_remote", "verbose"}
+    assert set(FitConfig.model_fields) == set(model.get_params()) - {"allow_remote", "verbose", "warm_start"}
     assert {name: JointClassifier().get_params()[name] for name in FitConfig.model_fields} == FitConfig().model_dump()
     twin = clone(model)
     assert twin is not model
@@ -238,3 +238,16 @@ def test_a_validation_table_by_name(new: Any, posts: pd.DataFrame, tmp_path: Pat
     held = write_table(make_posts(tmp_path / "held", 12, seed=2), tmp_path / "held.csv")
     model = new(validation=str(held)).fit(posts[["text", "image"]], posts["label"])
     assert model.run_.metrics["validation"]["n"] == 12
+
+
+def test_verbose_tells_of_every_stage_before_its_first_epoch(
+    new: Any, posts: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new(tune="top", verbose=True).fit(posts[["text", "image"]], posts["label"])
+    lines = capsys.readouterr().err.splitlines()
+    stages = ["reading", "computing", "training the fusion head", "fine-tuning, top"]
+    places = [next(i for i, line in enumerate(lines) if line.startswith(stage)) for stage in stages]
+    assert places == sorted(places)
+    assert places[2] < next(i for i, line in enumerate(lines) if line.startswith("probe"))
+    new(tune="top").fit(posts[["text", "image"]], posts["label"])
+    assert capsys.readouterr().err == ""

@@ -212,10 +212,10 @@ def test_fit_refuses_to_harm_what_is_there(cli: Cli, zoo: Zoo, home: Path, tmp_p
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     for words, expected in (
-        ([home / "run"], "holds something already"),
+        ([home / "run"], "holds a run; choose another folder"),
         ([home / "run", "--resume"], "there is nothing to resume"),
         ([home / "run", "--resume", "--overwrite"], "give one of them"),
-        ([mine], "holds something already"),
+        ([mine], "is not empty and holds no run"),
         ([mine, "--overwrite"], "holds no run"),
         ([home / "train.csv"], "is a file"),
     ):
@@ -273,7 +273,10 @@ def test_fit_says_what_is_wrong_in_one_line(
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_ctrl_c_saves_the_last_epoch_and_resume_goes_on(zoo: Zoo, cli: Cli, home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_saves_the_last_epoch_and_resume_goes_on(
+    zoo: Zoo, cli: Cli, home: Path, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
     run = tmp_path / "run"
     given = [
         "fit",
@@ -289,9 +292,9 @@ def test_ctrl_c_saves_the_last_epoch_and_resume_goes_on(zoo: Zoo, cli: Cli, home
             break
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert err.splitlines()[-1].startswith("stopped; the last finished epoch is saved")
     assert "Traceback" not in err
     about = cli("info", run, "--json").json
@@ -308,9 +311,9 @@ def test_ctrl_c_saves_the_last_epoch_and_resume_goes_on(zoo: Zoo, cli: Cli, home
             break
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "resuming: joint, after epoch" in err
     assert len(cli("info", run, "--json").json["metrics"]["history"]) > done
 

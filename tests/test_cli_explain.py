@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cotune.cli import main
+from cotune.data.posts import data_hash, read_posts
 from cotune.explaining import dataset
 from cotune.explaining import explainer as explainer_module
 from cotune.run import save_run
@@ -253,3 +254,60 @@ def test_without_captum_the_command_says_what_to_install(
     assert "cotune[explain]" in capsys.readouterr().err
     assert explain(run, posts, "--out", tmp_path / "o", "--no-words", "--limit", "1") == 0
     assert explain(run, posts, "--find", "conflicts") == 0
+
+
+def test_damaged_pieces_of_a_stopped_run_are_computed_again(
+    run: Path, posts: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    real = explainer_module.Explainer.explain
+    calls = {"explained": 0}
+
+    def single(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls["explained"] += 1
+        if calls["explained"] == 3:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(explainer_module.Explainer, "explain", single)
+    out, straight = tmp_path / "out", tmp_path / "straight"
+    arguments = ("--limit", "3", "--chunk-size", "6", "--word-posts", "0")
+    assert explain(run, posts, "--out", out, *arguments) == 130
+    kept = out / dataset.UNFINISHED
+    first, second, third, _ = sorted(kept.glob("chunk-*"))
+    first.write_text(first.read_text()[:200])
+    second.write_text("".join(second.read_text().splitlines(keepends=True)[:2]))
+    third.write_bytes(b"\xff\xfe")
+    explained = sorted(kept.glob("post-*"))
+    explained[0].write_text("{")
+    explained[1].write_text("[]")
+    assert explain(run, posts, "--out", out, *arguments) == 0
+    assert explain(run, posts, "--out", straight, *arguments) == 0
+    for name in ("modality.csv", "summary.json", "explanations.jsonl", "index.html"):
+        assert (out / name).read_bytes() == (straight / name).read_bytes(), name
+
+
+def test_training_posts_are_noted_in_both_commands_their_pages_and_json(
+    zoo: Zoo, posts: Path, tmp_path: Path, capsys: Any
+) -> None:
+    table = read_posts(posts)
+    run = random_run(zoo)
+    run.environment["data_hash"] = data_hash(table)
+    save_run(tmp_path / "run", run)
+    words = "hese are the posts that the run was trained on"
+    for command, more, page in (
+        ("evaluate", ["--bootstrap", "0"], "report.html"),
+        ("explain", ["--limit", "1", "--no-words", "--no-pixels", "--chunk-size", "7"], "index.html"),
+    ):
+        for name, given, expected in (("seen", posts, True), ("new", tmp_path / "new.csv", False)):
+            if name == "new":
+                pd.read_csv(posts).iloc[1:].to_csv(given, index=False)
+            out = tmp_path / f"{command}-{name}"
+            arguments = [command, str(tmp_path / "run"), str(given), "--device", "cpu", "--out", str(out), *more]
+            capsys.readouterr()
+            assert main([*arguments, "--json"]) == 0
+            said = capsys.readouterr()
+            found = json.loads(said.out)
+            notes = found["notes"] if command == "evaluate" else found["summary"]["notes"]
+            assert (words in " ".join(said.err.split())) == expected
+            assert (words in " ".join(notes)) == expected
+            assert (words in (out / page).read_text(encoding="utf-8")) == expected

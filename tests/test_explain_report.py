@@ -357,3 +357,10 @@ def test_a_reader_can_click_through_the_pages(zoo: Zoo, tmp_path: Path, width: i
     assert seen["post"].startswith("Post <script>document.title='owned'"), "a title is text"
     assert len(seen["images"]) in (0, 2)
     assert all(seen["images"])
+
+
+def test_an_explanation_as_plain_values(zoo: Zoo) -> None:
+    found = explainer(random_run(zoo)).explain(post("good dog", picture(1)))
+    values = found.to_dict()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert values["pixels"]["map"] == found.pixels.map.tolist()  # type: ignore[union-attr]

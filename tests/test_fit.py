@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cotune.config import make_config
 from cotune.errors import ConfigError, DataError
 from cotune.predict import Predictor
 from cotune.progress import Progress
+from cotune.report.run_report import run_report
 from cotune.run import load_run, save_run
 from cotune.training.fit import fit_posts
+from cotune.training.notes import below_the_probe
 from runs import tiny_config, write_table
 from tiny import Zoo, make_posts, same_weights, weights_of
 
@@ -26,7 +29,7 @@ class Told(Progress):
         self.lines.append(line)
 
 
-class StopAt:
+class StopAt(Progress):
     """Ctrl-C in the second batch of an epoch."""
 
     def __init__(self, stage: str, epoch: int) -> None:
@@ -185,7 +188,7 @@ def test_validation_by_part_by_table_and_by_name(zoo: Zoo, tmp_path: Path) -> No
 def test_a_validation_label_that_nobody_trained_is_refused(zoo: Zoo, tmp_path: Path) -> None:
     posts, held = make_posts(tmp_path / "posts", 12), make_posts(tmp_path / "held", 12, seed=3)
     held.loc[4, "label"] = "nonsense"
-    with pytest.raises(DataError, match="row 5 of the validation posts has the label 'nonsense'"):
+    with pytest.raises(DataError, match="the validation post of row .* has the label .*, which is not trained"):
         fit_posts(posts, tiny_config(zoo, tmp_path / "c"), validation_posts=held)
 
 
@@ -199,3 +202,57 @@ def test_nothing_to_train_is_an_error(zoo: Zoo, tmp_path: Path) -> None:
     posts = make_posts(tmp_path / "posts", 12)
     with pytest.raises(ConfigError, match="nothing would be trained"):
         fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen", probe_epochs=0))
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_held_out_posts_of_one_class_still_choose_a_trained_model(zoo: Zoo, tmp_path: Path, table: bool) -> None:
+    posts = make_posts(tmp_path / "posts", 40, gaps=False)
+    odd = np.flatnonzero(posts["label"] == posts["label"].iloc[1])
+    rare = pd.concat([posts[posts["label"] == posts["label"].iloc[0]], posts.iloc[odd[:2]]]).reset_index(drop=True)
+    rare["row"] = range(1, len(rare) + 1)
+    one_class = make_posts(tmp_path / "held", 12, gaps=False, seed=3)
+    one_class = one_class[one_class["label"] == posts["label"].iloc[0]].reset_index(drop=True)
+    heard = Told()
+    config = tiny_config(zoo, tmp_path / "cache", tune="frozen", stop="validation", probe_epochs=8, probe_lr=0.02)
+    run = fit_posts(rare, config, validation_posts=one_class if table else None, progress=heard).run
+    assert any("AUC is not defined; --stop validation watches their log loss" in line for line in heard.lines)
+    assert run.metrics["notes"]
+    assert run.metrics["validation"]["scores"]["accuracy"]["value"] > 0.9
+    assert all(row["validation_auc"] is None and row["validation_loss"] > 0 for row in run.metrics["history"])
+    assert "validation loss" in heard.lines[-1]
+
+
+def row(stage: str, auc: float | None, loss: float) -> dict[str, Any]:
+    return {"stage": stage, "epoch": 1, "train_loss": 0.1, "validation_auc": auc, "validation_loss": loss}
+
+
+@pytest.mark.parametrize(
+    ("probe", "tuned", "settings", "words"),
+    [
+        (row("probe", 0.714, 0.5), row("top", 0.70, 0.4), {}, "validation AUC of 0.700, worse than the 0.714"),
+        (row("probe", None, 0.4), row("top", None, 0.5), {}, "validation log loss of 0.500, worse than the 0.400"),
+        (row("probe", 0.714, 0.5), row("top", 0.7139, 0.6), {}, None),
+        (row("probe", 0.7, 0.4), row("top", 0.8, 0.5), {}, None),
+        (row("probe", 0.714, 0.5), row("top", 0.70, 0.4), {"stop": "validation"}, None),
+        (row("probe", 0.714, 0.5), row("probe", 0.70, 0.4), {"tune": "frozen"}, None),
+    ],
+)
+def test_a_score_below_the_probe_is_noted(
+    probe: dict[str, Any], tuned: dict[str, Any], settings: dict[str, Any], words: str | None
+) -> None:
+    said = below_the_probe([probe, tuned], make_config(settings))
+    assert said is None if words is None else said is not None and words in said and "--stop validation" in said
+
+
+def test_notes_reach_the_metrics_and_the_report(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    posts = make_posts(tmp_path / "posts", 16, gaps=False)
+    monkeypatch.setattr("cotune.training.fit.below_the_probe", lambda *_: "fine-tuning <ended> below the probe")
+    told = Told()
+    run = fit_posts(posts, tiny_config(zoo, tmp_path / "cache"), validation_posts=posts, progress=told).run
+    notes = run.metrics["notes"]
+    assert "the validation table is the training table" in notes[0]
+    assert notes[1] == "fine-tuning <ended> below the probe"
+    assert [f"note: {note}" for note in notes] == [line for line in told.lines if line.startswith("note:")]
+    page = run_report(run, name="run")
+    assert "The validation table is the training table" in page
+    assert "Fine-tuning &lt;ended&gt;" in page

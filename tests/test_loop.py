@@ -17,6 +17,7 @@ from cotune.model import JointModel
 from cotune.progress import Progress
 from cotune.training.device import make_fabric
 from cotune.training.features import Features
+from cotune.training.held_out import HeldOutScore
 from cotune.training.loop import StagePlan, StageState, _warm_cosine, predict_rows, run_stage
 from cotune.training.parameters import freeze, parameter_groups
 from cotune.training.prepare import prepare
@@ -166,7 +167,12 @@ def test_clipping_limits_the_step(bench: Bench, monkeypatch: pytest.MonkeyPatch)
 def scores(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     """Let validation say one value after another."""
     said = iter(values)
-    monkeypatch.setattr("cotune.training.loop._validate", lambda *_: next(said))
+
+    def validate(*_: Any) -> HeldOutScore:
+        value = next(said)
+        return HeldOutScore(None if math.isnan(value) else value, None)
+
+    monkeypatch.setattr("cotune.training.loop._validate", validate)
 
 
 def test_validation_keeps_the_best_epoch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +243,7 @@ def test_validation_on_a_table_of_its_own(zoo: Zoo, new_posts: PostsMaker, cache
 def test_a_loss_that_is_no_number_stops_the_training(bench: Bench) -> None:
     with torch.no_grad():
         bench.model.head.output.bias.fill_(float("nan"))
-    with pytest.raises(ConfigError, match=r"went astray in epoch 1 of probe .*lower the learning rates"):
+    with pytest.raises(ConfigError, match=r"diverged in epoch 1 of probe .*lower the learning rates"):
         bench.run(plan_of())
 
 
@@ -310,3 +316,31 @@ def test_the_rate_rises_and_falls() -> None:
 def test_half_precision_on_a_cpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="--precision 16 cannot be had on a CPU"):
         make_fabric(make_config({"precision": "16", "device": "cpu"}))
+
+
+@pytest.mark.parametrize("values", [[math.nan] * 4, [math.nan, math.nan, 0.2, math.nan]])
+def test_a_start_without_a_score_is_not_the_best(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, values: list[float]
+) -> None:
+    kept: list[dict[str, torch.Tensor]] = []
+    scores(monkeypatch, values)
+    plan = plan_of(epochs=3, min_epochs=3, stop="validation", keep_best=True)
+    model, _ = bench.run(
+        plan,
+        validation_rows=np.arange(4),
+        on_epoch=lambda state: kept.append({name: tensor.clone() for name, tensor in state.weights.items()}),
+    )
+    trained = dict(model.named_parameters())
+    expected = kept[1] if 0.2 in values else kept[-1]
+    assert all(torch.equal(trained[name], tensor) for name, tensor in expected.items())
+
+
+def test_weights_that_break_in_the_last_step_stop_the_training(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(fabric: Any, forward: Any, *_: Any) -> float:
+        with torch.no_grad():
+            forward.module.head.output.bias.fill_(float("inf"))
+        return 0.5
+
+    monkeypatch.setattr("cotune.training.loop._one_epoch", broken)
+    with pytest.raises(ConfigError, match="diverged in epoch 1 of probe .weights that are no numbers"):
+        bench.run(plan_of())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from cotune.data.posts import data_hash
 from cotune.errors import DataError
+from cotune.explaining.explainer import Explainer
 from cotune.predict import Predictor, evaluate_posts, posts_from
 from cotune.progress import Progress
 from cotune.run import Run
@@ -165,3 +168,18 @@ def test_what_are_no_posts(given: object, words: str) -> None:
 
 def test_one_dict_is_one_post() -> None:
     assert posts_from({"text": "a", "image": Image.new("RGB", (4, 4))})["text"].tolist() == ["a"]
+
+
+def test_a_model_that_gives_no_numbers_is_said_in_every_row(fitted: Run, posts: pd.DataFrame) -> None:
+    broken = copy.deepcopy(fitted)
+    with torch.no_grad():
+        broken.model.head.output.bias.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    frame = Predictor(broken, device="cpu").frame(posts)
+    assert frame["label"].isna().all()
+    assert frame["error"].str.contains("not a number").all()
+    explainer = Explainer(broken, device="cpu")
+    shares = explainer.modality_frame(posts)
+    assert shares["label"].isna().all()
+    assert shares["error"].str.contains("not a number").all()
+    with pytest.raises(DataError, match="cannot be explained: .*not a number"):
+        explainer.explain(posts.iloc[[1]].reset_index(drop=True), words=False, pixels=False)

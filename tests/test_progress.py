@@ -37,3 +37,15 @@ def test_an_error_passes_through_the_bar() -> None:
     progress.console._force_terminal = True
     with pytest.raises(ValueError, match="inside"):
         list(progress.track(broken(), "steps", 5))
+
+
+def test_a_long_line_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    TerminalProgress().say("note: " + "word " * 60 + "end")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_log_without_bars_hears_of_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    TerminalProgress().begin("reading 7 images")
+    assert capsys.readouterr().err == "reading 7 images\n"
+    Progress().begin("reading 7 images")
+    assert capsys.readouterr().err == ""

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cotune.classifier import JointClassifier
 from cotune.errors import CotuneError, RunError
 from cotune.predict import Predictor
 from cotune.run import Run, load_run, read_settings, save_run, unknown_labels
@@ -152,26 +154,144 @@ def test_the_place_of_a_run_is_a_file(fitted: Run, tmp_path: Path) -> None:
         save_run(tmp_path / "run", fitted)
 
 
-@pytest.mark.parametrize(
-    ("harm", "words"),
-    [
-        (lambda run: shutil.rmtree(run), "there is no run folder"),
-        (lambda run: (run / "config.json").unlink(), "is no finished run"),
-        (lambda run: (run / "config.json").write_text("{"), "is damaged"),
-        (lambda run: (run / "config.json").write_text('{"a": 1}'), "was not written by cotune"),
-        (lambda run: (run / "model.safetensors").write_bytes(b"x" * 50), "cannot be read"),
-        (lambda run: (run / "model.safetensors").unlink(), "cannot be read"),
-        (lambda run: (run / "labels.json").write_text('["one"]'), "damaged|does not fit"),
-        (lambda run: (run / "labels.json").unlink(), "does not exist"),
-        (lambda run: shutil.rmtree(run / "text_encoder"), "damaged"),
-        (lambda run: (run / "text_encoder" / "tokenizer_config.json").write_text("null"), "damaged"),
-    ],
-)
-def test_a_damaged_run_says_what_is_wrong(fitted: Run, tmp_path: Path, harm: Callable[[Path], Any], words: str) -> None:
+def edit(path: Path, **changes: Any) -> None:
+    """Change fields of a JSON file; None takes a field away."""
+    said = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
+
+
+def cut(path: Path, part: float = 0.5) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the midst of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def without_checksums(run: Path) -> None:
+    """Make a run look as before there were checksums."""
+    edit(run / "config.json", written_by=None, kind=None, self_test=None, checksums=None, checksum=None)
+
+
+def swap_words(run: Path) -> None:
+    tokenizer = run / "text_encoder" / "tokenizer.json"
+    said = json.loads(tokenizer.read_text())
+    vocabulary = said["model"]["vocab"]
+    vocabulary["good"], vocabulary["bad"] = vocabulary["bad"], vocabulary["good"]
+    tokenizer.write_text(json.dumps(said))
+
+
+NO_RUN = [
+    (lambda run: shutil.rmtree(run), "there is no run folder"),
+    (lambda run: (run / "config.json").unlink(), "is no finished run"),
+    (lambda run: cut(run / "config.json"), "config.json is damaged"),
+    (lambda run: (run / "config.json").write_text('{"a": 1}'), "was not written by cotune"),
+]
+DAMAGED = {
+    "changed vocabulary": (swap_words, "tokenizer.json was changed .*; copy the run again"),
+    "swapped labels": (
+        lambda run: (run / "labels.json").write_text(json.dumps(json.loads((run / "labels.json").read_text())[::-1])),
+        "labels.json was changed",
+    ),
+    "other labels": (lambda run: (run / "labels.json").write_text('["one"]'), "labels.json was changed"),
+    "no labels": (lambda run: (run / "labels.json").unlink(), "labels.json is missing"),
+    "no tokenizer": (lambda run: (run / "text_encoder" / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+    "no text encoder": (lambda run: shutil.rmtree(run / "text_encoder"), "text_encoder/.* is missing"),
+    "no image encoder": (lambda run: shutil.rmtree(run / "image_encoder"), "image_encoder/.* is missing"),
+    "short weights": (lambda run: cut(run / "model.safetensors"), r"model.safetensors was changed or cut short .it has [\d,]+ bytes, not [\d,]+"),
+    "a bit of the weights": (lambda run: flip(run / "model.safetensors"), "safetensors was changed .its checksum differs"),
+    "no weights": (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "other preprocessing": (lambda run: flip(run / "image_encoder" / "preprocessing.json"), "preprocessing.json was ch"),
+    "other pooling": (lambda run: edit(run / "text_encoder" / "encoder.json", pooling="cls"), "encoder.json was changed"),
+    "another head": (lambda run: edit(run / "config.json", label_type="int"), "config.json was changed"),
+}  # fmt: skip
+OLD = {
+    "weights": (lambda run: (run / "model.safetensors").write_bytes(b"x" * 50), "cannot be read"),
+    "no weights": (lambda run: (run / "model.safetensors").unlink(), "cannot be read"),
+    "labels": (lambda run: (run / "labels.json").write_text('["one"]'), "damaged|does not fit"),
+    "no labels": (lambda run: (run / "labels.json").unlink(), "does not exist"),
+    "no encoder": (lambda run: shutil.rmtree(run / "text_encoder"), "damaged"),
+    "no tokenizer": (
+        lambda run: (run / "text_encoder" / "tokenizer.json").unlink(),
+        "damaged|an encoder of .*run cannot be",
+    ),
+    "tokenizer": (lambda run: (run / "text_encoder" / "tokenizer_config.json").write_text("null"), "damaged|cannot be"),
+}
+
+
+@pytest.mark.parametrize(("harm", "words"), NO_RUN)
+def test_what_is_no_run_is_said(fitted: Run, tmp_path: Path, harm: Callable[[Path], Any], words: str) -> None:
     save_run(tmp_path / "run", fitted)
+    harm(tmp_path / "run")
+    with pytest.raises(RunError, match=words):
+        load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_run_names_the_file(fitted: Run, tmp_path: Path, kind: str) -> None:
+    harm, words = DAMAGED[kind]
+    save_run(tmp_path / "run", fitted)
+    harm(tmp_path / "run")
+    with pytest.raises(RunError, match=words) as caught:
+        load_run(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", OLD)
+def test_a_damaged_run_without_checksums_is_a_clear_error(fitted: Run, tmp_path: Path, kind: str) -> None:
+    harm, words = OLD[kind]
+    save_run(tmp_path / "run", fitted)
+    without_checksums(tmp_path / "run")
     harm(tmp_path / "run")
     with pytest.raises(CotuneError, match=words):
         load_run(tmp_path / "run")
+
+
+def test_a_run_without_checksums_opens_as_before(fitted: Run, tmp_path: Path) -> None:
+    save_run(tmp_path / "run", fitted)
+    without_checksums(tmp_path / "run")
+    opened = load_run(tmp_path / "run")
+    assert opened.classes == fitted.classes
+    assert opened.notes == []
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [("metrics.json", cut), ("environment.json", Path.unlink), ("metrics.json", lambda p: p.write_text("[]"))],
+)
+def test_what_only_informs_does_not_keep_from_predicting(
+    fitted: Run, tmp_path: Path, name: str, harm: Callable[[Path], Any], old: bool
+) -> None:
+    save_run(tmp_path / "run", fitted)
+    if old:
+        without_checksums(tmp_path / "run")
+    harm(tmp_path / "run" / name)
+    opened = load_run(tmp_path / "run")
+    missing = harm is Path.unlink
+    assert len(opened.notes) == (0 if old and missing else 1)
+    assert all(name in note and "no effect on predictions" in note for note in opened.notes)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        JointClassifier.load(tmp_path / "run")
+    assert [str(w.message) for w in caught if "predictions" in str(w.message)] == opened.notes
+
+
+def test_what_a_user_may_edit_is_not_checked(fitted: Run, tmp_path: Path) -> None:
+    save_run(tmp_path / "run", fitted, report="<html>")
+    (tmp_path / "run" / "README.md").write_text("my model")
+    (tmp_path / "run" / "report.html").unlink()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert load_run(tmp_path / "run").notes == []
+
+
+def test_verifying_can_be_left_out(fitted: Run, tmp_path: Path) -> None:
+    save_run(tmp_path / "run", fitted)
+    swap_words(tmp_path / "run")
+    assert load_run(tmp_path / "run", verify=False).classes == fitted.classes
 
 
 def test_a_run_of_a_later_version_is_refused(fitted: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,13 @@ def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
     return posts["label"].to_numpy() if label_kind(given) is None else given
 
 
+def _labels_of(run: Run) -> np.ndarray:
+    """Return a run's labels, sorted, in the type that they had in Python."""
+    convert = _FROM_TEXT[run.label_type]
+    given = run.metrics.get("posts", {}).get(_AS_GIVEN, {})
+    return np.unique(np.asarray([convert(given.get(label, label)) for label in run.classes]))
+
+
 class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Joint fine-tuning of a text and an image encoder, as a scikit-learn classifier.
 
@@ -55,10 +63,14 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    verbose : bool
-        Whether to tell the progress on standard error.
+    verbose : bool or int
+        Whether to print a line for each stage and epoch on standard error, with bars in a terminal; training may take
+        minutes, and is silent without.
     allow_remote : bool
         Whether images may be fetched by URL.
+    warm_start : bool
+        Whether `fit` goes on from the weights of the last one, or of the run that was loaded, instead of starting
+        from the pretrained encoders; labels that it does not know are refused then.
     **others
         The settings of :class:`cotune.config.FitConfig`, with the same names and defaults.
 
@@ -122,7 +134,8 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cache: str | None = _D.cache,
         cache_gb: float = _D.cache_gb,
         allow_remote: bool = False,
-        verbose: bool = False,
+        warm_start: bool = False,
+        verbose: bool | int = False,
     ) -> None:
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder
@@ -166,10 +179,11 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.cache = cache
         self.cache_gb = cache_gb
         self.allow_remote = allow_remote
+        self.warm_start = warm_start
         self.verbose = verbose
 
     @python_words(_SETTINGS)
-    def fit(self, X: Any, y: Any = None) -> JointClassifier:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> JointClassifier:
         """Train on labelled posts.
 
         Parameters
@@ -178,11 +192,13 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Posts with `text` and `image`; a `group` column keeps posts together when a validation part is cut.
         y : array-like of shape (N,), optional
             Labels: text, whole numbers, or True and False; without it the column `label` of `X` is taken.
+        sample_weight : array-like of shape (N,), optional
+            How much each post counts in training; a post of weight 0 is left out.
 
         Raises
         ------
         DataError
-            If posts or labels cannot be used.
+            If posts, labels or weights cannot be used.
         """
         posts = posts_from(X)
         if y is None:
@@ -195,14 +211,31 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         posts["label"] = [names[label] for label in y]
         settings = {name: getattr(self, name) for name in FitConfig.model_fields}
         progress = TerminalProgress() if self.verbose else None
-        result = fit_posts(posts, make_config(settings), allow_remote=self.allow_remote, progress=progress)
+        start = getattr(self, "run_", None) if self.warm_start else None
+        if start is not None:
+            self._refuse_other_labels(start, y)
+        result = fit_posts(
+            posts,
+            make_config(settings),
+            sample_weight=None if sample_weight is None else np.asarray(sample_weight),
+            start=start,
+            allow_remote=self.allow_remote,
+            progress=progress,
+        )
         self.run_ = result.run
         self.run_.label_type = label_kind(list(y)) or "str"
         if any(isinstance(label, str) and label != name for label, name in names.items()):
             self.run_.metrics["posts"][_AS_GIVEN] = {name: str(label) for label, name in names.items()}
+        if start is not None:
+            self.classes_ = _labels_of(start)
         self._order_as_trained()
         self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else 2
         return self
+
+    def _refuse_other_labels(self, start: Run, y: np.ndarray) -> None:
+        found = label_kind(list(y)) or "str"
+        if found != start.label_type:
+            raise DataError(f"y holds labels of the type {found}, but the run to start from has {start.label_type}")
 
     def _order_as_trained(self) -> None:
         """Note which output of the model belongs to which of ``classes_``."""
@@ -285,17 +318,24 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> JointClassifier:
-        """Open a run folder; nothing outside of it is read, and no network is used."""
-        return cls.from_run(load_run(folder), device=device)
+        """Open a run folder; nothing outside of it is read, and no network is used.
+
+        Raises
+        ------
+        RunError
+            If the folder is no run, or is damaged; what harms no prediction is a warning.
+        """
+        run = load_run(folder)
+        for note in run.notes:
+            warnings.warn(note, stacklevel=2)
+        return cls.from_run(run, device=device)
 
     @classmethod
     def from_run(cls, run: Run, *, device: str = "auto") -> JointClassifier:
         """Wrap a run that is open already."""
         model = cls(**{**run.config.model_dump(), "device": device})
         model.run_ = run
-        convert = _FROM_TEXT[run.label_type]
-        given = run.metrics.get("posts", {}).get(_AS_GIVEN, {})
-        model.classes_ = np.unique(np.asarray([convert(given.get(label, label)) for label in run.classes]))
+        model.classes_ = _labels_of(run)
         model._order_as_trained()
         model.n_features_in_ = 2
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cotune.errors import ConfigError, did_you_mean
+from cotune.ownership import RUN
 
 Tune = Literal["joint", "top", "lora", "frozen"]
 Stop = Literal["train-loss", "validation"]
@@ -119,7 +121,7 @@ def make_config(settings: Mapping[str, Any], *, file: str | Path | None = None) 
     settings : mapping
         Settings that were given; a value of None counts as not given.
     file : path, optional
-        A YAML mapping of settings.
+        A YAML or JSON mapping of settings; or a run, or its ``config.json``, for the settings it was trained with.
 
     Raises
     ------
@@ -141,18 +143,24 @@ def make_config(settings: Mapping[str, Any], *, file: str | Path | None = None) 
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        path = path / "config.json"  # of a run
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        said = yaml.safe_load(text) if path.suffix != ".json" else json.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
     except (OSError, UnicodeDecodeError) as fault:
         raise ConfigError(f"the configuration file {path} cannot be read: {fault}") from None
-    except yaml.YAMLError as fault:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(fault).split())}") from None
+    except (yaml.YAMLError, json.JSONDecodeError) as fault:
+        kind = "JSON" if path.suffix == ".json" else "YAML"
+        raise ConfigError(f"{path} is not valid {kind}: {' '.join(str(fault).split())}") from None
     if said is None:
         return {}
     if not isinstance(said, dict):
         raise ConfigError(f"{path} must hold `setting: value` lines, not a {type(said).__name__}")
+    if RUN.wrote("config.json", said) and isinstance(said.get("fit"), dict):
+        said = said["fit"]  # a run's own file: the settings that it was trained with
     return {str(key).replace("-", "_"): value for key, value in said.items()}
 
 

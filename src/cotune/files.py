@@ -70,7 +70,7 @@ def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Ite
             _flush(temporary)
             temporary.replace(target)
     except BaseException as error:
-        _remove(temporary)
+        remove(temporary)
         reason = _reason(error, target)
         if reason is None:
             raise
@@ -114,10 +114,11 @@ def _swap_folder(new: Path, target: Path) -> None:
     except OSError:
         old.replace(target)
         raise
-    _remove(old)
+    remove(old)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there and can be deleted."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -138,27 +139,28 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:
     """Return `value` as strict JSON; numpy values, paths and sets become plain ones."""
-    text = json.dumps(_plain(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    text = json.dumps(plain(value), ensure_ascii=False, indent=indent, allow_nan=False)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # lone surrogates have no UTF-8 form, but JSON can escape them
-        return json.dumps(_plain(value), ensure_ascii=True, indent=indent, allow_nan=False)
+        return json.dumps(plain(value), ensure_ascii=True, indent=indent, allow_nan=False)
     return text
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return `value` as what JSON knows: numpy values, paths and sets become plain ones, NaN and infinities None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, set | frozenset):
-        return [_plain(item) for item in sorted(value, key=str)]
+        return [plain(item) for item in sorted(value, key=str)]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return value
 
 

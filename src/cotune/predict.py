@@ -25,6 +25,8 @@ from cotune.training.prepare import prepare
 
 BadImages = Literal["error", "text-only"]
 SHARES = ("text_share", "image_share")
+SEEN_POSTS = "these are the posts that the run was trained on; on new posts it will score lower"
+NO_NUMBER = "the model's answer for this post is not a number; train again with lower learning rates"
 
 
 class Predictor:
@@ -101,6 +103,8 @@ class Predictor:
                 at = batch.rows.numpy()
                 proba[at] = parts.proba.cpu().double().numpy()
                 shares[at] = torch.stack(parts.shares(), dim=1).cpu().double().numpy()
+        for row in rows[~np.isfinite(proba[rows]).all(axis=1)]:
+            proba[row], shares[row], errors[row] = np.nan, np.nan, NO_NUMBER
         return proba, shares, errors
 
     def _refused(self, features: Features, row: int) -> bool:
@@ -162,16 +166,20 @@ class EvaluatedPosts:
         How many posts could not be used, by reason.
     calibration : list of dict
         See :func:`cotune.metrics.calibration.calibration_bins`.
+    notes : list of str
+        What a reader of the scores must know.
     """
 
     evaluation: Evaluation
     predictions: pd.DataFrame
     left_out: dict[str, int] = field(default_factory=dict)
     calibration: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions as plain values."""
-        return {**self.evaluation.to_dict(), "calibration": self.calibration, "left_out": self.left_out}
+        found = self.evaluation.to_dict()
+        return {**found, "calibration": self.calibration, "left_out": self.left_out, "notes": self.notes}
 
 
 def evaluate_posts(
@@ -208,8 +216,9 @@ def evaluate_posts(
         unknown |= dict.fromkeys(unknown_labels(classes, list(posts["label"])))
     if not tables:
         raise DataError("there are no posts to evaluate")
-    if seen.hexdigest() == predictor.run.environment.get("data_hash"):
-        progress.say("note: these are the posts that the run was trained on; on new posts it will score lower")
+    notes = [SEEN_POSTS] if was_trained_on(predictor.run, seen) else []
+    for note in notes:
+        progress.say(f"note: {note}")
     predictions = pd.concat(tables, ignore_index=True)
     readable = ~np.concatenate(bad)
     labelled = predictions["true"].notna() & readable
@@ -237,7 +246,12 @@ def evaluate_posts(
     y = used["true"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
     proba = used[[proba_column(label) for label in classes]].to_numpy()
     found = evaluate(y, proba, classes, n_bootstrap=n_bootstrap, seed=seed)
-    return EvaluatedPosts(found, predictions, left_out, calibration_bins(y, proba))
+    return EvaluatedPosts(found, predictions, left_out, calibration_bins(y, proba), notes)
+
+
+def was_trained_on(run: Run, posts: PostsHash) -> bool:
+    """Tell whether these are the very posts that the run was trained on."""
+    return posts.hexdigest() == run.environment.get("data_hash")
 
 
 def posts_from(x: Any) -> pd.DataFrame:

@@ -18,6 +18,9 @@ class Progress:
         del what, total
         yield from items
 
+    def begin(self, stage: str) -> None:
+        """Tell the user that a stage of the work begins, which may take minutes."""
+
     def say(self, line: str) -> None:
         """Tell the user one line."""
 
@@ -62,7 +65,11 @@ class TerminalProgress(Progress):
         with Bar(*columns, console=self.console, transient=True) as bar:
             yield bar
 
+    def begin(self, stage: str) -> None:
+        """Print a line; in a log without bars nothing else says that work is going on."""
+        self.say(stage)
+
     def say(self, line: str) -> None:
-        """Print one line."""
-        self.console.print(line, markup=False)
+        """Print one line, which is not cut in two where it is longer than the terminal is wide."""
+        self.console.print(line, markup=False, soft_wrap=True)
         sys.stderr.flush()

@@ -6,26 +6,33 @@ encoders came from.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cotune import self_test
 from cotune._version import __version__
+from cotune.checksums import checksums, damage, seal_holds, sealed
 from cotune.config import FitConfig
 from cotune.encoders.resolve import load_encoder_config
-from cotune.errors import CotuneError, RunError
-from cotune.files import atomic_path, read_json, write_json, write_text
+from cotune.errors import CotuneError, EncoderError, RunError
+from cotune.files import atomic_path, read_json, remove, write_json, write_text
 from cotune.fusion import make_head
 from cotune.model import JointModel, head_name
 from cotune.model_card import model_card
+from cotune.ownership import RUN
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
 _FORMAT = 1
-_STAGE = "unfinished"
+#: Files that only inform: what is wrong with them is said, and the run is opened all the same.
+_INFORMING = (METRICS, ENVIRONMENT)
+_STAGE = ".cotune-unfinished"
 
 
 @dataclass
@@ -46,6 +53,8 @@ class Run:
         Versions, seed, data hash, hardware.
     label_type : {"str", "int", "float", "bool"}
         The type that the labels had in Python; files and tables hold them as text.
+    notes : list of str
+        What was found when it was opened that harms no prediction, such as scores that cannot be read.
     """
 
     model: JointModel
@@ -54,6 +63,7 @@ class Run:
     metrics: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     label_type: str = "str"
+    notes: list[str] = field(default_factory=list)
 
 
 def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
@@ -71,8 +81,10 @@ def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
     Raises
     ------
     CotuneError
-        If the disk is full or the folder cannot be written to; the files already there stay as they were.
+        If the folder holds files of somebody else that would be replaced, the disk is full, or the folder cannot be
+        written to; the files already there stay as they were.
     """
+    RUN.refuse_foreign(folder)
     with atomic_path(folder / _STAGE, directory=True) as stage:
         _write_files(stage, run)
         if report is not None:
@@ -94,6 +106,7 @@ def _write_files(folder: Path, run: Run) -> None:
     write_json(folder / ENVIRONMENT, run.environment)
     write_text(folder / CARD, model_card(run.model, run.classes, run.config, run.metrics))
     settings = {
+        **RUN.mark(),
         "format": _FORMAT,
         "cotune": __version__,
         "fit": run.config.model_dump(mode="json"),
@@ -102,8 +115,27 @@ def _write_files(folder: Path, run: Run) -> None:
         "dims": {name: encoder.dim for name, encoder in run.model.encoders.items()},
         "parameters": run.model.parameter_counts(),
         "label_type": run.label_type,
+        "self_test": self_test.record(run.model.encoders),
+        "checksums": checksums(folder, _checked(folder)),
     }
-    write_json(folder / CONFIG, settings)
+    write_json(folder / CONFIG, sealed(settings))
+
+
+def weights_hash(model: JointModel) -> str:
+    """Return a hash of all weights, and of what defines the encoders."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.head.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, encoder in sorted(model.encoders.items()):
+        digest.update(f"{name} {encoder.fingerprint()}".encode())
+    return digest.hexdigest()
+
+
+def _checked(folder: Path) -> list[str]:
+    """Return the files whose checksums are kept; a user may edit what is not among them."""
+    own = [name for name in (LABELS, WEIGHTS, *_INFORMING) if (folder / name).is_file()]
+    parts = [path for name in ("text", "image") for path in sorted((folder / _encoder_folder(name)).rglob("*"))]
+    return [*own, *(path.relative_to(folder).as_posix() for path in parts if path.is_file())]
 
 
 def _move_in(stage: Path, folder: Path) -> None:
@@ -113,11 +145,7 @@ def _move_in(stage: Path, folder: Path) -> None:
     """
     (folder / CONFIG).unlink(missing_ok=True)
     for name in (REPORT, *(_encoder_folder(name) for name in ("text", "image"))):
-        old = folder / name
-        if old.is_dir():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
+        remove(folder / name)
     for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
         new.replace(folder / new.name)
     stage.rmdir()
@@ -127,16 +155,49 @@ def _encoder_folder(modality: str) -> str:
     return f"{modality}_encoder"
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, *, verify: bool = True) -> Run:
     """Open a run folder; nothing outside of it is read.
+
+    Parameters
+    ----------
+    folder : path
+        The run.
+    verify : bool
+        Whether to compare the files with the checksums that were saved with them, and tokens and pixels of fixed
+        inputs with those of then. Runs older than cotune's checksums are opened without.
 
     Raises
     ------
     RunError
-        If the folder is no run, is not complete, or was made by a later version.
+        If the folder is no run, is not complete or damaged, was made by a later version, or if another version of a
+        library makes other tokens or pixels of the same files.
     """
     folder = Path(folder)
     settings = read_settings(folder)
+    notes: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        recorded = settings.get("checksums", {}) if verify else {}
+        small = {name: said for name, said in recorded.items() if name != WEIGHTS}
+        # The weights take longest, and are read while the encoders are built.
+        weights = pool.submit(list, damage(folder, {WEIGHTS: recorded[WEIGHTS]} if WEIGHTS in recorded else {}))
+        for name, what in damage(folder, small):
+            if name not in _INFORMING:
+                raise RunError(_damaged(folder / name, what))
+            notes.append(f"{folder / name} {what}; it has no effect on predictions")
+        run = _build(folder, settings, notes, lambda: weights.result())
+    if verify:
+        added = [name for name in _checked(folder) if name not in recorded]
+        self_test.refuse_changed(folder, run.model.encoders, settings.get("self_test", {}), added)
+    return run
+
+
+def _damaged(path: Path, what: str) -> str:
+    return f"{path} {what}; copy the run again from where it was whole, or train it again"
+
+
+def _build(
+    folder: Path, settings: Mapping[str, Any], notes: list[str], damage_of_weights: Callable[[], list[tuple[str, str]]]
+) -> Run:
     try:
         classes = tuple(str(label) for label in read_json(folder / LABELS))
         encoders = {name: load_encoder_config(folder / _encoder_folder(name)) for name in settings["encoders"]}
@@ -149,17 +210,23 @@ def load_run(folder: str | Path) -> Run:
             **settings["head"]["settings"],
         )
         model = JointModel(encoders.get("text"), encoders.get("image"), head)
+        for name, what in damage_of_weights():
+            raise RunError(_damaged(folder / name, what))
         _load_weights(model, folder / WEIGHTS)
         config = FitConfig(**settings["fit"])
-        metrics = _read_if_there(folder / METRICS)
-        environment = _read_if_there(folder / ENVIRONMENT)
+    except EncoderError as fault:
+        raise RunError(
+            f"an encoder of {folder} cannot be opened ({str(fault)[:300]}); copy the run again from where it was "
+            "whole, or train it again"
+        ) from fault
     except CotuneError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as fault:
         reason = (str(fault) or type(fault).__name__).splitlines()[0][:300]
         raise RunError(f"{folder} is damaged: {reason}; train it again") from fault
     label_type = str(settings.get("label_type", "str"))
-    return Run(model.requires_grad_(False).eval(), classes, config, metrics, environment, label_type)
+    metrics, environment = (_read_if_there(folder / name, notes) for name in (METRICS, ENVIRONMENT))
+    return Run(model.requires_grad_(False).eval(), classes, config, metrics, environment, label_type, notes)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -181,12 +248,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise RunError(f"{folder / CONFIG} is damaged: {fault}") from fault
-    if not isinstance(settings, dict) or "format" not in settings:
+    if not RUN.wrote(CONFIG, settings):
         raise RunError(f"{folder / CONFIG} was not written by cotune; give the folder that `cotune fit` made")
     if not isinstance(settings["format"], int) or settings["format"] > _FORMAT:
         raise RunError(
             f"{folder} was made by cotune {settings.get('cotune')}, which writes a newer form; update cotune"
         )
+    if not seal_holds(settings):
+        raise RunError(_damaged(folder / CONFIG, "was changed (its checksum differs)"))
     return settings
 
 
@@ -220,9 +289,19 @@ def _without_sharing(tensors: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _read_if_there(path: Path) -> dict[str, Any]:
-    result: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return result
+def _read_if_there(path: Path, notes: list[str]) -> dict[str, Any]:
+    """Return what a file that only informs holds; one that cannot be read is no reason not to predict."""
+    try:
+        result = read_json(path) if path.is_file() else {}
+    except CotuneError as fault:
+        result, reason = None, str(fault)
+    else:
+        reason = f"{path} holds no object"
+    if isinstance(result, dict):
+        return result
+    if not any(note.startswith(f"{path} ") for note in notes):
+        notes.append(f"{reason}; it has no effect on predictions")
+    return {}
 
 
 def unknown_labels(classes: Sequence[str], labels: Sequence[str | None]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cotune._version import __version__
 from cotune.benchmark.plan import Cell
+from cotune.checksums import of_columns, seal_holds, sealed
 from cotune.errors import RunError
 from cotune.files import atomic_path, to_json
 
@@ -84,12 +85,18 @@ def write_record(out: Path, record: Record) -> Path:
         "history": [_rounded(row) for row in record.history],
         "encoders": record.encoders,
         "versions": record.versions,
+        "content": of_columns([record.ids, *list(columns.values())[1:]]),
     }
-    table = pa.table(columns).replace_schema_metadata({"cotune": to_json(about, indent=None)})
+    table = pa.table(columns).replace_schema_metadata({"cotune": to_json(sealed(about), indent=None)})
     path = record_path(out, record.cell)
     with atomic_path(path) as temporary:
         pq.write_table(
-            table, temporary, compression="zstd", compression_level=9, use_dictionary=False, write_statistics=False
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=9,
+            use_dictionary=False,
+            write_statistics=False,
         )
     return path
 
@@ -107,7 +114,12 @@ def read_record(path: Path) -> Record:
     try:
         table = pq.read_table(path)
         about = json.loads(table.schema.metadata[b"cotune"])
+        if not seal_holds(about):
+            raise ValueError("its checksum differs")
         ids = table["id"].to_pylist()
+        columns = [table[name].to_numpy() for name in table.column_names if name != "id"]
+        if "content" in about and about["content"] != of_columns([ids, *columns]):
+            raise ValueError("the checksum of its columns differs")
         return Record(
             Cell(**about["cell"]),
             ids,
@@ -120,9 +132,9 @@ def read_record(path: Path) -> Record:
             about["encoders"],
             about["versions"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise RunError(
-            f"{path} is damaged ({str(fault)[:200]}); delete it and go on with --resume, which computes it anew"
+            f"{path} is damaged ({str(fault)[:200]}); delete it and continue with --resume, which computes it again"
         ) from fault
 
 

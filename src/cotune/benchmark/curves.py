@@ -124,7 +124,7 @@ def table_grid(summaries: Sequence[Summary], method: str) -> Table:
             seconds(s.seconds),
             "yes" if s.key in front else "",
         ]
-        for s in sorted(mine, key=lambda s: -s.auc_mean)
+        for s in sorted(mine, key=lambda s: (math.isnan(s.auc_mean), -s.auc_mean))
     ]
     head = ["text encoder", "image encoder", "AUC, mean ± std of folds", "AUC, all posts [95 %]", "parameters",
             "time per fold", "on the front"]  # fmt: skip
@@ -133,10 +133,14 @@ def table_grid(summaries: Sequence[Summary], method: str) -> Table:
 
 
 def pareto(summaries: Sequence[Summary]) -> set[RowKey]:
-    """Return the rows that no other row beats in AUC, parameters and time at once."""
+    """Return the rows that no other row beats in AUC, parameters and time at once; what is unknown counts as worst."""
+
+    def cost(value: float) -> float:
+        return math.inf if math.isnan(value) else value
 
     def worse(a: Summary, b: Summary) -> bool:
-        pairs = ((b.auc_mean, a.auc_mean), (-b.parameters, -a.parameters), (-b.seconds, -a.seconds))
+        costs = ((a.parameters, b.parameters), (a.seconds, b.seconds))
+        pairs = [(b.auc_mean, a.auc_mean), *((-cost(theirs), -cost(mine)) for mine, theirs in costs)]
         return all(theirs >= mine for theirs, mine in pairs) and any(theirs > mine for theirs, mine in pairs)
 
     known = [s for s in summaries if not math.isnan(s.auc_mean)]

@@ -14,8 +14,9 @@ from cotune._version import __version__
 from cotune.benchmark.cells import FOLDER, clean
 from cotune.benchmark.plan import Plan
 from cotune.config import FitConfig
-from cotune.errors import RunError
+from cotune.errors import CotuneError, RunError
 from cotune.files import read_json, to_json, write_json
+from cotune.ownership import BENCHMARK
 
 FILE, FAILED = "bench.json", "failed.json"
 _FORMAT = 1
@@ -53,8 +54,6 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool 
     if before is None:
         if done:
             raise RunError(f"{out} holds {done} cells but no {FILE}; choose another folder")
-        if (out / "config.json").exists():
-            raise RunError(f"{out} holds something else (a config.json); choose another folder")
     else:
         _refuse_other(out, before["settings"], settings)
         if done and not resume:
@@ -64,8 +63,23 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool 
             )
     clean(out)
     asked = list(dict.fromkeys([*(before or {}).get("methods", []), *plan.methods]))
-    write_json(path, {"format": _FORMAT, "cotune": __version__, "settings": settings, "methods": asked})
+    about = {"format": _FORMAT, "cotune": __version__, "settings": settings, "methods": asked}
+    write_json(path, {**BENCHMARK.mark(), **about})
     return before is not None
+
+
+def refuse_harm(out: Path) -> None:
+    """Refuse a folder in which results would replace what no benchmark wrote.
+
+    Raises
+    ------
+    RunError
+        If it holds such files, or a run or an encoder.
+    """
+    if (out / "config.json").exists():
+        raise RunError(f"{out} holds a config.json, so it is a run or an encoder; choose another folder")
+    if not (out / FILE).is_file() and not count_cells(out):  # what else is wrong is said when both are read
+        BENCHMARK.refuse_foreign(out)
 
 
 def read_settings(out: Path) -> dict[str, Any]:
@@ -91,7 +105,11 @@ def write_failures(out: Path, failures: dict[str, str]) -> None:
 
 def read_failures(out: Path) -> dict[str, str]:
     """Return the reasons of the cells that failed in the last sitting."""
-    return dict(read_json(out / FAILED)) if (out / FAILED).is_file() else {}
+    try:
+        found = read_json(out / FAILED) if (out / FAILED).is_file() else {}
+    except CotuneError:  # it only informs; what failed is computed again in any case
+        return {}
+    return {str(key): str(reason) for key, reason in found.items()} if isinstance(found, dict) else {}
 
 
 @contextmanager
@@ -119,9 +137,10 @@ def count_cells(out: Path) -> int:
 def _read(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = read_json(path)
     settings = found.get("settings") if isinstance(found, dict) else None
-    if not isinstance(settings, dict) or not {"data", "protocol", "folds", "fit"} <= settings.keys():
+    needed = {"data", "protocol", "folds", "fit"}
+    if not isinstance(settings, dict) or not needed <= settings.keys() or not BENCHMARK.wrote(FILE, found):
         raise RunError(f"{path} was not written by cotune; choose another folder")
-    if found.get("format", 0) > _FORMAT:
+    if not isinstance(found.get("format", 0), int) or found.get("format", 0) > _FORMAT:
         raise RunError(f"{path} was written by cotune {found.get('cotune')}, which is newer; update cotune")
     return found
 

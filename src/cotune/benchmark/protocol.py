@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cotune.benchmark.plan import Plan
+from cotune.checksums import of_columns, seal_holds, sealed
 from cotune.data.duplicates import fingerprints, near_duplicate_groups
 from cotune.data.posts import has_image, has_text
 from cotune.data.row_errors import has_row_error
@@ -85,10 +86,16 @@ class Folds:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        about = {"classes": list(self.classes), "left_out": self.left_out, "seed": self.seed}
+        about = sealed(
+            {"classes": list(self.classes), "left_out": self.left_out, "seed": self.seed, "content": self._content()}
+        )
         table = pa.table({"id": self.ids.astype(str), "label": self.labels, "fold": self.fold, "group": self.groups})
         with atomic_path(path) as temporary:
             pq.write_table(table.replace_schema_metadata({"cotune": json.dumps(about)}), temporary, compression="zstd")
+
+    def _content(self) -> str:
+        numbers = (np.asarray(column, dtype=np.int64) for column in (self.labels, self.fold, self.groups))
+        return of_columns([[str(identity) for identity in self.ids], *numbers])
 
     @classmethod
     def load(cls, path: Path) -> Folds:
@@ -106,17 +113,14 @@ class Folds:
             about = json.loads(table.schema.metadata[b"cotune"])
             columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("label", "fold", "group")}
             ids = np.asarray(table["id"].to_pylist(), dtype=object)
+            classes, left_out, seed = tuple(about["classes"]), dict(about["left_out"]), int(about["seed"])
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise RunError(f"{path} cannot be read ({fault}); begin again in another folder") from fault
-        return cls(
-            ids,
-            columns["label"].astype(np.int64),
-            tuple(about["classes"]),
-            columns["fold"].astype(np.int64),
-            columns["group"].astype(np.int64),
-            about["left_out"],
-            about["seed"],
-        )
+        label, fold, group = (columns[name].astype(np.int64) for name in ("label", "fold", "group"))
+        folds = cls(ids, label, classes, fold, group, left_out, seed)
+        if not seal_holds(about) or about.get("content", folds._content()) != folds._content():
+            raise RunError(f"{path} cannot be read (its checksum differs); begin again in another folder")
+        return folds
 
 
 def cut_posts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -125,6 +126,7 @@ def run_plan(
     beyond = [fold for fold in only_folds if not 0 <= fold < plan.folds]
     if beyond:
         raise ConfigError(f"there is no fold {beyond[0] + 1}; the plan has {plan.folds}")
+    journal.refuse_harm(out)
     with journal.sole_writer(out):
         fetched = allow_remote and has_urls(posts["image"])
         begun = journal.begin(out, plan, data_hash(posts), resume=resume, fetched=fetched)
@@ -287,12 +289,13 @@ def _gather(
                 yield future.result()
             except BrokenProcessPool:
                 raise CotuneError(
-                    f"a worker process died while computing {cell.key}, perhaps for want of memory; "
-                    "go on with --resume and fewer --jobs"
+                    f"a worker process ended while computing {cell.key}: it was stopped, or the memory was used up; "
+                    "continue with --resume, perhaps with fewer --jobs"
                 ) from None
 
 
 _BENCH: tuple[Bench, Path] | None = None
+_computing = False
 
 
 def _start_worker(modules: list[str], threads: int, bench: Bench, out: str) -> None:
@@ -304,6 +307,8 @@ def _start_worker(modules: list[str], threads: int, bench: Bench, out: str) -> N
             importlib.import_module(name)
     torch.set_num_threads(threads)
     _BENCH = (bench, Path(out))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_worker)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -315,6 +320,23 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def _stop_worker(number: int, _frame: object) -> None:
+    """Leave; first let a cell that is under way unwind, so that its temporary files go."""
+    global _computing
+    if not _computing:
+        os._exit(128 + number)
+    _computing = False
+    raise KeyboardInterrupt
+
+
 def _in_worker(cell: Cell) -> Record | Failure:
+    global _computing
     assert _BENCH is not None
-    return _compute(_BENCH[0], _BENCH[1], cell)
+    _computing = True
+    try:
+        return _compute(_BENCH[0], _BENCH[1], cell)
+    except KeyboardInterrupt:
+        # Left here, as the pool would hand on the exception and wait for more work, which the parent sends no more.
+        os._exit(128 + signal.SIGTERM)
+    finally:
+        _computing = False

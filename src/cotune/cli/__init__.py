@@ -1,6 +1,7 @@
 """The command line. Each command parses, calls one function and prints; heavy modules load when it runs.
 
-Exit codes: 0 done, 2 bad usage or bad input (one line, no traceback), 130 stopped by Ctrl-C, 1 anything else.
+Exit codes: 0 done, 2 bad usage or bad input (one line, no traceback), 130 stopped by Ctrl-C, 143 stopped by SIGTERM,
+1 anything else.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cotune.cli.evaluate import evaluate
 from cotune.cli.explain import explain
 from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
-from cotune.cli.stop import StoppedError
+from cotune.cli.stop import Stop, StoppedError, terminable
 from cotune.cli.train import FitCommand, fit
 from cotune.errors import CotuneError
 
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_STOPPED = 130
+_STOPPED = 130  # what typer makes of Ctrl-C
 # Of one call of main() alone: a program that calls it again asks again.
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
 _START, _DATA, _USE = "Train", "Data", "Use"
@@ -81,11 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Instead of those of the process.
     """
     _debug.set(False)
+    with terminable() as stop:
+        return _guarded(arguments, stop)
+
+
+def _guarded(arguments: Sequence[str] | None, stop: Stop) -> int:
+    """Run the command line; whatever is raised becomes one line and an exit code."""
     try:
         return run(arguments)
-    except (StoppedError, KeyboardInterrupt) as stop:
-        _say(str(stop) or "stopped")
-        return _STOPPED
+    except (StoppedError, KeyboardInterrupt) as stopped:
+        _say(str(stopped) or "stopped")
+        return stop.code
     except CotuneError as error:
         _say(f"error: {' '.join(str(error).split())}")
         _trace()

@@ -22,7 +22,7 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
-from cotune.cli.show import add_row, command, new_table, print_json, print_rich
+from cotune.cli.show import add_row, command, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError, did_you_mean
 
@@ -110,7 +110,8 @@ def bench(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="YAML file of training settings; flags go first.", rich_help_panel=_TRAINING),
+        typer.Option("--config", help="YAML or JSON file of training settings, or a run; flags take precedence.",
+                     rich_help_panel=_TRAINING),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -167,9 +168,13 @@ def bench(
     rows = rows_from(where, table_format)
     table = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **rows)
     more = {"plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote}
-    sitting = _run(table, plan, out, resume=resume, jobs=jobs, **more)
+    try:
+        sitting = _run(table, plan, out, resume=resume, jobs=jobs, **more)
+    except KeyboardInterrupt:
+        raise StoppedError("stopped before the first cell; finished cells of earlier runs are kept") from None
     if sitting.interrupted:
-        raise StoppedError(f"stopped; {sitting.found + sitting.done} cells are kept in {out}, --resume goes on")
+        kept = plural(sitting.found + sitting.done, "finished cell")
+        raise StoppedError(f"stopped; {kept} kept in {out}, and --resume goes on from there")
     written = None
     if sitting.done + sitting.found:
         written = write_all(out, paper=paper, n_bootstrap=bootstrap)

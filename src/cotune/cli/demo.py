@@ -38,6 +38,9 @@ def demo(
     class Bars(TerminalProgress):
         """Shows bars; the single epochs of four models would be too much to read."""
 
+        def begin(self, stage: str) -> None:
+            """Keep silent."""
+
         def say(self, line: str) -> None:
             """Keep silent, but for what the user must know."""
             if line.startswith("note:"):
@@ -112,9 +115,10 @@ def _examples(found: Demo) -> Any:
 def _refuse_foreign(out: Path) -> None:
     """Replace an earlier demo, and nothing else."""
     from cotune.files import read_json
+    from cotune.ownership import RUN
 
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     metrics = read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {}
-    if "demo" not in metrics:
+    if not RUN.owns(out) or "demo" not in metrics:
         raise CotuneError(f"{out} holds something other than an earlier demo; name another folder with --out")

@@ -21,6 +21,7 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.show import confusion_table, plural, print_json, print_rich, score_table, title
 from cotune.errors import CotuneError
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from cotune.run import Run
 
 _PREDICTIONS = "predictions.csv"
-RunFolder = Annotated[Path, typer.Argument(help="Run folder that `cotune fit` has made.", metavar="RUN")]
 
 
 def evaluate(
@@ -61,7 +61,6 @@ def evaluate(
     from cotune.data.posts import iter_posts
     from cotune.predict import Predictor, evaluate_posts
     from cotune.progress import TerminalProgress
-    from cotune.run import load_run
 
     if out is not None:
         _refuse_harm(out, posts)
@@ -69,7 +68,7 @@ def evaluate(
     progress = TerminalProgress()
     rows = rows_from(where, table_format)
     chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **rows)
-    opened = load_run(run)
+    opened = open_run(run)
     predictor = Predictor(
         opened, device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
@@ -94,21 +93,24 @@ def evaluate(
 def _refuse_harm(out: Path, posts: Path) -> None:
     """Refuse a folder in which the results would replace a run, a benchmark or the posts."""
     from cotune.data.predictions import check_predictions_path
+    from cotune.ownership import BENCHMARK, EVALUATION, RUN
 
     if out.exists() and not out.is_dir():
         raise CotuneError(f"{out} is a file; name a folder for the results with --out")
-    for name, what in (("config.json", "a run"), ("bench.json", "a benchmark")):
-        if (out / name).exists():
-            raise CotuneError(f"{out} holds {what}, whose files would be replaced; give --out another folder")
+    for kind in (RUN, BENCHMARK):
+        if kind.owns(out):
+            raise CotuneError(f"{out} holds a {kind.name}, whose files would be replaced; give --out another folder")
     check_predictions_path(out / _PREDICTIONS, posts)
+    EVALUATION.refuse_foreign(out)
 
 
 def _write(out: Path, run: Run, result: EvaluatedPosts, folder: Path, posts: Path) -> None:
     from cotune.data.predictions import predictions_writer
     from cotune.files import write_json, write_text
+    from cotune.ownership import EVALUATION
     from cotune.report.run_report import evaluation_report
 
-    write_json(out / "metrics.json", {"run": folder, "posts": posts, **result.to_dict()})
+    write_json(out / "metrics.json", {**EVALUATION.mark(), "run": folder, "posts": posts, **result.to_dict()})
     with predictions_writer(out / _PREDICTIONS, list(result.predictions.columns)) as write:
         write(result.predictions)
     write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=title(posts)))

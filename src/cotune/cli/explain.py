@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cotune.cli.evaluate import RunFolder
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
@@ -22,9 +21,10 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.show import add_row, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
-from cotune.errors import ConfigError
+from cotune.errors import ConfigError, CotuneError
 
 if TYPE_CHECKING:
     from cotune.explaining.dataset import ExplainedPosts
@@ -87,16 +87,17 @@ def explain(
     from cotune.explaining.explainer import Explainer
     from cotune.explaining.second import Plan
     from cotune.progress import TerminalProgress
-    from cotune.run import load_run
 
     if out is not None and words and limit + word_posts:
         from cotune.explain.words import need_captum
 
         need_captum()
+    if out is not None:
+        _refuse_harm(out)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     plan = Plan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
-        load_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
+        open_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
     rows = rows_from(where, table_format)
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,
@@ -126,20 +127,24 @@ def explain(
     _tell(found, plan, out)
 
 
+def _refuse_harm(out: Path) -> None:
+    """Refuse a folder in which pages and tables would replace what `cotune explain` did not write."""
+    from cotune.ownership import EXPLANATIONS
+
+    if out.exists() and not out.is_dir():
+        raise CotuneError(f"{out} is a file; name a folder for the explanations with --out")
+    EXPLANATIONS.refuse_foreign(out)
+
+
 def _key(explainer: Explainer, posts: Path, **more: Any) -> dict[str, Any]:
     """Return what kept results depend on: the weights, the table's file, and how both are read."""
-    import hashlib
-
     from cotune._version import __version__
+    from cotune.run import weights_hash
 
-    head = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(explainer.model.head.state_dict().items()):
-        head.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    encoders = {name: encoder.fingerprint() for name, encoder in explainer.model.encoders.items()}
     files = sorted(path for path in ([posts] if not posts.is_dir() else posts.rglob("*")) if path.is_file())
     said = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return {
-        "version": __version__, "classes": explainer.run.classes, "head": head.hexdigest(), "encoders": encoders,
+        "version": __version__, "classes": explainer.run.classes, "weights": weights_hash(explainer.model),
         "posts": posts.resolve(), "files": said, **more,
     }  # fmt: skip
 

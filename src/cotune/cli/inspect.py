@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotune.cli.evaluate import RunFolder
 from cotune.cli.options import AsJson
+from cotune.cli.run_folder import RunFolder
 from cotune.cli.show import add_row, new_table, number, plural, print_json, print_rich, score_table
 from cotune.errors import RunError
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cotune.cli.evaluate import RunFolder
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
@@ -22,6 +21,7 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.show import add_row, new_table, number, plural, print_json, print_rich
 from cotune.errors import ConfigError, DataError, clip, listed
 
@@ -107,9 +107,8 @@ def predict(
 
 def _open(run: Path, settings: dict[str, Any]) -> Predictor:
     from cotune.predict import Predictor
-    from cotune.run import load_run
 
-    return Predictor(load_run(run), **settings)
+    return Predictor(open_run(run), **settings)
 
 
 def _predict_table(predictor: Predictor, chunks: Any, out: str) -> dict[str, Any]:

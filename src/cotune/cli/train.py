@@ -24,12 +24,14 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.run_folder import open_run
 from cotune.cli.show import command, number, print_json, print_rich, score_table
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
 
 if TYPE_CHECKING:
     from cotune.config import FitConfig
+    from cotune.run import Run
     from cotune.training.fit import FitResult
     from cotune.training.loggers import HistoryLog
 
@@ -144,7 +146,9 @@ def fit(
     ] = None,
     cache_gb: Annotated[float | None, _option("--cache-gb", _MACHINE, "Size that the cache must not outgrow.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file of settings; flags go first.", rich_help_panel=_RUN)
+        Path | None,
+        typer.Option("--config", help="YAML or JSON file of settings, or a run for its own; flags take precedence.",
+                     rich_help_panel=_RUN),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -152,6 +156,11 @@ def fit(
             "--set", help="Any other setting, such as layer-decay=0.8; repeatable.", metavar="KEY=VALUE",
             rich_help_panel=_RUN,
         ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--start-from", help="Go on from this run's weights with these posts; its labels stay.",
+                     metavar="RUN", rich_help_panel=_RUN),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted fit stopped.", rich_help_panel=_RUN)
@@ -191,7 +200,11 @@ def fit(
     flags = {name: given[name] for name in FitConfig.model_fields if given.get(name) is not None}
     if "validation" in flags:
         flags["validation"] = _fraction_or_path(flags["validation"])
-    settings_ = make_config({**_key_values(settings or []), **flags}, file=config)
+    given_settings = {**_key_values(settings or []), **flags}
+    start = None
+    if start_from is not None:
+        start, given_settings = _start(start_from, given_settings)
+    settings_ = make_config(given_settings, file=config)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     result, left = _train(
         posts,
@@ -204,6 +217,7 @@ def fit(
         overwrite=overwrite,
         loggers=logger or [],
         allow_remote=allow_remote,
+        start=start,
     )
     if result.interrupted:
         raise StoppedError(left)
@@ -223,6 +237,14 @@ def fit(
     )
 
 
+def _start(folder: Path, given: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
+    """Open the run to go on from, and add the settings that are built into it to those that were given."""
+    from cotune.training.start import STARTED_WITH
+
+    run = open_run(folder)
+    return run, {**{name: getattr(run.config, name) for name in STARTED_WITH}, **given}
+
+
 def _train(
     posts: Path,
     out: Path,
@@ -235,12 +257,14 @@ def _train(
     overwrite: bool,
     loggers: list[str],
     allow_remote: bool,
+    start: Run | None,
 ) -> tuple[FitResult, str]:
     finished = _check_out(out, resume=resume, overwrite=overwrite)
     from cotune.data.posts import read_posts
     from cotune.progress import TerminalProgress
     from cotune.report.run_report import run_report
     from cotune.run import save_run
+    from cotune.training.checkpoint import remove_state
     from cotune.training.fit import fit_posts
     from cotune.training.loggers import open_log
 
@@ -264,6 +288,7 @@ def _train(
             checkpoint=out / CHECKPOINT,
             resume=resume,
             allow_remote=allow_remote,
+            start=start,
             on_epoch=log,
             progress=progress,
         )
@@ -283,38 +308,42 @@ def _train(
     if finished:
         log_path.replace(out / "log.csv")
     if not result.interrupted:
-        _remove(out / CHECKPOINT)
+        remove_state(out / CHECKPOINT)
     return result, f"stopped; the last finished epoch is saved in {out}, and --resume goes on from there"
 
 
 CHECKPOINT = "checkpoint"
+# What a training that was killed before its first epoch may leave.
+_LEFT_BEHIND = {CHECKPOINT, "tensorboard", "log.new.csv"}
 
 
 def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
     """Refuse to harm what is there; tell whether it is a finished run."""
     from cotune.files import read_json
+    from cotune.ownership import RUN
 
     if resume and overwrite:
-        raise ConfigError("--resume goes on and --overwrite starts anew; give one of them")
+        raise ConfigError("--resume goes on and --overwrite starts again; give one of them")
     if out.exists() and not out.is_dir():
         raise CotuneError(f"{out} is a file; name a folder for the run with --out")
     if not out.is_dir() or not any(out.iterdir()):
         return False
-    finished = False
-    if (out / "config.json").is_file():
+    RUN.refuse_foreign(out)
+    finished, held = False, RUN.owns(out)
+    if held:
         metrics: Any = None
         with suppress(CotuneError):  # a damaged run can still be replaced
             metrics = read_json(out / "metrics.json")
         finished = not isinstance(metrics, dict) or metrics.get("status") != "interrupted"
     pending = _pending(out)
     if resume and finished and not pending:
-        raise CotuneError(f"{out} holds a finished run; there is nothing to resume. --overwrite trains it anew")
-    if not resume and not overwrite:
-        what = "an unfinished run; go on with --resume, or" if pending else "something already; choose another, or"
-        raise CotuneError(f"{out} holds {what} replace it with --overwrite")
-    known = finished or pending or (out / "config.json").is_file() or (out / "log.csv").is_file()
-    if overwrite and not known:
+        raise CotuneError(f"{out} holds a finished run; there is nothing to resume. --overwrite trains it again")
+    begun = _is_log(out / "log.csv") or _LEFT_BEHIND.issuperset(path.name for path in out.iterdir())
+    if not (held or pending or begun):
         raise CotuneError(f"{out} is not empty and holds no run; name another folder with --out")
+    if not resume and not overwrite:
+        what = "an unfinished run; go on with --resume, or" if pending else "a run; choose another folder, or"
+        raise CotuneError(f"{out} holds {what} replace it with --overwrite")
     return finished
 
 
@@ -332,14 +361,17 @@ def _pending(out: Path) -> bool:
     return (out / CHECKPOINT / "state.json").is_file()
 
 
+def _is_log(path: Path) -> bool:
+    """Tell whether a file is the log of a training that was killed before its first run was saved."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as log:
+            return log.readline(100).startswith("stage,epoch,train_loss,")
+    except OSError:
+        return False
+
+
 def _close(log: HistoryLog, status: str) -> None:
     log.close(status)
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _validation_rows(where: list[str] | None, config: FitConfig) -> dict[str, Any]:

@@ -7,11 +7,9 @@ data, so a process that is killed leaves nothing that could be read wrongly.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import secrets
-import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -22,7 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from cotune.errors import CotuneError
-from cotune.files import write_json
+from cotune.files import read_json, write_json
 
 #: Once this many bytes were read, the mapping's pages are given back, so that resident memory stays bounded.
 _RELEASE_AFTER = 16 * 2**20
@@ -257,7 +255,7 @@ def evict(root: Path, max_bytes: int, keep: Sequence[Path] = ()) -> list[Path]:
     list of Path
         The stores that were removed.
     """
-    stores = [path.parent for path in root.glob("*/store.json")]
+    stores = [path.parent for path in root.glob("*/store.json") if _is_store(path.parent)]
     # Other processes may remove files, or whole stores, while these are looked at.
     sizes, used = {}, {}
     for store in stores:
@@ -270,10 +268,27 @@ def evict(root: Path, max_bytes: int, keep: Sequence[Path] = ()) -> list[Path]:
         if total <= max_bytes:
             break
         if store not in keep:
-            shutil.rmtree(store, ignore_errors=True)
+            _remove_store(store)
             total -= sizes[store]
             removed.append(store)
     return removed
+
+
+def _is_store(folder: Path) -> bool:
+    """Tell whether a folder below the cache is a store, and not a folder of somebody else who has a store.json."""
+    with suppress(CotuneError):
+        return store_settings(folder).keys() == {"dtype", "row_shape"}
+    return False
+
+
+def _remove_store(folder: Path) -> None:
+    """Delete the files of a store, and its folder once it is empty."""
+    # The settings last, so that what is left of a store counts as one.
+    for name in ("data.bin", "index.sqlite", "index.sqlite-journal", "lock", "store.json"):
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _size(file: Path) -> int:
@@ -294,5 +309,10 @@ def default_root() -> Path:
 
 def store_settings(folder: Path) -> dict[str, object]:
     """Return the element type and row shape that a store was made with."""
-    result: dict[str, object] = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-    return result
+    try:
+        found = read_json(folder / "store.json")
+    except CotuneError as error:
+        raise CotuneError(f"the cache is damaged ({error}); delete the folder {folder}") from error
+    if not isinstance(found, dict):
+        raise CotuneError(f"the cache is damaged (no settings in {folder / 'store.json'}); delete the folder {folder}")
+    return found

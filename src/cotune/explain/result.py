@@ -12,7 +12,7 @@ from cotune.explain.frame import Frame
 from cotune.explain.modality import REMOVED
 from cotune.explain.pixels import Pixels
 from cotune.explain.words import Words
-from cotune.files import to_json
+from cotune.files import plain, to_json
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Explanation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON; the picture itself is left out."""
-        return {
+        """Return plain values, ready for ``json.dumps``: arrays are lists, NaN is None; the image is left out."""
+        found = {
             "id": self.id,
             "text": self.text,
             "label": self.label,
@@ -112,6 +112,8 @@ class Explanation:
             "frame": None if self.frame is None else vars(self.frame),
             "notes": list(self.notes),
         }
+        result: dict[str, Any] = plain(found)
+        return result
 
     def to_json(self) -> str:
         """Return :meth:`to_dict` as strict JSON."""

@@ -6,7 +6,6 @@ Every chunk and every page is kept when it is done, so that what was stopped goe
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cotune.data.posts import PostsHash
 from cotune.data.predictions import predictions_writer
+from cotune.errors import RunError
 from cotune.explain.modality import log_odds, removed_state
 from cotune.explain.result import Explanation
 from cotune.explaining.explainer import WORDS, Explainer
-from cotune.explaining.second import Kept, Plan, Second
+from cotune.explaining.second import Kept, Plan, Second, remove_kept
 from cotune.explaining.summary import KEPT, Summary
 from cotune.files import atomic_path, to_json, write_json
+from cotune.ownership import EXPLANATIONS as KIND
+from cotune.predict import SEEN_POSTS, was_trained_on
 from cotune.progress import Progress
 
 UNFINISHED = ".unfinished"
@@ -38,7 +41,7 @@ class ExplainedPosts:
     Attributes
     ----------
     summary : dict
-        See :meth:`cotune.explaining.summary.Summary.to_dict`; with ``emap`` and ``top_words``.
+        See :meth:`cotune.explaining.summary.Summary.to_dict`; with ``emap``, ``top_words`` and ``notes``.
     lists : dict
         Posts that pull apart most, are driven most by one modality, or are wrong and sure of it.
     explained : list of dict
@@ -85,8 +88,12 @@ def explain_posts(
     progress = progress or Progress()
     kept = None if out is None else Kept(out / UNFINISHED, {**(key or {}), **vars(plan)})
     summary = Summary(explainer.run.classes, plan.limit)
-    for frame in _frames(explainer, chunks, kept, progress):
+    seen = PostsHash()
+    for frame in _frames(explainer, chunks, kept, seen, progress):
         summary.add(frame)
+    notes = [SEEN_POSTS] if was_trained_on(explainer.run, seen) else []
+    for note in notes:
+        progress.say(f"note: {note}")
     summary.base = _base(explainer)
     lists = {name: best.ranked() for name, best in summary.best.items()}
     second = Second(explainer, plan, summary, lists, kept, on_explanation)
@@ -97,6 +104,7 @@ def explain_posts(
         "emap": second.emap(),
         "top_words": second.top_words(),
         "word_posts": second.word_posts(),
+        "notes": notes,
     }
     result = ExplainedPosts(found, lists, dict(sorted(second.explained.items())), second.failed)
     if out is not None:
@@ -106,16 +114,21 @@ def explain_posts(
 
 def finish(out: Path) -> None:
     """Remove what only served to go on; to be called when all results are written."""
-    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    remove_kept(out / UNFINISHED)
 
 
-def _frames(explainer: Explainer, chunks: Chunks, kept: Kept | None, progress: Progress) -> Iterator[pd.DataFrame]:
+def _frames(
+    explainer: Explainer, chunks: Chunks, kept: Kept | None, seen: PostsHash, progress: Progress
+) -> Iterator[pd.DataFrame]:
     columns = explainer.modality_columns()
     for number, posts in enumerate(progress.track(chunks(), "shares (in chunks)", None)):
+        seen.update(posts)
         path = None if kept is None else kept.chunk(number)
         if path is not None and path.is_file():
-            yield _read_chunk(path, columns)
-            continue
+            kept_frame = _read_chunk(path, columns)
+            if kept_frame is not None and len(kept_frame) == len(posts):
+                yield kept_frame
+                continue  # else it was damaged, and is computed again
         frame = explainer.modality_frame(posts)
         if path is not None:
             with predictions_writer(path, columns) as write:
@@ -123,14 +136,18 @@ def _frames(explainer: Explainer, chunks: Chunks, kept: Kept | None, progress: P
         yield frame
 
 
-def _read_chunk(path: Path, columns: list[str]) -> pd.DataFrame:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    frame = pd.DataFrame(rows, columns=columns)
-    for name in columns:
-        if name in WORDS:
-            frame[name] = np.asarray([row[name] for row in rows], dtype=object)
-        elif name != "row":
-            frame[name] = frame[name].astype(float)
+def _read_chunk(path: Path, columns: list[str]) -> pd.DataFrame | None:
+    """Return the numbers of a finished chunk; None if the file is damaged."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        frame = pd.DataFrame(rows, columns=columns)
+        for name in columns:
+            if name in WORDS:
+                frame[name] = np.asarray([row[name] for row in rows], dtype=object)
+            elif name != "row":
+                frame[name] = frame[name].astype(float)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
     return frame
 
 
@@ -150,13 +167,17 @@ def _write(out: Path, explainer: Explainer, plan: Plan, result: ExplainedPosts, 
     columns = explainer.modality_columns()
     with predictions_writer(out / MODALITY, columns) as write:
         for path in kept.chunks():
-            write(_read_chunk(path, columns))
+            frame = _read_chunk(path, columns)
+            if frame is None:
+                raise RunError(f"{path} was damaged while it was needed; the same command computes it again")
+            write(frame)
     lines = (to_json(found, indent=None) + "\n" for found in result.explained.values())
     with atomic_path(out / EXPLANATIONS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(lines)
     if plan.find is not None:
         write_list(out / f"{plan.find}.csv", result.lists[plan.find])
-    write_json(out / SUMMARY, {**result.summary, "lists": result.lists, "not_explained": result.failed})
+    found = {**result.summary, "lists": result.lists, "not_explained": result.failed}
+    write_json(out / SUMMARY, {**KIND.mark(), **found})
 
 
 def write_list(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -24,7 +24,7 @@ from cotune.explain.result import Explanation
 from cotune.explain.target import Target
 from cotune.explain.words import Words, explain_words
 from cotune.model import Batch
-from cotune.predict import Predictor
+from cotune.predict import NO_NUMBER, Predictor
 from cotune.training.features import Features, iterate
 from cotune.training.pictures import not_too_long
 from cotune.training.prepare import prepare
@@ -62,8 +62,11 @@ class Explainer(Predictor):
             for name in self.modality_columns()
         }
         for at, parts in self._contributions(features, rows):
+            known = parts.proba.isfinite().all(dim=1).cpu().numpy()
+            for row in at[~known]:
+                errors[int(row)] = NO_NUMBER
             for name, values in self._cells(parts).items():
-                table[name][at] = values
+                table[name][at[known]] = values[known]
         table["id"] = posts["id"].to_numpy()
         table["row"] = posts["row"].to_numpy(dtype=np.int64)
         table["true"] = posts["label"].to_numpy()
@@ -137,6 +140,8 @@ class Explainer(Predictor):
         if not len(rows):
             raise DataError(f"the post cannot be explained: {errors[0]}")
         parts = next(self._contributions(features, rows))[1]
+        if not bool(parts.proba.isfinite().all()):
+            raise DataError(f"the post cannot be explained: {NO_NUMBER}")
         given = post.iloc[0]
         target, batch = self._target(features, parts)
         drove: Words | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 
 from cotune.data.posts import has_text
-from cotune.errors import DataError
+from cotune.errors import CotuneError, DataError
 from cotune.explain.fusion import additive_logits
 from cotune.explain.result import Explanation
 from cotune.explaining.explainer import Embedded, Explainer
 from cotune.explaining.summary import Summary, TopWords
-from cotune.files import read_json, to_json, write_json, write_text
+from cotune.files import read_json, remove, to_json, write_json, write_text
+from cotune.ownership import EXPLANATIONS
 from cotune.progress import Progress
 
 _SNIPPET = 200
@@ -68,9 +69,9 @@ class Kept:
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder = folder
         told = folder / "key.json"
-        plain = {name: str(value) for name, value in key.items()}
-        if folder.is_dir() and (not told.is_file() or read_json(told) != plain):
-            shutil.rmtree(folder)
+        plain = {**EXPLANATIONS.mark(), **{name: str(value) for name, value in key.items()}}
+        if folder.is_dir() and _read(told) != plain:
+            remove_kept(folder)
         if not told.is_file():
             write_json(told, plain)
 
@@ -85,6 +86,23 @@ class Kept:
     def post(self, row: int) -> Path:
         """Return the file of a post's explanation."""
         return self.folder / f"post-{row:09}.json"
+
+
+def remove_kept(folder: Path) -> None:
+    """Delete what was kept in `folder`, and the folder once it is empty."""
+    for pattern in ("key.json", "chunk-*.jsonl", "post-*.json", ".tmp-*"):
+        for path in folder.glob(pattern):
+            remove(path)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _read(path: Path) -> Any:
+    """Return the JSON in a file; None if there is none, or it is damaged."""
+    try:
+        return read_json(path)
+    except CotuneError:
+        return None
 
 
 class Second:
@@ -160,8 +178,9 @@ class Second:
 
     def _explain(self, row: int, post: pd.DataFrame) -> None:
         path = None if self.kept is None else self.kept.post(row)
-        if path is not None and path.is_file():
-            self.explained[row] = read_json(path)
+        done = None if path is None else _read(path)
+        if isinstance(done, dict) and done.get("row") == row:  # else it is not there, or damaged
+            self.explained[row] = done
             return
         try:
             found = self.explainer.explain(post, words=self.plan.words, pixels=self.plan.pixels)

@@ -75,6 +75,8 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
     if not bars:
         return Markup("")
     every = [v for b in bars for v in (b.value, b.low, b.high, *b.dots, b.other) if v is not None and math.isfinite(v)]
+    if not every:
+        return Markup("")
     ticks = nice_ticks(min(every), max(every))
     lower = 15 if any(b.note for b in bars) else 0
     left, right, top, step, width = 12, 348, 18 + lower, 42 + lower, 360
@@ -266,7 +268,7 @@ def dumbbells(before: Sequence[float], after: Sequence[float], *, title: str) ->
     for i, (first, second) in enumerate(zip(before, after, strict=True)):
         y = top + step * i + 4
         parts.append(text("tick", 2, y + 4, f"fold {i + 1}"))
-        if math.isfinite(first):
+        if math.isfinite(first) and math.isfinite(second):
             parts.append(
                 Markup('<line class="link" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(x(first), x(second), y, y)
             )

@@ -75,6 +75,7 @@ def run_report(run: Run, *, name: str) -> str:
         counts_title="Training posts of each class",
         stages=_stages(run.metrics.get("history", [])),
         demo=run.metrics.get("demo"),
+        notes=run.metrics.get("notes", []),
     )
 
 
@@ -104,6 +105,7 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         counts_title="Scored posts of each class",
         stages=[],
         demo=None,
+        notes=result.notes,
     )
 
 
@@ -179,7 +181,9 @@ def _stages(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for name in dict.fromkeys(row["stage"] for row in history):
         rows = [row for row in history if row["stage"] == name]
         charts = []
-        for key, title in (("train_loss", "Training loss"), ("validation_auc", "Validation AUC")):
+        has_auc = any(row.get("validation_auc") is not None for row in rows)
+        held_out = ("validation_auc", "Validation AUC") if has_auc else ("validation_loss", "Validation loss")
+        for key, title in (("train_loss", "Training loss"), held_out):
             chart = line_chart([row.get(key) for row in rows], title=title, x_name="epoch")
             if chart:
                 charts.append({"title": title, "svg": chart})

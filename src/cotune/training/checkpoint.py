@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cotune.checksums import checksums, damage, seal_holds, sealed
 from cotune.errors import RunError
-from cotune.files import atomic_path, write_json
+from cotune.files import atomic_path, remove, write_json
 from cotune.training.loop import StageState
 
 _FILE, _TENSORS = "state.json", "tensors-*.safetensors"
@@ -59,21 +60,20 @@ class Checkpoint:
         name = _TENSORS.replace("*", secrets.token_hex(4))
         with atomic_path(self.folder / name) as path:
             save_file(tensors, path)
-        write_json(
-            self.folder / _FILE,
-            {
-                "key": self.key,
-                "stage": stage,
-                "tensors": name,
-                "done": done,
-                "epoch": state.epoch,
-                "history": state.history,
-                "best": state.best if state.best != float("-inf") else None,
-                "stale": state.stale,
-                "finished": state.finished,
-                "param_groups": state.optimizer.get("param_groups", []),
-            },
-        )
+        said = {
+            "key": self.key,
+            "stage": stage,
+            "tensors": name,
+            "files": checksums(self.folder, [name]),
+            "done": done,
+            "epoch": state.epoch,
+            "history": state.history,
+            "best": state.best if state.best != float("-inf") else None,
+            "stale": state.stale,
+            "finished": state.finished,
+            "param_groups": state.optimizer.get("param_groups", []),
+        }
+        write_json(self.folder / _FILE, sealed(said))
         for old in [*self.folder.glob(_TENSORS), *self.folder.glob(".tmp-*")]:
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -92,40 +92,60 @@ class Checkpoint:
         """
         try:
             said = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
+            if not seal_holds(said):
+                raise ValueError(f"{_FILE} was changed")
+            for name, what in damage(self.folder, said.get("files", {})):
+                raise ValueError(f"{name} {what}")
             key, tensors = dict(said["key"]), load_file(self.folder / Path(said["tensors"]).name)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
+            state = _state(said, tensors)
+            stage, done = str(said["stage"]), dict(said["done"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as fault:
+            reason = f"{fault} is missing" if isinstance(fault, KeyError) else str(fault)
             raise RunError(
-                f"the checkpoint {self.folder} cannot be read ({fault}); start anew without --resume"
+                f"the checkpoint {self.folder} cannot be read ({reason}); start again without --resume"
             ) from fault
         differing = list(_differences(key, self.key))
         if differing:
             raise RunError(
                 f"{self.folder} was begun with other {', '.join(differing)}; "
-                "resume with the same posts and settings, or start anew without --resume"
+                "resume with the same posts and settings, or start again without --resume"
             )
-        parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition("/")
-            if part == "optimizer":
-                number, _, slot = rest.partition("/")
-                slots.setdefault(int(number), {})[slot] = tensor
-            else:
-                parts[part][rest] = tensor
-        state = StageState(
-            epoch=said["epoch"],
-            history=said["history"],
-            best=float("-inf") if said["best"] is None else said["best"],
-            stale=said["stale"],
-            finished=said["finished"],
-            optimizer={"state": slots, "param_groups": said["param_groups"]},
-            **parts,
-        )
-        return said["stage"], state, said["done"]
+        return stage, state, done
 
     def remove(self) -> None:
-        """Delete the state once the run is saved."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the state once the run is saved; a file of somebody else in its folder stays."""
+        remove_state(self.folder)
+
+
+def _state(said: dict[str, Any], tensors: dict[str, Tensor]) -> StageState:
+    """Return the state that :meth:`Checkpoint.save` has written."""
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        if part == "optimizer":
+            number, _, slot = rest.partition("/")
+            slots.setdefault(int(number), {})[slot] = tensor
+        else:
+            parts[part][rest] = tensor
+    return StageState(
+        epoch=said["epoch"],
+        history=said["history"],
+        best=float("-inf") if said["best"] is None else said["best"],
+        stale=said["stale"],
+        finished=said["finished"],
+        optimizer={"state": slots, "param_groups": said["param_groups"]},
+        **parts,
+    )
+
+
+def remove_state(folder: Path) -> None:
+    """Delete the files of a checkpoint, and their folder once it is empty."""
+    for pattern in (_FILE, _TENSORS, ".tmp-*"):
+        for path in folder.glob(pattern):
+            remove(path)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

@@ -177,6 +177,7 @@ class Features:
         evict(self.root, max(0, self.max_bytes - coming), keep=[store.folder for store in self._open_stores()])
         batches = list(bucketed_batches(lengths, _EMBED[name], seed=None))
         what = f"{name} {'activations' if kind == 'hidden' else 'embeddings'}"
+        self.progress.begin(f"computing {what} of {len(todo):,} posts")
         encoder.to(self.device).eval()
         for positions in giving_back(self.progress.track(batches, what, len(batches))):
             at = todo[positions]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,22 @@ from cotune.data.duplicates import large_group_note, near_duplicate_groups
 from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
+from cotune.encoders.base import Encoder
 from cotune.environment import environment
-from cotune.errors import DataError, listed
+from cotune.errors import ConfigError, DataError, listed
 from cotune.metrics import evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
-from cotune.run import Run
+from cotune.run import Run, weights_hash
 from cotune.training.checkpoint import Checkpoint
 from cotune.training.device import make_fabric
+from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
 from cotune.training.loop import predict_rows
+from cotune.training.notes import below_the_probe, one_class
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
-from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
+from cotune.training.recipe import Trained, cache_root, fit_rows, open_encoders, prepare_posts
+from cotune.training.start import checked_weights, config_to_start
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 _SHOWN = 5
@@ -47,6 +52,8 @@ def fit_posts(
     config: FitConfig,
     *,
     validation_posts: pd.DataFrame | None = None,
+    sample_weight: np.ndarray | None = None,
+    start: Run | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     allow_remote: bool = False,
@@ -64,6 +71,11 @@ def fit_posts(
     validation_posts : DataFrame, optional
         A validation table of its own; otherwise ``config.validation`` says what part is held out, if any, or
         which table to read.
+    sample_weight : ndarray, optional
+        How much each post counts in training, none below zero; scores of held-out posts are not weighted.
+    start : Run, optional
+        A trained run to go on from with these posts: its encoders, head and labels. The probe is left out, as the head
+        is trained already, unless nothing else is to be trained.
     checkpoint : Path, optional
         Folder for the state between epochs; without it nothing can be resumed.
     resume : bool
@@ -89,10 +101,23 @@ def fit_posts(
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation)
     hashed, n_read = data_hash(posts), len(posts)
+    if sample_weight is not None:
+        posts = posts.assign(weight=checked_weights(sample_weight, len(posts)))
     posts, unreadable = readable_posts(posts, progress)
     posts = _labelled(posts, progress)
+    weighed = posts["weight"].to_numpy(dtype=float) if sample_weight is not None else None
     classes = _classes(posts)
-    encoders = open_encoders(config)
+    if start is None:
+        hub = [name for name in (config.text_encoder, config.image_encoder) if name.startswith(("hf:", "timm:"))]
+        if hub:
+            progress.begin(f"opening {' and '.join(hub)}, from the hub unless they are in its cache")
+        encoders: Mapping[str, Encoder] = open_encoders(config)
+    else:
+        config = config_to_start(start, config)
+        _refuse_unknown(posts, list(start.classes), "post", "the run to start from knows")
+        classes, encoders = list(start.classes), start.model.encoders
+        for encoder in encoders.values():
+            check_encoder(encoder, config, cache_root(config))
 
     def ready(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, Features, np.ndarray, np.ndarray]:
         features = prepare_posts(table, encoders, config, allow_remote=allow_remote, progress=progress, fabric=fabric)
@@ -100,19 +125,22 @@ def fit_posts(
         return table, features, labels, _usable(table, features, config, what, progress)
 
     posts, features, labels, rows = ready(posts, "training")
+    if weighed is not None:
+        rows = rows[weighed[rows] > 0]
     cut = count_cut_texts(posts, features, progress)
-    _refuse_rare(posts.iloc[rows], classes)
+    _refuse_rare(posts.iloc[rows], classes if start is None else sorted(set(posts["label"])))
     tell_gaps(posts, features, rows, progress)
     held: np.ndarray | None = None
     overlap = 0
     other: tuple[Features, np.ndarray] | None = None
     if validation_posts is not None:
         validation_posts = _labelled(readable_posts(validation_posts, progress)[0], progress)
-        _refuse_unknown(validation_posts, classes)
+        _refuse_unknown(validation_posts, classes, "validation post", "there are")
         _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
         other = (theirs.subset(their_rows), their_labels[their_rows])
         overlap = count_overlap(features, rows, theirs, their_rows, progress)
     elif isinstance(fraction := _validation_part(config), float):
+        progress.begin("choosing posts to hold out")
         rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote, progress)
         progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
     key = {
@@ -123,9 +151,19 @@ def fit_posts(
     tables = [posts] if validation_posts is None else [posts, validation_posts]
     if allow_remote and any(has_urls(table["image"]) for table in tables):
         key["pictures by URL"] = "fetched"  # with them and without them the posts to train on are others
+    if weighed is not None:
+        key["weights of posts"] = hashlib.sha256(weighed.tobytes()).hexdigest()
+    begun_with = None if start is None else weights_hash(start.model)
+    if begun_with is not None:
+        key["run to start from"] = begun_with
     state = Checkpoint(checkpoint, key) if checkpoint is not None else None
     if state is not None and not resume:
         state.remove()  # an interruption would otherwise bring back what an earlier training left
+    notes: list[str] = []
+    held_labels = other[1] if other is not None else labels[held] if held is not None else None
+    if held_labels is not None and len(set(held_labels.tolist())) == 1:
+        notes.append(one_class(classes[int(held_labels[0])], len(held_labels), config))
+        progress.say(f"note: {notes[-1]}")
     trained = fit_rows(
         features,
         labels,
@@ -134,6 +172,8 @@ def fit_posts(
         config,
         validation_rows=held,
         validation=other,
+        sample_weight=weighed,
+        start=None if start is None else start.model.head,
         checkpoint=state,
         resume=resume,
         on_epoch=on_epoch,
@@ -157,9 +197,20 @@ def fit_posts(
         "seconds": time.perf_counter() - started,
         "history": trained.history,
     }
-    scores = _validate(trained, features, labels, held, other, classes, config)
+    if start is not None:
+        metrics["started_from"] = {
+            "data_hash": start.environment.get("data_hash"),
+            "weights": weights_hash(start.model),
+        }
+    scores = _validate(trained, features, labels, held, other, classes, config, progress)
     if scores is not None:
         metrics["validation"] = scores
+    worse = None if trained.interrupted else below_the_probe(trained.history, config)
+    if worse is not None:
+        notes.append(worse)
+        progress.say(f"note: {worse}")
+    if notes:
+        metrics["notes"] = notes
     about = environment(config.seed, hashed, str(fabric.device.type))
     return FitResult(Run(trained.model, tuple(classes), config, metrics, about), trained.interrupted)
 
@@ -179,14 +230,21 @@ def _validate(
     other: tuple[Features, np.ndarray] | None,
     classes: list[str],
     config: FitConfig,
+    progress: Progress,
 ) -> dict[str, Any] | None:
     if other is not None:
         features, labels = other
         held = np.arange(len(labels))
     if held is None:
         return None
+    progress.begin(f"scoring {len(held):,} held-out posts")
     device = next(trained.model.parameters()).device
     proba = predict_rows(trained.model, features, held, trained.source, device=device)
+    if not np.isfinite(proba).all():
+        raise ConfigError(
+            "training diverged: the trained model gives no numbers for held-out posts; lower the learning rates or use "
+            "--precision 32"
+        )
     scores = evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
     return {**scores, "calibration": calibration_bins(labels[held], proba)}
 
@@ -228,12 +286,13 @@ def _refuse_rare(posts: pd.DataFrame, classes: list[str]) -> None:
         raise DataError(f"{left} the label {shown}; give each label at least two posts, or leave the label out")
 
 
-def _refuse_unknown(posts: pd.DataFrame, classes: list[str]) -> None:
+def _refuse_unknown(posts: pd.DataFrame, classes: list[str], what: str, there_are: str) -> None:
     unknown = posts[~posts["label"].isin(classes)]
     if len(unknown):
+        row, label = unknown["row"].iloc[0], listed(unknown["label"][:1], quote=True)
         raise DataError(
-            f"row {unknown['row'].iloc[0]} of the validation posts has the label "
-            f"{listed(unknown['label'][:1], quote=True)}, which no training post has (there are {listed(classes)})"
+            f"the {what} of row {row} has the label {label}, which is not trained ({there_are} {listed(classes)}); "
+            "leave such posts out, or train from scratch with posts of that label"
         )
 
 

@@ -15,7 +15,7 @@ from cotune.errors import ConfigError, did_you_mean
 from cotune.files import write_text
 
 History = Sequence[Mapping[str, Any]]
-COLUMNS = ("stage", "epoch", "train_loss", "validation_auc", "seconds", "posts_per_second")
+COLUMNS = ("stage", "epoch", "train_loss", "validation_auc", "validation_loss", "seconds", "posts_per_second")
 
 
 class EpochLogger(Protocol):

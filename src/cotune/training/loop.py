@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from cotune.config import Stop
 from cotune.data.batches import n_batches
 from cotune.errors import ConfigError
-from cotune.metrics import roc_auc
-from cotune.model import JointModel
+from cotune.model import Batch, JointModel
 from cotune.progress import Progress
 from cotune.training.features import Features, Source, iterate
+from cotune.training.held_out import HeldOutScore, score_held_out
 from cotune.training.parameters import set_train_mode
 
 EpochHook = Callable[["StageState"], None]
@@ -31,7 +31,10 @@ EpochHook = Callable[["StageState"], None]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage does; see :class:`cotune.config.FitConfig` for the settings' meaning."""
+    """What one stage does; see :class:`cotune.config.FitConfig` for the settings' meaning.
+
+    ``post_weights`` holds a weight for every post of the features, of mean one over those trained on.
+    """
 
     name: str
     source: Mapping[str, Source]
@@ -49,6 +52,7 @@ class StagePlan:
     frozen_norms: bool = True
     class_weights: tuple[float, ...] | None = None
     keep_best: bool = False
+    post_weights: Tensor | None = None
 
 
 @dataclass
@@ -131,12 +135,15 @@ def run_stage(
     watch = None if validation is None else (*validation, validation_rows)
     if plan.keep_best and watch is not None and state.epoch == 0:
         # The stage must beat what it starts from.
-        state.best = _validate(fabric, forward, watch, plan)
+        state.best = _validate(fabric, forward, watch, plan).value
         state.best_weights = copy_tensors(trained)
     if plan.ema and not state.average:
         state.average = copy_tensors(trained)
-    weight = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=fabric.device)
-    loss_function = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing)
+    left = plan.epochs - state.epoch
+    if left > 0 and not state.finished:
+        what = "training the fusion head" if plan.name == "probe" else f"fine-tuning, {plan.name}"
+        progress.begin(f"{what}: {len(rows):,} posts, at most {left} epoch{'' if left == 1 else 's'}")
+    loss_function = WeightedLoss(plan).to(fabric.device)
     while state.epoch < plan.epochs and not state.finished:
         started = time.perf_counter()
         loss = _one_epoch(
@@ -154,11 +161,7 @@ def run_stage(
             progress,
         )
         seconds = time.perf_counter() - started
-        if not math.isfinite(loss):
-            raise ConfigError(
-                f"training went astray in epoch {state.epoch + 1} of {plan.name} (loss {loss}); lower the learning "
-                "rates or use --precision 32"
-            )
+        _refuse_diverged(loss, trained, f"epoch {state.epoch + 1} of {plan.name}")
         live = copy_tensors(trained)
         if plan.ema:
             put_back(trained, state.average)
@@ -171,7 +174,8 @@ def run_stage(
                 "stage": plan.name,
                 "epoch": state.epoch,
                 "train_loss": loss,
-                "validation_auc": score,
+                "validation_auc": None if score is None else score.auc,
+                "validation_loss": None if score is None else score.loss,
                 "seconds": seconds,
                 "posts_per_second": len(rows) / seconds,
             }
@@ -180,12 +184,35 @@ def run_stage(
         state.weights, state.optimizer = live, optimizer.state_dict()
         if on_epoch is not None:
             on_epoch(state)
-    if plan.keep_best and state.best_weights:
-        put_back(trained, state.best_weights)
-    elif plan.ema and state.average:
-        put_back(trained, state.average)
+    chosen = final_weights(state)
+    if chosen:
+        put_back(trained, chosen)
     model.eval()
     return state
+
+
+class WeightedLoss(nn.Module):
+    """The cross-entropy of a batch, with the weights of classes and of posts."""
+
+    def __init__(self, plan: StagePlan) -> None:
+        super().__init__()
+        weight = None if plan.class_weights is None else torch.tensor(plan.class_weights)
+        self.mean = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing)
+        self.each = nn.CrossEntropyLoss(weight=weight, label_smoothing=plan.label_smoothing, reduction="none")
+        self.post_weights = plan.post_weights
+
+    def forward(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the loss, a number."""
+        assert batch.labels is not None
+        if self.post_weights is None:
+            result: Tensor = self.mean(logits, batch.labels)
+            return result
+        assert batch.rows is not None
+        weights = self.post_weights[batch.rows].to(logits)
+        whole = len(batch) if self.each.weight is None else self.each.weight[batch.labels].sum()
+        # Not divided by the sum of the batch's weights, which would let a heavy post count for less than it should.
+        weighted: Tensor = (self.each(logits, batch.labels) * weights).sum() / whole
+        return weighted
 
 
 def _one_epoch(
@@ -193,7 +220,7 @@ def _one_epoch(
     forward: Any,
     optimizer: Any,
     schedule: torch.optim.lr_scheduler.LambdaLR,
-    loss_function: nn.Module,
+    loss_function: WeightedLoss,
     features: Features,
     labels: np.ndarray,
     rows: np.ndarray,
@@ -212,7 +239,7 @@ def _one_epoch(
         batch = batch.to(fabric.device)
         last = (i + 1) % plan.accumulate == 0 or i + 1 == n
         in_group = plan.accumulate if i < n - n % plan.accumulate else n % plan.accumulate
-        loss = loss_function(forward(batch).float(), batch.labels)
+        loss = loss_function(forward(batch).float(), batch)
         total += loss.detach() * len(batch)
         fabric.backward(loss / in_group)
         if not last:
@@ -227,11 +254,28 @@ def _one_epoch(
     return float(total) / len(rows)
 
 
-def _judge(state: StageState, plan: StagePlan, loss: float, score: float | None, trained: Mapping[str, Tensor]) -> None:
+def _refuse_diverged(loss: float, trained: Mapping[str, Tensor], when: str) -> None:
+    # The last step of an epoch can break the weights after its loss was taken.
+    broken = not all(bool(tensor.isfinite().all()) for tensor in trained.values())
+    if broken or not math.isfinite(loss):
+        what = f"loss {loss:.4g}" if not math.isfinite(loss) else "weights that are no numbers"
+        raise ConfigError(f"training diverged in {when} ({what}); lower the learning rates or use --precision 32")
+
+
+def final_weights(state: StageState) -> Mapping[str, Tensor]:
+    """Return the weights that a stage ends with: the best ones, else the averaged ones, else the last ones.
+
+    Weights that were never scored by a number are not the best ones.
+    """
+    best = state.best_weights if math.isfinite(state.best) else {}
+    return best or state.average or state.weights
+
+
+def _judge(
+    state: StageState, plan: StagePlan, loss: float, score: HeldOutScore | None, trained: Mapping[str, Tensor]
+) -> None:
     """Note whether the epoch made progress, keep its weights if they are the best, and decide on stopping."""
-    value = -loss if plan.stop == "train-loss" or score is None else score
-    if not math.isfinite(value):
-        value = -math.inf
+    value = -loss if plan.stop == "train-loss" or score is None else score.value
     if value > state.best:
         state.best, state.stale = value, 0
         if plan.keep_best:
@@ -243,10 +287,10 @@ def _judge(state: StageState, plan: StagePlan, loss: float, score: float | None,
 
 def _validate(
     fabric: Fabric, forward: Any, watch: tuple[Features, np.ndarray, np.ndarray | None], plan: StagePlan
-) -> float:
+) -> HeldOutScore:
     features, labels, rows = watch
     at = np.arange(len(features)) if rows is None else rows
-    return roc_auc(labels[at], predict_rows(forward, features, at, plan.source, device=fabric.device))
+    return score_held_out(labels[at], predict_rows(forward, features, at, plan.source, device=fabric.device))
 
 
 def predict_rows(
@@ -316,7 +360,11 @@ def _average(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], decay
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    score = "" if row["validation_auc"] is None else f"  validation AUC {row['validation_auc']:.4f}"
+    score = ""
+    if row["validation_auc"] is not None:
+        score = f"  validation AUC {row['validation_auc']:.4f}"
+    elif row["validation_loss"] is not None:
+        score = f"  validation loss {row['validation_loss']:.4f}"
     return (
         f"{row['stage']:<6} epoch {row['epoch']:>2}  train loss {row['train_loss']:.4f}{score}"
         f"  {row['posts_per_second']:,.0f} posts/s"

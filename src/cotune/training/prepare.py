@@ -119,6 +119,8 @@ def _read_pictures(features: Features, encoder: ImageEncoder) -> None:
             return row, "", None, fault
 
     rows = [i for i, picture in enumerate(features.images) if has_image(picture)]
+    if store is not None and rows:  # without a store it is one chunk of many
+        features.progress.begin(f"reading {len(rows):,} images")
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for chunk in giving_back(features.progress.track(chunks, "pictures", len(chunks)), every=1):

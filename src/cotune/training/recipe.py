@@ -18,14 +18,22 @@ from cotune.data.store import default_root
 from cotune.encoders.base import Encoder
 from cotune.encoders.resolve import resolve_image, resolve_text
 from cotune.errors import ConfigError
-from cotune.fusion import HEADS, make_head
+from cotune.fusion import HEADS, FusionHead, make_head
 from cotune.model import JointModel
 from cotune.progress import Progress
 from cotune.training.checkpoint import Checkpoint, to_device
 from cotune.training.device import make_fabric, one_thread
 from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features, Source
-from cotune.training.loop import StagePlan, StageState, copy_tensors, put_back, run_stage, trained_tensors
+from cotune.training.loop import (
+    StagePlan,
+    StageState,
+    copy_tensors,
+    final_weights,
+    put_back,
+    run_stage,
+    trained_tensors,
+)
 from cotune.training.lora import add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups
 from cotune.training.prepare import prepare
@@ -112,6 +120,8 @@ def fit_rows(
     *,
     validation_rows: np.ndarray | None = None,
     validation: tuple[Features, np.ndarray] | None = None,
+    sample_weight: np.ndarray | None = None,
+    start: FusionHead | None = None,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
     on_epoch: Any = None,
@@ -136,6 +146,10 @@ def fit_rows(
         Held-out posts among `features`.
     validation : tuple of Features and ndarray, optional
         A validation table of its own, with labels.
+    sample_weight : ndarray, optional
+        How much each post of `features` counts in the loss; only their proportions matter.
+    start : FusionHead, optional
+        A trained head to begin with; the encoders in `features` are those it was trained with.
     checkpoint : Checkpoint, optional
         Where the state is kept between epochs.
     resume : bool
@@ -152,9 +166,14 @@ def fit_rows(
     torch.manual_seed(config.seed)
     encoders = {name: copy.deepcopy(features.encoders[name]) for name in HEADS[config.fusion].uses}
     dims = {name: encoder.dim for name, encoder in encoders.items()}
-    head = make_head(config.fusion, dims.get("text", 0), dims.get("image", 0), n_classes, **config.head_settings())
-    weights = _class_weights(labels[rows], n_classes, config)
-    head.set_prior(np.bincount(labels[rows], minlength=n_classes) * np.asarray(weights or 1.0))
+    if start is None:
+        head = make_head(config.fusion, dims.get("text", 0), dims.get("image", 0), n_classes, **config.head_settings())
+    else:
+        head = copy.deepcopy(start).requires_grad_(True)
+    post_weights = None if sample_weight is None else sample_weight / sample_weight[rows].mean()
+    counts = np.bincount(labels[rows], None if post_weights is None else post_weights[rows], minlength=n_classes)
+    weights = _class_weights(counts, config)
+    head.set_prior(counts * np.asarray(weights or 1.0))
     model = JointModel(encoders.get("text"), encoders.get("image"), head).to(fabric.device)
     if config.tune == "top":
         cut_for_top(model, config)
@@ -173,18 +192,19 @@ def fit_rows(
         "validation": validation,
         "progress": progress,
     }
-    for plan in _plans(config, weights, sources, watched=validation_rows is not None or validation is not None):
+    watched = validation_rows is not None or validation is not None
+    for plan in _plans(config, weights, post_weights, sources, watched=watched):
         if plan.name in done and not (resumed and resumed[0] == plan.name):
             trained.history += done[plan.name]
             continue
         _set_gradients(model, plan.name, config)
-        start = resumed[1] if resumed and resumed[0] == plan.name else None
-        if start is None and resumed and plan.name == "probe":
+        state_before = resumed[1] if resumed and resumed[0] == plan.name else None
+        if state_before is None and resumed and plan.name == "probe":
             raise AssertionError("a checkpoint of a later stage lists the stages before it")
         groups = _groups(model, plan.name, config)
         history = list(trained.history)
         before = copy_tensors(trained_tensors(model, plan))
-        saved = [plan.name] if start is not None else []
+        saved = [plan.name] if state_before is not None else []
 
         def after(
             state: StageState, plan: StagePlan = plan, history: list[Any] = history, saved: list[str] = saved
@@ -199,7 +219,7 @@ def fit_rows(
         try:
             with one_thread(plan.name == "probe" and fabric.device.type == "cpu"):
                 state = run_stage(
-                    fabric, model, groups, features, labels, rows, plan, state=start, on_epoch=after, **common
+                    fabric, model, groups, features, labels, rows, plan, state=state_before, on_epoch=after, **common
                 )
         except KeyboardInterrupt:
             if checkpoint is None or not (saved or history):
@@ -207,7 +227,7 @@ def fit_rows(
             trained.interrupted = True
             if saved:
                 state = checkpoint.load()[1]
-                put_back(trained_tensors(model, plan), state.best_weights or state.average or state.weights)
+                put_back(trained_tensors(model, plan), final_weights(state))
                 trained.history = [*history, *state.history]
             else:  # no epoch of this stage is done: back to where the stage before ended
                 put_back(trained_tensors(model, plan), before)
@@ -228,7 +248,12 @@ def _share_lower(model: JointModel, features: Features) -> None:
 
 
 def _plans(
-    config: FitConfig, weights: tuple[float, ...] | None, sources: Mapping[str, dict[str, Source]], *, watched: bool
+    config: FitConfig,
+    weights: tuple[float, ...] | None,
+    post_weights: np.ndarray | None,
+    sources: Mapping[str, dict[str, Source]],
+    *,
+    watched: bool,
 ) -> list[StagePlan]:
     """Return the stages in their order."""
     common: dict[str, Any] = {
@@ -237,6 +262,7 @@ def _plans(
         "clip": config.clip,
         "label_smoothing": config.label_smoothing,
         "class_weights": weights,
+        "post_weights": None if post_weights is None else torch.from_numpy(post_weights),
         "stop": config.stop if watched else "train-loss",
         "keep_best": config.stop == "validation" and watched,
     }
@@ -301,12 +327,11 @@ def _groups(model: JointModel, stage: str, config: FitConfig) -> list[dict[str, 
     return parameter_groups(model, config)
 
 
-def _class_weights(labels: np.ndarray, n_classes: int, config: FitConfig) -> tuple[float, ...] | None:
+def _class_weights(counts: np.ndarray, config: FitConfig) -> tuple[float, ...] | None:
     """Return weights inversely proportional to class frequency, mean one over the posts."""
     if config.class_weights == "none":
         return None
-    counts = np.bincount(labels, minlength=n_classes)
-    return tuple(float(len(labels) / (n_classes * count)) if count else 0.0 for count in counts)
+    return tuple(float(counts.sum() / (len(counts) * count)) if count else 0.0 for count in counts)
 
 
 def _finish(trained: Trained, config: FitConfig) -> Trained:

@@ -1,0 +1,39 @@
+"""What a user should know of a training that went through: notes for the terminal, the metrics and the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cotune.config import FitConfig
+
+# Less than this between two AUC is not worth a word.
+_NOTICED = 0.001
+
+
+def one_class(label: str, n: int, config: FitConfig) -> str:
+    """Return a note on held-out posts that all have one label."""
+    watched = "; --stop validation watches their log loss instead" if config.stop == "validation" else ""
+    return (
+        f"all {n:,} held-out posts have the label {label!r}, so that their AUC is not defined{watched}; hold out more "
+        "posts, or give a validation table that holds every label"
+    )
+
+
+def below_the_probe(history: list[dict[str, Any]], config: FitConfig) -> str | None:
+    """Return a note where fine-tuning ended with a worse score of held-out posts than the probe; else None."""
+    last = {row["stage"]: row for row in history}
+    if config.stop == "validation" or len(last) < 2:
+        return None  # the best weights are kept, be they the probe's
+    probe, tuned = last["probe"], history[-1]
+    for key, name, sign in (("validation_auc", "AUC", 1), ("validation_loss", "log loss", -1)):
+        before, after = probe.get(key), tuned.get(key)
+        if before is None or after is None:
+            continue
+        if sign * (before - after) < _NOTICED:
+            return None
+        return (
+            f"fine-tuning ended with a validation {name} of {after:.3f}, worse than the {before:.3f} of the probe; "
+            "--stop validation keeps the best epoch, lower --lr-text and --lr-image or fewer --epochs change less, and "
+            "--tune frozen stops at the probe"
+        )
+    return None
