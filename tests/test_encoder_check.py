@@ -154,7 +154,7 @@ def test_fit_refuses_in_one_line_before_it_reads_an_image(tmp_path: Path) -> Non
     folder = tmp_path / "t5"
     make_text(next(a for a in TEXT if a.name == "T5"), folder)
     model = JointClassifier(text_encoder=str(folder), fusion="text", tune="top")
-    with pytest.raises(ConfigError, match="use --tune joint, lora or frozen"):
+    with pytest.raises(ConfigError, match="use `tune` joint, lora or frozen"):
         model.fit([{"text": "a good day", "image": "nowhere.jpg"}] * 4, ["a", "b", "a", "b"])
 
 

@@ -101,8 +101,10 @@ def test_accumulating_equals_a_bigger_batch(zoo: Zoo, new_posts: PostsMaker, cac
     bench = Bench(zoo, new_posts(12, gaps=False), cache)
     big, _ = bench.run(plan_of(batch_size=12, epochs=2, clip=0.0))
     small, _ = bench.run(plan_of(batch_size=4, accumulate=3, epochs=2, clip=0.0))
-    for name, tensor in weights_of(big).items():
-        torch.testing.assert_close(weights_of(small)[name], tensor, atol=1e-5, rtol=1e-4)
+    # In relation to the steps taken: AdamW blows rounding up where a gradient is near zero.
+    begun, one, three = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (bench.model, big, small))
+    assert (one - begun).norm() > 0.01
+    assert (one - three).norm() < 0.01 * (one - begun).norm()
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_pictures_are_cropped_unless_asked_otherwise(zoo: Zoo) -> None:
 @pytest.mark.parametrize("spec", ["hf:microsoft/resnet-50", "timm:resnet50"])
 def test_an_unreachable_hub_is_asked_once(spec: str, network: NetworkGuard) -> None:
     network.expected = True
-    with pytest.raises(EncoderError, match="want of a network"):
+    with pytest.raises(EncoderError, match="because there is no network"):
         resolve_image(spec)
     assert len(network.attempts) == 1, "one probe; no retries follow"
     assert constants.HF_HUB_OFFLINE is False
@@ -138,7 +138,7 @@ def test_folders_that_hold_no_encoder(zoo: Zoo, tmp_path: Path) -> None:
 def test_the_other_modality_is_refused(zoo: Zoo) -> None:
     with pytest.raises(EncoderError, match="cannot be opened as a text encoder"):
         resolve_text(str(zoo("vit")))
-    with pytest.raises(EncoderError, match="cannot be opened as a image encoder"):
+    with pytest.raises(EncoderError, match="cannot be opened as an image encoder"):
         resolve_image(str(zoo("bert")))
     with pytest.raises(EncoderError, match="cannot be opened as a text encoder"):
         resolve_text(str(zoo("timm-resnet")))
@@ -200,7 +200,7 @@ def test_no_tokenizer(zoo: Zoo, kind: str, tmp_path: Path) -> None:
 def test_no_image_processor(zoo: Zoo, tmp_path: Path) -> None:
     folder = zoo.copy("vit", tmp_path / "x")
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(EncoderError, match="cannot be opened as a image encoder"):
+    with pytest.raises(EncoderError, match="cannot be opened as an image encoder"):
         resolve_image(str(folder))
 
 

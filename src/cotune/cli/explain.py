@@ -101,7 +101,7 @@ def explain(
     )
     rows = rows_from(where, table_format)
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,
-               allow_remote=allow_remote, **rows)  # fmt: skip
+               allow_remote=allow_remote, where=rows["where"], format=rows["kind"])  # fmt: skip
     # A table that cannot be used must leave nothing behind.
     next(iter_posts(posts, chunk_size, columns=columns, **rows), None)
     progress = TerminalProgress()

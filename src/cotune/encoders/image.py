@@ -225,8 +225,9 @@ def _processor_that_fits(model: nn.Module, preprocessor: HFPreprocessor) -> tupl
 
 def _dim(run: Callable[[nn.Module, Tensor], EncoderOutput], model: nn.Module, size: Sequence[int]) -> int:
     """Return the size of the embedding that a network gives for images of this height and width."""
+    device = next(model.parameters()).device  # none, where parameters are only counted
     with torch.no_grad():
-        return int(run(model, torch.zeros(1, 3, *size)).pooled.shape[1])
+        return int(run(model, torch.zeros(1, 3, *size, device=device)).pooled.shape[1])
 
 
 def _hf_output(model: Any, pixels: Tensor) -> EncoderOutput:

@@ -69,7 +69,7 @@ class Kept:
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder = folder
         told = folder / "key.json"
-        plain = {**EXPLANATIONS.mark(), **{name: str(value) for name, value in key.items()}}
+        plain = {**{name: str(value) for name, value in key.items()}, **EXPLANATIONS.mark()}
         if folder.is_dir() and _read(told) != plain:
             remove_kept(folder)
         if not told.is_file():
