@@ -74,14 +74,20 @@ def open_encoders(config: FitConfig) -> dict[str, Encoder]:
     ConfigError
         If it cannot be trained as asked.
     """
+    encoders = open_unchecked(config)
+    for encoder in encoders.values():
+        check_encoder(encoder, config, cache_root(config))
+    return encoders
+
+
+def open_unchecked(config: FitConfig) -> dict[str, Encoder]:
+    """Open the encoders that the configuration's fusion head uses, and look no further."""
     uses = HEADS[config.fusion].uses
     encoders: dict[str, Encoder] = {}
     if "text" in uses:
         encoders["text"] = resolve_text(config.text_encoder, pooling=config.text_pooling, max_tokens=config.max_tokens)
     if "image" in uses:
         encoders["image"] = resolve_image(config.image_encoder, crop=config.image_crop)
-    for encoder in encoders.values():
-        check_encoder(encoder, config, cache_root(config))
     return encoders
 
 
