@@ -1,0 +1,35 @@
+"""What the documents name exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def functions(file: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_test_of_the_reliability_tables_exists() -> None:
+    named = 0
+    for line in (ROOT / "docs" / "reliability.md").read_text().splitlines():
+        if not line.startswith("| ") or "`tests/" not in line:
+            continue
+        file = None
+        for path, name in re.findall(r"`(tests/\w+\.py)?(?:::(\w+)[^`]*)?`", line.rsplit("|", 2)[1]):
+            file = ROOT / path if path else file
+            assert file is not None, line
+            assert file.is_file(), line
+            assert not name or name in functions(file), f"{file.name} has no {name}"
+            named += 1
+    assert named > 80
+
+
+def test_links_within_the_repository_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
