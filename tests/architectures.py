@@ -212,7 +212,7 @@ IMAGE: tuple[Architecture, ...] = (
     _timm("coatnet_nano_rw_224", 64, img_size=64),
     _timm("convit_tiny", 32, img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, local_up_to_layer=2),
     _timm("test_convnext"),
-    _timm("crossvit_tiny_240", 240, embed_dim=(16, 32), depth=((1, 2, 0), (1, 2, 0)), num_heads=(2, 2)),
+    _timm("crossvit_tiny_240", 240, img_size=240, embed_dim=(16, 32), depth=((1, 2, 0), (1, 2, 0)), num_heads=(2, 2)),
     _timm("davit_tiny", 64, embed_dims=(16, 32, 48, 64), depths=(1, 1, 1, 1), num_heads=(2, 2, 2, 2)),
     _timm("deit3_small_patch16_224", 32, img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2),
     _timm("densenet121", 64, growth_rate=8, block_config=(2, 2, 2, 2)),
