@@ -10,7 +10,7 @@ from cotune.benchmark.grid import read_grid
 from cotune.benchmark.methods import mean_of
 from cotune.benchmark.plan import encoder_name, parse_shots, short_name
 from cotune.config import FitConfig
-from cotune.encoders.bundled import BUNDLES
+from cotune.encoders.sources.bundled import BUNDLES
 from cotune.errors import ConfigError
 from tiny import Zoo
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cotune.encoders import bundled
-from cotune.encoders.bundled import BUNDLES, Bundle, bundle_weights, open_bundled
 from cotune.encoders.resolve import load_encoder_config, resolve_image, resolve_text
+from cotune.encoders.sources import SOURCES, Wanted, bundled
+from cotune.encoders.sources.bundled import BUNDLES, Bundle, bundle_weights
 from cotune.errors import EncoderError
 
 needs = pytest.mark.skipif(
@@ -82,7 +82,7 @@ def test_a_tampered_copy_is_refused(name: str, tmp_path: Path, monkeypatch: pyte
     opened = []
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: opened.append(args))
     with pytest.raises(EncoderError, match="is not the file that was checked"):
-        open_bundled(name, BUNDLES[name].modality, spec=f"bundled:{name}", pooling="auto", max_tokens=16)
+        SOURCES["bundled"].open(name, Wanted(f"bundled:{name}", BUNDLES[name].modality))
     assert not opened
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark import read_results, run_plan
-from cotune.encoders.clip import load_dual_config, open_dual_encoder
+from cotune.encoders.resolve import load_encoder_config
+from cotune.encoders.sources.clip import open_dual_encoder
 from cotune.errors import EncoderError
 from tiny import Zoo, make_tokenizer, picture, stir
 
@@ -63,7 +64,7 @@ def test_whole_pictures(duals: dict[str, Path], tmp_path: Path, kind: str) -> No
     block = tower.preprocessor(shot).astype(int)
     assert block[0, 0, 0] > 200 > 60 > block[2, 0, 0], "the end that a centre crop loses is seen"
     tower.save_config(tmp_path)
-    np.testing.assert_array_equal(load_dual_config(tmp_path).preprocessor(shot), block)
+    np.testing.assert_array_equal(load_encoder_config(tmp_path).preprocessor(shot), block)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,7 +110,7 @@ def test_towers_can_be_cut(duals: dict[str, Path], kind: str) -> None:
 def test_towers_are_built_anew_from_what_they_save(duals: dict[str, Path], kind: str, tmp_path: Path) -> None:
     for name, encoder in open_dual_encoder(str(duals[kind]), max_tokens=12).items():
         encoder.save_config(tmp_path / name)
-        again = load_dual_config(tmp_path / name)
+        again = load_encoder_config(tmp_path / name)
         again.load_state_dict(encoder.state_dict())
         again.weights_changed()
         assert again.fingerprint() == encoder.fingerprint()
@@ -174,3 +175,37 @@ def test_the_method_runs_end_to_end(duals: dict[str, Path], zoo: Zoo, tmp_path: 
     trained = row.records[0].parameters["trained"]
     assert (trained == row.records[0].parameters["total"]) == (tune == "joint")
     assert {record.history[-1]["stage"] for record in row.records} == {tune}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_towers_are_tuned_jointly_saved_and_opened(duals: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    import cotune
+    from tiny import make_posts
+
+    posts = make_posts(tmp_path / "posts", 12)
+    spec = f"clip:{duals[kind]}"
+    model = cotune.JointClassifier(
+        text_encoder=spec, image_encoder=spec, tune="joint", epochs=1, min_epochs=1, batch_size=6, width=8, heads=2
+    )
+    asked = posts[["text", "image"]]
+    before = model.fit(asked, posts["label"]).predict_proba(asked)
+    model.save(tmp_path / "run")
+    again = cotune.load(tmp_path / "run")
+    np.testing.assert_allclose(again.predict_proba(asked), before, atol=1e-5)
+    assert {e.spec for e in again.run_.model.encoders.values()} == {spec}
+
+
+def test_a_tower_by_its_source(duals: dict[str, Path], zoo: Zoo) -> None:
+    from cotune.encoders.resolve import resolve_text
+    from cotune.sizes import encoder_size
+
+    towers = open_dual_encoder(str(duals["clip"]))
+    text = resolve_text(f"clip:{duals['clip']}")
+    ids = text.collate(text.tokenize(TEXTS))
+    with torch.no_grad():
+        assert torch.equal(text(ids).pooled, towers["text"](ids).pooled)
+    assert encoder_size(f"clip:{duals['clip']}").parameters == sum(t.n_parameters() for t in towers.values())
+    with pytest.raises(EncoderError, match="is a distilbert model, not a dual encoder"):
+        resolve_text(f"clip:{zoo('distilbert')}")
+    with pytest.raises(EncoderError, match="is a dual encoder .*; write clip:"):
+        resolve_text(str(duals["clip"]))

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel
 
 from architectures import IMAGE, Architecture, make_image
-from cotune.encoders.image import flatten_states, open_timm, timm_dim, timm_units
+from cotune.encoders.image import flatten_states, timm_dim, timm_units
 from cotune.encoders.resolve import load_encoder_config, resolve_image
+from cotune.encoders.sources.timm import open_timm
 from cotune.errors import EncoderError
 from tiny import HF_IMAGES, IMAGES, TIMM_IMAGES, Zoo, picture, stir
 

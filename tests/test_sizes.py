@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cotune.encoders.resolve import ready_encoders
 from cotune.errors import EncoderError
 from cotune.metrics import score
 from cotune.metrics.calibration import calibration_bins
-from cotune.sizes import count, encoder_size, paper_sizes, ready_encoders
+from cotune.sizes import count, encoder_size, paper_sizes
 from tiny import Zoo
 
 
@@ -41,7 +42,7 @@ def test_names_that_are_none() -> None:
 
 def test_a_broken_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(EncoderError, match="cannot be read"):
+    with pytest.raises(EncoderError, match="is not valid JSON"):
         encoder_size(str(tmp_path))
 
 

@@ -10,8 +10,9 @@ from tokenizers import Regex
 from transformers import AutoModel, AutoTokenizer
 
 from architectures import TEXT, make_text
+from cotune.encoders.pooling import choose_pooling
 from cotune.encoders.resolve import load_encoder_config, resolve_text
-from cotune.encoders.text import TextEncoder, choose_pooling
+from cotune.encoders.text import TextEncoder
 from cotune.errors import EncoderError
 from tiny import TEXTS, Zoo, make_text_model, make_tokenizer, stir
 

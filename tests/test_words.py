@@ -190,7 +190,7 @@ def test_a_network_without_word_embeddings_is_refused(zoo: Zoo) -> None:
 def test_dual_encoders_have_words_too(tmp_path: Path) -> None:
     import transformers as t
 
-    from cotune.encoders.clip import DualTextEncoder
+    from cotune.encoders.dual import DualTextEncoder
     from cotune.fusion import make_head
     from cotune.model import Batch, JointModel
     from tiny import make_tokenizer, stir

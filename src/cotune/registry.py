@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Generic, TypeVar
 
 from cotune.errors import ConfigError, did_you_mean
@@ -17,11 +18,15 @@ class Registry(Generic[T]):
     ----------
     kind : str
         What the names stand for, used in messages ("fusion head").
+    group : str, optional
+        Entry points by which other packages add theirs ("cotune.heads"); they are looked up when a name is unknown.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, group: str | None = None) -> None:
         self.kind = kind
+        self.group = group
         self._items: dict[str, T] = {}
+        self._asked = group is None
 
     def add(self, name: str, item: T) -> T:
         """Register `item` under `name`; a name already taken is a :class:`ConfigError`."""
@@ -34,13 +39,44 @@ class Registry(Generic[T]):
         """Return a decorator that registers what it decorates under `name`."""
         return lambda item: self.add(name, item)
 
+    def all(self) -> dict[str, T]:
+        """Return everything by name, what installed packages add included."""
+        self._ask_packages()
+        return dict(self._items)
+
+    def _ask_packages(self) -> None:
+        """Load the entry points of other packages, once.
+
+        Raises
+        ------
+        ConfigError
+            If one cannot be loaded, or takes a name that is taken.
+        """
+        if self._asked:
+            return
+        self._asked = True
+        for point in metadata.entry_points(group=str(self.group)):
+            try:
+                item = point.load()
+            except Exception as error:
+                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+                package = point.dist.name if point.dist is not None else point.value
+                raise ConfigError(
+                    f"the package {package} offers the {self.kind} {point.name!r}, but {point.value} cannot be loaded "
+                    f"({reason}); update or uninstall it"
+                ) from error
+            if point.name not in self._items:  # a module that registers by itself when it is imported
+                self.add(point.name, item)
+
     def __getitem__(self, name: str) -> T:
-        if name not in self._items:
+        if name not in self:
             known = ", ".join(sorted(self._items))
             raise ConfigError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._items)}; known are: {known}")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:
+        if name not in self._items:
+            self._ask_packages()
         return name in self._items
 
     def __iter__(self) -> Iterator[str]:

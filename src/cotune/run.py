@@ -19,13 +19,14 @@ from cotune import self_test
 from cotune._version import __version__
 from cotune.checksums import checksums, damage, seal_holds, sealed
 from cotune.config import FitConfig
-from cotune.encoders.resolve import load_encoder_config
+from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError
 from cotune.files import atomic_path, read_json, remove, write_json, write_text
-from cotune.fusion import make_head
+from cotune.fusion import HEADS, make_head
 from cotune.model import JointModel, head_name
 from cotune.model_card import model_card
 from cotune.ownership import RUN
+from cotune.plugins import origins, where_from
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
@@ -115,10 +116,27 @@ def _write_files(folder: Path, run: Run) -> None:
         "dims": {name: encoder.dim for name, encoder in run.model.encoders.items()},
         "parameters": run.model.parameter_counts(),
         "label_type": run.label_type,
+        "needs": origins(_parts(run.model)),
         "self_test": self_test.record(run.model.encoders),
         "checksums": checksums(folder, _checked(folder)),
     }
     write_json(folder / CONFIG, sealed(settings))
+
+
+def _parts(model: JointModel) -> dict[str, object]:
+    """Return what may come from another package, by the name that messages give it."""
+    encoders = {f"encoder kind {e.describe()['kind']!r}": e for e in model.encoders.values()}
+    return {f"fusion head {head_name(model)!r}": model.head, **encoders}
+
+
+def _refuse_missing_parts(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a run whose head or encoders come from a package that is not here, and name the package."""
+    needs = settings.get("needs", {})
+    head, kinds = settings["head"]["name"], encoder_kinds()
+    missing = [f"fusion head {head!r}"] if head not in HEADS else []
+    missing += [f"encoder kind {e['kind']!r}" for e in settings["encoders"].values() if e["kind"] not in kinds]
+    if missing:
+        raise RunError(f"{folder} needs the {missing[0]}, which is not available; {where_from(needs.get(missing[0]))}")
 
 
 def weights_hash(model: JointModel) -> str:
@@ -199,6 +217,7 @@ def _build(
     folder: Path, settings: Mapping[str, Any], notes: list[str], damage_of_weights: Callable[[], list[tuple[str, str]]]
 ) -> Run:
     try:
+        _refuse_missing_parts(folder, settings)
         classes = tuple(str(label) for label in read_json(folder / LABELS))
         encoders = {name: load_encoder_config(folder / _encoder_folder(name)) for name in settings["encoders"]}
         dims = settings["dims"]

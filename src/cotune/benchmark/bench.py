@@ -19,8 +19,8 @@ from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.protocol import Folds
 from cotune.config import FitConfig
 from cotune.encoders.base import Encoder
-from cotune.encoders.clip import open_dual_encoder
 from cotune.encoders.resolve import resolve_image, resolve_text
+from cotune.encoders.sources.clip import open_dual_encoder
 from cotune.errors import CotuneError, EncoderError, RunError
 from cotune.fusion import HEADS, make_head
 from cotune.model import JointModel

@@ -121,7 +121,7 @@ class Method:
         return make_config({**config.model_dump(), **self.settings})
 
 
-METHODS: Registry[Method] = Registry("method")
+METHODS: Registry[Method] = Registry("method", "cotune.methods")
 
 
 def fit(task: Task) -> Outcome:

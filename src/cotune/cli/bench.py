@@ -17,6 +17,7 @@ from cotune.cli.options import (
     IdColumn,
     ImageColumn,
     LabelColumn,
+    Plugin,
     TextColumn,
     Where,
     columns_from,
@@ -24,7 +25,7 @@ from cotune.cli.options import (
 )
 from cotune.cli.show import add_row, command, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
-from cotune.errors import ConfigError, CotuneError, did_you_mean
+from cotune.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from cotune.benchmark.plan import Plan
@@ -133,10 +134,7 @@ def bench(
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamples of the posts for intervals and tests.", rich_help_panel=_RUN)
     ] = 2000,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(help="Python module with methods or heads of your own; repeatable.", rich_help_panel=_RUN),
-    ] = None,
+    plugin: Plugin = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
     image_column: ImageColumn = "image",
@@ -152,9 +150,10 @@ def bench(
     Every finished piece is kept at once: after a crash or Ctrl-C, --resume goes on where it stopped.
     """
     given = dict(locals())
+    from cotune.plugins import load_plugins
     from cotune.report.benchmark_report import write_all
 
-    _plug(plugin or [])
+    load_plugins(plugin or [])
     if tables_only:
         _answer(write_all(out, paper=paper, n_bootstrap=bootstrap), out, _rebuild(out, paper, bootstrap), as_json)
         return
@@ -252,21 +251,6 @@ def _folds(said: str | None) -> tuple[int, ...]:
         if not word.isdigit() or int(word) < 1:
             raise ConfigError(f"--only-folds takes numbers of folds from 1 on, not {word!r}")
     return tuple(int(word) - 1 for word in words)
-
-
-def _plug(modules: list[str]) -> None:
-    import importlib
-
-    if modules and "" not in sys.path and "." not in sys.path:
-        sys.path.insert(0, ".")
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except CotuneError:
-            raise
-        except Exception as fault:
-            reason = str(fault) if isinstance(fault, ImportError) else f"{type(fault).__name__}: {fault}"
-            raise ConfigError(f"--plugin {name} cannot be imported: {reason}") from fault
 
 
 def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Sitting:

@@ -15,6 +15,7 @@ from cotune.cli.options import (
     IdColumn,
     ImageColumn,
     LabelColumn,
+    Plugin,
     PostsPath,
     TextColumn,
     Where,
@@ -55,6 +56,7 @@ def evaluate(
     where: Where = None,
     table_format: Format = None,
     allow_remote: AllowRemote = False,
+    plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
@@ -68,7 +70,7 @@ def evaluate(
     progress = TerminalProgress()
     rows = rows_from(where, table_format)
     chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **rows)
-    opened = open_run(run)
+    opened = open_run(run, plugin)
     predictor = Predictor(
         opened, device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )

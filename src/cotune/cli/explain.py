@@ -15,6 +15,7 @@ from cotune.cli.options import (
     IdColumn,
     ImageColumn,
     LabelColumn,
+    Plugin,
     PostsPath,
     TextColumn,
     Where,
@@ -68,6 +69,7 @@ def explain(
     where: Where = None,
     table_format: Format = None,
     allow_remote: AllowRemote = False,
+    plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
     """Say how much text and image drove each prediction in POSTS, and which words and pixels.
@@ -97,7 +99,7 @@ def explain(
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     plan = Plan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
-        open_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
+        open_run(run, plugin), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
     rows = rows_from(where, table_format)
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,

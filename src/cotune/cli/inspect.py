@@ -91,7 +91,8 @@ def encoders(
     """List the encoders that are ready here without a network, or count parameters."""
     from dataclasses import asdict
 
-    from cotune.sizes import encoder_size, paper_sizes, ready_encoders
+    from cotune.encoders.resolve import ready_encoders
+    from cotune.sizes import encoder_size, paper_sizes
 
     if specs or params:
         sizes = [encoder_size(spec) for spec in specs or []] or paper_sizes()

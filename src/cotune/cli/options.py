@@ -50,6 +50,16 @@ Format = Annotated[
         show_default=False,
     ),
 ]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="Python module that adds parts of your own, such as a fusion head; repeatable. Installed packages "
+        "that offer some are found without it.",
+        metavar="MODULE",
+        show_default=False,
+    ),
+]
 AllowRemote = Annotated[
     bool,
     typer.Option("--allow-remote", help="Fetch images given by URL (https, s3 and whatever fsspec knows)."),

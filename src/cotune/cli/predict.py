@@ -16,6 +16,7 @@ from cotune.cli.options import (
     IdColumn,
     ImageColumn,
     LabelColumn,
+    Plugin,
     TextColumn,
     Where,
     columns_from,
@@ -66,6 +67,7 @@ def predict(
     where: Where = None,
     table_format: Format = None,
     allow_remote: AllowRemote = False,
+    plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify the posts in POSTS, or a single one given by --text and --image.
@@ -86,7 +88,7 @@ def predict(
         "device": device, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
     if single:
-        _predict_one(_open(run, settings), text, image, out, as_json)
+        _predict_one(_open(run, plugin, settings), text, image, out, as_json)
         return
     assert posts is not None
     assert out is not None
@@ -94,7 +96,7 @@ def predict(
 
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     rows = rows_from(where, table_format)
-    predictor = _open(run, settings)
+    predictor = _open(run, plugin, settings)
     chunks = iter_posts(posts, chunk_size, columns=columns, **rows)
     first = next(chunks, None)  # what is wrong with the table as a whole is told before a line is written
     counts = _predict_table(predictor, itertools.chain([] if first is None else [first], chunks), out)
@@ -105,10 +107,10 @@ def predict(
     _tell(counts, out)
 
 
-def _open(run: Path, settings: dict[str, Any]) -> Predictor:
+def _open(run: Path, plugins: list[str] | None, settings: dict[str, Any]) -> Predictor:
     from cotune.predict import Predictor
 
-    return Predictor(open_run(run), **settings)
+    return Predictor(open_run(run, plugins), **settings)
 
 
 def _predict_table(predictor: Predictor, chunks: Any, out: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `cotune fit` has made.", metavar="RUN")]
 
 
-def open_run(folder: Path) -> Run:
-    """Open a run, and print what was found wrong with it that harms no prediction."""
+def open_run(folder: Path, plugins: Sequence[str] | None = None) -> Run:
+    """Open a run, once the modules it needs are imported, and print what is wrong with it but harms no prediction."""
+    from cotune.plugins import load_plugins
     from cotune.run import load_run
 
+    load_plugins(plugins or [])
     run = load_run(folder)
     for note in run.notes:
         typer.echo(f"note: {note}", err=True)

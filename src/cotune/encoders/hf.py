@@ -67,7 +67,7 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
         build = getattr(opener, "from_config", None) or opener._from_config
         model = build(config, **extra).float()
     if hasattr(model, "text_model") and hasattr(model, "vision_model"):
-        raise EncoderError(f"{spec} is a dual encoder of text and image; here a unimodal encoder is needed")
+        raise EncoderError(f"{spec} is a dual encoder of text and image; write clip:{spec} to use its towers")
     if _is_pair(model):
         model = model.get_encoder()
     result: nn.Module = model

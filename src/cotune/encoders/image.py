@@ -7,8 +7,7 @@ import copy
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
-from cotune.encoders.hf import open_model, reading, transformer_units
+from cotune.encoders.hf import transformer_units
 from cotune.encoders.preprocess import HFPreprocessor, Preprocessor, TimmPreprocessor
 from cotune.errors import EncoderError
 
@@ -321,84 +320,3 @@ def _size_it_takes(model: nn.Module, config: dict[str, Any], spec: str) -> tuple
 def timm_dim(model: nn.Module) -> int:
     """Return the size of the embedding before the classifier (some heads widen the features)."""
     return int(getattr(model, "head_hidden_size", None) or model.num_features)  # type: ignore[arg-type]
-
-
-def open_timm(name: str, *, spec: str, weights: bool = True, model_args: dict[str, Any] | None = None) -> TimmEncoder:
-    """Open a timm model by name (weights come from the hub, if asked for)."""
-    import timm
-    from timm.data.config import resolve_data_config
-
-    args = dict(model_args or {})
-    with _no_pickle(spec):
-        model = timm.create_model(name, pretrained=weights, num_classes=0, **args)
-    config = resolve_data_config({}, model=model)
-    if ":" in name:  # a repository or folder; what it names must be known without it when the run is loaded
-        name = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
-        made_with = getattr(model, "_model_args", None) or {}
-        args = {**{key: value for key, value in made_with.items() if key != "num_classes"}, **args}
-    return TimmEncoder(model, architecture=name, data_config=config, spec=spec, model_args=args)
-
-
-@contextmanager
-def _no_pickle(spec: str) -> Iterator[None]:
-    """Refuse what timm reads with ``torch.load`` where a repository holds no safetensors."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise EncoderError(f"{spec} holds no safetensors weights; only those are read (convert the others first)")
-
-    load, torch.load = torch.load, refuse
-    try:
-        yield
-    finally:
-        torch.load = load
-
-
-def empty_timm_model(architecture: str, args: Mapping[str, Any]) -> Any:
-    """Build a timm network that a folder describes, without weights; only what timm itself knows, from nowhere else.
-
-    Raises
-    ------
-    EncoderError
-        If the folder asks for a hub's model, or names weights to be read.
-    """
-    import timm
-
-    args = {key: value for key, value in args.items() if key != "num_classes"}
-    foreign = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"} & args.keys()
-    if foreign:
-        raise EncoderError(
-            f"the folder's model_args hold {', '.join(sorted(foreign))}; only the network's form is taken"
-        )
-    if ":" in architecture or not timm.is_model(architecture.partition(".")[0]):
-        raise EncoderError(f"timm knows no architecture {architecture!r}; a folder may name no other place")
-    return timm.create_model(architecture, pretrained=False, num_classes=0, **args)
-
-
-def open_timm_folder(folder: Path, *, spec: str) -> TimmEncoder:
-    """Open a folder in timm's layout: ``config.json`` with ``architecture``, and ``model.safetensors``."""
-    from safetensors.torch import load_file
-    from timm.data.config import resolve_data_config
-
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise EncoderError(
-            f"{folder} holds no model.safetensors; only safetensors weights are read (convert the others first)"
-        )
-    args = {key: value for key, value in (settings.get("model_args") or {}).items() if key != "num_classes"}
-    model = empty_timm_model(settings["architecture"], args)
-    state = load_file(weights)
-    missing, _ = model.load_state_dict(state, strict=False)
-    if missing:
-        raise EncoderError(f"{weights} lacks {len(missing)} tensors of {settings['architecture']}, first {missing[0]}")
-    config = resolve_data_config({}, pretrained_cfg=settings.get("pretrained_cfg") or {}, model=model)
-    return TimmEncoder(model, architecture=settings["architecture"], data_config=config, spec=spec, model_args=args)
-
-
-def open_hf_image(name: str, *, spec: str, local: bool, weights: bool = True) -> HFImageEncoder:
-    """Open an image model of transformers from the hub or a folder."""
-    from transformers import AutoImageProcessor
-
-    model = open_model(name, spec=spec, local=local, weights=weights)
-    processor = AutoImageProcessor.from_pretrained(name, **reading(local))
-    return HFImageEncoder(model, processor, spec=spec)

@@ -6,27 +6,19 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
-from cotune.encoders.hf import cached_path, open_model, transformer_units
-from cotune.encoders.tokenizer import open_tokenizer
+from cotune.encoders.hf import transformer_units
+from cotune.encoders.pooling import PADDED_TYPES, Pooling, pool_tokens
 from cotune.errors import EncoderError
 
-Pooling = Literal["cls", "mean", "max", "last"]
-POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-
-# Trained with a sentence-level objective on the first token, or by convention read there.
-_CLS_TYPES = {"bert", "distilbert", "roberta", "xlm-roberta", "camembert", "deberta", "deberta-v2", "electra"}
 # A much longer text is cut before it is tokenised, if what is left of it still gives more tokens than are read.
 _CHARS_PER_TOKEN = 32
-# SigLIP was trained on texts that are padded to the full length, and reads the padding.
-_PADDED_TYPES = {"siglip_text_model", "siglip2_text_model"}
-_FEWEST_TOKENS = 20
 
 
 class TextEncoder(Encoder):
@@ -68,7 +60,7 @@ class TextEncoder(Encoder):
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
         self.by_length = by_length
-        self.padded = config.model_type in _PADDED_TYPES
+        self.padded = config.model_type in PADDED_TYPES
         if self.padded:
             max_tokens = int(config.max_position_embeddings)
         self.max_tokens = _usable_length(max_tokens, tokenizer, config)
@@ -250,122 +242,9 @@ class TextEncoder(Encoder):
         (folder / "encoder.json").write_text(json.dumps(self.describe(), indent=2), encoding="utf-8")
 
 
-def open_text_encoder(
-    name: str,
-    *,
-    spec: str,
-    pooling: str = "auto",
-    max_tokens: int = 128,
-    local: bool,
-    weights: bool = True,
-    by_length: bool = False,
-) -> TextEncoder:
-    """Open a Hugging Face text model from the hub or a folder.
-
-    Parameters
-    ----------
-    name : str
-        Hub name or folder.
-    spec : str
-        How the user named it.
-    pooling : {"auto", "cls", "mean", "max", "last"}
-        ``auto`` takes what the model's sentence-transformers file says, else what suits the model's type.
-    max_tokens : int
-        Longest text in tokens.
-    local : bool
-        Whether to stay off the network.
-    weights : bool
-        False builds the network from its configuration alone, to be filled later.
-    by_length : bool
-        See :class:`TextEncoder`.
-    """
-    model: Any = open_model(name, spec=spec, local=local, weights=weights)
-    tokenizer = open_tokenizer(name, spec=spec, local=local)
-    if len(tokenizer) < _FEWEST_TOKENS:  # without its files the library makes one that knows special tokens alone
-        raise EncoderError(
-            f"{spec} has no tokenizer files, such as tokenizer.json; save the tokenizer beside the model"
-        )
-    chosen = choose_pooling(pooling, name, model.config, local=local)
-    return TextEncoder(model, tokenizer, spec=spec, pooling=chosen, max_tokens=max_tokens, by_length=by_length)
-
-
-def choose_pooling(asked: str, name: str, config: Any, *, local: bool = True) -> Pooling:
-    """Return how a model's tokens are best pooled, unless the user has said so.
-
-    Raises
-    ------
-    EncoderError
-        If the name is unknown, or the model's sentence-transformers file asks for a pooling that is not at hand.
-    """
-    if asked in POOLINGS:
-        return asked
-    if asked != "auto":
-        known = ", ".join(repr(name) for name in ("auto", *POOLINGS[:-1]))
-        raise EncoderError(f"text pooling is {known} or {POOLINGS[-1]!r}, not {asked!r}")
-    said = cached_path(name, "1_Pooling/config.json", local)
-    if said is not None:
-        return _pooling_of_file(said)
-    if config.model_type in _PADDED_TYPES:
-        return "last"
-    classifier = getattr(config, "classifier_pooling", None)
-    if classifier in ("cls", "mean"):
-        return classifier  # type: ignore[no-any-return]
-    return "cls" if config.model_type in _CLS_TYPES else "mean"
-
-
-# What sentence-transformers calls its poolings, in the older and in the newer form of its file.
-_FILE_POOLINGS: dict[str, Pooling] = {
-    "cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "max_tokens": "max", "max": "max",
-    "lasttoken": "last",
-}  # fmt: skip
-
-
-def _pooling_of_file(path: Path) -> Pooling:
-    modes = json.loads(path.read_text(encoding="utf-8"))
-    named = modes.get("pooling_mode")
-    wanted = [named] if isinstance(named, str) else list(named or [])
-    wanted += [key.removeprefix("pooling_mode_") for key, on in modes.items() if key != "pooling_mode"
-               and key.startswith("pooling_mode_") and on]  # fmt: skip
-    known = {_FILE_POOLINGS.get(name) for name in wanted}
-    if len(known) == 1 and None not in known:
-        return cast(Pooling, known.pop())
-    raise EncoderError(
-        f"{path} asks for the pooling {' and '.join(wanted) or 'nothing'}, which is not available; "
-        f"choose one with --text-pooling ({', '.join(POOLINGS)})"
-    )
-
-
 def _stacked(parts: Sequence[Tensor], length: int) -> Tensor:
     """Put states of different length, each (B, T, dim), below each other, padded to one length."""
     return torch.cat([nn.functional.pad(part, (0, 0, 0, length - part.shape[1])) for part in parts])
-
-
-def pool_tokens(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Return one embedding for each text.
-
-    Parameters
-    ----------
-    states : Tensor
-        Token states, shape (B, T, dim).
-    mask : Tensor
-        1 for real tokens, 0 for padding on the right, shape (B, T).
-    pooling : {"cls", "mean", "max", "last"}
-        How.
-
-    Returns
-    -------
-    Tensor
-        Shape (B, dim).
-    """
-    if pooling == "cls":
-        return states[:, 0]
-    if pooling == "last":
-        return states[torch.arange(len(states), device=states.device), mask.sum(dim=1).clamp(min=1) - 1]
-    real = mask.unsqueeze(-1)
-    if pooling == "max":
-        return states.masked_fill(real == 0, torch.finfo(states.dtype).min).amax(dim=1)
-    weights = real.to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def _usable_length(asked: int, tokenizer: Any, config: Any) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cotune.registry import Registry
 
-HEADS: Registry[type[FusionHead]] = Registry("fusion head")
+HEADS: Registry[type[FusionHead]] = Registry("fusion head", "cotune.heads")
 
 
 class FusionHead(nn.Module, abc.ABC):

@@ -19,6 +19,7 @@ from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.sources import has_urls
 from cotune.data.splits import holdout_split
 from cotune.encoders.base import Encoder
+from cotune.encoders.resolve import asks_hub
 from cotune.environment import environment
 from cotune.errors import ConfigError, DataError, listed
 from cotune.metrics import evaluate
@@ -108,7 +109,7 @@ def fit_posts(
     weighed = posts["weight"].to_numpy(dtype=float) if sample_weight is not None else None
     classes = _classes(posts)
     if start is None:
-        hub = [name for name in (config.text_encoder, config.image_encoder) if name.startswith(("hf:", "timm:"))]
+        hub = [name for name in (config.text_encoder, config.image_encoder) if asks_hub(name)]
         if hub:
             progress.begin(f"opening {' and '.join(hub)}, from the hub unless they are in its cache")
         encoders: Mapping[str, Encoder] = open_encoders(config)

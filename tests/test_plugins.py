@@ -1,0 +1,114 @@
+"""A head, a source of encoders and a benchmark method that live in another package."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cotune.errors import ConfigError
+from cotune.plugins import load_plugins
+from cotune.registry import Registry
+from tiny import Zoo, make_posts
+
+PACKAGE = Path(__file__).parent / "plugin_package"
+
+
+def run_cotune(folder: Path, *arguments: Any, plugins: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, with the package installed or not."""
+    source = Path(importlib.import_module("cotune").__file__ or "").parent.parent
+    path = [str(source), *([str(PACKAGE)] if plugins else [])]
+    return subprocess.run(
+        [sys.executable, "-m", "cotune", *map(str, arguments)], capture_output=True, text=True, cwd=folder, check=False,
+        env={"PYTHONPATH": ":".join(path), "COTUNE_CACHE": str(folder / "cache"), "HOME": str(folder),
+             "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("posts")
+    make_posts(folder, 16, gaps=False).drop(columns=["row", "group"]).to_csv(folder / "posts.csv", index=False)
+    return folder / "posts.csv"
+
+
+@pytest.fixture(scope="module")
+def run(zoo: Zoo, posts: Path) -> Path:
+    """A run with a head and an image encoder of the package, made by the command line."""
+    out = posts.parent / "run"
+    done = run_cotune(
+        posts.parent, "fit", posts, "--out", out, "--text-encoder", zoo("distilbert"), "--image-encoder", "colours:3",
+        "--fusion", "sum", "--tune", "joint", "--epochs", 1, "--set", "width=8", "--set", "heads=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_an_installed_package_needs_no_flag(run: Path, posts: Path) -> None:
+    done = run_cotune(posts.parent, "predict", run, posts, "--out", "predictions.csv")
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(posts.parent / "predictions.csv")
+    assert found["error"].isna().all()
+    assert found["p_class0"].between(0, 1).all()
+    assert np.ptp(found["p_class0"]) > 1e-6
+    done = run_cotune(
+        posts.parent, "explain", run, posts, "--out", "explained", "--limit", 1, "--word-posts", 0, "--emap", 0
+    )
+    assert done.returncode == 0, done.stderr
+    assert (posts.parent / "explained" / "index.html").is_file()
+
+
+def test_a_run_without_its_package_names_it(run: Path, posts: Path) -> None:
+    done = run_cotune(posts.parent, "predict", run, posts, "--out", "nothing.csv", plugins=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (
+        "needs the fusion head 'sum', which is not available; pip install cotune-extra, or name its module"
+        in done.stderr
+    )
+    assert not (posts.parent / "nothing.csv").exists()
+
+
+def test_a_method_of_the_package_in_a_benchmark(zoo: Zoo, posts: Path) -> None:
+    out = posts.parent / "bench"
+    done = run_cotune(
+        posts.parent, "bench", posts, "--out", out, "--methods", "prior", "--folds", 2, "--text-encoder",
+        zoo("distilbert"), "--image-encoder", zoo("timm-resnet"), "--protocol", "paper", "--emap", 0, "--bootstrap", 20,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Class frequencies" in done.stdout
+
+
+def test_an_entry_point_that_cannot_be_loaded_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "broken_heads-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-heads\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cotune.test_parts]\nmine = nowhere_at_all:Head\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    parts: Registry[str] = Registry("part", "cotune.test_parts")
+    with pytest.raises(ConfigError, match=r"the package broken-heads offers the part 'mine', but .* cannot be loaded"):
+        parts["mine"]
+
+
+def test_packages_are_asked_only_for_names_that_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: Registry[int] = Registry("part", "cotune.test_parts")
+    parts.add("own", 1)
+    monkeypatch.setattr("cotune.registry.metadata.entry_points", lambda **_: pytest.fail("asked"))
+    assert parts["own"] == 1
+    assert "own" in parts
+
+
+def test_a_module_that_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raising_plugin.py").write_text("raise ValueError('no luck')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="--plugin raising_plugin cannot be imported: ValueError: no luck"):
+        load_plugins(["raising_plugin"])
+    with pytest.raises(ConfigError, match="--plugin not_there_at_all cannot be imported"):
+        load_plugins(["not_there_at_all"])
