@@ -99,9 +99,19 @@ class Broken(Moody):
         return answer
 
 
+class Wide(Moody):
+    """Answers twice as wide as its configuration says, as Reformer does."""
+
+    def forward(self, **inputs: Any) -> Any:
+        answer = self.inner(**inputs)
+        answer.last_hidden_state = torch.cat([answer.last_hidden_state] * 2, dim=-1)
+        return answer
+
+
 @pytest.mark.parametrize(
     ("wrapper", "says"),
     [
+        (Wide, "gives embeddings 64 wide, and its configuration says 32"),
         (Moody, "different embeddings for the same post from call to call"),
         (Sociable, "another embedding when it shares a batch with others"),
         (Broken, "values that are not finite"),

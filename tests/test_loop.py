@@ -346,3 +346,18 @@ def test_weights_that_break_in_the_last_step_stop_the_training(bench: Bench, mon
     monkeypatch.setattr("cotune.training.loop._one_epoch", broken)
     with pytest.raises(ConfigError, match="diverged in epoch 1 of probe .weights that are no numbers"):
         bench.run(plan_of())
+
+
+def test_an_untrained_start_is_never_the_best(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
+    bench = Bench(zoo, new_posts(12, gaps=False), cache)
+    other = 1 - bench.labels  # every epoch scores worse on these than a head that knows nothing
+    watched = {"stop": "validation", "keep_best": True, "epochs": 3}
+    begun = weights_of(bench.model)
+    more = {"validation": (bench.features, other)}
+    model, state = bench.run(plan_of(**watched, trained_start=False), **more)
+    assert not same_weights(
+        weights_of(model.head), {k.removeprefix("head."): v for k, v in begun.items() if "head." in k}
+    )
+    assert state.best == max(row["validation_auc"] for row in state.history)
+    model, _ = bench.run(plan_of(**watched, trained_start=True), **more)
+    assert same_weights(weights_of(model), begun), "a start that was trained may be the best"

@@ -147,3 +147,23 @@ def test_without_the_package_for_workbooks(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install 'cotune\[excel\]', or write \.csv"):
         check_predictions_path("p.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("name", "marker"), [("labels.json", "config.json"), ("config.json", "config.json"), ("log.csv", "config.json"),
+                         ("folds.parquet", "bench.json")]
+)  # fmt: skip
+def test_files_of_runs_encoders_and_benchmarks_are_not_replaced(tmp_path: Path, name: str, marker: str) -> None:
+    (tmp_path / marker).write_text("{}")
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match="which predictions would replace"):
+        check_predictions_path(tmp_path / name)
+    check_predictions_path(tmp_path / "predictions.csv")
+
+
+def test_json_that_is_no_predictions_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"precious": 1}')
+    with pytest.raises(DataError, match="holds something other than predictions"):
+        check_predictions_path(tmp_path / "mine.json")
+    (tmp_path / "old.json").write_text('[{"id": "1"}]')
+    check_predictions_path(tmp_path / "old.json")

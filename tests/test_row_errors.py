@@ -234,3 +234,11 @@ def test_check_lists_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path = write_lines(tmp_path / "a.jsonl", [{"text": "good"}, {"text": ["a", "b"]}])
     assert main(["check", str(path)]) == 0
     assert "Cells that cannot be read: 1" in capsys.readouterr().out
+
+
+def test_half_of_a_character_in_an_image_path_is_an_error_of_its_row(tmp_path: Path) -> None:
+    table = tmp_path / "posts.jsonl"
+    table.write_text('{"id":"1","text":"x","image":"\\ud800.png","label":"a"}\n{"id":"2","text":"y","label":"b"}\n')
+    posts = read_posts(table)
+    assert "half of a character" in str(posts["error"].iloc[0])
+    assert posts["error"].iloc[1] is None

@@ -250,6 +250,14 @@ def test_a_damaged_run_without_checksums_is_a_clear_error(fitted: Run, tmp_path:
         load_run(tmp_path / "run")
 
 
+def test_checksums_that_were_removed_are_noted(fitted: Run, tmp_path: Path) -> None:
+    save_run(tmp_path / "run", fitted)
+    edit(tmp_path / "run" / "config.json", checksums=None, checksum=None)
+    (note,) = load_run(tmp_path / "run").notes
+    assert "the checksums of" in note
+    assert "are not verified" in note
+
+
 def test_a_run_without_checksums_opens_as_before(fitted: Run, tmp_path: Path) -> None:
     save_run(tmp_path / "run", fitted)
     without_checksums(tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,11 @@ def test_the_importer_says_how_to_use_its_split(tmp_path: Path, capsys: pytest.C
     assert main(["import", "hateful-memes", str(tmp_path), "--out", str(tmp_path / "p.csv")]) == 0
     assert "--where split=train" in capsys.readouterr().out
     assert read_posts(tmp_path / "p.csv", where={"split": "dev_seen"})["id"].tolist() == ["00002"]
+
+
+@pytest.mark.parametrize("day", ["2024-01-02", datetime.date(2024, 1, 2), pd.Timestamp("2024-01-02")])
+def test_days_are_compared_as_they_are_written(tmp_path: Path, day: object) -> None:
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "day": pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"])})
+    frame.to_parquet(tmp_path / "days.parquet")
+    for source in (frame, tmp_path / "days.parquet"):
+        assert read_posts(source, where={"day": day})["text"].tolist() == ["b"]

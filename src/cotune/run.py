@@ -193,6 +193,8 @@ def load_run(folder: str | Path, *, verify: bool = True) -> Run:
     folder = Path(folder)
     settings = read_settings(folder)
     notes: list[str] = []
+    if verify and "written_by" in settings and "checksums" not in settings:
+        notes.append(f"the checksums of {folder} were removed from its {CONFIG}; its files are not verified")
     with ThreadPoolExecutor(1) as pool:
         recorded = settings.get("checksums", {}) if verify else {}
         small = {name: said for name, said in recorded.items() if name != WEIGHTS}

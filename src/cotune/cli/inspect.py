@@ -14,6 +14,7 @@ from cotune.errors import RunError
 
 def info(run: RunFolder, as_json: AsJson = False) -> None:
     """Show what a run is made of, how it was trained and what it scored."""
+    from cotune.checksums import damage
     from cotune.files import read_json
     from cotune.run import ENVIRONMENT, LABELS, METRICS, read_settings
 
@@ -28,6 +29,10 @@ def info(run: RunFolder, as_json: AsJson = False) -> None:
         }
     except KeyError as fault:
         raise RunError(f"{run} is damaged: its config.json lacks {fault}; train it again") from fault
+    if not isinstance(about["labels"], list) or not all(isinstance(label, str) for label in about["labels"]):
+        raise RunError(f"{run / LABELS} is damaged: it holds no list of labels; copy the run again, or train it again")
+    for name, what in damage(run, settings.get("checksums", {})):
+        typer.echo(f"note: {run / name} {what}", err=True)
     if as_json:
         print_json(about)
         return

@@ -305,6 +305,9 @@ def _train(
         raise StoppedError("stopped before the first epoch was over; no run was saved") from None
     finally:
         _close(log, status)
+        if status == "failed":
+            with suppress(OSError):  # it stays if anything is in it
+                out.rmdir()
     if finished:
         log_path.replace(out / "log.csv")
     if not result.interrupted:

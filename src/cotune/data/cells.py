@@ -202,6 +202,10 @@ class PostsBuilder:
             return value  # whether it may be fetched is asked where images are read: a single row is no reason to stop
         if value.startswith(("~/", "~\\")):
             value = os.path.expanduser(value)  # noqa: PTH111
+        try:
+            os.fsencode(value)
+        except UnicodeEncodeError:
+            raise _BadCellError("the image path has half of a character, which no file name can hold") from None
         path = os.path.normpath(os.path.join(self.base, value))  # noqa: PTH118
         if "\\" in value and os.sep == "/" and not os.path.lexists(path):
             # Written on Windows.

@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,6 +18,7 @@ from cotune.data.excel import workbook_writer
 from cotune.data.write import UnixLines
 from cotune.errors import DataError, clip
 from cotune.files import atomic_path
+from cotune.ownership import BENCHMARK, RUN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +50,27 @@ def check_predictions_path(out: str | Path, posts: Path | None = None) -> None:
         )
     if posts is not None and Path(out).resolve() == posts.resolve():
         raise DataError(f"{out} is the posts table itself, which predictions would replace; give --out another name")
+    _refuse_files_of_others(Path(out))
     if kind == ".xlsx":
         from cotune.data.excel import need_openpyxl
 
         need_openpyxl(str(out))
+
+
+def _refuse_files_of_others(out: Path) -> None:
+    """Refuse to replace a file of a run, an encoder or a benchmark, or JSON that is no predictions."""
+    known = out.suffix == ".json" or any(fnmatch(out.name, name) for name in (*RUN.files, *BENCHMARK.files, "log.csv"))
+    for folder in (out.parent, out.parent.parent):
+        for marker, what in (("config.json", "a run or an encoder"), ("bench.json", "a benchmark")):
+            if known and out.exists() and (folder / marker).is_file():
+                raise DataError(f"{out} is a file of {what}, which predictions would replace; give --out another name")
+    if out.suffix == ".json" and out.is_file():
+        try:
+            found = json.loads(out.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, list):
+            raise DataError(f"{out} holds something other than predictions; give --out another name, or remove it")
 
 
 def _flushing(write: Write) -> Write:

@@ -49,6 +49,8 @@ def checked_labels(y: Any, n_posts: int) -> np.ndarray:
     for position, label in enumerate(labels):
         if is_missing(label):
             raise DataError(f"y has no label at position {position}")
+        if isinstance(label, str) and not label.strip():
+            raise DataError(f"y holds an empty text at position {position}, which a table would read as no label")
         if _kind(label) is None:
             raise DataError(
                 f"y holds a label of the type {type(label).__name__} at position {position}; labels are {ALLOWED}: "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import numbers
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
+from uuid import UUID
 
 import numpy as np
 
@@ -128,8 +130,12 @@ def _name(value: object) -> str:
     """Return a cell as it is compared: like a label, and the same for true, True and "True"."""
     from cotune.data.cells import is_missing, label_name
 
-    if is_missing(value) or not isinstance(value, str | numbers.Number | np.generic):
+    if is_missing(value):
         return ""
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        value = value.date()  # a column of days comes out of tables as midnights
+    if not isinstance(value, str | numbers.Number | np.generic | datetime.date | datetime.time | UUID):
+        return f"a {type(value).__name__}"
     name = label_name(value)
     return name.lower() if name.lower() in ("true", "false") else name
 

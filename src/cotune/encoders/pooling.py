@@ -80,7 +80,13 @@ _FILE_POOLINGS: dict[str, Pooling] = {
 
 
 def _pooling_of_file(path: Path) -> Pooling:
-    modes = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        modes = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(
+            f"{path} is not valid JSON ({error}); fix it, or choose a pooling with --text-pooling"
+        ) from error
+    modes = modes if isinstance(modes, dict) else {}
     named = modes.get("pooling_mode")
     wanted = [named] if isinstance(named, str) else list(named or [])
     wanted += [key.removeprefix("pooling_mode_") for key, on in modes.items() if key != "pooling_mode"
@@ -88,7 +94,5 @@ def _pooling_of_file(path: Path) -> Pooling:
     known = {_FILE_POOLINGS.get(name) for name in wanted}
     if len(known) == 1 and None not in known:
         return cast(Pooling, known.pop())
-    raise EncoderError(
-        f"{path} asks for the pooling {' and '.join(wanted) or 'nothing'}, which is not available; "
-        f"choose one with --text-pooling ({', '.join(POOLINGS)})"
-    )
+    asks = f"asks for the pooling {' and '.join(wanted)}, which is not available" if wanted else "names no pooling"
+    raise EncoderError(f"{path} {asks}; choose one with --text-pooling ({', '.join(POOLINGS)})")

@@ -100,6 +100,8 @@ def _answers(encoder: Encoder) -> str:
 
     try:
         together = ask(inputs)
+        if together.shape[1] != encoder.dim:
+            return f"gives embeddings {together.shape[1]} wide, and its configuration says {encoder.dim}"
         if not bool(torch.isfinite(together).all()):
             return "gives values that are not finite"
         if (gap := _gap(ask(inputs), together)) > TOLERANCE:

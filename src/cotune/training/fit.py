@@ -31,7 +31,7 @@ from cotune.training.device import make_fabric
 from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
 from cotune.training.loop import predict_rows
-from cotune.training.notes import below_the_probe, one_class
+from cotune.training.notes import below_chance, below_the_probe, one_class
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
 from cotune.training.recipe import Trained, cache_root, fit_rows, open_encoders, prepare_posts
 from cotune.training.start import checked_weights, config_to_start
@@ -206,10 +206,10 @@ def fit_posts(
     scores = _validate(trained, features, labels, held, other, classes, config, progress)
     if scores is not None:
         metrics["validation"] = scores
-    worse = None if trained.interrupted else below_the_probe(trained.history, config)
-    if worse is not None:
-        notes.append(worse)
-        progress.say(f"note: {worse}")
+    judged = [] if trained.interrupted else [below_the_probe(trained.history, config), below_chance(trained.history)]
+    for note in filter(None, judged):
+        notes.append(note)
+        progress.say(f"note: {note}")
     if notes:
         metrics["notes"] = notes
     about = environment(config.seed, hashed, str(fabric.device.type))

@@ -34,6 +34,7 @@ class StagePlan:
     """What one stage does; see :class:`cotune.config.FitConfig` for the settings' meaning.
 
     ``post_weights`` holds a weight for every post of the features, of mean one over those trained on.
+    ``trained_start`` says whether the weights that the stage begins with have been trained, and so may be its best.
     """
 
     name: str
@@ -52,6 +53,7 @@ class StagePlan:
     frozen_norms: bool = True
     class_weights: tuple[float, ...] | None = None
     keep_best: bool = False
+    trained_start: bool = True
     post_weights: Tensor | None = None
 
 
@@ -133,7 +135,7 @@ def run_stage(
     if validation is None and validation_rows is not None:
         validation = (features, labels)
     watch = None if validation is None else (*validation, validation_rows)
-    if plan.keep_best and watch is not None and state.epoch == 0:
+    if plan.keep_best and plan.trained_start and watch is not None and state.epoch == 0:
         # The stage must beat what it starts from.
         state.best = _validate(fabric, forward, watch, plan).value
         state.best_weights = copy_tensors(trained)

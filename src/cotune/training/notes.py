@@ -37,3 +37,14 @@ def below_the_probe(history: list[dict[str, Any]], config: FitConfig) -> str | N
             "--tune frozen stops at the probe"
         )
     return None
+
+
+def below_chance(history: list[dict[str, Any]]) -> str | None:
+    """Return a note where no epoch ranked the held-out posts better than chance does; else None."""
+    found = [row["validation_auc"] for row in history if row.get("validation_auc") is not None]
+    if not found or max(found) > 0.5:
+        return None
+    return (
+        f"the validation AUC never rose above {max(found):.3f}, no better than chance: check the labels of the "
+        "validation posts, or hold out more of them"
+    )

@@ -199,7 +199,7 @@ def fit_rows(
         "progress": progress,
     }
     watched = validation_rows is not None or validation is not None
-    for plan in _plans(config, weights, post_weights, sources, watched=watched):
+    for plan in _plans(config, weights, post_weights, sources, watched=watched, started=start is not None):
         if plan.name in done and not (resumed and resumed[0] == plan.name):
             trained.history += done[plan.name]
             continue
@@ -260,8 +260,9 @@ def _plans(
     sources: Mapping[str, dict[str, Source]],
     *,
     watched: bool,
+    started: bool,
 ) -> list[StagePlan]:
-    """Return the stages in their order."""
+    """Return the stages in their order; `started` says whether the head they begin with has been trained."""
     common: dict[str, Any] = {
         "seed": config.seed,
         "warmup": config.warmup,
@@ -281,6 +282,7 @@ def _plans(
                 config.probe_epochs,
                 config.probe_batch_size,
                 min_epochs=config.probe_epochs,
+                trained_start=started,
                 **common,
             )
         )
@@ -297,6 +299,7 @@ def _plans(
                 accumulate=config.accumulate,
                 ema=config.ema,
                 frozen_norms=frozen,
+                trained_start=started or bool(plans),
                 **common,
             )
         )

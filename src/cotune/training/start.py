@@ -27,8 +27,8 @@ def config_to_start(start: Run, config: FitConfig) -> FitConfig:
         old, new = getattr(start.config, name), getattr(config, name)
         if old != new:
             raise ConfigError(
-                f"a run is gone on from with its own {name.replace('_', '-')} ({old}), not {new}; leave that setting "
-                "away, or train without a run to start from"
+                f"training on from a run keeps its own {name.replace('_', '-')} ({old}), not {new}; leave that setting "
+                "out, or train without a run to start from"
             )
     return config if config.tune == "frozen" else config.model_copy(update={"probe_epochs": 0})
 
