@@ -128,7 +128,7 @@ def test_labels_and_encoders_are_those_of_the_run(zoo: Zoo, run: Run, posts: pd.
     three["label"] = [f"new{label}" for label in three["label"]]
     with pytest.raises(DataError, match="which is not trained .the run to start from knows .*train from scratch"):
         fit_posts(three, config, start=run)
-    with pytest.raises(ConfigError, match="gone on from with its own width .16., not 32"):
+    with pytest.raises(ConfigError, match="training on from a run keeps its own width .16., not 32"):
         fit_posts(posts, tiny_config(zoo, tmp_path / "cache", width=32), start=run)
 
 
@@ -144,7 +144,7 @@ def test_the_command_line_takes_the_runs_encoders(
     assert after.config.width == 16
     assert after.config.text_encoder == run.config.text_encoder
     assert main([*words, "--overwrite", "--fusion", "concat"]) == 2
-    assert "leave that setting away" in capsys.readouterr().err
+    assert "leave that setting out" in capsys.readouterr().err
     assert main(["fit", str(table), "--out", str(tmp_path / "x"), "--start-from", str(tmp_path / "posts")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
