@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench_tiny import tiny_plan, tiny_posts
-from cotune.benchmark.protocol import Folds, cut_posts, posts_of, told_left_out
+from cotune.benchmark.folds import Folds, cut_posts, posts_of, told_left_out
 from cotune.data.splits import Protocol
 from cotune.errors import DataError, RunError
 from tiny import Zoo

@@ -1,13 +1,12 @@
-"""The record of a finished cell: one small file that appears whole or not at all."""
+"""The record of a finished cell, and its form in bytes."""
 
 from __future__ import annotations
 
+import io
 import json
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,14 @@ import numpy as np
 from cotune._version import __version__
 from cotune.benchmark.plan import Cell
 from cotune.checksums import of_columns, seal_holds, sealed
-from cotune.errors import RunError
-from cotune.files import atomic_path, to_json
+from cotune.files import to_json
 
-FOLDER = "cells"
-_DIGITS = 6
+DIGITS = 6
 
 
 @dataclass
 class Record:
-    """What is kept of a cell: ids, probabilities and figures, never a text or a picture.
+    """What is kept of a cell: ids, probabilities and figures, never a text or an image.
 
     Attributes
     ----------
@@ -61,58 +58,63 @@ class Record:
     encoders: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
+    def about(self) -> dict[str, Any]:
+        """Return everything but ids and probabilities, with a checksum that covers those too."""
+        tables = [self.proba] if self.emap is None else [self.proba, self.emap]
+        columns = [column for table in tables for column in rounded(table).T.copy()]
+        return sealed(
+            {
+                "cell": self.cell.to_dict(),
+                "seconds": round(self.seconds, 3),
+                "prepare_seconds": round(self.prepare_seconds, 3),
+                "parameters": self.parameters,
+                "history": [_rounded(row) for row in self.history],
+                "encoders": self.encoders,
+                "versions": self.versions,
+                "content": of_columns([self.ids, *columns]),
+            }
+        )
 
-def record_path(out: Path, cell: Cell) -> Path:
-    """Return where a cell's record lies."""
-    return out / FOLDER / f"{cell.key}.parquet"
+
+def rounded(table: np.ndarray) -> np.ndarray:
+    """Return probabilities as they are kept: to six digits, in single precision."""
+    result: np.ndarray = (np.rint(table.astype(np.float64) * 10**DIGITS) / 10**DIGITS).astype(np.float32)
+    return result
 
 
-def write_record(out: Path, record: Record) -> Path:
-    """Write a cell's record, atomically, and return its place."""
+def record_to_bytes(record: Record) -> bytes:
+    """Return a record as a small parquet file of its own."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns: dict[str, Any] = {"id": pa.array(record.ids, pa.string())}
     for prefix, table in (("p", record.proba), ("e", record.emap)):
         if table is not None:
-            rounded = np.round(table, _DIGITS).astype(np.float32)
-            columns |= {f"{prefix}{k}": rounded[:, k] for k in range(rounded.shape[1])}
-    about = {
-        "cell": record.cell.to_dict(),
-        "seconds": round(record.seconds, 3),
-        "prepare_seconds": round(record.prepare_seconds, 3),
-        "parameters": record.parameters,
-        "history": [_rounded(row) for row in record.history],
-        "encoders": record.encoders,
-        "versions": record.versions,
-        "content": of_columns([record.ids, *list(columns.values())[1:]]),
-    }
-    table = pa.table(columns).replace_schema_metadata({"cotune": to_json(sealed(about), indent=None)})
-    path = record_path(out, record.cell)
-    with atomic_path(path) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=9,
-            use_dictionary=False,
-            write_statistics=False,
-        )
-    return path
+            columns |= {f"{prefix}{k}": column for k, column in enumerate(rounded(table).T)}
+    about = {"cotune": to_json(record.about(), indent=None)}
+    buffer = io.BytesIO()
+    pq.write_table(
+        pa.table(columns).replace_schema_metadata(about),
+        buffer,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    return buffer.getvalue()
 
 
-def read_record(path: Path) -> Record:
-    """Read a cell's record.
+def record_from_bytes(content: bytes) -> Record:
+    """Read what :func:`record_to_bytes` made, and the files of single cells that older versions wrote.
 
     Raises
     ------
-    RunError
+    ValueError
         If it is damaged.
     """
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(io.BytesIO(content))
         about = json.loads(table.schema.metadata[b"cotune"])
         if not seal_holds(about):
             raise ValueError("its checksum differs")
@@ -132,23 +134,8 @@ def read_record(path: Path) -> Record:
             about["encoders"],
             about["versions"],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise RunError(
-            f"{path} is damaged ({str(fault)[:200]}); delete it and continue with --resume, which computes it again"
-        ) from fault
-
-
-def read_records(out: Path) -> Iterator[Record]:
-    """Yield the records of all finished cells."""
-    for path in sorted((out / FOLDER).glob("*.parquet")):
-        if not path.name.startswith(".tmp-"):
-            yield read_record(path)
-
-
-def clean(out: Path) -> None:
-    """Remove what a killed process left unfinished."""
-    for path in (out / FOLDER).glob(".tmp-*"):
-        path.unlink(missing_ok=True)
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def versions() -> dict[str, str]:
@@ -169,4 +156,4 @@ def _columns(table: Any, prefix: str) -> np.ndarray:
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: round(value, _DIGITS) if isinstance(value, float) else value for key, value in row.items()}
+    return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cotune._version import __version__
-from cotune.benchmark.cells import FOLDER, clean
+from cotune.benchmark import predictions
 from cotune.benchmark.plan import Plan
 from cotune.config import FitConfig
 from cotune.errors import CotuneError, RunError
@@ -19,7 +19,7 @@ from cotune.files import read_json, to_json, write_json
 from cotune.ownership import BENCHMARK
 
 FILE, FAILED = "bench.json", "failed.json"
-_FORMAT = 1
+_FORMAT = 2
 # What tells cells apart, or changes no figure, may differ between two sittings.
 _FREE = {"text_encoder", "image_encoder", "seed", "device", "cache", "cache_gb"}
 
@@ -48,7 +48,7 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool 
     settings = settings_of(plan, data_hash, fetched=fetched)
     path = out / FILE
     before = _read(path) if path.is_file() else None
-    done = count_cells(out)
+    done = predictions.count(out)
     if not done:  # what was begun, and refused or stopped before its first cell, binds nobody
         before = None
     if before is None:
@@ -61,7 +61,8 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool 
                 f"{out} holds {done} finished cells; go on with --resume, rebuild its tables with --tables-only, "
                 "or choose another folder"
             )
-    clean(out)
+    predictions.clean(out)
+    predictions.merge(out)
     asked = list(dict.fromkeys([*(before or {}).get("methods", []), *plan.methods]))
     about = {"format": _FORMAT, "cotune": __version__, "settings": settings, "methods": asked}
     write_json(path, {**BENCHMARK.mark(), **about})
@@ -78,7 +79,7 @@ def refuse_harm(out: Path) -> None:
     """
     if (out / "config.json").exists():
         raise RunError(f"{out} holds a config.json, so it is a run or an encoder; choose another folder")
-    if not (out / FILE).is_file() and not count_cells(out):  # what else is wrong is said when both are read
+    if not (out / FILE).is_file():  # what else is wrong is said when it is read
         BENCHMARK.refuse_foreign(out)
 
 
@@ -129,9 +130,17 @@ def sole_writer(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def count_cells(out: Path) -> int:
-    """Return how many finished cells there are."""
-    return sum(not path.name.startswith(".tmp-") for path in (out / FOLDER).glob("*.parquet"))
+def settle(out: Path) -> None:
+    """Bring a results folder into its present form: all finished cells merged into one file.
+
+    Raises
+    ------
+    RunError
+        If `out` is no results folder, or is damaged.
+    """
+    found = read_settings(out)
+    if predictions.merge(out) and found.get("format", 0) < _FORMAT:
+        write_json(out / FILE, {**found, "format": _FORMAT})
 
 
 def _read(path: Path) -> dict[str, Any]:
