@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.benchmark import METHODS, Method, Outcome, Plan
-from cotune.benchmark.cells import Record, write_record
-from cotune.benchmark.journal import begin
+from cotune.benchmark import METHODS, Cell, Method, Outcome, Plan, predictions
+from cotune.benchmark.folds import FILE, Folds
 from cotune.benchmark.methods import Task
-from cotune.benchmark.protocol import FILE, Folds
+from cotune.benchmark.records import Record
+from cotune.benchmark.results_store import begin
 from runs import tiny_config
 from tiny import Zoo, make_posts
 
@@ -61,6 +61,7 @@ def made_up(out: Path, plan: Plan, skill: dict[str, float], *, n: int = 120, cla
     begin(out, plan, "0" * 64, resume=True)
     folds.save(out / FILE)
     shared = random.normal(size=(n, classes))
+    records = predictions.read(out)
     for cell in plan.cells():
         test = folds.test(cell.fold)
         own = np.random.default_rng([len(cell.method), cell.fold, cell.seed, cell.shots or 0, cell.draw])
@@ -68,8 +69,7 @@ def made_up(out: Path, plan: Plan, skill: dict[str, float], *, n: int = 120, cla
         weight = skill.get(cell.method, 1.0) * (1.0 if cell.shots is None else cell.shots / (cell.shots + 8))
         logits[np.arange(len(test)), labels[test]] += weight
         proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        write_record(
-            out,
+        records.append(
             Record(
                 cell,
                 [str(identity) for identity in folds.ids[test]],
@@ -80,6 +80,17 @@ def made_up(out: Path, plan: Plan, skill: dict[str, float], *, n: int = 120, cla
                 emap=proba[:, ::-1] if cell.method == "joint" and cell.shots is None else None,
                 encoders={"text": f"mark-{cell.text}"} if cell.text else {},
                 versions={"cotune": "0"},
-            ),
+            )
         )
+    predictions.write(out, records)
     return folds
+
+
+def record_of(out: Path, cell: Cell) -> Record:
+    """Return the record of a finished cell."""
+    return next(record for record in predictions.read(out) if record.cell == cell)
+
+
+def forget(out: Path, *cells: Cell) -> None:
+    """Remove finished cells from a results folder."""
+    predictions.write(out, [record for record in predictions.read(out) if record.cell not in cells])

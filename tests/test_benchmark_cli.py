@@ -10,6 +10,7 @@ import typer
 
 import cotune.cli
 from bench_tiny import tiny_posts
+from cotune.benchmark import predictions
 from cotune.cli.bench import bench
 from runs import write_table
 from tiny import Zoo
@@ -50,12 +51,14 @@ def test_tables_and_report(zoo: Zoo, table: Path, tmp_path: Path, capsys: pytest
     assert run(zoo, *words, "--resume", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert [row["method"] for row in answer["rows"]] == ["svm", "probe", "joint"]
-    before = (out / "table1.csv").read_text()
-    for name in ("report.html", "table1.csv"):
+    made = {name: (out / name).read_bytes() for name in ("report.html", "results.md", "summary.json")}
+    for name in made:
         (out / name).unlink()
     assert cotune.cli.main(shlex.split(rebuild)[1:]) == 0
-    assert (out / "table1.csv").read_text() == before
-    assert (out / "report.html").is_file()
+    assert {name: (out / name).read_bytes() for name in made} == made
+    assert cotune.cli.main([*shlex.split(rebuild)[1:], "--tables-format", "csv,tex"]) == 0
+    assert len([path for path in out.iterdir() if path.suffix in (".csv", ".tex")]) == 2 * 3
+    assert cotune.cli.main([*shlex.split(rebuild)[1:], "--tables-format", "txt"]) == 2
 
 
 def test_the_paper_protocol_trains_three_epochs(zoo: Zoo, table: Path, tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ def test_a_grid_with_an_encoder_that_is_not_there(
     page = (out / "report.html").read_text()
     assert "4 cells failed." in page
     assert "Heat map" in page
-    assert (out / "grid_probe.csv").is_file()
+    assert "Pairs of encoders" in (out / "results.md").read_text()
 
 
 def test_when_every_cell_fails_there_is_no_table(
@@ -104,11 +107,11 @@ def test_the_only_pair_of_encoders_must_be_there(
 def test_some_folds_first(zoo: Zoo, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--out", tmp_path / "out", "--methods", "probe", "--folds", 3)
     assert run(zoo, table, *words, "--only-folds", "2") == 0
-    assert len(list((tmp_path / "out" / "cells").iterdir())) == 1
-    assert "(1 of 3 folds)" in (tmp_path / "out" / "table1.md").read_text()
+    assert predictions.count(tmp_path / "out") == 1
+    assert "(1 of 3 folds)" in (tmp_path / "out" / "results.md").read_text()
     assert run(zoo, table, *words, "--resume") == 0
-    assert len(list((tmp_path / "out" / "cells").iterdir())) == 3
-    assert "of 3 folds" not in (tmp_path / "out" / "table1.md").read_text()
+    assert predictions.count(tmp_path / "out") == 3
+    assert "of 3 folds" not in (tmp_path / "out" / "results.md").read_text()
     capsys.readouterr()
     assert run(zoo, table, *words, "--resume", "--only-folds", "4") == 2
     assert "there is no fold 4; the plan has 3" in capsys.readouterr().err

@@ -10,9 +10,9 @@ import pytest
 from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark import METHODS, Outcome
 from cotune.benchmark.bench import Bench
+from cotune.benchmark.folds import cut_posts
 from cotune.benchmark.methods import Task, embeddings, mean_of
 from cotune.benchmark.plan import Cell
-from cotune.benchmark.protocol import cut_posts
 from cotune.errors import CotuneError, EncoderError
 from tiny import Zoo
 

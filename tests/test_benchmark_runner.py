@@ -17,11 +17,11 @@ import pytest
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from bench_tiny import tiny_plan, tiny_posts
-from cotune.benchmark import METHODS, Plan, Watcher, read_results, run_plan
-from cotune.benchmark.cells import Record, read_record, record_path, write_record
+from bench_tiny import record_of, tiny_plan, tiny_posts
+from cotune.benchmark import METHODS, Plan, Watcher, predictions, read_results, run_plan
 from cotune.benchmark.display import LineWatcher, LiveWatcher, Tally
 from cotune.benchmark.plan import Cell
+from cotune.benchmark.records import Record
 from cotune.benchmark.runner import Failure
 from cotune.errors import CotuneError, RunError
 from tiny import Zoo
@@ -53,7 +53,7 @@ def plan(zoo: Zoo, tmp_path: Path) -> Plan:
 
 
 def proba_of(out: Path) -> dict[str, Any]:
-    return {path.name: read_record(path).proba for path in sorted((out / "cells").glob("*.parquet"))}
+    return {record.cell.key: record.proba for record in predictions.read(out)}
 
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -117,14 +117,14 @@ def test_two_writers_are_one_too_many(posts: pd.DataFrame, plan: Plan, tmp_path:
         run_plan(posts, plan, tmp_path / "out")
 
 
-def test_damaged_cells_are_named(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+def test_a_damaged_store_is_named(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     run_plan(posts, plan, tmp_path / "out")
-    path = record_path(tmp_path / "out", plan.cells()[0])
+    path = tmp_path / "out" / predictions.FILE
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(RunError, match="is damaged"):
+    with pytest.raises(RunError, match=r"predictions.parquet is damaged .*delete it and continue with --resume"):
         run_plan(posts, plan, tmp_path / "out", resume=True)
     path.unlink()
-    assert run_plan(posts, plan, tmp_path / "out", resume=True).done == 1
+    assert run_plan(posts, plan, tmp_path / "out", resume=True).done == 3
 
 
 def test_records_hold_ids_and_figures_alone(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_records_hold_ids_and_figures_alone(posts: pd.DataFrame, plan: Plan, tmp
     run_plan(posts, replace(plan, methods=("fast", "probe")), tmp_path / "out")
     for path in (tmp_path / "out").rglob("*"):
         assert not path.is_file() or b"unmistakable" not in path.read_bytes()
-    record = read_record(record_path(tmp_path / "out", plan.cells()[0]))
+    record = record_of(tmp_path / "out", plan.cells()[0])
     assert record.versions["cotune"]
     assert str(tmp_path) not in repr(record)
     everything = (tmp_path / "out" / "bench.json").read_text()
@@ -144,7 +144,7 @@ def test_ensembles_reuse_what_is_there(posts: pd.DataFrame, plan: Plan, tmp_path
     watcher = Noting()
     run_plan(posts, replace(plan, methods=("ensemble",), seeds=(1,)), out, watcher=watcher)
     assert [cell.method for cell in watcher.done] == ["image", "text", "ensemble"] * 3
-    parts = {c.method: read_record(record_path(out, c)) for c in watcher.done[:3]}
+    parts = {c.method: record_of(out, c) for c in watcher.done[:3]}
     mean = (parts["text"].proba + parts["image"].proba) / 2
     assert np.allclose(parts["ensemble"].proba, mean, atol=2e-6)
     assert parts["ensemble"].parameters["total"] == sum(parts[m].parameters["total"] for m in ("text", "image"))
@@ -197,16 +197,16 @@ def test_a_full_disk_ends_it(posts: pd.DataFrame, plan: Plan, tmp_path: Path, mo
     def full(*_: object, **__: object) -> None:
         raise CotuneError("the disk is full")
 
-    monkeypatch.setattr("cotune.benchmark.runner.write_record", full)
+    monkeypatch.setattr("cotune.benchmark.predictions.append", full)
     with pytest.raises(CotuneError, match="disk is full"):
         run_plan(posts, plan, tmp_path / "out")
 
 
 def test_different_weights_of_one_name_are_not_mixed(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     run_plan(posts, plan, tmp_path / "out")
-    record = read_record(record_path(tmp_path / "out", plan.cells()[0]))
+    record = record_of(tmp_path / "out", plan.cells()[0])
     record.encoders["text"] = "another"
-    write_record(tmp_path / "out", record)
+    predictions.append(tmp_path / "out", record)
     with pytest.raises(RunError, match="different weights of distilbert"):
         read_results(tmp_path / "out")
 
@@ -226,7 +226,7 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bench_tiny import tiny_plan, tiny_posts
+from bench_tiny import record_of, tiny_plan, tiny_posts
 from tiny import Zoo
 from cotune.benchmark import run_plan
 root = Path({root!r})
@@ -244,22 +244,24 @@ def test_a_kill_loses_at_most_the_cells_under_way(zoo: Zoo, tmp_path: Path, jobs
     script = tmp_path / "run.py"
     paths = [str(Path(__file__).parent)]
     script.write_text(SCRIPT.format(paths=paths, root=str(tmp_path), zoo=str(zoo.root), jobs=jobs))
-    cells = tmp_path / "killed" / "cells"
+    killed = tmp_path / "killed"
     with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True) as process:
         until = time.monotonic() + 120
-        while len(list(cells.glob("[!.]*.parquet"))) < 3 and process.poll() is None and time.monotonic() < until:
+        while predictions.count(killed) < 3 and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         _, said = process.communicate()
     assert process.returncode == -signal.SIGKILL, said.decode()
     time.sleep(0.5)  # workers notice that their parent is gone
-    left = len(list(cells.glob("[!.]*.parquet")))
-    assert left >= 3
-    (cells / ".tmp-abc-half.parquet").write_bytes(b"half")
+    assert predictions.count(killed) >= 3
+    with (killed / predictions.RUNNING).open("ab") as file:
+        file.write(b"cotune")
+    (killed / ".tmp-abc-predictions.parquet").write_bytes(b"half")
     sitting = run_plan(posts, plan, tmp_path / "killed", resume=True)
     assert sitting.found >= 3
     assert sitting.found + sitting.done == len(plan.cells())
-    assert not list(cells.glob(".tmp-*"))
+    assert not list(killed.glob(".tmp-*"))
+    assert not (killed / predictions.RUNNING).exists()
     assert same(proba_of(tmp_path / "whole"), proba_of(tmp_path / "killed"))
     tables = [read_results(tmp_path / name).rows for name in ("whole", "killed")]
     folds = read_results(tmp_path / "whole").folds
@@ -270,7 +272,7 @@ def test_a_kill_loses_at_most_the_cells_under_way(zoo: Zoo, tmp_path: Path, jobs
 def test_the_tally_foresees_the_time_left(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     run_plan(posts, plan, tmp_path / "out")
     results = read_results(tmp_path / "out")
-    record = read_record(record_path(tmp_path / "out", plan.cells()[0]))
+    record = record_of(tmp_path / "out", plan.cells()[0])
     tally = Tally(jobs=2)
     tally.begin(results.folds, plan.cells(), [])
     assert tally.left() is None
@@ -322,7 +324,7 @@ def test_other_weights_under_the_same_name_are_refused_before_any_work(
     for folds in ((), (0,)):  # with cells to do, and with none
         with pytest.raises(RunError, match="computed with other weights of .*mine"):
             run_plan(posts, plan, tmp_path / "out", resume=True, only_folds=folds)
-    assert len(list((tmp_path / "out" / "cells").iterdir())) == 1
+    assert predictions.count(tmp_path / "out") == 1
 
 
 @pytest.mark.parametrize("settings", ["{}", "[]", '{"data": "x"}'])
@@ -344,8 +346,7 @@ def test_results_cannot_go_where_a_file_is(posts: pd.DataFrame, plan: Plan, tmp_
 def test_a_changed_byte_of_a_cell_or_of_the_folds_is_named(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_plan(posts, plan, out)
-    cell = record_path(out, plan.cells()[0])
-    for path in (cell, out / "folds.parquet"):
+    for path in (out / predictions.FILE, out / "folds.parquet"):
         whole = path.read_bytes()
         for at in (12, 40):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench_tiny import made_up
-from cotune.benchmark import Plan, read_results, summarise
-from cotune.benchmark.cells import record_path
+from bench_tiny import forget, made_up
+from cotune.benchmark import Plan, predictions, read_results, summarise
 from cotune.benchmark.compare import corrected_t_test
 from cotune.benchmark.curves import grid_methods, learning_curves, pareto, table_2, table_curves, table_grid
 from cotune.benchmark.methods import METHODS as RECIPES
-from cotune.benchmark.tables import PAPER, Table, number, p_value, seconds, table_1, table_emap
+from cotune.benchmark.tables import PAPER, Table, number, p_value, parse_forms, seconds, table_1, table_emap
 from cotune.errors import ConfigError, RunError
 from cotune.metrics import delong_test, paired_bootstrap_auc, roc_auc
 from cotune.report.benchmark_figures import bars
@@ -104,9 +103,7 @@ def test_the_corrected_t_test_is_wider_than_the_plain_one() -> None:
 
 def test_half_finished_rows_say_so(plan: Plan, tmp_path: Path) -> None:
     made_up(tmp_path, plan, SKILL)
-    for cell in plan.cells():
-        if cell.method == "text" and cell.fold > 1:
-            record_path(tmp_path, cell).unlink()
+    forget(tmp_path, *(cell for cell in plan.cells() if cell.method == "text" and cell.fold > 1))
     results = read_results(tmp_path)
     summaries = summarise(results, n_bootstrap=20)
     text = next(s for s in summaries if s.key.method == "text")
@@ -208,8 +205,7 @@ def test_an_unfinished_learning_curve_keeps_to_the_folds_that_are_whole(plan: Pl
     made_up(tmp_path, plan, SKILL)
     whole = read_results(tmp_path)
     gone = [cell for cell in plan.cells() if cell.fold > 0 and (cell.shots == 4 or cell.method == "joint")]
-    for cell in gone:
-        record_path(tmp_path, cell).unlink(missing_ok=True)
+    forget(tmp_path, *gone)
     results = read_results(tmp_path)
     key = next(key for key in results.rows if key.method == "joint")
     found = {point.shots: point.mean for point in learning_curves(results)[key]}
@@ -301,8 +297,7 @@ def test_a_folder_without_results(tmp_path: Path, plan: Plan) -> None:
     with pytest.raises(RunError, match="no results folder"):
         read_results(tmp_path)
     made_up(tmp_path, plan, SKILL)
-    for path in (tmp_path / "cells").iterdir():
-        path.unlink()
+    predictions.write(tmp_path, [])
     with pytest.raises(RunError, match="no finished cell"):
         read_results(tmp_path)
 
@@ -324,10 +319,15 @@ def test_cells_on_two_lines(words: str, parts: tuple[str, str]) -> None:
 
 def test_everything_is_written(plan: Plan, tmp_path: Path) -> None:
     made_up(tmp_path, replace(plan, shots=(4, None), draws=2), SKILL)
+    (tmp_path / "table1.md").write_text("of an older version")
     written = write_all(tmp_path, paper="mvsa", n_bootstrap=50)
-    for name in ("table1", "table2", "emap", "learning_curve"):
-        for suffix in ("md", "csv", "tex"):
-            assert (tmp_path / f"{name}.{suffix}").stat().st_size
+    assert [path.name for path in sorted(tmp_path.iterdir()) if path.suffix in (".md", ".csv", ".tex")] == [
+        "results.md"
+    ]
+    page = (tmp_path / "results.md").read_text()
+    for table in written.tables:
+        assert table.markdown() in page
+    assert [table.name for table in written.tables] == ["table1", "table2", "emap", "learning_curve"]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [row["method"] for row in summary["rows"]] == [s["method"] for s in written.summary["rows"]]
     assert summary["not_run"] == {"clip": "not run: needs --clip MODEL"}
@@ -336,6 +336,20 @@ def test_everything_is_written(plan: Plan, tmp_path: Path) -> None:
     assert "<script" not in page
     for words in ("Does joint fine-tuning pay?", "Is the fusion real?", "ROC curves", "What it costs", "fold 4"):
         assert words in page
+
+
+def test_other_forms_of_tables_are_written_on_request_and_kept_up_to_date(plan: Plan, tmp_path: Path) -> None:
+    made_up(tmp_path, plan, SKILL)
+    write_all(tmp_path, n_bootstrap=20, forms=parse_forms(["csv"]))
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["emap.csv", "table1.csv", "table2.csv"]
+    before = (tmp_path / "table1.csv").read_text()
+    assert not list(tmp_path.glob("*.tex"))
+    (tmp_path / "table2.csv").unlink()
+    write_all(tmp_path, n_bootstrap=0)
+    assert (tmp_path / "table1.csv").read_text() != before
+    assert not (tmp_path / "table2.csv").exists()
+    with pytest.raises(ConfigError, match="--tables-format takes csv and tex, not 'latex'"):
+        parse_forms(["latex"])
 
 
 def test_a_report_of_a_grid_and_of_hardly_anything(tmp_path: Path) -> None:
@@ -347,7 +361,7 @@ def test_a_report_of_a_grid_and_of_hardly_anything(tmp_path: Path) -> None:
     assert "Heat map" in page
     assert "x&lt;b&gt;" in page
     assert "x<b>" not in page
-    record_path(tmp_path / "grid", plan.cells()[0]).unlink()
+    forget(tmp_path / "grid", plan.cells()[0])
     write_all(tmp_path / "grid", n_bootstrap=10)
     shots = Plan(methods=("joint",), pairs=PAIRS, folds=2, shots=(4,), draws=1)
     made_up(tmp_path / "shots", shots, SKILL)

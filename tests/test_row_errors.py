@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cotune.benchmark.protocol import cut_posts, told_left_out
+from cotune.benchmark.folds import cut_posts, told_left_out
 from cotune.cli import main
 from cotune.data.posts import iter_posts, read_posts
 from cotune.data.quality import check_posts

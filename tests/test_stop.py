@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cotune.benchmark import predictions
 from cotune.cli import main
 from cotune.cli.stop import terminable
 from cotune.run import save_run
@@ -89,12 +90,13 @@ def test_bench_keeps_finished_cells(zoo: Zoo, tmp_path: Path, jobs: int, group: 
     out = tmp_path / "out"
     words = ["bench", table, "--out", out, "--methods", "joint", "--folds", 10, "--protocol", "paper", "--emap", 0]
     words += ["--jobs", jobs, "--bootstrap", 0, *flags(zoo, tmp_path / "cache", epochs=30, min_epochs=30)]
-    code, err = stop_when(lambda: len(list((out / "cells").glob("[!.]*.parquet"))) > 0, *words, group=group)
+    code, err = stop_when(lambda: predictions.count(out) > 0, *words, group=group)
     assert code == 143, err
     assert "finished cell" in err.splitlines()[-1]
     assert "--resume goes on" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert temporary(out) == []
+    assert predictions.read(out)
 
 
 def slow_table(folder: Path) -> Path:

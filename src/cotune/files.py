@@ -126,6 +126,40 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_at(path: str | os.PathLike[str], start: int, content: bytes) -> None:
+    """Write `content` into a file from byte `start` on, as its new end; the file is made if it is not there.
+
+    When writing fails or is interrupted, the file ends at `start`.
+
+    Raises
+    ------
+    CotuneError
+        When the disk is full or the place cannot be written to.
+    """
+    target = Path(path)
+    handle = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(target, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        os.ftruncate(handle, start)
+        os.lseek(handle, start, os.SEEK_SET)
+        left = memoryview(content)
+        while left:
+            left = left[os.write(handle, left) :]
+        os.fsync(handle)
+    except BaseException as error:
+        if handle is not None:
+            with suppress(OSError):
+                os.ftruncate(handle, start)
+        reason = _reason(error, target)
+        if reason is None:
+            raise
+        raise CotuneError(f"cannot write {target}: {reason} (nothing already written was changed)") from error
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:

@@ -111,8 +111,9 @@ BENCHMARK = Kind(
     "benchmark",
     "cotune bench",
     {"bench.json": {"format", "cotune", "settings"}},
-    ("bench.json", "folds.parquet", "failed.json", "summary.json", "report.html", "cells/*.parquet", "table*.md",
-     "table*.csv", "table*.tex", "learning_curve.*", "grid_*.*", "emap.*"),
+    ("bench.json", "folds.parquet", "predictions.parquet", "predictions.running", "failed.json", "results.md",
+     "summary.json", "report.html", "cells/*.parquet", "table*.md", "table*.csv", "table*.tex",
+     "learning_curve.*", "grid_*.*", "emap.*"),
 )  # fmt: skip
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from cotune.benchmark.cells import Record, versions
+from cotune.benchmark.folds import Folds
 from cotune.benchmark.methods import METHODS, Method, Task
 from cotune.benchmark.plan import Cell, Plan
-from cotune.benchmark.protocol import Folds
+from cotune.benchmark.records import Record, versions
 from cotune.config import FitConfig
 from cotune.encoders.base import Encoder
 from cotune.encoders.resolve import resolve_image, resolve_text

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from cotune.benchmark.cells import Record
+from cotune.benchmark.folds import Folds
 from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, short_name
-from cotune.benchmark.protocol import Folds
+from cotune.benchmark.records import Record
 from cotune.benchmark.results import RowKey
 from cotune.benchmark.runner import Failure, Watcher
 from cotune.benchmark.tables import seconds

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from cotune.benchmark import journal
-from cotune.benchmark.cells import Record, read_records
+from cotune.benchmark import predictions, results_store
+from cotune.benchmark.folds import FILE as FOLDS
+from cotune.benchmark.folds import Folds
 from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, short_name
-from cotune.benchmark.protocol import FILE as FOLDS
-from cotune.benchmark.protocol import Folds
+from cotune.benchmark.records import Record
 from cotune.errors import RunError
 from cotune.metrics import roc_auc
 
@@ -153,12 +153,12 @@ def read_results(out: str | Path) -> Results:
         If it is none, holds no finished cell, or mixes cells of different pretrained weights.
     """
     out = Path(out)
-    said = journal.read_settings(out)
+    said = results_store.read_settings(out)
     folds = Folds.load(out / FOLDS)
     grouped: dict[tuple[RowKey, int | None, int], list[Record]] = defaultdict(list)
     marks: dict[tuple[str, str], tuple[str, str]] = {}
     seconds, versions = 0.0, {}
-    for record in read_records(out):
+    for record in predictions.read(out):
         grouped[RowKey.of(record.cell), record.cell.shots, record.cell.draw].append(record)
         _refuse_mixture(record, marks)
         if record.cell.method not in METHODS or METHODS[record.cell.method].run is not None:
@@ -177,7 +177,7 @@ def read_results(out: str | Path) -> Results:
             rows[key] = row
         else:
             shots[key, size, draw] = row.fold_aucs(folds)
-    failures, asked = journal.read_failures(out), list(said.get("methods", []))
+    failures, asked = results_store.read_failures(out), list(said.get("methods", []))
     return Results(said["settings"], folds, rows, shots, failures, asked, seconds, versions)
 
 
@@ -195,7 +195,7 @@ def _refuse_mixture(record: Record, marks: dict[tuple[str, str], tuple[str, str]
         if before != mark:
             raise RunError(
                 f"the cells {key} and {record.cell.key} were computed with different weights of {name}; "
-                "delete those of the wrong ones and go on with --resume"
+                "run the benchmark again in another folder"
             )
 
 

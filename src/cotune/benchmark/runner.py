@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cotune.benchmark import journal
+from cotune.benchmark import predictions, results_store
 from cotune.benchmark.bench import Bench
-from cotune.benchmark.cells import Record, read_record, record_path, versions, write_record
+from cotune.benchmark.folds import FILE as FOLDS
+from cotune.benchmark.folds import Folds, OnPicture, cut_posts, posts_of, told_left_out
 from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, Plan
-from cotune.benchmark.protocol import FILE as FOLDS
-from cotune.benchmark.protocol import Folds, OnPicture, cut_posts, posts_of, told_left_out
+from cotune.benchmark.records import Record, rounded, versions
 from cotune.data.duplicates import large_group_note
 from cotune.data.posts import data_hash
 from cotune.data.row_errors import row_error_notes
@@ -126,10 +126,10 @@ def run_plan(
     beyond = [fold for fold in only_folds if not 0 <= fold < plan.folds]
     if beyond:
         raise ConfigError(f"there is no fold {beyond[0] + 1}; the plan has {plan.folds}")
-    journal.refuse_harm(out)
-    with journal.sole_writer(out):
+    results_store.refuse_harm(out)
+    with results_store.sole_writer(out):
         fetched = allow_remote and has_urls(posts["image"])
-        begun = journal.begin(out, plan, data_hash(posts), resume=resume, fetched=fetched)
+        begun = results_store.begin(out, plan, data_hash(posts), resume=resume, fetched=fetched)
         if begun and (out / FOLDS).is_file():
             folds = Folds.load(out / FOLDS)
         else:
@@ -144,23 +144,29 @@ def run_plan(
             watcher.progress.say(line)
         wanted = [cell for cell in plan.cells() if not only_folds or cell.fold in only_folds]
         cells = _worth_while(wanted, folds, watcher.progress)
-        found = [read_record(record_path(out, cell)) for cell in cells if record_path(out, cell).is_file()]
-        there = {record.cell for record in found}
+        there = {record.cell: record for record in predictions.read(out)}
+        found = [there[cell] for cell in cells if cell in there]
         todo = [cell for cell in cells if cell not in there]
         watcher.begin(folds, cells, found)
         bench = Bench(posts_of(posts, folds), folds, plan, allow_remote=allow_remote, progress=watcher.progress)
         _open_first(bench, [cell for cell in todo if METHODS[cell.method].run])
         bench.refuse_other_weights(found, {plan.encoders_of(cell) for cell in todo if METHODS[cell.method].run})
         sitting = Sitting(found=len(found))
+        combined = [cell for cell in todo if METHODS[cell.method].combine]
+        needed = {need for cell in combined for need in plan.needs(cell)}
         work = _alone if jobs == 1 else _with_workers(jobs, out, plugins)
         try:
             for result in work(bench, out, [cell for cell in todo if METHODS[cell.method].run], watcher):
                 _note(result, sitting, watcher)
-                _combine_ready(todo, plan, out, sitting, watcher)
-            _combine_ready(todo, plan, out, sitting, watcher, last=True)
+                if isinstance(result, Record) and result.cell in needed:
+                    # As it is kept, so that what is combined of it does not depend on when it was computed.
+                    there[result.cell] = replace(result, proba=rounded(result.proba).astype("float64"))
+                _combine_ready(todo, plan, out, there, sitting, watcher)
+            _combine_ready(todo, plan, out, there, sitting, watcher, last=True)
         except KeyboardInterrupt:
             sitting.interrupted = True
-        journal.write_failures(out, {failure.cell.key: failure.reason for failure in sitting.failures})
+        predictions.merge(out)
+        results_store.write_failures(out, {failure.cell.key: failure.reason for failure in sitting.failures})
         return sitting
 
 
@@ -189,23 +195,30 @@ def _note(result: Record | Failure, sitting: Sitting, watcher: Watcher) -> None:
 
 
 def _combine_ready(
-    todo: list[Cell], plan: Plan, out: Path, sitting: Sitting, watcher: Watcher, *, last: bool = False
+    todo: list[Cell],
+    plan: Plan,
+    out: Path,
+    there: dict[Cell, Record],
+    sitting: Sitting,
+    watcher: Watcher,
+    *,
+    last: bool = False,
 ) -> None:
-    """Compute the cells that only combine others, as soon as those are on disk."""
+    """Compute the cells that only combine others, as soon as those are there."""
     failed = {failure.cell for failure in sitting.failures}
     for cell in todo:
         combine = METHODS[cell.method].combine
-        if combine is None or cell in failed or record_path(out, cell).is_file():
+        if combine is None or cell in failed or cell in there:
             continue
         needs = plan.needs(cell)
-        lacking = [need for need in needs if not record_path(out, need).is_file()]
+        lacking = [need for need in needs if need not in there]
         if lacking and not last:
             continue
         if lacking:
             reason = f"needs {' and '.join(need.method for need in lacking)}, which failed"
             _note(Failure(cell, reason), sitting, watcher)
             continue
-        parts = [read_record(record_path(out, need)) for need in needs]
+        parts = [there[need] for need in needs]
         record = Record(
             cell,
             parts[0].ids,
@@ -219,7 +232,8 @@ def _combine_ready(
             encoders={name: mark for part in parts for name, mark in part.encoders.items()},
             versions=versions(),
         )
-        write_record(out, record)
+        predictions.append(out, record)
+        there[cell] = record
         _note(record, sitting, watcher)
 
 
@@ -233,7 +247,7 @@ def _compute(bench: Bench, out: Path, cell: Cell) -> Record | Failure:
         where = traceback.extract_tb(fault.__traceback__)[-1]
         lines = str(fault).splitlines() or [""]
         return Failure(cell, f"{type(fault).__name__}: {lines[0][:300]} ({Path(where.filename).name}:{where.lineno})")
-    write_record(out, record)  # a full disk concerns all cells, so that it does raise
+    predictions.append(out, record)  # a full disk concerns all cells, so that it does raise
     return record
 
 

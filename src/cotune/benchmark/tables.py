@@ -22,6 +22,7 @@ PAPER = {
         "svm": 0.5493, "image": 0.5359, "text": 0.7298, "concat": 0.6968, "clip": 0.7431, "joint": 0.7461
     },
 }  # fmt: skip
+FILE, FORMS = "results.md", ("csv", "tex")
 PAPER_NAMES = {"mvsa": "MVSA-1.2k", "hateful-memes": "Hateful Memes"}
 
 
@@ -37,7 +38,7 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as Markdown."""
-        lines = [f"**{self.title}**", "", _pipe(self.head), _pipe(["---"] + ["---:"] * (len(self.head) - 1))]
+        lines = [f"## {self.title}", "", _pipe(self.head), _pipe(["---"] + ["---:"] * (len(self.head) - 1))]
         lines += [_pipe([cell.replace("|", "\\|") for cell in row]) for row in self.rows]
         lines += ["", *(f"{note}  " for note in self.notes)] if self.notes else []
         return "\n".join(line.rstrip() if not line.endswith(".  ") else line for line in lines) + "\n"
@@ -61,10 +62,43 @@ class Table:
         lines += [f"\\\\[2pt]{{\\footnotesize {_tex(note)}}}" for note in self.notes]
         return "\n".join([*lines, "\\end{table}"]) + "\n"
 
-    def save(self, out: Path) -> None:
-        """Write all three forms into `out`."""
-        for suffix, text in (("md", self.markdown()), ("csv", self.csv()), ("tex", self.latex())):
-            write_text(out / f"{self.name}.{suffix}", text)
+
+def save_tables(out: Path, tables: Sequence[Table], forms: Sequence[str] = ()) -> None:
+    """Write all tables into ``results.md``, and each into a file of its own in other forms.
+
+    Files of single tables that are there already are brought up to date, those in Markdown of older versions
+    removed.
+
+    Parameters
+    ----------
+    out : Path
+        The results folder.
+    tables : sequence of Table
+        What to write.
+    forms : sequence of {"csv", "tex"}
+        The other forms.
+    """
+    write_text(out / FILE, "\n".join(["# Benchmark results\n", *(table.markdown() for table in tables)]))
+    for table in tables:
+        for form, make in (("csv", table.csv), ("tex", table.latex)):
+            path = out / f"{table.name}.{form}"
+            if form in forms or path.is_file():
+                write_text(path, make())
+        (out / f"{table.name}.md").unlink(missing_ok=True)
+
+
+def parse_forms(words: Sequence[str]) -> tuple[str, ...]:
+    """Check the forms of tables that are asked for.
+
+    Raises
+    ------
+    ConfigError
+        If one is unknown.
+    """
+    for word in words:
+        if word not in FORMS:
+            raise ConfigError(f"--tables-format takes {' and '.join(FORMS)}, not {word!r}{did_you_mean(word, FORMS)}")
+    return tuple(words)
 
 
 def table_1(results: Results, summaries: Sequence[Summary], *, paper: str | None = None) -> Table:

@@ -134,6 +134,11 @@ def bench(
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamples of the posts for intervals and tests.", rich_help_panel=_RUN)
     ] = 2000,
+    tables_format: Annotated[
+        str | None,
+        typer.Option(help="Write each table into a file of its own as well: csv,tex or one of them.",
+                     show_default=False, rich_help_panel=_RUN),
+    ] = None,
     plugin: Plugin = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
@@ -150,12 +155,15 @@ def bench(
     Every finished piece is kept at once: after a crash or Ctrl-C, --resume goes on where it stopped.
     """
     given = dict(locals())
+    from cotune.benchmark.tables import parse_forms
     from cotune.plugins import load_plugins
     from cotune.report.benchmark_report import write_all
 
     load_plugins(plugin or [])
+    forms = parse_forms(_words(tables_format, "tables-format")) if tables_format is not None else ()
+    written_how: dict[str, Any] = {"paper": paper, "n_bootstrap": bootstrap, "forms": forms}
     if tables_only:
-        _answer(write_all(out, paper=paper, n_bootstrap=bootstrap), out, _rebuild(out, paper, bootstrap), as_json)
+        _answer(write_all(out, **written_how), out, _rebuild(out, paper, bootstrap, plugin or []), as_json)
         return
     if posts is None:
         raise ConfigError("name a posts table: cotune bench POSTS --out DIR (or rebuild tables with --tables-only)")
@@ -176,10 +184,10 @@ def bench(
         raise StoppedError(f"stopped; {kept} kept in {out}, and --resume goes on from there")
     written = None
     if sitting.done + sitting.found:
-        written = write_all(out, paper=paper, n_bootstrap=bootstrap)
+        written = write_all(out, **written_how)
     failures = {failure.cell.key: failure.reason for failure in sitting.failures}
     if written is not None:
-        _answer(written, out, _rebuild(out, paper, bootstrap), as_json)
+        _answer(written, out, _rebuild(out, paper, bootstrap, plugin or []), as_json)
     _tell_failures(failures)
     if failures:
         raise typer.Exit(1)
@@ -263,9 +271,10 @@ def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Sitting:
         return run_plan(table, plan, out, watcher=watcher, **how)
 
 
-def _rebuild(out: Path, paper: str | None, bootstrap: int) -> str:
+def _rebuild(out: Path, paper: str | None, bootstrap: int, plugins: list[str]) -> str:
     """Return the command that makes the same tables again."""
     more = ["--paper", paper] if paper else []
+    more += [word for name in plugins for word in ("--plugin", name)]
     return command("cotune", "bench", "--out", out, "--tables-only", "--bootstrap", bootstrap, *more)
 
 
@@ -276,7 +285,7 @@ def _answer(written: Written, out: Path, rebuild: str, as_json: bool) -> None:
     for table in written.tables:
         if table.name not in ("table2", "emap"):
             print_rich(_rich(table), *(f"{note}" for note in table.notes), "")
-    print_rich(f"Tables and {out / 'report.html'} are written. Rebuild them with:")
+    print_rich(f"{out / 'results.md'} and {out / 'report.html'} are written. Rebuild them with:")
     typer.echo(f"  {rebuild}")  # unwrapped, to be copied
 
 

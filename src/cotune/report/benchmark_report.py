@@ -1,4 +1,4 @@
-"""The report of a benchmark: tables as Markdown, CSV and LaTeX, and one HTML page that needs nothing else."""
+"""What a benchmark writes: ``results.md``, ``summary.json``, and one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 
+from cotune.benchmark import results_store
 from cotune.benchmark.compare import Summary, summarise
 from cotune.benchmark.curves import grid_methods, learning_curves, table_2, table_curves, table_grid
 from cotune.benchmark.plan import ANCHOR
 from cotune.benchmark.results import Results, read_results
-from cotune.benchmark.tables import Table, seconds, table_1, table_emap
+from cotune.benchmark.tables import Table, save_tables, seconds, table_1, table_emap
 from cotune.files import write_json, write_text
 from cotune.report import benchmark_figures as figures
 from cotune.report.benchmark_plots import dumbbells, interval_chart
@@ -37,8 +38,10 @@ class Written:
         return self.summary
 
 
-def write_all(out: str | Path, *, paper: str | None = None, n_bootstrap: int = 2000) -> Written:
-    """Write tables, ``summary.json`` and ``report.html`` into a results folder, from its predictions alone.
+def write_all(
+    out: str | Path, *, paper: str | None = None, n_bootstrap: int = 2000, forms: Sequence[str] = ()
+) -> Written:
+    """Write ``results.md``, ``summary.json`` and ``report.html`` into a results folder, from its predictions alone.
 
     Parameters
     ----------
@@ -48,6 +51,8 @@ def write_all(out: str | Path, *, paper: str | None = None, n_bootstrap: int = 2
         Put the paper's figures beside.
     n_bootstrap : int
         Resamples of the posts for intervals and tests.
+    forms : sequence of {"csv", "tex"}
+        Write each table into a file of its own as well.
 
     Raises
     ------
@@ -55,6 +60,7 @@ def write_all(out: str | Path, *, paper: str | None = None, n_bootstrap: int = 2
         If the folder is none, or holds no finished cell.
     """
     out = Path(out)
+    results_store.settle(out)
     results = read_results(out)
     summaries = summarise(results, n_bootstrap=n_bootstrap)
     tables = [table_1(results, summaries, paper=paper), table_2(results, summaries)] if summaries else []
@@ -75,8 +81,7 @@ def write_all(out: str | Path, *, paper: str | None = None, n_bootstrap: int = 2
         "not_run": results.not_run(),
         "failures": results.failures,
     }
-    for table in tables:
-        table.save(out)
+    save_tables(out, tables, forms)
     write_json(out / SUMMARY, summary)
     write_text(out / REPORT, benchmark_report(results, summaries, tables, paper=paper))
     return Written(tables, summary)
