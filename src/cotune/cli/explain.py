@@ -27,9 +27,9 @@ from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
 
 if TYPE_CHECKING:
-    from cotune.explaining.dataset import ExplainedPosts
-    from cotune.explaining.explainer import Explainer
-    from cotune.explaining.second import Plan
+    from cotune.explain.explainer import Explainer
+    from cotune.explain.table.explain_posts import ExplainedPosts
+    from cotune.explain.table.second_pass import ExplainPlan
 
 _FOLDER = "posts"
 
@@ -83,9 +83,9 @@ def explain(
     if str(posts) == "-":
         raise ConfigError("explain reads the table twice, which standard input cannot be; save it as a file")
     from cotune.data.posts import iter_posts
-    from cotune.explaining.dataset import explain_posts
-    from cotune.explaining.explainer import Explainer
-    from cotune.explaining.second import Plan
+    from cotune.explain.explainer import Explainer
+    from cotune.explain.table.explain_posts import explain_posts
+    from cotune.explain.table.second_pass import ExplainPlan
     from cotune.progress import TerminalProgress
 
     if out is not None and words and limit + word_posts:
@@ -95,7 +95,7 @@ def explain(
     if out is not None:
         _refuse_harm(out)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    plan = Plan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
+    plan = ExplainPlan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
         open_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
@@ -160,7 +160,7 @@ def _page_writer(out: Path, run: str) -> Any:
 
 
 def _finish(out: Path, found: ExplainedPosts, run: str, posts: str) -> None:
-    from cotune.explaining.dataset import finish
+    from cotune.explain.table.explain_posts import finish
     from cotune.files import write_text
     from cotune.report.explain_report import page_name, set_page
 
@@ -172,13 +172,13 @@ def _finish(out: Path, found: ExplainedPosts, run: str, posts: str) -> None:
     finish(out)
 
 
-def _answer(found: ExplainedPosts, plan: Plan, out: Path | None) -> Any:
+def _answer(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> Any:
     if plan.find is not None:
         return {"find": plan.find, "out": out, "posts": found.lists[plan.find], "summary": found.summary}
     return {"out": out, "summary": found.summary, "lists": found.lists, "not_explained": found.failed}
 
 
-def _tell(found: ExplainedPosts, plan: Plan, out: Path | None) -> None:
+def _tell(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> None:
     summary = found.summary
     if plan.find is not None:
         print_rich(_list_table(found.lists[plan.find], plan.find))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cotune.explain.frame import Frame
+from cotune.encoders.crop_geometry import CropGeometry
 from cotune.explain.pixels import Pixels
 
 #: Blue speaks for the class, orange against it; the two differ in lightness too.
@@ -41,7 +41,7 @@ class Patch:
     box: tuple[float, float, float, float]
 
 
-def top_patches(pixels: Pixels, frame: Frame, most: int = _MARKED) -> list[Patch]:
+def top_patches(pixels: Pixels, frame: CropGeometry, most: int = _MARKED) -> list[Patch]:
     """Return the patches that matter most, either way, the weightiest first."""
     values = pixels.blurred if np.isfinite(pixels.blurred).all() else pixels.patches
     grid = len(values)
@@ -54,7 +54,7 @@ def top_patches(pixels: Pixels, frame: Frame, most: int = _MARKED) -> list[Patch
     return found
 
 
-def overlay(picture: Image.Image, pixels: Pixels, frame: Frame) -> Image.Image:
+def overlay(picture: Image.Image, pixels: Pixels, frame: CropGeometry) -> Image.Image:
     """Return the picture in grey with the map over it; stripes where the encoder sees nothing.
 
     The patches that matter most are outlined and numbered, so that the drawing can be read without its colours.

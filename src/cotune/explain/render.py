@@ -10,11 +10,11 @@ import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from cotune.explain.modality import REMOVED
+from cotune.explain.explanation import Explanation
 from cotune.explain.overlay import data_url, overlay, shrink, top_patches
 from cotune.explain.pixels import Pixels
-from cotune.explain.result import Explanation
 from cotune.explain.words import Words
+from cotune.fusion.contributions import REMOVED
 
 _CLASSES, _WORDS = 12, 8
 #: Words beyond this many are shown but not marked one by one.

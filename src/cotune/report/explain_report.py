@@ -10,9 +10,9 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+from cotune.explain.explanation import Explanation, verdict
 from cotune.explain.render import css, fragment, percent, signed
-from cotune.explain.result import Explanation, verdict
-from cotune.explaining.dataset import ExplainedPosts
+from cotune.explain.table.explain_posts import ExplainedPosts
 
 #: Classes shown in full; the rest are in the summary's JSON.
 CLASSES = 20
