@@ -18,7 +18,6 @@ from cotune.explain.faithfulness import (
     ranking,
     with_random_weights,
 )
-from cotune.explain.overlay import AGAINST, FOR, overlay, shrink, top_patches
 from cotune.explain.pixels import (
     GRID,
     Pixels,
@@ -33,6 +32,7 @@ from cotune.explain.pixels import (
 )
 from cotune.explain.target import Target
 from cotune.explain.words import rank_correlation
+from cotune.report.overlay import AGAINST, FOR, overlay, shrink, top_patches
 from explained import explainer, post, random_run, ruled_posts, ruled_run
 from tiny import IMAGES, Zoo, picture
 
@@ -203,9 +203,8 @@ def test_boxes_lie_in_the_picture() -> None:
 def test_the_overlay_shows_for_against_and_unseen() -> None:
     grid = np.zeros((GRID, GRID))
     grid[0, 0], grid[6, 6], grid[3, 3] = 2.0, -1.5, 0.1
-    found = Pixels("grad-cam", grid, grid, 1.0, 0.0)
-    frame = CropGeometry(0.25, 0.0, 0.75, 1.0)
-    drawn = np.asarray(overlay(Image.new("RGB", (200, 100), "white"), found, frame)).astype(int)
+    geometry = CropGeometry(0.25, 0.0, 0.75, 1.0)
+    drawn = np.asarray(overlay(Image.new("RGB", (200, 100), "white"), grid, grid, geometry)).astype(int)
     assert drawn.shape == (240, 480, 3)
 
     def near(at: tuple[float, float], colour: tuple[int, int, int]) -> float:
@@ -217,14 +216,17 @@ def test_the_overlay_shows_for_against_and_unseen() -> None:
     outside = drawn[:, :100]
     assert np.ptp(outside, axis=2).max() == 0, "what is not seen has no colour"
     assert len(np.unique(outside)) > 1, "but stripes"
-    patches = top_patches(found, frame)
+    patches = top_patches(grid, geometry)
     assert [(p.number, p.row, p.column) for p in patches] == [(1, 1, 1), (2, 7, 7), (3, 4, 4)]
     assert patches[0].box == pytest.approx((0.25, 0.0, 0.25 + 0.5 / 7, 1 / 7))
 
 
 def test_a_flat_map_is_drawn_too() -> None:
     found = Pixels("grad-cam", np.zeros((2, 2)), np.zeros((GRID, GRID)), 0.0, 0.0)
-    assert overlay(Image.new("RGB", (10, 500)), found, CropGeometry(-0.1, 0.0, 1.1, 1.0)).size == (10, 480)
+    assert overlay(Image.new("RGB", (10, 500)), found.map, found.blurred, CropGeometry(-0.1, 0.0, 1.1, 1.0)).size == (
+        10,
+        480,
+    )
     assert shrink(Image.new("RGB", (10, 10))).size == (40, 40)
     assert found.agreement is None
 

@@ -22,9 +22,11 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
-from cotune.cli.show import add_row, new_table, plural, print_json, print_rich
+from cotune.cli.show import print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
+from cotune.report.numbers import plural
+from cotune.report.terminal import posts_table, shares_table
 
 if TYPE_CHECKING:
     from cotune.explain.explainer import Explainer
@@ -181,9 +183,9 @@ def _answer(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> Any:
 def _tell(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> None:
     summary = found.summary
     if plan.find is not None:
-        print_rich(_list_table(found.lists[plan.find], plan.find))
+        print_rich(posts_table(found.lists[plan.find], plan.find))
     else:
-        print_rich(_class_table(summary))
+        print_rich(shares_table(summary))
     parts = summary["of_posts_with_both"]
     if summary["with_both"]:
         print_rich(
@@ -203,26 +205,3 @@ def _tell(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> None:
         typer.echo(f"note: {plural(len(found.failed), 'post')} could not be explained; see summary.json", err=True)
     if out is not None:
         print_rich(f"\n{plural(len(found.explained), 'post')} explained; the pages begin at {out / 'index.html'}")
-
-
-def _class_table(summary: dict[str, Any]) -> Any:
-    numbers = ("posts", "text share", "text part", "image part")
-    table = new_table("Posts with text and image, by predicted class", "class", *numbers, right=numbers)
-    for name, row in summary["classes"].items():
-        cells = [row["mean_text_part"], row["mean_image_part"]]
-        add_row(table, name, f"{row['posts']:,}", "-" if row["mean"] is None else f"{row['mean']:.0%}",
-                *("-" if cell is None else f"{cell:+.2f}" for cell in cells))  # fmt: skip
-    return table
-
-
-def _list_table(rows: list[dict[str, Any]], find: str) -> Any:
-    title = {"conflicts": "Posts whose text and image pull apart most", "mistakes": "Wrong, the surest first"}
-    columns = ("id", "predicted", "label", "text", "image", "post")
-    table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=("text", "image"))
-    for row in rows:
-        snippet = row.get("snippet") or ""
-        add_row(
-            table, row["id"], f"{row['label']} {row['confidence']:.0%}", row["true"] or "-", f"{row['text']:+.2f}",
-            f"{row['image']:+.2f}", snippet if len(snippet) <= 80 else snippet[:79] + "…",
-        )  # fmt: skip
-    return table

@@ -18,13 +18,13 @@ from cotune.encoders.crop_geometry import CropGeometry, measure_crop
 from cotune.encoders.image import ImageEncoder
 from cotune.errors import DataError
 from cotune.explain.explanation import Explanation
-from cotune.explain.overlay import LONGEST
 from cotune.explain.pixels import Pixels, explain_pixels
 from cotune.explain.target import Target
 from cotune.explain.words import Words, explain_words
 from cotune.fusion.contributions import ModalityContributions, modality_contributions, removed_state
 from cotune.model import Batch
 from cotune.predict import NO_NUMBER, Predictor
+from cotune.report.overlay import LONGEST
 from cotune.training.features import Features, iterate
 from cotune.training.pictures import not_too_long
 from cotune.training.prepare import prepare

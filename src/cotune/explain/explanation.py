@@ -120,9 +120,9 @@ class Explanation:
         return to_json(self.to_dict())
 
     def _repr_html_(self) -> str:
-        from cotune.explain.render import fragment
+        from cotune.report.explanation import fragment
 
-        return str(fragment(self, style=True))
+        return str(fragment(self.to_dict(), self.picture, style=True))
 
 
 def verdict(label: str, text: float, image: float, text_alone: str | None, image_alone: str | None) -> str:
