@@ -14,7 +14,7 @@ from cotune.errors import CotuneError
 from cotune.report.terminal import compared_table, examples_table
 
 if TYPE_CHECKING:
-    from cotune.demo import Demo
+    from cotune.demo.experiment import Demo
 
 
 def demo(
@@ -29,7 +29,7 @@ def demo(
     import time
 
     from cotune.data.predictions import records
-    from cotune.demo import NOTE, run_demo
+    from cotune.demo.experiment import NOTE, run_demo
     from cotune.progress import TerminalProgress
     from cotune.report.run_report import run_report
     from cotune.run import save_run

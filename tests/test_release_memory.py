@@ -3,9 +3,9 @@ from __future__ import annotations
 import ctypes
 
 import pytest
+from cotune.training.memory import give_back, giving_back
 
 from cotune.training import memory
-from cotune.training.memory import give_back, giving_back
 
 
 def test_batches_pass_through_and_memory_is_given_back_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
