@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cotune.training.memory import give_back
 from torch import nn
 
 from cotune.config import FitConfig
@@ -38,6 +37,7 @@ from cotune.model import Batch, JointModel
 from cotune.training.features import iterate
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups, set_train_mode
 from cotune.training.recipe import open_encoders, prepare_posts
+from cotune.training.release_memory import release_memory
 
 
 def reference_batches(posts, model, labels, config, part: int) -> Iterator[Batch]:
@@ -83,7 +83,7 @@ def timed(
             break
     rate = posts / (time.perf_counter() - started)
     model.zero_grad()
-    give_back()  # what the baseline leaves in the heap is not to count as the next one's
+    release_memory()  # what the baseline leaves in the heap is not to count as the next one's
     return rate
 
 

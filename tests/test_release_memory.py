@@ -3,15 +3,15 @@ from __future__ import annotations
 import ctypes
 
 import pytest
-from cotune.training.memory import give_back, giving_back
 
-from cotune.training import memory
+from cotune.training import release_memory as module
+from cotune.training.release_memory import release_memory, releasing_memory
 
 
 def test_batches_pass_through_and_memory_is_given_back_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[object] = []
-    monkeypatch.setattr(memory, "give_back", lambda: happened.append("given back"))
-    for number in giving_back("abcde", every=2):
+    monkeypatch.setattr(module, "release_memory", lambda: happened.append("given back"))
+    for number in releasing_memory("abcde", every=2):
         happened.append(number)  # noqa: PERF402 - the order of both is what is asked
     assert happened == ["a", "b", "given back", "c", "d", "given back", "e", "given back"]
 
@@ -22,8 +22,8 @@ def test_systems_whose_library_cannot_are_left_alone(monkeypatch: pytest.MonkeyP
 
     memory._trim.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", without)
-    give_back()
+    release_memory()
     memory._trim.cache_clear()
     monkeypatch.undo()
-    give_back()
+    release_memory()
     memory._trim.cache_clear()

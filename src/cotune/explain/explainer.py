@@ -205,12 +205,12 @@ class Explainer(Predictor):
             removed=removed_state(self.model.head),
             words=words,
             pixels=pixels,
-            notes=tuple(self._notes(given, parts, error)),
+            notes=tuple(self._notes(parts, error)),
             picture=picture,
             frame=frame,
         )
 
-    def _notes(self, given: Any, parts: ModalityContributions, error: str) -> Iterator[str]:
+    def _notes(self, parts: ModalityContributions, error: str) -> Iterator[str]:
         if error:
             yield error
         text, image = parts.present[0].tolist()
