@@ -20,10 +20,7 @@ def test_systems_whose_library_cannot_are_left_alone(monkeypatch: pytest.MonkeyP
     def without(_: object) -> object:
         return object()
 
-    memory._trim.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", without)
     release_memory()
-    memory._trim.cache_clear()
     monkeypatch.undo()
     release_memory()
-    memory._trim.cache_clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -32,7 +31,6 @@ def release_memory() -> None:
         trim(0)
 
 
-@cache
 def _trim() -> Any:
     try:
         return ctypes.CDLL(None).malloc_trim
