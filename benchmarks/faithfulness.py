@@ -26,6 +26,7 @@ import torch
 from cotune.data.posts import read_posts
 from cotune.environment import environment
 from cotune.errors import DataError
+from cotune.explain.explainer import Explainer
 from cotune.explain.faithfulness import (
     centre_first,
     curve_areas,
@@ -39,7 +40,6 @@ from cotune.explain.pixels import GRID, explain_pixels, smooth_gradients, to_gri
 from cotune.explain.segments import segment
 from cotune.explain.target import Target
 from cotune.explain.words import left_out, rank_correlation, word_gradients
-from cotune.explaining.explainer import Explainer
 from cotune.files import write_json
 from cotune.progress import TerminalProgress
 from cotune.run import load_run

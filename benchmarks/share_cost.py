@@ -21,9 +21,9 @@ import torch
 
 from cotune.data.posts import read_posts
 from cotune.environment import environment
-from cotune.explain.modality import modality_contributions
-from cotune.explaining.explainer import Explainer
+from cotune.explain.explainer import Explainer
 from cotune.files import write_json
+from cotune.fusion.contributions import modality_contributions
 from cotune.predict import Predictor
 from cotune.run import load_run
 from cotune.training.features import iterate

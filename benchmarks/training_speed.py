@@ -28,16 +28,16 @@ import torch
 from torch import nn
 
 from cotune.config import FitConfig
-from cotune.data.demo import demo_posts_path
 from cotune.data.images import load_image
 from cotune.data.posts import read_posts
+from cotune.demo import demo_posts_path
 from cotune.environment import environment
 from cotune.fusion import make_head
 from cotune.model import Batch, JointModel
 from cotune.training.features import iterate
-from cotune.training.memory import give_back
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups, set_train_mode
 from cotune.training.recipe import open_encoders, prepare_posts
+from cotune.training.release_memory import release_memory
 
 
 def reference_batches(posts, model, labels, config, part: int) -> Iterator[Batch]:
@@ -83,7 +83,7 @@ def timed(
             break
     rate = posts / (time.perf_counter() - started)
     model.zero_grad()
-    give_back()  # what the baseline leaves in the heap is not to count as the next one's
+    release_memory()  # what the baseline leaves in the heap is not to count as the next one's
     return rate
 
 

@@ -7,7 +7,7 @@ mkdir -p "$out"
 # Any table with the columns text, image and label will do; here the demo posts, cut in two.
 python - "$out" <<'PY'
 import sys
-from cotune.data.demo import read_demo_posts
+from cotune.demo import read_demo_posts
 
 posts = read_demo_posts()
 for part, rows in posts.groupby("split"):

@@ -4,7 +4,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
 
 import cotune
-from cotune.data.demo import read_demo_posts
+from cotune.demo import read_demo_posts
 
 posts = read_demo_posts().sample(300, random_state=0)
 X, y, groups = posts[["text", "image"]], posts["label"], posts["group"]

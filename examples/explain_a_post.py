@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import cotune
-from cotune.data.demo import read_demo_posts
+from cotune.demo import read_demo_posts
 
 posts = read_demo_posts()
 train, test = posts[posts["split"] == "train"], posts[posts["split"] == "test"]

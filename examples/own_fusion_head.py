@@ -45,7 +45,7 @@ METHODS.add(
 if __name__ == "__main__":
     from cotune.benchmark import Plan, run_plan
     from cotune.config import FitConfig
-    from cotune.data.demo import read_demo_posts
+    from cotune.demo import read_demo_posts
     from cotune.report.benchmark_report import write_all
 
     settings = FitConfig()

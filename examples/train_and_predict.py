@@ -6,7 +6,7 @@ from pathlib import Path
 from sklearn.metrics import roc_auc_score
 
 import cotune
-from cotune.data.demo import read_demo_posts
+from cotune.demo import read_demo_posts
 
 posts = read_demo_posts()
 train, test = posts[posts["split"] == "train"], posts[posts["split"] == "test"]

@@ -62,7 +62,7 @@ LOOKS_ALIKE = 4
 TEST_EVERY = 3
 SIZE, QUALITY = 192, 75
 LIMIT = 1_000_000
-OUT = Path(__file__).resolve().parents[1] / "src" / "cotune" / "data" / "demo_posts"
+OUT = Path(__file__).resolve().parents[1] / "src" / "cotune" / "demo" / "data"
 
 STUDY = "additional_resources/hutto_ICWSM_2014.tar.gz"
 TWEETS = "tweets_GroundTruth.txt"

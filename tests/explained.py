@@ -12,7 +12,7 @@ import torch
 
 from cotune.config import FitConfig
 from cotune.data.posts import read_posts
-from cotune.explaining.explainer import Explainer
+from cotune.explain.explainer import Explainer
 from cotune.fusion import make_head
 from cotune.model import JointModel
 from cotune.run import Run

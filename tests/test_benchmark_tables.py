@@ -19,8 +19,9 @@ from cotune.benchmark.tables import PAPER, Table, number, p_value, parse_forms, 
 from cotune.errors import ConfigError, RunError
 from cotune.metrics import delong_test, paired_bootstrap_auc, roc_auc
 from cotune.report.benchmark_figures import bars
-from cotune.report.benchmark_plots import interval_chart
-from cotune.report.benchmark_report import split_cell, write_all
+from cotune.report.benchmark_report import write_all
+from cotune.report.charts import interval_chart
+from cotune.report.pages import split_cell
 
 PAIRS = (("hf:a/t", "timm:i"),)
 METHODS = ("svm", "text", "concat", "joint", "ensemble", "clip")

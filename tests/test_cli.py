@@ -542,7 +542,7 @@ def test_the_demo_replaces_an_earlier_demo_and_nothing_else(cli: Cli, home: Path
 def test_demo_with_small_encoders(
     cli: Cli, zoo: Zoo, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cotune.demo as demo_module
+    import cotune.demo.experiment as demo_module
 
     small = tiny_settings(zoo, tmp_path / "cache", probe_epochs=2, epochs=1)
     real = demo_module.run_demo

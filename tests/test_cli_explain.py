@@ -11,8 +11,8 @@ import torch
 
 from cotune.cli import main
 from cotune.data.posts import data_hash, read_posts
-from cotune.explaining import dataset
-from cotune.explaining import explainer as explainer_module
+from cotune.explain import explainer as explainer_module
+from cotune.explain.table.explain_posts import UNFINISHED
 from cotune.run import save_run
 from explained import random_run
 from runs import write_table
@@ -54,7 +54,7 @@ def test_a_table_gets_its_pages_and_numbers(run: Path, posts: Path, tmp_path: Pa
     assert summary["with_both"] == 16
     assert set(summary["lists"]) == {"conflicts", "image_driven", "text_driven", "mistakes"}
     assert (out / "index.html").is_file()
-    assert not (out / dataset.UNFINISHED).exists()
+    assert not (out / UNFINISHED).exists()
     assert not list(out.rglob(".tmp-*"))
 
 
@@ -148,7 +148,7 @@ def test_a_stopped_run_goes_on(run: Path, posts: Path, tmp_path: Path, monkeypat
     arguments = (run, posts, "--out", out, "--limit", "3", "--chunk-size", "6", "--word-posts", "0")
     assert explain(*arguments) == 130
     assert "goes on from there" in capsys.readouterr().err
-    assert len(list((out / dataset.UNFINISHED).glob("chunk-*"))) == 2
+    assert len(list((out / UNFINISHED).glob("chunk-*"))) == 2
     assert explain(*arguments) == 130
     assert calls["frames"] == 5, "two of four chunks were done already"
     assert explain(*arguments) == 0
@@ -272,7 +272,7 @@ def test_damaged_pieces_of_a_stopped_run_are_computed_again(
     out, straight = tmp_path / "out", tmp_path / "straight"
     arguments = ("--limit", "3", "--chunk-size", "6", "--word-posts", "0")
     assert explain(run, posts, "--out", out, *arguments) == 130
-    kept = out / dataset.UNFINISHED
+    kept = out / UNFINISHED
     first, second, third, _ = sorted(kept.glob("chunk-*"))
     first.write_text(first.read_text()[:200])
     second.write_text("".join(second.read_text().splitlines(keepends=True)[:2]))

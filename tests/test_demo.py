@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cotune.data import demo
-from cotune.data.demo import demo_posts_path, read_demo_posts
 from cotune.data.duplicates import near_duplicate_groups
+from cotune.demo import demo_posts_path, read_demo_posts
+from cotune.demo import posts as demo_module
 from cotune.errors import DataError
 
 
@@ -82,6 +82,6 @@ def test_no_html_entities_are_left(raw):
 
 
 def test_a_missing_table_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo, "files", lambda package: tmp_path)
+    monkeypatch.setattr(demo_module, "files", lambda package: tmp_path)
     with pytest.raises(DataError, match="demo posts are missing"):
         demo_posts_path()

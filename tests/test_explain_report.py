@@ -18,9 +18,9 @@ from PIL import Image
 
 from cotune import JointClassifier
 from cotune.errors import DataError
-from cotune.explain.result import Explanation
-from cotune.explaining.dataset import ExplainedPosts, explain_posts
-from cotune.explaining.second import Plan
+from cotune.explain.explanation import Explanation
+from cotune.explain.table.explain_posts import ExplainedPosts, explain_posts
+from cotune.explain.table.second_pass import ExplainPlan
 from cotune.report.explain_report import page_name, post_page, set_page
 from cotune.run import Run
 from explained import explainer, post, random_run
@@ -161,7 +161,7 @@ def test_nothing_that_a_post_says_is_markup(zoo: Zoo, tmp_path: Path) -> None:
     def keep(row: int, result: Explanation) -> None:
         pages[row] = post_page(result, row=row, run=EVIL, index="../index.html")
 
-    result = explain_posts(explain, lambda: [posts], Plan(limit=9), out=tmp_path / "out", on_explanation=keep)
+    result = explain_posts(explain, lambda: [posts], ExplainPlan(limit=9), out=tmp_path / "out", on_explanation=keep)
     assert len(pages) == 5
     for row, page in pages.items():
         reader = check_page(page)
@@ -180,7 +180,7 @@ def test_page_names_hold_nothing_of_the_post() -> None:
 
 def test_the_table_page_has_every_part(run: Run, new_posts: PostsMaker, tmp_path: Path) -> None:
     posts = new_posts(24, classes=3)
-    result = explain_posts(explainer(run), lambda: [posts[:10], posts[10:]], Plan(limit=5), out=tmp_path)
+    result = explain_posts(explainer(run), lambda: [posts[:10], posts[10:]], ExplainPlan(limit=5), out=tmp_path)
     reader = check_page(set_page(result, run="r", posts="p.csv"))
     for title in ("How much the text has to say", "Together or apart", "Words that spoke most", "Most image-driven",
                   "Most text-driven", "Wrong and sure of it", "Posts with words and pixels"):  # fmt: skip
@@ -194,7 +194,7 @@ def test_the_table_page_has_every_part(run: Run, new_posts: PostsMaker, tmp_path
 
 def test_a_table_of_which_nothing_can_be_scored_still_has_a_page(run: Run, tmp_path: Path) -> None:
     nothing = post(None, str(tmp_path / "gone.png"))
-    result = explain_posts(explainer(run), lambda: [nothing], Plan(), out=tmp_path / "out")
+    result = explain_posts(explainer(run), lambda: [nothing], ExplainPlan(), out=tmp_path / "out")
     assert result.summary["scored"] == 0
     assert "Without a prediction" in check_page(set_page(result, run="r", posts="p")).text
 
@@ -205,7 +205,7 @@ def test_other_heads_have_pages_and_say_what_they_lack(
 ) -> None:
     one = random_run(zoo, head=head)
     posts = new_posts(12)
-    result = explain_posts(explainer(one), lambda: [posts], Plan(limit=3), out=tmp_path / "out")
+    result = explain_posts(explainer(one), lambda: [posts], ExplainPlan(limit=3), out=tmp_path / "out")
     text = check_page(set_page(result, run="r", posts="p")).text
     assert ("embedding of zeros" in text) == (head == "reference")
     found = explainer(one).explain(post("good dog", picture(1)))
@@ -333,7 +333,9 @@ def test_a_reader_can_click_through_the_pages(zoo: Zoo, tmp_path: Path, width: i
             post_page(result, row=row, run="r", index="../index.html"), encoding="utf-8"
         )
 
-    result: ExplainedPosts = explain_posts(explain, lambda: [posts], Plan(limit=4), out=folder, on_explanation=keep)
+    result: ExplainedPosts = explain_posts(
+        explain, lambda: [posts], ExplainPlan(limit=4), out=folder, on_explanation=keep
+    )
     (folder / "index.html").write_text(set_page(result, run="r", posts="p"), encoding="utf-8")
     harness = tmp_path / "harness.html"
     harness.write_text(HARNESS.format(page="out/index.html", width=width), encoding="utf-8")

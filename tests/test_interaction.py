@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cotune.explain.fusion import additive_logits
-from cotune.explain.result import verdict
+from cotune.explain.emap import additive_logits
+from cotune.explain.explanation import verdict
+from cotune.explain.table.explain_posts import explain_posts
+from cotune.explain.table.second_pass import ExplainPlan
+from cotune.explain.table.summary import Best, TableSummary, TopWords
 from cotune.explain.words import Word, Words
-from cotune.explaining.dataset import explain_posts
-from cotune.explaining.second import Plan
-from cotune.explaining.summary import Best, Summary, TopWords
 from cotune.fusion import FusionHead, make_head
 from explained import explainer, ruled_posts, ruled_run
 from tiny import Zoo
@@ -148,7 +148,7 @@ def frame_of(**columns: Any) -> pd.DataFrame:
 
 
 def test_conflicts_are_ranked_and_only_those() -> None:
-    summary = Summary(("a", "b"), 3)
+    summary = TableSummary(("a", "b"), 3)
     summary.add(frame_of(text=[1.0, 2, -3, 4], image=[-0.5, 2, 2, -4], conflict=[0.5, 0, 2, 4]))
     summary.add(frame_of(row=[5, 6], text=[1.0, 1], image=[-9.0, 1], conflict=[1.0, 0]))
     assert [row["row"] for row in summary.best["conflicts"].ranked()] == [4, 3, 5]
@@ -157,7 +157,7 @@ def test_conflicts_are_ranked_and_only_those() -> None:
 
 
 def test_flips_shares_and_mistakes_are_counted() -> None:
-    summary = Summary(("a", "b"), 2)
+    summary = TableSummary(("a", "b"), 2)
     summary.add(
         frame_of(
             label=["a", "a", "b", None, "b"], true=["a", "b", "b", "a", "zzz"],
@@ -184,7 +184,7 @@ def test_flips_shares_and_mistakes_are_counted() -> None:
 
 
 def test_an_empty_summary_has_no_numbers() -> None:
-    found = Summary(("a",), 3).to_dict()
+    found = TableSummary(("a",), 3).to_dict()
     assert found["accuracy"] is None
     assert found["text_share"]["mean"] is None
     assert found["of_posts_with_both"]["pull_apart"] is None
@@ -220,7 +220,7 @@ def test_a_table_of_interactions_needs_both(zoo: Zoo, tmp_path: Path) -> None:
     run = ruled_run(zoo, tmp_path, RULES["xor"], fusion="concat")
     posts = ruled_posts(tmp_path / "posts", RULES["xor"], 40, seed=2)
     found = explain_posts(
-        explainer(run), lambda: [posts[:20], posts[20:]], Plan(limit=2, word_posts=0), out=tmp_path / "out"
+        explainer(run), lambda: [posts[:20], posts[20:]], ExplainPlan(limit=2, word_posts=0), out=tmp_path / "out"
     )
     emap = found.summary["emap"]
     assert emap["posts"] == 40
@@ -229,6 +229,8 @@ def test_a_table_of_interactions_needs_both(zoo: Zoo, tmp_path: Path) -> None:
     assert emap["interaction_variance"] > 0.5
     plain = ruled_run(zoo, tmp_path / "plain", RULES["text"], fusion="concat")
     posts = ruled_posts(tmp_path / "plain" / "posts", RULES["text"], 40, seed=2)
-    found = explain_posts(explainer(plain), lambda: [posts], Plan(limit=2, word_posts=0), out=tmp_path / "plain-out")
+    found = explain_posts(
+        explainer(plain), lambda: [posts], ExplainPlan(limit=2, word_posts=0), out=tmp_path / "plain-out"
+    )
     assert found.summary["emap"]["same_label"] > 0.95
     assert found.summary["emap"]["interaction_variance"] < 0.2

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cotune.model_card import model_card
+from cotune.report.model_card import model_card
 from cotune.run import Run
 from runs import tiny_fit
 from tiny import Zoo

@@ -14,7 +14,7 @@ from cotune.classifier import JointClassifier
 from cotune.cli import main
 from cotune.data.store import ArrayStore, evict
 from cotune.errors import CotuneError, RunError
-from cotune.explaining.second import Kept, remove_kept
+from cotune.explain.table.second_pass import Kept, remove_kept
 from cotune.ownership import BENCHMARK, EVALUATION, EXPLANATIONS, RUN
 from cotune.run import load_run, read_settings, save_run
 from cotune.training.checkpoint import remove_state

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cotune.encoders.crop_geometry import CropGeometry, measure_crop
 from cotune.errors import CotuneError
 from cotune.explain.faithfulness import (
     centre_first,
@@ -17,8 +18,6 @@ from cotune.explain.faithfulness import (
     ranking,
     with_random_weights,
 )
-from cotune.explain.frame import Frame, measure_frame
-from cotune.explain.overlay import AGAINST, FOR, overlay, shrink, top_patches
 from cotune.explain.pixels import (
     GRID,
     Pixels,
@@ -33,6 +32,7 @@ from cotune.explain.pixels import (
 )
 from cotune.explain.target import Target
 from cotune.explain.words import rank_correlation
+from cotune.report.overlay import AGAINST, FOR, overlay, shrink, top_patches
 from explained import explainer, post, random_run, ruled_posts, ruled_run
 from tiny import IMAGES, Zoo, picture
 
@@ -149,7 +149,7 @@ def test_blurred_away_is_the_loss_of_one_patch(zoo: Zoo) -> None:
 @pytest.mark.parametrize("size", [(120, 120), (200, 80), (90, 300), (640, 480)])
 def test_crop_and_resize_are_measured(zoo: Zoo, kind: str, size: tuple[int, int]) -> None:
     preprocessor = zoo.image(kind).preprocessor
-    frame = measure_frame(preprocessor, size)
+    frame = measure_crop(preprocessor, size)
     # A bright square on black must be seen where the frame says that it lies.
     width, height = size
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
@@ -169,7 +169,7 @@ def test_crop_and_resize_are_measured(zoo: Zoo, kind: str, size: tuple[int, int]
 
 def test_a_centre_crop_is_found_to_the_pixel(zoo: Zoo) -> None:
     # Short side to 36, then the middle 32 x 32.
-    frame = measure_frame(zoo.image("dinov2").preprocessor, (720, 360))
+    frame = measure_crop(zoo.image("dinov2").preprocessor, (720, 360))
     assert frame.left == pytest.approx((72 - 32) / 2 / 72, abs=0.01)
     assert frame.right == pytest.approx(1 - (72 - 32) / 2 / 72, abs=0.01)
     assert frame.top == pytest.approx(2 / 36, abs=0.01)
@@ -179,14 +179,14 @@ def test_a_centre_crop_is_found_to_the_pixel(zoo: Zoo) -> None:
 def test_pictures_of_a_pixel_or_a_line_have_a_frame(zoo: Zoo) -> None:
     preprocessor = zoo.image("vit").preprocessor
     for size in ((1, 1), (2, 2), (300, 1), (1, 300), (3, 200)):
-        frame = measure_frame(preprocessor, size)
+        frame = measure_crop(preprocessor, size)
         assert frame.left < frame.right
         assert frame.top < frame.bottom
         assert -0.6 < frame.left < 0.6
 
 
 def test_a_map_is_spread_over_the_part_that_is_seen() -> None:
-    values = Frame(0.25, 0.0, 0.75, 1.0).spread(np.asarray([[1.0, 2.0], [3.0, 4.0]]), (40, 20))
+    values = CropGeometry(0.25, 0.0, 0.75, 1.0).spread(np.asarray([[1.0, 2.0], [3.0, 4.0]]), (40, 20))
     assert values.shape == (20, 40)
     assert np.isnan(values[:, :10]).all()
     assert np.isnan(values[:, 30:]).all()
@@ -197,15 +197,14 @@ def test_a_map_is_spread_over_the_part_that_is_seen() -> None:
 
 
 def test_boxes_lie_in_the_picture() -> None:
-    assert Frame(0.25, 0.0, 0.75, 1.0).box(0.5, 0.5, 0.5, 0.5) == (0.5, 0.5, 0.75, 1.0)
+    assert CropGeometry(0.25, 0.0, 0.75, 1.0).box(0.5, 0.5, 0.5, 0.5) == (0.5, 0.5, 0.75, 1.0)
 
 
 def test_the_overlay_shows_for_against_and_unseen() -> None:
     grid = np.zeros((GRID, GRID))
     grid[0, 0], grid[6, 6], grid[3, 3] = 2.0, -1.5, 0.1
-    found = Pixels("grad-cam", grid, grid, 1.0, 0.0)
-    frame = Frame(0.25, 0.0, 0.75, 1.0)
-    drawn = np.asarray(overlay(Image.new("RGB", (200, 100), "white"), found, frame)).astype(int)
+    geometry = CropGeometry(0.25, 0.0, 0.75, 1.0)
+    drawn = np.asarray(overlay(Image.new("RGB", (200, 100), "white"), grid, grid, geometry)).astype(int)
     assert drawn.shape == (240, 480, 3)
 
     def near(at: tuple[float, float], colour: tuple[int, int, int]) -> float:
@@ -217,14 +216,17 @@ def test_the_overlay_shows_for_against_and_unseen() -> None:
     outside = drawn[:, :100]
     assert np.ptp(outside, axis=2).max() == 0, "what is not seen has no colour"
     assert len(np.unique(outside)) > 1, "but stripes"
-    patches = top_patches(found, frame)
+    patches = top_patches(grid, geometry)
     assert [(p.number, p.row, p.column) for p in patches] == [(1, 1, 1), (2, 7, 7), (3, 4, 4)]
     assert patches[0].box == pytest.approx((0.25, 0.0, 0.25 + 0.5 / 7, 1 / 7))
 
 
 def test_a_flat_map_is_drawn_too() -> None:
     found = Pixels("grad-cam", np.zeros((2, 2)), np.zeros((GRID, GRID)), 0.0, 0.0)
-    assert overlay(Image.new("RGB", (10, 500)), found, Frame(-0.1, 0.0, 1.1, 1.0)).size == (10, 480)
+    assert overlay(Image.new("RGB", (10, 500)), found.map, found.blurred, CropGeometry(-0.1, 0.0, 1.1, 1.0)).size == (
+        10,
+        480,
+    )
     assert shrink(Image.new("RGB", (10, 10))).size == (40, 40)
     assert found.agreement is None
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cotune.data.posts import data_hash
 from cotune.errors import DataError
-from cotune.explaining.explainer import Explainer
+from cotune.explain.explainer import Explainer
 from cotune.predict import Predictor, evaluate_posts, posts_from
 from cotune.progress import Progress
 from cotune.run import Run

@@ -12,6 +12,7 @@ from rich.console import Console
 from cotune.data.posts import read_posts
 from cotune.data.quality import QualityReport, check_posts
 from cotune.files import to_json
+from cotune.report.data_report import render_quality
 
 
 def scene(seed: int) -> Image.Image:
@@ -22,7 +23,7 @@ def scene(seed: int) -> Image.Image:
 def shown(report: QualityReport) -> str:
     console = Console(width=160, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(report.render())
+        console.print(render_quality(report))
     return capture.get()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cotune.predict import Predictor, evaluate_posts
-from cotune.report.plots import calibration_chart, line_chart, nice_ticks, whole_ticks
+from cotune.report.charts import calibration_chart, line_chart, nice_ticks, whole_ticks
 from cotune.report.run_report import MATRIX_CLASSES, evaluation_report, run_report
 from cotune.run import Run
 from runs import tiny_fit

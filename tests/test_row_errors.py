@@ -18,7 +18,7 @@ from cotune.data.posts import iter_posts, read_posts
 from cotune.data.quality import check_posts
 from cotune.data.row_errors import RowErrorCount, row_errors
 from cotune.errors import DataError
-from cotune.explaining.explainer import Explainer
+from cotune.explain.explainer import Explainer
 from cotune.predict import Predictor, evaluate_posts, posts_from
 from cotune.progress import Progress
 from cotune.run import Run, save_run

@@ -148,7 +148,7 @@ def test_demo_saves_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
 
-    monkeypatch.setattr("cotune.demo.run_demo", terminated)
+    monkeypatch.setattr("cotune.demo.experiment.run_demo", terminated)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 143
     assert capsys.readouterr().err.splitlines()[-1] == "stopped; nothing was saved"
     assert not (tmp_path / "demo").exists()

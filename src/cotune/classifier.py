@@ -22,7 +22,7 @@ from cotune.run import Run, load_run, save_run
 from cotune.training.fit import fit_posts
 
 if TYPE_CHECKING:
-    from cotune.explain.result import Explanation
+    from cotune.explain.explanation import Explanation
 
 _D = FitConfig()
 _FROM_TEXT: dict[str, Callable[[str], Any]] = {
@@ -299,7 +299,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If words are asked for and captum is not installed (``pip install 'cotune[explain]'``).
         """
         check_is_fitted(self, "run_")
-        from cotune.explaining.explainer import Explainer
+        from cotune.explain.explainer import Explainer
 
         posts = posts_from(X)
         return Explainer(self.run_, **self._settings()).explain(posts, words=words, pixels=pixels)

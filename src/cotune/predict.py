@@ -14,7 +14,7 @@ from cotune.config import make_config
 from cotune.data.posts import PostsHash, is_arrow, read_posts
 from cotune.data.row_errors import RowErrorCount, has_row_error
 from cotune.errors import CotuneError, DataError, listed
-from cotune.explain.modality import modality_contributions
+from cotune.fusion.contributions import modality_contributions
 from cotune.metrics import Evaluation, evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress

@@ -24,9 +24,9 @@ from cotune.errors import CotuneError, EncoderError, RunError
 from cotune.files import atomic_path, read_json, remove, write_json, write_text
 from cotune.fusion import HEADS, make_head
 from cotune.model import JointModel, head_name
-from cotune.model_card import model_card
 from cotune.ownership import RUN
 from cotune.plugins import origins, where_from
+from cotune.report.model_card import model_card
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cotune.explain.fusion import additive_logits as projection
+from cotune.explain.emap import additive_logits as projection
 from cotune.fusion import FusionHead
 from cotune.model import JointModel
 from cotune.training.features import Features, Source, iterate

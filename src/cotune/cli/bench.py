@@ -23,9 +23,11 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
-from cotune.cli.show import add_row, command, new_table, plural, print_json, print_rich
+from cotune.cli.show import command, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, did_you_mean
+from cotune.report.numbers import plural
+from cotune.report.terminal import add_row, new_table
 
 if TYPE_CHECKING:
     from cotune.benchmark.plan import Plan

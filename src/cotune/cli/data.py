@@ -89,7 +89,9 @@ def check(
             tokens=_tokens(table, text_encoder, max_tokens),
             progress=progress,
         )
-    _show(report.to_dict() if as_json else report.render())
+    from cotune.report.data_report import render_quality
+
+    _show(report.to_dict() if as_json else render_quality(report))
 
 
 def _tokens(table: pd.DataFrame, encoder: str | None, max_tokens: int) -> TokenCounts | None:
@@ -153,7 +155,9 @@ def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool)
     if as_json:
         _show({**report.to_dict(), "out": str(out)})
     else:
-        _show(report.render())
+        from cotune.report.data_report import render_import
+
+        _show(render_import(report))
         typer.echo(f"{len(frame):,} posts written to {out}; look at them with: {command('cotune', 'check', out)}")
         splits = Counter(frame["split"]) if "split" in frame else Counter()
         if len(splits) > 1:

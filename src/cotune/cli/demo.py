@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cotune.cli.options import AsJson
-from cotune.cli.show import add_row, command, new_table, number, print_json, print_rich
+from cotune.cli.show import command, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import CotuneError
+from cotune.report.terminal import compared_table, examples_table
 
 if TYPE_CHECKING:
-    from cotune.demo import Demo
-
-_WORDS = 60
+    from cotune.demo.experiment import Demo
 
 
 def demo(
@@ -30,7 +29,7 @@ def demo(
     import time
 
     from cotune.data.predictions import records
-    from cotune.demo import NOTE, run_demo
+    from cotune.demo.experiment import NOTE, run_demo
     from cotune.progress import TerminalProgress
     from cotune.report.run_report import run_report
     from cotune.run import save_run
@@ -70,7 +69,9 @@ def demo(
             }
         )
         return
-    print_rich("", _models(found), _trained(found), "", _examples(found), "", NOTE)
+    models = [result.to_dict() for result in found.results]
+    compared = compared_table(models, found.results[0].evaluation.n)
+    print_rich("", compared, _trained(found), "", examples_table(found.examples.to_dict("records")), "", NOTE)
     print_rich(
         f"\nDone in {took:.0f} s. The joint model lies in {out}; its report is {out / 'report.html'}. Next:\n"
         f"  {command('cotune', 'predict', out, '--text', 'what a wonderful day')}\n"
@@ -78,38 +79,8 @@ def demo(
     )
 
 
-def _models(found: Demo) -> Any:
-    n = found.results[0].evaluation.n
-    table = new_table(
-        f"AUC on {n:,} held-out posts, 95 % intervals",
-        "model",
-        "AUC",
-        "interval",
-        "joint is better by",
-        right=("AUC", "interval", "joint is better by"),
-    )
-    for result in found.results:
-        auc, behind = result.evaluation.scores["auc"], result.behind
-        gap = "" if behind is None else f"{behind.difference:+.3f} ({behind.low:+.3f} to {behind.high:+.3f})"
-        add_row(table, result.name, number(auc.value, 3), f"{auc.low:.3f} to {auc.high:.3f}", gap)
-    return table
-
-
 def _trained(found: Demo) -> str:
     return "trained: " + "; ".join(f"{result.name}: {result.trained}" for result in found.results)
-
-
-def _examples(found: Demo) -> Any:
-    table = new_table(
-        "Some held-out posts, drawn by lot, by the joint model", "text", "image", "true", "predicted", "text/image"
-    )
-    for row in found.examples.to_dict("records"):
-        words = " ".join(row["text"].split())
-        shown = words if len(words) <= _WORDS else words[: _WORDS - 1] + "…"
-        chance = row[f"p_{row['label']}"]
-        shares = f"{row['text_share']:.0%}/{row['image_share']:.0%}"
-        add_row(table, shown, row["image"], row["true"], f"{row['label']} {chance:.2f}", shares)
-    return table
 
 
 def _refuse_foreign(out: Path) -> None:

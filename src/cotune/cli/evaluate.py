@@ -23,8 +23,10 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
-from cotune.cli.show import confusion_table, plural, print_json, print_rich, score_table, title
+from cotune.cli.show import print_json, print_rich, title
 from cotune.errors import CotuneError
+from cotune.report.numbers import plural
+from cotune.report.terminal import confusion_table, score_table
 
 if TYPE_CHECKING:
     from cotune.predict import EvaluatedPosts

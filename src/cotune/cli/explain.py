@@ -23,14 +23,16 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
-from cotune.cli.show import add_row, new_table, plural, print_json, print_rich
+from cotune.cli.show import print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
+from cotune.report.numbers import plural
+from cotune.report.terminal import posts_table, shares_table
 
 if TYPE_CHECKING:
-    from cotune.explaining.dataset import ExplainedPosts
-    from cotune.explaining.explainer import Explainer
-    from cotune.explaining.second import Plan
+    from cotune.explain.explainer import Explainer
+    from cotune.explain.table.explain_posts import ExplainedPosts
+    from cotune.explain.table.second_pass import ExplainPlan
 
 _FOLDER = "posts"
 
@@ -85,9 +87,9 @@ def explain(
     if str(posts) == "-":
         raise ConfigError("explain reads the table twice, which standard input cannot be; save it as a file")
     from cotune.data.posts import iter_posts
-    from cotune.explaining.dataset import explain_posts
-    from cotune.explaining.explainer import Explainer
-    from cotune.explaining.second import Plan
+    from cotune.explain.explainer import Explainer
+    from cotune.explain.table.explain_posts import explain_posts
+    from cotune.explain.table.second_pass import ExplainPlan
     from cotune.progress import TerminalProgress
 
     if out is not None and words and limit + word_posts:
@@ -97,7 +99,7 @@ def explain(
     if out is not None:
         _refuse_harm(out)
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    plan = Plan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
+    plan = ExplainPlan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
         open_run(run, plugin), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
@@ -162,7 +164,7 @@ def _page_writer(out: Path, run: str) -> Any:
 
 
 def _finish(out: Path, found: ExplainedPosts, run: str, posts: str) -> None:
-    from cotune.explaining.dataset import finish
+    from cotune.explain.table.explain_posts import finish
     from cotune.files import write_text
     from cotune.report.explain_report import page_name, set_page
 
@@ -174,18 +176,18 @@ def _finish(out: Path, found: ExplainedPosts, run: str, posts: str) -> None:
     finish(out)
 
 
-def _answer(found: ExplainedPosts, plan: Plan, out: Path | None) -> Any:
+def _answer(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> Any:
     if plan.find is not None:
         return {"find": plan.find, "out": out, "posts": found.lists[plan.find], "summary": found.summary}
     return {"out": out, "summary": found.summary, "lists": found.lists, "not_explained": found.failed}
 
 
-def _tell(found: ExplainedPosts, plan: Plan, out: Path | None) -> None:
+def _tell(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> None:
     summary = found.summary
     if plan.find is not None:
-        print_rich(_list_table(found.lists[plan.find], plan.find))
+        print_rich(posts_table(found.lists[plan.find], plan.find))
     else:
-        print_rich(_class_table(summary))
+        print_rich(shares_table(summary))
     parts = summary["of_posts_with_both"]
     if summary["with_both"]:
         print_rich(
@@ -205,26 +207,3 @@ def _tell(found: ExplainedPosts, plan: Plan, out: Path | None) -> None:
         typer.echo(f"note: {plural(len(found.failed), 'post')} could not be explained; see summary.json", err=True)
     if out is not None:
         print_rich(f"\n{plural(len(found.explained), 'post')} explained; the pages begin at {out / 'index.html'}")
-
-
-def _class_table(summary: dict[str, Any]) -> Any:
-    numbers = ("posts", "text share", "text part", "image part")
-    table = new_table("Posts with text and image, by predicted class", "class", *numbers, right=numbers)
-    for name, row in summary["classes"].items():
-        cells = [row["mean_text_part"], row["mean_image_part"]]
-        add_row(table, name, f"{row['posts']:,}", "-" if row["mean"] is None else f"{row['mean']:.0%}",
-                *("-" if cell is None else f"{cell:+.2f}" for cell in cells))  # fmt: skip
-    return table
-
-
-def _list_table(rows: list[dict[str, Any]], find: str) -> Any:
-    title = {"conflicts": "Posts whose text and image pull apart most", "mistakes": "Wrong, the surest first"}
-    columns = ("id", "predicted", "label", "text", "image", "post")
-    table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=("text", "image"))
-    for row in rows:
-        snippet = row.get("snippet") or ""
-        add_row(
-            table, row["id"], f"{row['label']} {row['confidence']:.0%}", row["true"] or "-", f"{row['text']:+.2f}",
-            f"{row['image']:+.2f}", snippet if len(snippet) <= 80 else snippet[:79] + "…",
-        )  # fmt: skip
-    return table

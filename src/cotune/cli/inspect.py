@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cotune.cli.options import AsJson
 from cotune.cli.run_folder import RunFolder
-from cotune.cli.show import add_row, new_table, number, plural, print_json, print_rich, score_table
+from cotune.cli.show import print_json, print_rich
 from cotune.errors import RunError
+from cotune.report.numbers import plural
+from cotune.report.terminal import add_row, environment_table, new_table, parts_table, run_table, score_table
 
 
 def info(run: RunFolder, as_json: AsJson = False) -> None:
@@ -36,49 +38,11 @@ def info(run: RunFolder, as_json: AsJson = False) -> None:
     if as_json:
         print_json(about)
         return
-    print_rich(_facts(about), "", _parts(about))
+    print_rich(run_table(about), "", parts_table(about))
     scores = about["metrics"].get("validation")
     if scores:
         print_rich("", score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))
-    print_rich("", _environment(about["environment"]))
-
-
-def _facts(about: dict[str, Any]) -> Any:
-    metrics, fitted = about["metrics"], about["fit"]
-    table = new_table(f"Run {about['run']}", "", "")
-    table.show_header = False
-    add_row(table, "labels", ", ".join(about["labels"]))
-    add_row(table, "status", metrics.get("status", "unknown"))
-    posts = metrics.get("posts", {})
-    if posts:
-        counts = ", ".join(f"{n:,} {label}" for label, n in posts.get("labels", {}).items())
-        add_row(table, "trained on", f"{plural(posts.get('train', 0), 'post')} ({counts})")
-    epochs = metrics.get("history", [])
-    stages = {row["stage"]: row for row in epochs}
-    for stage, row in stages.items():
-        add_row(table, stage, f"{plural(row['epoch'], 'epoch')}, training loss {number(row['train_loss'])}")
-    add_row(table, "tuning", f"{fitted['tune']}, seed {fitted['seed']} (all settings: --json)")
-    return table
-
-
-def _parts(about: dict[str, Any]) -> Any:
-    table = new_table("Parameters", "part", "what", "count", right=("count",))
-    for name, said in about["encoders"].items():
-        add_row(table, f"{name} encoder", said.get("spec", ""), f"{about['parameters'][name]:,}")
-    add_row(table, "fusion head", about["head"]["name"], f"{about['parameters']['head']:,}")
-    add_row(table, "total", "", f"{about['parameters']['total']:,}")
-    return table
-
-
-def _environment(values: dict[str, Any]) -> Any:
-    table = new_table("Environment", "", "")
-    table.show_header = False
-    for name, value in values.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-        if value is not None:
-            add_row(table, name.replace("_", " "), value)
-    return table
+    print_rich("", environment_table(about["environment"]))
 
 
 def encoders(

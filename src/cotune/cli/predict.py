@@ -23,8 +23,10 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
-from cotune.cli.show import add_row, new_table, number, plural, print_json, print_rich
+from cotune.cli.show import print_json, print_rich
 from cotune.errors import ConfigError, DataError, clip, listed
+from cotune.report.numbers import number, plural
+from cotune.report.terminal import add_row, new_table
 
 if TYPE_CHECKING:
     from cotune.predict import Predictor

@@ -25,9 +25,11 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import open_run
-from cotune.cli.show import command, number, print_json, print_rich, score_table
+from cotune.cli.show import command, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
+from cotune.report.numbers import number
+from cotune.report.terminal import score_table
 
 if TYPE_CHECKING:
     from cotune.config import FitConfig

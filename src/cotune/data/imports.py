@@ -13,7 +13,7 @@ import pandas as pd
 from cotune.errors import DataError
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    pass
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _SIGNATURES = (
@@ -112,12 +112,6 @@ class ImportReport:
         from dataclasses import asdict
 
         return asdict(self)
-
-    def render(self, *, most: int = 8) -> Group:
-        """Return the report for a terminal; of each kind of problem the first `most` are shown."""
-        from cotune.data.reports import render_import
-
-        return render_import(self, most)
 
 
 def find_folder(raw: Path, marker: str, dataset: str, layout: str) -> tuple[Path, Path]:

@@ -22,7 +22,7 @@ from cotune.data.sources import ImageFault, bytes_key, describe, read_bytes
 from cotune.data.token_counts import TokenCounts
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    pass
 
 MAX_TEXT_CHARS = 2_000
 """Longer texts are reported: 512 tokens, where most encoders stop reading, are about as many characters."""
@@ -151,12 +151,6 @@ class QualityReport:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
         return asdict(self)
-
-    def render(self, *, most: int = 8) -> Group:
-        """Return the report for a terminal; of each listing the first `most` lines are shown."""
-        from cotune.data.reports import render_quality
-
-        return render_quality(self, most)
 
 
 def check_posts(

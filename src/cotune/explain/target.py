@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cotune.encoders.image import ImageEncoder
 from cotune.encoders.text import TextEncoder
-from cotune.explain.modality import log_odds
+from cotune.fusion.contributions import log_odds
 from cotune.model import Batch, JointModel
 
 Inputs = Mapping[str, Tensor]

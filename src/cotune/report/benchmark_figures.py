@@ -16,9 +16,7 @@ from cotune.benchmark.results import Results, RowKey
 from cotune.benchmark.tables import PAPER, Table, number, repeated, seconds
 from cotune.metrics import confusion_matrix
 from cotune.metrics.calibration import calibration_bins
-from cotune.report.benchmark_plots import Bar, Line, Spot, legend, line_plot, roc_points, scatter
-from cotune.report.marks import LOOKS
-from cotune.report.plots import calibration_chart
+from cotune.report.charts import LOOKS, Bar, Line, Spot, calibration_chart, legend, line_plot, scatter
 
 #: The looks of known methods, so that a method looks the same in every report; joint is the first.
 _LOOKS = {"joint": 0, "concat": 1, "text": 2, "image": 3, "svm": 4, "probe": 5, "reference": 6, "ensemble": 7}
@@ -78,6 +76,23 @@ def roc(results: Results, summaries: Sequence[Summary], looks: dict[RowKey, int]
         return None
     drawn = line_plot(lines, title="ROC curves", x_name="false positives", y_name="true positives", square=True)
     return {"svg": drawn, "legend": legend(lines)}
+
+
+def roc_points(labels: np.ndarray, tables: np.ndarray, n: int = 101) -> list[tuple[float, float]]:
+    """Return the ROC curve, macro mean of one class against the rest (of class 1 for two), mean over seeds."""
+    from sklearn.metrics import roc_curve
+
+    grid = np.linspace(0, 1, n)
+    n_classes = tables.shape[2]
+    columns = [1] if n_classes == 2 else range(n_classes)
+    rates = []
+    for table in tables:
+        for k in columns:
+            fall, rise, _ = roc_curve(labels == k, table[:, k])
+            rates.append(np.interp(grid, fall, rise))
+    mean = np.mean(rates, axis=0)
+    mean[0] = 0.0
+    return [(float(a), float(b)) for a, b in zip(grid, mean, strict=True)]
 
 
 def calibration(results: Results, summaries: Sequence[Summary]) -> list[tuple[str, str, Any]]:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import DictLoader, Environment, StrictUndefined
 
 from cotune.benchmark import results_store
 from cotune.benchmark.compare import Summary, summarise
@@ -20,7 +16,8 @@ from cotune.benchmark.results import Results, read_results
 from cotune.benchmark.tables import Table, save_tables, seconds, table_1, table_emap
 from cotune.files import write_json, write_text
 from cotune.report import benchmark_figures as figures
-from cotune.report.benchmark_plots import dumbbells, interval_chart
+from cotune.report.charts import dumbbells, interval_chart
+from cotune.report.pages import render
 
 REPORT, SUMMARY = "report.html", "summary.json"
 _BEST = 4
@@ -98,39 +95,36 @@ def benchmark_report(
     anchor = anchors[0] if len(anchors) == 1 else None
     named = {table.name: table for table in tables}
     looks = figures.looks(shown)
-    return (
-        _environment()
-        .get_template("benchmark.html")
-        .render(
-            facts=_facts(results),
-            anchor=anchor,
-            best=best if best is not anchor else None,
-            best_name=best.key.encoders if best and grids else best.key.title if best else "",
-            table_1=named.get("table1"),
-            table_2=named.get("table2"),
-            emap=named.get("emap"),
-            curve_table=named.get("learning_curve"),
-            intervals=interval_chart(figures.bars(shown, paper), title="AUC by method, with 95 % intervals"),
-            only_best=len(shown) < len(summaries),
-            paper=paper,
-            roc=figures.roc(results, shown, looks),
-            calibration=figures.calibration(results, shown),
-            confusion=figures.confusion(results, shown),
-            losses=figures.losses(results, shown, looks),
-            curves=figures.curves(results, looks),
-            trades=figures.trades(summaries, looks) if not grids else None,
-            dumbbells=[
-                (
-                    figures.named(s, shown),
-                    dumbbells(list(s.emap[:, 0]), list(s.emap[:, 1]), title=f"EMAP, {s.key.title}"),
-                )
-                for s in shown
-                if s.emap is not None
-            ],
-            grids=[figures.grid_figure(summaries, method, named[f"grid_{method}"]) for method in grids],
-            failures=results.failures,
-            settings=_settings(results),
-        )
+    return render(
+        "benchmark.html",
+        facts=_facts(results),
+        anchor=anchor,
+        best=best if best is not anchor else None,
+        best_name=best.key.encoders if best and grids else best.key.title if best else "",
+        table_1=named.get("table1"),
+        table_2=named.get("table2"),
+        emap=named.get("emap"),
+        curve_table=named.get("learning_curve"),
+        intervals=interval_chart(figures.bars(shown, paper), title="AUC by method, with 95 % intervals"),
+        only_best=len(shown) < len(summaries),
+        paper=paper,
+        roc=figures.roc(results, shown, looks),
+        calibration=figures.calibration(results, shown),
+        confusion=figures.confusion(results, shown),
+        losses=figures.losses(results, shown, looks),
+        curves=figures.curves(results, looks),
+        trades=figures.trades(summaries, looks) if not grids else None,
+        dumbbells=[
+            (
+                figures.named(s, shown),
+                dumbbells(list(s.emap[:, 0]), list(s.emap[:, 1]), title=f"EMAP, {s.key.title}"),
+            )
+            for s in shown
+            if s.emap is not None
+        ],
+        grids=[figures.grid_figure(summaries, method, named[f"grid_{method}"]) for method in grids],
+        failures=results.failures,
+        settings=_settings(results),
     )
 
 
@@ -141,25 +135,6 @@ def _shown(summaries: Sequence[Summary], grids: Sequence[str]) -> list[Summary]:
         mine = [s for s in summaries if s.key.method == method and not math.isnan(s.auc_mean)]
         chosen |= {s.key for s in sorted(mine, key=lambda s: -s.auc_mean)[:_BEST]}
     return [s for s in summaries if s.key in chosen]
-
-
-@cache
-def _environment() -> Environment:
-    folder = files("cotune.report") / "templates"
-    names = ("benchmark.html", "benchmark.css", "report.css", "parts.html")
-    pages = {name: (folder / name).read_text(encoding="utf-8") for name in names}
-    page = Environment(loader=DictLoader(pages), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page.filters["split_cell"] = split_cell
-    return page
-
-
-def split_cell(words: str) -> tuple[str, str]:
-    """Return a figure and what stands behind it (interval, spread, corrected p-value), for a second line."""
-    for mark in (" ± ", " [", " (", " → "):
-        first, found, rest = words.partition(mark)
-        if found and first.strip("+−<. ").replace(".", "").isdigit():
-            return first, mark.strip() + (" " if mark.endswith(" ") else "") + rest
-    return words, ""
 
 
 def _facts(results: Results) -> list[tuple[str, str, str]]:

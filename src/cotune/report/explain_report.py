@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined
-from markupsafe import Markup
-
-from cotune.explain.render import css, fragment, percent, signed
-from cotune.explain.result import Explanation, verdict
-from cotune.explaining.dataset import ExplainedPosts
+from cotune.explain.explanation import Explanation, verdict
+from cotune.explain.table.explain_posts import ExplainedPosts
+from cotune.report.explanation import STYLE, fragment
+from cotune.report.pages import render, style_sheet
 
 #: Classes shown in full; the rest are in the summary's JSON.
 CLASSES = 20
@@ -55,8 +51,9 @@ def post_page(found: Explanation, *, row: int, run: str, index: str | None = Non
     index : str, optional
         Address of the page of the whole table.
     """
-    return _environment().get_template("explain_post.html").render(
-        title=f"Post {found.id}", row=row, run=run, index=index, explanation=fragment(found), css=Markup(css())
+    return render(
+        "explain_post.html", title=f"Post {found.id}", row=row, run=run, index=index,
+        explanation=fragment(found.to_dict(), found.picture), css=style_sheet(STYLE),
     )  # fmt: skip
 
 
@@ -75,7 +72,8 @@ def set_page(found: ExplainedPosts, *, run: str, posts: str, folder: str = "post
     summary = found.summary
     names = sorted(summary["classes"], key=lambda name: -summary["classes"][name]["posts"])
     links = {row: f"{folder}/{page_name(row)}" for row in found.explained}
-    return _environment().get_template("explain_set.html").render(
+    return render(
+        "explain_set.html",
         title=f"{run} on {posts}",
         summary=summary,
         parts=summary["of_posts_with_both"],
@@ -86,20 +84,7 @@ def set_page(found: ExplainedPosts, *, run: str, posts: str, folder: str = "post
         explained=[_entry(row, values, links[row]) for row, values in found.explained.items()],
         failed=found.failed,
         zeros=[name for name, by in summary["removed"].items() if by == "zeros"],
-        css=Markup(css()),
     )  # fmt: skip
-
-
-@cache
-def _environment() -> Environment:
-    folder = files("cotune.report") / "templates"
-    names = ("explain_post.html", "explain_set.html", "report.css", "explain_set.css")
-    pages = {name: (folder / name).read_text(encoding="utf-8") for name in names}
-    page = Environment(
-        loader=DictLoader(pages), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page.filters |= {"count": lambda n: f"{n:,}", "percent": percent, "signed": signed}
-    return page
 
 
 def _class(name: str, values: Mapping[str, Any], base: float) -> dict[str, Any]:

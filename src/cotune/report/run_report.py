@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from cotune.config import FitConfig
 from cotune.model import head_name
 from cotune.predict import EvaluatedPosts
-from cotune.report.plots import calibration_chart, line_chart
+from cotune.report.charts import calibration_chart, line_chart
+from cotune.report.numbers import count
+from cotune.report.pages import render
 from cotune.run import Run
 
 #: More classes than this would make a matrix that nobody can read; the confusions are listed instead.
@@ -49,9 +48,9 @@ def run_report(run: Run, *, name: str) -> str:
         What to call it.
     """
     posts = run.metrics.get("posts", {})
-    facts = [("Posts trained on", _count(posts.get("train")))]
+    facts = [("Posts trained on", count(posts.get("train")))]
     facts += [
-        (label, _count(posts[key]))
+        (label, count(posts[key]))
         for key, label in (
             ("held_out", "Posts held out"),
             ("validation_overlap", "Validation posts that are training posts too"),
@@ -92,8 +91,8 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         What to call run and table.
     """
     found = result.to_dict()
-    facts = [("Posts scored", _count(found["n"]))]
-    facts += [(f"Left out: {reason}", _count(n)) for reason, n in result.left_out.items() if n]
+    facts = [("Posts scored", count(found["n"]))]
+    facts += [(f"Left out: {reason}", count(n)) for reason, n in result.left_out.items() if n]
     return _page(
         run,
         title=f"{name} on {posts}",
@@ -115,7 +114,8 @@ def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[s
         (f"{name.capitalize()} encoder", encoder.spec, counts[name]) for name, encoder in run.model.encoders.items()
     ]
     parts += [("Fusion head", head_name(run.model), counts["head"]), ("Total", "", counts["total"])]
-    return _environment().get_template("report.html").render(
+    return render(
+        "report.html",
         scores=None if scores is None else _scores(scores),
         class_counts=_bars(class_counts),
         parts=parts,
@@ -123,17 +123,6 @@ def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[s
         environment=_flat(run.environment),
         **more,
     )  # fmt: skip
-
-
-@cache
-def _environment() -> Environment:
-    folder = files("cotune.report") / "templates"
-    pages = {name: (folder / name).read_text(encoding="utf-8") for name in ("report.html", "report.css", "parts.html")}
-    page = Environment(loader=DictLoader(pages), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page.filters["count"] = _count
-    page.filters["percent"] = _percent
-    page.filters["number"] = _number
-    return page
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,15 +196,3 @@ def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         elif value is not None:
             rows.append((name.replace("_", " "), value if isinstance(value, str) else json.dumps(value)))
     return rows
-
-
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

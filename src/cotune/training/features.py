@@ -24,8 +24,8 @@ from cotune.encoders.image import ImageEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.model import Batch
 from cotune.progress import Progress
-from cotune.training.memory import giving_back
 from cotune.training.pictures import decode
+from cotune.training.release_memory import releasing_memory
 
 #: Where a modality's inputs come from: ``raw``, ``hidden`` (activations) or ``pooled`` (embeddings); the latter two
 #: with the depth of the cut they were made at, as in ``hidden:3``, or without for those computed last.
@@ -179,7 +179,7 @@ class Features:
         what = f"{name} {'activations' if kind == 'hidden' else 'embeddings'}"
         self.progress.begin(f"computing {what} of {len(todo):,} posts")
         encoder.to(self.device).eval()
-        for positions in giving_back(self.progress.track(batches, what, len(batches))):
+        for positions in releasing_memory(self.progress.track(batches, what, len(batches))):
             at = todo[positions]
             store.add([self.keys[name][i] for i in at], work(at))
         return made
@@ -223,5 +223,5 @@ def iterate(
     epoch: int = 0,
 ) -> Iterator[Batch]:
     """Yield the posts at `rows` in batches of like length; shuffled if a seed is given."""
-    for positions in giving_back(bucketed_batches(features.lengths()[rows], batch_size, seed=seed, epoch=epoch)):
+    for positions in releasing_memory(bucketed_batches(features.lengths()[rows], batch_size, seed=seed, epoch=epoch)):
         yield features.batch(rows[positions], source, labels)

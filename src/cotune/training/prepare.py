@@ -23,8 +23,8 @@ from cotune.encoders.image import ImageEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.progress import Progress
 from cotune.training.features import Features
-from cotune.training.memory import giving_back
 from cotune.training.pictures import decode
+from cotune.training.release_memory import releasing_memory
 
 _CHUNK = 256
 
@@ -123,7 +123,7 @@ def _read_pictures(features: Features, encoder: ImageEncoder) -> None:
         features.progress.begin(f"reading {len(rows):,} images")
     chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for chunk in giving_back(features.progress.track(chunks, "pictures", len(chunks)), every=1):
+        for chunk in releasing_memory(features.progress.track(chunks, "pictures", len(chunks)), every=1):
             new: dict[str, np.ndarray] = {}
             for row, key, pixels, fault in pool.map(read, chunk):
                 if fault is not None:

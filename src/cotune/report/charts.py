@@ -1,7 +1,8 @@
-"""The drawings of a benchmark's report: inline SVG, colours that the colour-blind can tell apart.
+"""All drawings of the reports, as inline SVG: no script, no fonts, colours from the page's style sheet.
 
-No value hangs on colour alone: every line has its own dashes, every mark its own shape and a name beside it,
-and every number also stands in a table. Colours are those of Okabe & Ito, "Color Universal Design" (2008).
+No value hangs on colour alone: every line has its own dashes, every mark its own shape and a name beside it, and
+every number also stands in a table of its report. Colours are those of Okabe & Ito, "Color Universal Design" (2008).
+First what charts are made of (scales, ticks, axes, marks), then the charts.
 """
 
 from __future__ import annotations
@@ -10,13 +11,229 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from cotune.report.marks import DASHES, LOOKS, SHAPES, cost_ticks, horizontal, mark, short, svg, text, vertical
-from cotune.report.plots import Scale, nice_ticks
-
+LOOKS = 8
+SHAPES = ("circle", "square", "triangle", "diamond", "down", "cross", "plus", "bar")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 4", "1 4", "6 2 1 2 1 2")
+WIDTH, HEIGHT = 360, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 34
+_UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
+_LETTERS = {"seconds": "s", "minutes": "min", "hours": "h"}
 _NAME, _NOTE = 44, 56  # letters that fit on a line
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from values to pixels.
+
+    Parameters
+    ----------
+    low, high : float
+        The values at the two ends.
+    start, end : float
+        Their places in pixels.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Return the place of `value`, within the ends."""
+        span = self.high - self.low
+        part = (value - self.low) / span if span else 0.5
+        return self.start + min(max(part, 0.0), 1.0) * (self.end - self.start)
+
+
+def nice_ticks(low: float, high: float, most: int = 4) -> list[float]:
+    """Return round values that enclose `low` to `high`."""
+    if high - low < 1e-9:
+        pad = max(abs(high) * 0.05, 0.01)
+        low, high = low - pad, high + pad
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
+    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(start, end + 1)]
+
+
+def whole_ticks(n: int, most: int = 6) -> list[int]:
+    """Return some whole numbers of 1 to `n`, evenly spaced, with 1 and often `n` among them."""
+    step = max(1, math.ceil((n - 1) / (most - 1))) if n > 1 else 1
+    return list(range(1, n + 1, step))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round values on a logarithmic axis that enclose `low` to `high`."""
+    steps = [
+        m * 10.0**p for p in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2) for m in (1, 2, 5)
+    ]
+    inside = [s for s in steps if low <= s <= high]
+    ends = [max(s for s in steps if s <= low), *inside, min(s for s in steps if s >= high)]
+    ticks = sorted(set(ends))
+    if len(ticks) > 6:
+        # Powers of ten between the ends; one within a factor of two of an end would run into its label.
+        first, *between, last = ticks
+        between = [t for t in between if f"{t:e}".startswith("1.") and 2.1 * first < t < last / 2.1]
+        ticks = [first, *between, last]
+    return ticks if len(ticks) > 1 else [ticks[0] / 2, ticks[0] * 2]
+
+
+def cost_ticks(low: float, high: float, kind: str) -> tuple[list[float], str]:
+    """Return round places on a logarithmic axis of parameters or seconds, and the unit to write them in."""
+    unit = kind
+    if kind == "seconds" and high >= 120:
+        unit = "hours" if high >= 7200 else "minutes"
+    size = _UNITS.get(unit, 1)
+    return [tick * size for tick in log_ticks(low / size, high / size)], unit
+
+
+def short(value: float, unit: str) -> str:
+    """Return a number of parameters, or seconds in a unit of time, in a few letters."""
+    if unit in _UNITS:
+        return f"{value / _UNITS[unit]:.3g} {_LETTERS[unit]}"
+    for letter, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def digits(ticks: Sequence[float]) -> int:
+    """Return how many decimals tell the ticks apart."""
+    step = ticks[1] - ticks[0]
+    return max(0, -math.floor(math.log10(step) + 1e-9)) + (1 if f"{step:e}".startswith("2.5") else 0)
+
+
+def horizontal(y: Scale, ticks: Sequence[float], left: float, right: float) -> Markup:
+    """Draw the lines of a y axis."""
+    places = digits(ticks)
+    lines = [
+        Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, right, y(t), y(t))
+        + text("tick end", left - 7, y(t) + 4, f"{t:.{places}f}")
+        for t in ticks
+    ]
+    return Markup("").join(lines)
+
+
+def vertical(x: Scale, ticks: Sequence[float], top: float, bottom: float) -> Markup:
+    """Draw the lines of an x axis."""
+    places = digits(ticks)
+    lines = []
+    for i, tick in enumerate(ticks):
+        side = "start" if i == 0 and x(tick) < 20 else "end" if i == len(ticks) - 1 else "mid"
+        lines.append(
+            Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(x(tick), top, bottom)
+            + text(f"tick {side}", x(tick), bottom + 16, f"{tick:.{places}f}")
+        )
+    return Markup("").join(lines)
+
+
+def text(style: str, x: float, y: float, words: str) -> Markup:
+    """Write words."""
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(style, x, y, words)
+
+
+def svg(width: float, height: float, parts: Sequence[Markup], title: str, description: str = "") -> Markup:
+    """Wrap parts into one drawing; title and description are for those who cannot see it."""
+    label = f"{title}: {description}" if description else title
+    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+    return Markup(head) + Markup("").join(parts) + Markup("</svg>")
+
+
+def mark(shape: str, x: float, y: float, look: int, tip: str, *, size: float = 4) -> Markup:
+    """Draw one mark of a look, with a tip when it is pointed at."""
+    s, d = size, size * 1.3
+    paths = {
+        "square": f"M{x - s:.1f} {y - s:.1f}h{2 * s}v{2 * s}h{-2 * s}z",
+        "triangle": f"M{x:.1f} {y - s * 1.2:.1f}l{s * 1.2:.1f} {s * 2.1:.1f}h{-s * 2.4:.1f}z",
+        "down": f"M{x:.1f} {y + s * 1.2:.1f}l{s * 1.2:.1f} {-s * 2.1:.1f}h{-s * 2.4:.1f}z",
+        "diamond": f"M{x:.1f} {y - d:.1f}l{d:.1f} {d:.1f}l{-d:.1f} {d:.1f}l{-d:.1f} {-d:.1f}z",
+        "circle": f"M{x - s:.1f} {y:.1f}a{s} {s} 0 1 0 {2 * s} 0a{s} {s} 0 1 0 {-2 * s} 0z",
+        "cross": f"M{x - s:.1f} {y - s:.1f}l{2 * s} {2 * s}m0 {-2 * s}l{-2 * s} {2 * s}",
+        "plus": f"M{x - s:.1f} {y:.1f}h{2 * s}m{-s} {-s}v{2 * s}",
+        "bar": f"M{x:.1f} {y - s:.1f}v{2 * s}",
+    }  # fmt: skip
+    title = Markup("<title>{}</title>").format(tip) if tip else Markup("")
+    drawn = "stroke" if shape in ("cross", "plus", "bar") else "fill"
+    return Markup('<path class="mark {} c{}" d="{}">{}</path>').format(drawn, look % LOOKS, paths[shape], title)
+
+
+def line_chart(values: Sequence[float | None], *, title: str, x_name: str, decimals: int = 3) -> Markup:
+    """Draw one value for each epoch.
+
+    Parameters
+    ----------
+    values : sequence of float or None
+        From epoch 1 on; None leaves a gap.
+    title : str
+        What the line shows.
+    x_name : str
+        What is counted along the x axis.
+    decimals : int
+        Of the labels.
+    """
+    known = [(i + 1, value) for i, value in enumerate(values) if value is not None and math.isfinite(value)]
+    if not known:
+        return Markup("")
+    ticks = nice_ticks(min(v for _, v in known), max(v for _, v in known))
+    x = Scale(1, max(len(values), 2), _LEFT + 8, WIDTH - _RIGHT - 8)
+    y = Scale(ticks[0], ticks[-1], HEIGHT - _BOTTOM, _TOP)
+    parts = [horizontal(y, ticks, _LEFT, WIDTH - _RIGHT)]
+    parts += [text("tick mid", x(n), HEIGHT - _BOTTOM + 16, str(n)) for n in whole_ticks(len(values))]
+    points = " ".join(f"{x(n):.1f},{y(v):.1f}" for n, v in known)
+    parts.append(Markup('<polyline class="line" points="{}"/>').format(points))
+    for n, value in known:
+        tip = f"{x_name} {n}: {value:.{decimals}f}"
+        parts.append(
+            Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(
+                x(n), y(value), tip
+            )
+        )
+    n, last = known[-1]
+    above = y(last) > _TOP + 18
+    place = y(last) - 9 if above else y(last) + 18
+    parts.append(text("value", min(x(n), WIDTH - _RIGHT - 16), place, f"{last:.{decimals}f}"))
+    parts.append(text("tick end", WIDTH - _RIGHT, HEIGHT - 3, x_name))
+    first = known[0][1]
+    return svg(
+        WIDTH, HEIGHT, parts, title,
+        f"{title} from {first:.{decimals}f} to {last:.{decimals}f} over {len(values)} {x_name}s",
+    )  # fmt: skip
+
+
+def calibration_chart(bins: Sequence[dict[str, float]]) -> Markup:
+    """Draw how often predictions of each confidence are right, beside the diagonal of a perfect model.
+
+    Parameters
+    ----------
+    bins : sequence of dict
+        As :func:`cotune.metrics.calibration.calibration_bins` gives them.
+    """
+    ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
+    x = Scale(0, 1, _LEFT, WIDTH - _RIGHT)
+    y = Scale(0, 1, HEIGHT - _BOTTOM, _TOP)
+    most = max((b["n"] for b in bins), default=1)
+    parts = [horizontal(y, ticks, _LEFT, WIDTH - _RIGHT)]
+    parts += [text("tick mid", x(tick), HEIGHT - _BOTTOM + 16, f"{tick:g}") for tick in ticks]
+    parts.append(Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(x(0), y(0), x(1), y(1)))
+    points = " ".join(f"{x(b['confidence']):.1f},{y(b['accuracy']):.1f}" for b in bins)
+    parts.append(Markup('<polyline class="line thin" points="{}"/>').format(points))
+    for b in bins:
+        tip = f"confidence {b['confidence']:.2f}: {b['accuracy']:.0%} right of {b['n']:,}"
+        # The area is in proportion to the posts, so that an outlier of three posts looks like one.
+        radius = 2.5 + 6.5 * math.sqrt(b["n"] / most)
+        parts.append(
+            Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>').format(
+                x(b["confidence"]), y(b["accuracy"]), radius, tip
+            )
+        )
+    parts.append(text("tick end", WIDTH - _RIGHT, HEIGHT - 3, "confidence"))
+    return svg(
+        WIDTH, HEIGHT, parts, "Calibration",
+        "share of right predictions over the model's confidence; the table gives all values",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -275,20 +492,3 @@ def dumbbells(before: Sequence[float], after: Sequence[float], *, title: str) ->
             parts.append(mark("square", x(second), y, 1, f"fold {i + 1}, additive: {second:.4f}"))
             parts.append(mark("circle", x(first), y, 0, f"fold {i + 1}: {first:.4f}"))
     return svg(width, height, parts, title)
-
-
-def roc_points(labels: np.ndarray, tables: np.ndarray, n: int = 101) -> list[tuple[float, float]]:
-    """Return the ROC curve, macro mean of one class against the rest (of class 1 for two), mean over seeds."""
-    from sklearn.metrics import roc_curve
-
-    grid = np.linspace(0, 1, n)
-    n_classes = tables.shape[2]
-    columns = [1] if n_classes == 2 else range(n_classes)
-    rates = []
-    for table in tables:
-        for k in columns:
-            fall, rise, _ = roc_curve(labels == k, table[:, k])
-            rates.append(np.interp(grid, fall, rise))
-    mean = np.mean(rates, axis=0)
-    mean[0] = 0.0
-    return [(float(a), float(b)) for a, b in zip(grid, mean, strict=True)]

@@ -18,12 +18,12 @@ import torch
 from cotune.data.posts import PostsHash
 from cotune.data.predictions import predictions_writer
 from cotune.errors import RunError
-from cotune.explain.modality import log_odds, removed_state
-from cotune.explain.result import Explanation
-from cotune.explaining.explainer import WORDS, Explainer
-from cotune.explaining.second import Kept, Plan, Second, remove_kept
-from cotune.explaining.summary import KEPT, Summary
+from cotune.explain.explainer import WORDS, Explainer
+from cotune.explain.explanation import Explanation
+from cotune.explain.table.second_pass import ExplainPlan, Kept, SecondPass, remove_kept
+from cotune.explain.table.summary import KEPT, TableSummary
 from cotune.files import atomic_path, to_json, write_json
+from cotune.fusion.contributions import log_odds, removed_state
 from cotune.ownership import EXPLANATIONS as KIND
 from cotune.predict import SEEN_POSTS, was_trained_on
 from cotune.progress import Progress
@@ -41,7 +41,7 @@ class ExplainedPosts:
     Attributes
     ----------
     summary : dict
-        See :meth:`cotune.explaining.summary.Summary.to_dict`; with ``emap``, ``top_words`` and ``notes``.
+        See :meth:`cotune.explain.table.summary.TableSummary.to_dict`; with ``emap``, ``top_words`` and ``notes``.
     lists : dict
         Posts that pull apart most, are driven most by one modality, or are wrong and sure of it.
     explained : list of dict
@@ -59,7 +59,7 @@ class ExplainedPosts:
 def explain_posts(
     explainer: Explainer,
     chunks: Chunks,
-    plan: Plan,
+    plan: ExplainPlan,
     *,
     out: Path | None = None,
     key: Mapping[str, Any] | None = None,
@@ -74,7 +74,7 @@ def explain_posts(
         The run.
     chunks : callable
         Opens the table anew and gives its posts in chunks, the same ones each time.
-    plan : Plan
+    plan : ExplainPlan
         How much to explain.
     out : Path, optional
         Folder for the results and for what makes it possible to go on; without it nothing is written.
@@ -87,7 +87,7 @@ def explain_posts(
     """
     progress = progress or Progress()
     kept = None if out is None else Kept(out / UNFINISHED, {**(key or {}), **vars(plan)})
-    summary = Summary(explainer.run.classes, plan.limit)
+    summary = TableSummary(explainer.run.classes, plan.limit)
     seen = PostsHash()
     for frame in _frames(explainer, chunks, kept, seen, progress):
         summary.add(frame)
@@ -96,17 +96,17 @@ def explain_posts(
         progress.say(f"note: {note}")
     summary.base = _base(explainer)
     lists = {name: best.ranked() for name, best in summary.best.items()}
-    second = Second(explainer, plan, summary, lists, kept, on_explanation)
-    second.run(chunks(), progress)
+    second_pass = SecondPass(explainer, plan, summary, lists, kept, on_explanation)
+    second_pass.run(chunks(), progress)
     found = {
         **summary.to_dict(),
         "removed": removed_state(explainer.model.head),
-        "emap": second.emap(),
-        "top_words": second.top_words(),
-        "word_posts": second.word_posts(),
+        "emap": second_pass.emap(),
+        "top_words": second_pass.top_words(),
+        "word_posts": second_pass.word_posts(),
         "notes": notes,
     }
-    result = ExplainedPosts(found, lists, dict(sorted(second.explained.items())), second.failed)
+    result = ExplainedPosts(found, lists, dict(sorted(second_pass.explained.items())), second_pass.failed)
     if out is not None:
         _write(out, explainer, plan, result, kept)
     return result
@@ -161,7 +161,7 @@ def _base(explainer: Explainer) -> dict[str, float]:
     return dict(zip(explainer.run.classes, log_odds(logits)[0].cpu().double().tolist(), strict=True))
 
 
-def _write(out: Path, explainer: Explainer, plan: Plan, result: ExplainedPosts, kept: Kept | None) -> None:
+def _write(out: Path, explainer: Explainer, plan: ExplainPlan, result: ExplainedPosts, kept: Kept | None) -> None:
     """Write the tables; the pages are made by whoever knows how a page looks."""
     assert kept is not None
     columns = explainer.modality_columns()

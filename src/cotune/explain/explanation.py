@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from cotune.explain.frame import Frame
-from cotune.explain.modality import REMOVED
+from cotune.encoders.crop_geometry import CropGeometry
 from cotune.explain.pixels import Pixels
 from cotune.explain.words import Words
 from cotune.files import plain, to_json
+from cotune.fusion.contributions import REMOVED
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Explanation:
     conflict : float
         How hard the two pull against each other over the predicted class; 0 where they pull the same way.
     removed : dict
-        For text and image: a key of :data:`cotune.explain.modality.REMOVED`.
+        For text and image: a key of :data:`cotune.fusion.contributions.REMOVED`.
     words : Words or None
         What the words did, if asked for and if there is a text.
     pixels : Pixels or None
@@ -51,7 +51,7 @@ class Explanation:
         What a reader must know, such as that the picture cannot be read.
     picture : PIL image or None
         The picture, small, upright.
-    frame : Frame or None
+    frame : CropGeometry or None
         What part of it the encoder sees.
     """
 
@@ -74,7 +74,7 @@ class Explanation:
     pixels: Pixels | None = None
     notes: tuple[str, ...] = ()
     picture: Image.Image | None = field(default=None, repr=False)
-    frame: Frame | None = None
+    frame: CropGeometry | None = None
 
     @cached_property
     def verdict(self) -> str:
@@ -120,9 +120,9 @@ class Explanation:
         return to_json(self.to_dict())
 
     def _repr_html_(self) -> str:
-        from cotune.explain.render import fragment
+        from cotune.report.explanation import fragment
 
-        return str(fragment(self, style=True))
+        return str(fragment(self.to_dict(), self.picture, style=True))
 
 
 def verdict(label: str, text: float, image: float, text_alone: str | None, image_alone: str | None) -> str:

@@ -15,7 +15,7 @@ from cotune.encoders.preprocess import Preprocessor
 
 
 @dataclass(frozen=True)
-class Frame:
+class CropGeometry:
     """What part of a picture an encoder sees, in parts of the picture's width and height.
 
     Attributes
@@ -58,7 +58,7 @@ class Frame:
         return result
 
 
-def measure_frame(preprocessor: Preprocessor, size: tuple[int, int]) -> Frame:
+def measure_crop(preprocessor: Preprocessor, size: tuple[int, int]) -> CropGeometry:
     """Return what part of a picture of `size` (width, height) the preprocessor passes on."""
     width, height = size
     ramps = np.zeros((height, width, 3), dtype=np.uint8)
@@ -69,7 +69,7 @@ def measure_frame(preprocessor: Preprocessor, size: tuple[int, int]) -> Frame:
     inside = seen[2] > 250  # blue is full in the picture and anything else in an added border
     left, right = _edges(seen[0], inside, axis=1, pixels=width)
     top, bottom = _edges(seen[1], inside, axis=0, pixels=height)
-    return Frame(left, top, right, bottom)
+    return CropGeometry(left, top, right, bottom)
 
 
 def _edges(values: np.ndarray, inside: np.ndarray, *, axis: int, pixels: int) -> tuple[float, float]:

@@ -1,10 +1,9 @@
-"""Giving memory back: what batches of ever other sizes leave behind in the heap is not theirs to keep."""
+"""Free memory given back to the system: batches whose sizes differ leave gaps in the heap that nothing fills again."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -12,16 +11,16 @@ T = TypeVar("T")
 _EVERY = 16
 
 
-def giving_back(batches: Iterable[T], every: int = _EVERY) -> Iterator[T]:
+def releasing_memory(batches: Iterable[T], every: int = _EVERY) -> Iterator[T]:
     """Yield the batches, and let go of free memory once in a while and at the end."""
     for i, batch in enumerate(batches, start=1):
         yield batch
         if i % every == 0:
-            give_back()
-    give_back()
+            release_memory()
+    release_memory()
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return free parts of the heap to the system, where the C library can (glibc).
 
     It keeps blocks of up to 32 MiB once such a block was freed, and tensors whose size changes from batch to batch
@@ -32,7 +31,6 @@ def give_back() -> None:
         trim(0)
 
 
-@cache
 def _trim() -> Any:
     try:
         return ctypes.CDLL(None).malloc_trim

@@ -1,4 +1,4 @@
-"""Reports on data, laid out for a terminal."""
+"""What checks and imports of data found, laid out for a terminal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def shares(counts: Mapping[str, int]) -> str:
     return ", ".join(shown) + (f" and {len(counts) - _LABELS:,} more" if len(counts) > _LABELS else "") or "none"
 
 
-def render_import(report: ImportReport, most: int) -> Group:
+def render_import(report: ImportReport, most: int = 8) -> Group:
     """Return an import report for a terminal; of each kind of problem the first `most` are shown."""
     rows = [("raw data", f"{report.dataset}, {report.source}"), ("records read", f"{report.lines:,}")]
     if report.rule:
@@ -91,7 +91,7 @@ def _problems(title: str, found: Sequence[Problem], most: int) -> RenderableType
     return listing(title, ("id", "line", "file", "reason"), rows, most)
 
 
-def render_quality(report: QualityReport, most: int) -> Group:
+def render_quality(report: QualityReport, most: int = 8) -> Group:
     """Return a quality report for a terminal; of each listing the first `most` lines are shown."""
     images = report.images
     rows = [

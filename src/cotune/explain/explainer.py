@@ -14,17 +14,17 @@ from torch import Tensor
 
 from cotune.data.images import ImageFault, load_image
 from cotune.data.posts import has_text
+from cotune.encoders.crop_geometry import CropGeometry, measure_crop
 from cotune.encoders.image import ImageEncoder
 from cotune.errors import DataError
-from cotune.explain.frame import Frame, measure_frame
-from cotune.explain.modality import ModalityContributions, modality_contributions, removed_state
-from cotune.explain.overlay import LONGEST
+from cotune.explain.explanation import Explanation
 from cotune.explain.pixels import Pixels, explain_pixels
-from cotune.explain.result import Explanation
 from cotune.explain.target import Target
 from cotune.explain.words import Words, explain_words
+from cotune.fusion.contributions import ModalityContributions, modality_contributions, removed_state
 from cotune.model import Batch
 from cotune.predict import NO_NUMBER, Predictor
+from cotune.report.overlay import LONGEST
 from cotune.training.features import Features, iterate
 from cotune.training.pictures import not_too_long
 from cotune.training.prepare import prepare
@@ -180,7 +180,7 @@ class Explainer(Predictor):
 
     def _result(
         self, given: Any, parts: ModalityContributions, error: str, *, words: Words | None, pixels: Pixels | None,
-        picture: Image.Image | None, frame: Frame | None,
+        picture: Image.Image | None, frame: CropGeometry | None,
     ) -> Explanation:  # fmt: skip
         cells = self._cells(parts)
 
@@ -205,12 +205,12 @@ class Explainer(Predictor):
             removed=removed_state(self.model.head),
             words=words,
             pixels=pixels,
-            notes=tuple(self._notes(given, parts, error)),
+            notes=tuple(self._notes(parts, error)),
             picture=picture,
             frame=frame,
         )
 
-    def _notes(self, given: Any, parts: ModalityContributions, error: str) -> Iterator[str]:
+    def _notes(self, parts: ModalityContributions, error: str) -> Iterator[str]:
         if error:
             yield error
         text, image = parts.present[0].tolist()
@@ -228,7 +228,7 @@ class Explainer(Predictor):
                 "away, which the head has never seen, so read the shares with care."
             )
 
-    def _picture(self, image: Any) -> tuple[Image.Image, Frame]:
+    def _picture(self, image: Any) -> tuple[Image.Image, CropGeometry]:
         """Return the picture, and what part of it the encoder sees."""
         encoder = cast(ImageEncoder, self.model.image)
         side = max(2 * max(encoder.preprocessor.size), LONGEST)
@@ -237,7 +237,7 @@ class Explainer(Predictor):
         except ImageFault as fault:  # it could be read a moment ago
             raise DataError(f"the picture has changed while it was explained: {fault}") from fault
         kept = not_too_long(whole)
-        frame = measure_frame(encoder.preprocessor, kept.size)
+        frame = measure_crop(encoder.preprocessor, kept.size)
         if kept.size != whole.size:
             frame = _widen(frame, kept.size, whole.size)
         whole.thumbnail((2 * LONGEST, 2 * LONGEST))
@@ -271,10 +271,10 @@ class Explainer(Predictor):
 WORDS = {"id", "label", "true", "text_alone", "image_alone", "error"}
 
 
-def _widen(frame: Frame, kept: tuple[int, int], whole: tuple[int, int]) -> Frame:
+def _widen(frame: CropGeometry, kept: tuple[int, int], whole: tuple[int, int]) -> CropGeometry:
     """Turn places in the middle part of a picture into places in the whole."""
     left, top = ((w - k) // 2 / w for k, w in zip(kept, whole, strict=True))
     across, down = (k / w for k, w in zip(kept, whole, strict=True))
-    return Frame(
+    return CropGeometry(
         left + frame.left * across, top + frame.top * down, left + frame.right * across, top + frame.bottom * down
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from cotune.config import FitConfig
 from cotune.model import JointModel, head_name
+from cotune.report.numbers import number
 
 
 def model_card(model: JointModel, classes: Sequence[str], config: FitConfig, metrics: Mapping[str, Any]) -> str:
@@ -50,7 +51,7 @@ def model_card(model: JointModel, classes: Sequence[str], config: FitConfig, met
             "|---|---|---|",
         ]
         for name, estimate in scores["scores"].items():
-            value, low, high = (_number(estimate[key]) for key in ("value", "low", "high"))
+            value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
             lines.append(f"| {name} | {value} | {low} to {high} |")
     else:
         lines += ["", "No held-out posts were given, so nothing was measured; `cotune evaluate` does it."]
@@ -82,10 +83,6 @@ def _code(text: str) -> str:
     """Return `text` as Markdown code that no character of it can break."""
     plain = " ".join(text.split()).replace("|", "\\|")
     return f"`` {plain} ``" if "`" in plain else f"`{plain}`"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def _listed(items: Any) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from cotune.config import FitConfig, make_config
-from cotune.data.demo import read_demo_posts
 from cotune.data.posts import data_hash
+from cotune.demo.posts import read_demo_posts
 from cotune.environment import environment
 from cotune.metrics import AucComparison, Evaluation, evaluate, paired_bootstrap_auc
 from cotune.metrics.calibration import calibration_bins

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cotune.fusion import FusionHead
+from cotune.fusion.base import FusionHead
 
 #: What stands in for a modality that is taken away, by the name that results use for it.
 REMOVED = {

@@ -4,14 +4,14 @@ import ctypes
 
 import pytest
 
-from cotune.training import memory
-from cotune.training.memory import give_back, giving_back
+from cotune.training import release_memory as module
+from cotune.training.release_memory import release_memory, releasing_memory
 
 
 def test_batches_pass_through_and_memory_is_given_back_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[object] = []
-    monkeypatch.setattr(memory, "give_back", lambda: happened.append("given back"))
-    for number in giving_back("abcde", every=2):
+    monkeypatch.setattr(module, "release_memory", lambda: happened.append("given back"))
+    for number in releasing_memory("abcde", every=2):
         happened.append(number)  # noqa: PERF402 - the order of both is what is asked
     assert happened == ["a", "b", "given back", "c", "d", "given back", "e", "given back"]
 
@@ -20,10 +20,7 @@ def test_systems_whose_library_cannot_are_left_alone(monkeypatch: pytest.MonkeyP
     def without(_: object) -> object:
         return object()
 
-    memory._trim.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", without)
-    give_back()
-    memory._trim.cache_clear()
+    release_memory()
     monkeypatch.undo()
-    give_back()
-    memory._trim.cache_clear()
+    release_memory()

@@ -1,6 +1,6 @@
 """The demo posts that ship with the package: real tweets beside real emoji pictures, paired by a seeded draw.
 
-`scripts/make_demo_posts.py` makes them and says how; `LICENSES.md` beside them names the sources.
+`scripts/make_demo_posts.py` makes them and says how; `data/LICENSES.md` names the sources.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def demo_posts_path() -> Path:
     DataError
         When the table is not there as a plain file, for instance because the package runs out of a zip file.
     """
-    path = Path(str(files("cotune") / "data" / "demo_posts" / "posts.csv"))
+    path = Path(str(files("cotune.demo") / "data" / "posts.csv"))
     if not path.is_file():
         raise DataError(f"{path}: the demo posts are missing; install cotune as a plain folder with pip")
     return path

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cotune.explain.frame import Frame
-from cotune.explain.pixels import Pixels
+from cotune.encoders.crop_geometry import CropGeometry
 
 #: Blue speaks for the class, orange against it; the two differ in lightness too.
 FOR, AGAINST = (0, 90, 181), (230, 130, 0)
@@ -41,28 +40,36 @@ class Patch:
     box: tuple[float, float, float, float]
 
 
-def top_patches(pixels: Pixels, frame: Frame, most: int = _MARKED) -> list[Patch]:
-    """Return the patches that matter most, either way, the weightiest first."""
-    values = pixels.blurred if np.isfinite(pixels.blurred).all() else pixels.patches
-    grid = len(values)
-    order = np.argsort(-np.abs(values), axis=None, kind="stable")[:most]
+def top_patches(patches: np.ndarray, geometry: CropGeometry, most: int = _MARKED) -> list[Patch]:
+    """Return the patches that matter most, either way, the weightiest first; `patches` has their values as a grid."""
+    grid = len(patches)
+    order = np.argsort(-np.abs(patches), axis=None, kind="stable")[:most]
     found = []
     for number, at in enumerate(order, 1):
         row, column = divmod(int(at), grid)
-        box = frame.box(column / grid, row / grid, 1 / grid, 1 / grid)
-        found.append(Patch(number, row + 1, column + 1, float(values[row, column]), box))
+        box = geometry.box(column / grid, row / grid, 1 / grid, 1 / grid)
+        found.append(Patch(number, row + 1, column + 1, float(patches[row, column]), box))
     return found
 
 
-def overlay(picture: Image.Image, pixels: Pixels, frame: Frame) -> Image.Image:
+def overlay(picture: Image.Image, attributions: np.ndarray, patches: np.ndarray, geometry: CropGeometry) -> Image.Image:
     """Return the picture in grey with the map over it; stripes where the encoder sees nothing.
 
     The patches that matter most are outlined and numbered, so that the drawing can be read without its colours.
+
+    Parameters
+    ----------
+    picture : PIL image
+        The whole picture.
+    attributions, patches : ndarray
+        Over the square that the encoder sees: the map, and values of patches.
+    geometry : CropGeometry
+        Where that square lies in the picture.
     """
     small = shrink(picture)
     grey = np.asarray(small.convert("L").convert("RGB"), dtype=np.float64)
     grey = 70 + grey * (185 / 255)
-    values = frame.spread(pixels.map, small.size)
+    values = geometry.spread(attributions, small.size)
     unseen = np.isnan(values)
     most = np.nanmax(np.abs(values)) if not unseen.all() else 0.0
     strength = np.nan_to_num(np.abs(values) / most) if most > 0 else np.zeros(unseen.shape)
@@ -74,7 +81,7 @@ def overlay(picture: Image.Image, pixels: Pixels, frame: Frame) -> Image.Image:
     mixed[unseen] = mixed[unseen] * 0.55
     mixed[stripes] = 150
     result = Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
-    _mark(result, top_patches(pixels, frame))
+    _mark(result, top_patches(patches, geometry))
     return result
 
 

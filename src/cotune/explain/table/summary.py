@@ -50,7 +50,7 @@ class Best:
 
 
 @dataclass
-class Summary:
+class TableSummary:
     """Counts, shares and lists over all posts seen so far.
 
     Parameters

@@ -14,10 +14,10 @@ import torch
 
 from cotune.data.posts import has_text
 from cotune.errors import CotuneError, DataError
-from cotune.explain.fusion import additive_logits
-from cotune.explain.result import Explanation
-from cotune.explaining.explainer import Embedded, Explainer
-from cotune.explaining.summary import Summary, TopWords
+from cotune.explain.emap import additive_logits
+from cotune.explain.explainer import Embedded, Explainer
+from cotune.explain.explanation import Explanation
+from cotune.explain.table.summary import TableSummary, TopWords
 from cotune.files import read_json, remove, to_json, write_json, write_text
 from cotune.ownership import EXPLANATIONS
 from cotune.progress import Progress
@@ -26,7 +26,7 @@ _SNIPPET = 200
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExplainPlan:
     """What is to be explained of a table.
 
     Attributes
@@ -34,7 +34,7 @@ class Plan:
     limit : int
         Posts whose words and pixels are explained, and the length of each list of posts.
     find : str or None
-        The list that those posts are taken from (see :data:`~cotune.explaining.summary.LISTS`); None takes
+        The list that those posts are taken from (see :data:`~cotune.explain.table.summary.LISTS`); None takes
         some of each.
     words, pixels : bool
         Whether to explain words and pixels.
@@ -105,16 +105,16 @@ def _read(path: Path) -> Any:
         return None
 
 
-class Second:
+class SecondPass:
     """Visits every post that something more is wanted of.
 
     Parameters
     ----------
     explainer : Explainer
         The run.
-    plan : Plan
+    plan : ExplainPlan
         How much to explain.
-    summary : Summary
+    summary : TableSummary
         Of the first pass.
     lists : dict
         The lists of posts; each record gets the beginning of its text as ``snippet``.
@@ -127,8 +127,8 @@ class Second:
     def __init__(
         self,
         explainer: Explainer,
-        plan: Plan,
-        summary: Summary,
+        plan: ExplainPlan,
+        summary: TableSummary,
         lists: Mapping[str, list[dict[str, Any]]],
         kept: Kept | None,
         tell: Callable[[int, Explanation], None] | None,

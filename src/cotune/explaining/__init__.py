@@ -1,1 +1,0 @@
-"""Explanations of posts: one at a time, or a whole table."""

@@ -1,0 +1,32 @@
+"""Numbers as people read them; a dash stands for none."""
+
+from __future__ import annotations
+
+import math
+
+
+def count(value: int | None) -> str:
+    """Return a whole number with separators, or a dash for none."""
+    return "-" if value is None else f"{value:,}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number with fixed decimals, or a dash for none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """Return a part as a percentage, or a dash for none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}%}"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """Return a number with its sign, a real minus, or a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:+.{digits}f}".replace("-", "\u2212")
+
+
+def plural(n: int, word: str) -> str:
+    """Return `n` and the word, with an s unless there is one."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"

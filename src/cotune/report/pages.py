@@ -1,0 +1,59 @@
+"""HTML pages from templates: the one Jinja environment. Every page is a file that needs nothing else.
+
+All values are escaped: whatever a post, a label or a file says is text and never markup.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from cotune.report.numbers import count, number, percent, signed
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the page, or piece of a page, that a template makes of some values.
+
+    Parameters
+    ----------
+    template : str
+        Name of a file in ``cotune/report/templates``.
+    **values
+        What the template shows; one that it lacks is an error.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def style_sheet(name: str) -> Markup:
+    """Return a style sheet of ``cotune/report/templates``, to be put into a page."""
+    return Markup(_read(name))
+
+
+def _read(name: str) -> str:
+    return (files("cotune.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "count": count, "number": lambda value, digits=3: number(value, digits), "percent": percent, "signed": signed,
+        "split_cell": split_cell,
+    }  # fmt: skip
+    return environment
+
+
+def split_cell(words: str) -> tuple[str, str]:
+    """Return a number and what stands behind it (interval, spread, corrected p-value), for a second line."""
+    for mark in (" ± ", " [", " (", " → "):
+        first, found, rest = words.partition(mark)
+        if found and first.strip("+−<. ").replace(".", "").isdigit():
+            return first, mark.strip() + (" " if mark.endswith(" ") else "") + rest
+    return words, ""

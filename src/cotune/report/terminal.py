@@ -1,0 +1,158 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cotune.report.numbers import number, percent, plural
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WORDS = 60  # letters of a text in a table
+_TITLES = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+
+
+def new_table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
+    """Return an empty table; the columns in `right` are aligned to the right."""
+    from rich.table import Table
+
+    right = set(right)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+def add_row(table: Table, *cells: object) -> None:
+    """Add a row of plain text; square brackets in it are no markup."""
+    from rich.text import Text
+
+    table.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def score_table(found: Mapping[str, Any], title: str) -> Table:
+    """Return all scores of an evaluation with their intervals."""
+    interval = f"{found['confidence']:.0%} interval"
+    table = new_table(title, "score", "value", interval, right=("value", interval))
+    for name, estimate in found["scores"].items():
+        low, high = number(estimate["low"]), number(estimate["high"])
+        add_row(table, _TITLES.get(name, name), number(estimate["value"]), f"{low} to {high}")
+    return table
+
+
+def confusion_table(classes: Sequence[str], counts: Sequence[Sequence[int]], *, most: int = 12) -> Table | None:
+    """Return the confusion matrix, or nothing if it has too many classes for a terminal."""
+    if len(classes) > most:
+        return None
+    header = "true \\ predicted"
+    table = new_table("Confusion matrix (posts)", header, *classes, right=classes)
+    for name, row in zip(classes, counts, strict=True):
+        add_row(table, name, *(f"{n:,}" for n in row))
+    return table
+
+
+def run_table(about: Mapping[str, Any]) -> Table:
+    """Return what a run is: its labels, posts and training."""
+    metrics, fitted = about["metrics"], about["fit"]
+    table = new_table(f"Run {about['run']}", "", "")
+    table.show_header = False
+    add_row(table, "labels", ", ".join(about["labels"]))
+    add_row(table, "status", metrics.get("status", "unknown"))
+    posts = metrics.get("posts", {})
+    if posts:
+        counts = ", ".join(f"{n:,} {label}" for label, n in posts.get("labels", {}).items())
+        add_row(table, "trained on", f"{plural(posts.get('train', 0), 'post')} ({counts})")
+    epochs = metrics.get("history", [])
+    stages = {row["stage"]: row for row in epochs}
+    for stage, row in stages.items():
+        add_row(table, stage, f"{plural(row['epoch'], 'epoch')}, training loss {number(row['train_loss'])}")
+    add_row(table, "tuning", f"{fitted['tune']}, seed {fitted['seed']} (all settings: --json)")
+    return table
+
+
+def parts_table(about: Mapping[str, Any]) -> Table:
+    """Return the parts of a model and their numbers of parameters."""
+    table = new_table("Parameters", "part", "what", "count", right=("count",))
+    for name, said in about["encoders"].items():
+        add_row(table, f"{name} encoder", said.get("spec", ""), f"{about['parameters'][name]:,}")
+    add_row(table, "fusion head", about["head"]["name"], f"{about['parameters']['head']:,}")
+    add_row(table, "total", "", f"{about['parameters']['total']:,}")
+    return table
+
+
+def environment_table(values: Mapping[str, Any]) -> Table:
+    """Return what a run was trained with."""
+    table = new_table("Environment", "", "")
+    table.show_header = False
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+        if value is not None:
+            add_row(table, name.replace("_", " "), value)
+    return table
+
+
+def shares_table(summary: Mapping[str, Any]) -> Table:
+    """Return how much text and image did for each predicted class."""
+    numbers = ("posts", "text share", "text part", "image part")
+    table = new_table("Posts with text and image, by predicted class", "class", *numbers, right=numbers)
+    for name, row in summary["classes"].items():
+        cells = [row["mean_text_part"], row["mean_image_part"]]
+        add_row(table, name, f"{row['posts']:,}", percent(row["mean"]),
+                *("-" if cell is None else f"{cell:+.2f}" for cell in cells))  # fmt: skip
+    return table
+
+
+def posts_table(rows: Sequence[Mapping[str, Any]], find: str) -> Table:
+    """Return one of the lists of explained posts."""
+    title = {"conflicts": "Posts whose text and image pull apart most", "mistakes": "Wrong, the surest first"}
+    columns = ("id", "predicted", "label", "text", "image", "post")
+    table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=("text", "image"))
+    for row in rows:
+        snippet = row.get("snippet") or ""
+        add_row(
+            table, row["id"], f"{row['label']} {row['confidence']:.0%}", row["true"] or "-", f"{row['text']:+.2f}",
+            f"{row['image']:+.2f}", snippet if len(snippet) <= 80 else snippet[:79] + "…",
+        )  # fmt: skip
+    return table
+
+
+def compared_table(models: Sequence[Mapping[str, Any]], posts: int) -> Table:
+    """Return the scores of the demo's models, and how much better the joint one is."""
+    table = new_table(
+        f"AUC on {posts:,} held-out posts, 95 % intervals",
+        "model",
+        "AUC",
+        "interval",
+        "joint is better by",
+        right=("AUC", "interval", "joint is better by"),
+    )
+    for model in models:
+        auc, behind = model["scores"]["auc"], model["joint_minus_this"]
+        gap = "" if behind is None else f"{behind['difference']:+.3f} ({behind['low']:+.3f} to {behind['high']:+.3f})"
+        add_row(table, model["name"], number(auc["value"], 3), f"{auc['low']:.3f} to {auc['high']:.3f}", gap)
+    return table
+
+
+def examples_table(rows: Iterable[Mapping[Any, Any]]) -> Table:
+    """Return the posts that the demo predicts."""
+    table = new_table(
+        "Some held-out posts, drawn by lot, by the joint model", "text", "image", "true", "predicted", "text/image"
+    )
+    for row in rows:
+        words = " ".join(row["text"].split())
+        shown = words if len(words) <= _WORDS else words[: _WORDS - 1] + "…"
+        chance = row[f"p_{row['label']}"]
+        shares = f"{row['text_share']:.0%}/{row['image_share']:.0%}"
+        add_row(table, shown, row["image"], row["true"], f"{row['label']} {chance:.2f}", shares)
+    return table
