@@ -22,6 +22,7 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.settings import ConfigFile, Flags, Set, key_values
 from cotune.cli.show import add_row, command, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError, did_you_mean
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from cotune.benchmark.tables import Table
     from cotune.report.benchmark_report import Written
 
-_WHAT, _TRAINING, _RUN = "What is compared", "Training", "Run"
+_WHAT, _RUN = "What is compared", "Run"
 _METHODS = "svm,image,text,concat,clip,joint,reference,probe,ensemble"
 
 
@@ -60,13 +61,6 @@ def bench(
                           rich_help_panel=_WHAT),
     ] = "text,image",
     fold_seed: Annotated[int, typer.Option(min=0, help="Seed of folds and draws.", rich_help_panel=_WHAT)] = 42,
-    text_encoder: Annotated[
-        str | None, typer.Option(help="bundled:NAME, hf:OWNER/NAME or a local folder.", rich_help_panel=_WHAT)
-    ] = None,
-    image_encoder: Annotated[
-        str | None,
-        typer.Option(help="bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder.", rich_help_panel=_WHAT),
-    ] = None,
     clip: Annotated[
         str | None,
         typer.Option(help="Dual encoder for the method clip: hf:openai/clip-vit-base-patch32 or a local folder.",
@@ -95,29 +89,9 @@ def bench(
         Literal["mvsa", "hateful-memes"] | None,
         typer.Option(help="Put the paper's figures for this data set beside.", rich_help_panel=_WHAT),
     ] = None,
-    tune: Annotated[
-        Literal["joint", "top", "lora", "frozen"] | None,
-        typer.Option(help="What the methods that fine-tune train.", rich_help_panel=_TRAINING),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of fine-tuning.", rich_help_panel=_TRAINING)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Posts in a batch.", rich_help_panel=_TRAINING)] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="Where to train.", rich_help_panel=_TRAINING)
-    ] = None,
-    cache: Annotated[
-        str | None,
-        typer.Option(help="Folder for pixels and embeddings (by default ~/.cache/cotune).", rich_help_panel=_TRAINING),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="YAML or JSON file of training settings, or a run; flags take precedence.",
-                     rich_help_panel=_TRAINING),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other training setting, such as layer-decay=0.8; repeatable.",
-                     metavar="KEY=VALUE", rich_help_panel=_TRAINING),
-    ] = None,
+    flags: Flags = None,
+    config: ConfigFile = None,
+    settings: Set = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in a folder that holds results.", rich_help_panel=_RUN)
@@ -189,15 +163,14 @@ def bench(
 def _plan(given: dict[str, Any]) -> Plan:
     from cotune.benchmark.grid import read_grid
     from cotune.benchmark.plan import Plan, parse_shots
-    from cotune.cli.train import _key_values
-    from cotune.config import FitConfig, make_config
+    from cotune.config import make_config
 
-    flags = {name: given[name] for name in FitConfig.model_fields if given.get(name) is not None and name != "clip"}
-    fit = make_config({**_key_values(given["settings"] or []), **flags}, file=given["config"])
+    flags = given["flags"]
+    fit = make_config({**key_values(given["settings"]), **flags}, file=given["config"])
     pairs: tuple[tuple[str, str], ...] = ((fit.text_encoder, fit.image_encoder),)
     methods, folds = _words(given["methods"] or _METHODS, "methods"), given["folds"]
     if given["grid"] is not None:
-        if given["text_encoder"] or given["image_encoder"]:
+        if flags.keys() & {"text_encoder", "image_encoder"}:
             raise ConfigError("--grid names the encoders; leave --text-encoder and --image-encoder away")
         grid = read_grid(given["grid"])
         pairs = grid.pairs

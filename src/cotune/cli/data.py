@@ -25,6 +25,7 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.settings import Flags
 from cotune.cli.show import command
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ def check(
             show_default=False,
         ),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=4, help="Where training will cut texts.")] = 128,
+    flags: Flags = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:
     """Report what is missing, broken, duplicated or imbalanced in POSTS, and what to do."""
+    from cotune.config import make_config
     from cotune.data.posts import read_posts
     from cotune.data.quality import check_posts
 
+    max_tokens = make_config(flags).max_tokens
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     table = read_posts(posts, columns=columns, **rows_from(where, table_format))
     with _progress("reading pictures") as progress:

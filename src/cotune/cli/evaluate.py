@@ -22,6 +22,7 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
+from cotune.cli.settings import Flags
 from cotune.cli.show import confusion_table, plural, print_json, print_rich, score_table, title
 from cotune.errors import CotuneError
 
@@ -46,7 +47,7 @@ def evaluate(
     ] = "error",
     chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    flags: Flags = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
     image_column: ImageColumn = "image",
@@ -69,9 +70,7 @@ def evaluate(
     rows = rows_from(where, table_format)
     chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **rows)
     opened = open_run(run)
-    predictor = Predictor(
-        opened, device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
-    )
+    predictor = Predictor(opened, **flags, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote)
     result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress)
     if out is not None:
         _write(out, opened, result, run, posts)

@@ -22,6 +22,7 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
+from cotune.cli.settings import Flags
 from cotune.cli.show import add_row, new_table, plural, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
@@ -59,7 +60,7 @@ def explain(
     ] = "error",
     chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    flags: Flags = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
     image_column: ImageColumn = "image",
@@ -97,7 +98,7 @@ def explain(
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     plan = Plan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
-        open_run(run), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
+        open_run(run), **flags, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
     rows = rows_from(where, table_format)
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,

@@ -22,6 +22,7 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
+from cotune.cli.settings import Flags
 from cotune.cli.show import add_row, new_table, number, plural, print_json, print_rich
 from cotune.errors import ConfigError, DataError, clip, listed
 
@@ -57,7 +58,7 @@ def predict(
     ] = "error",
     chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    flags: Flags = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
     image_column: ImageColumn = "image",
@@ -83,7 +84,7 @@ def predict(
     if out is not None:
         check_predictions_path(out, posts)
     settings: dict[str, Any] = {
-        "device": device, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
+        **flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
     if single:
         _predict_one(_open(run, settings), text, image, out, as_json)

@@ -46,7 +46,7 @@ class StagePlan:
     patience: int = 1
     accumulate: int = 1
     warmup: float = 0.1
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     ema: float = 0.0
     label_smoothing: float = 0.0
     frozen_norms: bool = True
@@ -244,8 +244,8 @@ def _one_epoch(
         fabric.backward(loss / in_group)
         if not last:
             continue
-        if plan.clip:
-            fabric.clip_gradients(forward, optimizer, max_norm=plan.clip, error_if_nonfinite=False)
+        if plan.max_grad_norm:
+            fabric.clip_gradients(forward, optimizer, max_norm=plan.max_grad_norm, error_if_nonfinite=False)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
