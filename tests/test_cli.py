@@ -254,7 +254,7 @@ def test_overwriting_replaces_only_after_success(cli: Cli, zoo: Zoo, home: Path,
         (["--set", "bach-size=3"], "did you mean 'batch_size'"),
         (["--fusion", "atention"], "did you mean 'attention'"),
         (["--epochs", "0"], "epochs"),
-        (["--validation", "1.5"], "validation is a part between 0 and 1"),
+        (["--validation", "1.5"], "validation is a fraction between 0 and 1"),
         (["--validation", "nowhere.csv"], "nowhere.csv does not exist"),
         (["--logger", "tensorbord"], "did you mean 'tensorboard'"),
         (["--label-column", "sentiment"], "no column 'sentiment'"),
@@ -556,7 +556,7 @@ def test_demo_with_small_encoders(
     assert len(answer.json["examples"]) == 6
     shown = cli("demo", "--out", tmp_path / "demo")
     assert shown.code == 0, shown.err
-    for words in ("AUC on 250 held-out posts", "synthetic", "joint", "drawn by lot", str(tmp_path / "demo")):
+    for words in ("AUC on 250 held-out posts", "synthetic", "joint", "sampled at random", str(tmp_path / "demo")):
         assert words in shown.out
     assert "Beside the other models" in (tmp_path / "demo" / "report.html").read_text()
     assert cli("predict", tmp_path / "demo", "--text", "what a day").code == 0

@@ -38,7 +38,7 @@ _METHODS = "svm,image,text,concat,clip,joint,reference,probe,ensemble"
 
 
 def bench(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.", metavar="DIR", rich_help_panel=_RUN)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", metavar="DIR", rich_help_panel=_RUN)],
     posts: Annotated[
         Path | None,
         typer.Argument(help="Posts table; not needed with --tables-only.", metavar="POSTS", show_default=False),
@@ -53,14 +53,14 @@ def bench(
     ] = None,
     protocol: Annotated[
         Literal["paper", "grouped"],
-        typer.Option(help="paper: stratified folds; grouped: near-duplicates never straddle one.",
+        typer.Option(help="paper: stratified folds; grouped: near-duplicates are kept together.",
                      rich_help_panel=_WHAT),
     ] = "grouped",
     group_by: Annotated[
         str, typer.Option(help="What makes posts near-duplicates under grouped: text,image or one of them.",
                           rich_help_panel=_WHAT),
     ] = "text,image",
-    fold_seed: Annotated[int, typer.Option(min=0, help="Seed of folds and draws.", rich_help_panel=_WHAT)] = 42,
+    fold_seed: Annotated[int, typer.Option(min=0, help="Seed of folds and samples.", rich_help_panel=_WHAT)] = 42,
     clip: Annotated[
         str | None,
         typer.Option(help="Dual encoder for the method clip: hf:openai/clip-vit-base-patch32 or a local folder.",
@@ -75,33 +75,33 @@ def bench(
         str, typer.Option(help="Training posts per class, with commas, such as 8,16,32,all.", rich_help_panel=_WHAT)
     ] = "all",
     draws: Annotated[
-        int, typer.Option(min=1, help="Draws of each number of shots.", rich_help_panel=_WHAT)
+        int, typer.Option(min=1, help="Random samples for each number of shots.", rich_help_panel=_WHAT)
     ] = 5,
     seeds: Annotated[
-        str | None, typer.Option(help="Seeds of training, with commas. \\[default: 42]", show_default=False,
+        str | None, typer.Option(help="Training seeds, with commas; by default the setting seed.", show_default=False,
                                  rich_help_panel=_WHAT),
     ] = None,
     emap: Annotated[
-        int, typer.Option(min=0, help="Most posts of a fold for the additive projection (EMAP); 0 for none.",
+        int, typer.Option(min=0, help="Maximum posts of a fold for the additive projection (EMAP); 0 for none.",
                           rich_help_panel=_WHAT),
     ] = 1000,
     paper: Annotated[
         Literal["mvsa", "hateful-memes"] | None,
-        typer.Option(help="Put the paper's figures for this data set beside.", rich_help_panel=_WHAT),
+        typer.Option(help="Also show the paper's figures for this data set.", rich_help_panel=_WHAT),
     ] = None,
     flags: Flags = None,
     config: ConfigFile = None,
     settings: Set = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)] = 1,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on in a folder that holds results.", rich_help_panel=_RUN)
+        bool, typer.Option("--resume", help="Resume an interrupted benchmark.", rich_help_panel=_RUN)
     ] = False,
     only_folds: Annotated[
-        str | None, typer.Option(help="Compute these folds alone for now, such as 1,2; --resume adds the others.",
+        str | None, typer.Option(help="Compute only these folds, such as 1,2; --resume adds the others.",
                                  rich_help_panel=_RUN),
     ] = None,
     tables_only: Annotated[
-        bool, typer.Option("--tables-only", help="Compute nothing; rebuild tables and report from what is there.",
+        bool, typer.Option("--tables-only", help="Compute nothing; rebuild tables and report from saved results.",
                            rich_help_panel=_RUN),
     ] = False,
     bootstrap: Annotated[
@@ -121,9 +121,9 @@ def bench(
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Compare joint fine-tuning with its rivals on the same folds of POSTS.
+    """Compare joint fine-tuning with baselines on the same folds of POSTS.
 
-    Every finished piece is kept at once: after a crash or Ctrl-C, --resume goes on where it stopped.
+    Every finished result is saved at once: after a crash or Ctrl-C, --resume continues from there.
     """
     given = dict(locals())
     from cotune.report.benchmark_report import write_all

@@ -58,10 +58,10 @@ def check(
     group_column: GroupColumn = "group",
     where: Where = None,
     table_format: Format = None,
-    max_text_chars: Annotated[int, typer.Option(min=1, help="Report longer texts.")] = 2000,
+    max_text_chars: Annotated[int, typer.Option(min=1, help="Report texts with more characters.")] = 2000,
     max_distance: Annotated[
         int,
-        typer.Option(min=0, max=16, help="Differing bits of 64 up to which pictures are near-duplicates."),
+        typer.Option(min=0, max=16, help="Maximum number of differing bits (of 64) between near-duplicate images."),
     ] = 4,
     text_encoder: Annotated[
         str | None,
@@ -124,8 +124,8 @@ def import_mvsa_command(
     raw: RawFolder,
     out: OutTable,
     rule: Annotated[LabelRule, typer.Option(help="How annotators' labels become one.")] = LabelRule.xu_mao,
-    balance: Annotated[int | None, typer.Option(min=1, help="Draw at most this many posts of each label.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 42,
+    balance: Annotated[int | None, typer.Option(min=1, help="Sample at most this many posts of each label.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that sample.")] = 42,
     as_json: AsJson = False,
 ) -> None:
     """Import MVSA-Single or MVSA-Multiple (labelResultAll.txt and data/N.jpg, N.txt)."""

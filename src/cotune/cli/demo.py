@@ -19,7 +19,7 @@ _WORDS = 60
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run to make.", metavar="DIR")] = Path("demo-run"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.", metavar="DIR")] = Path("demo-run"),
     as_json: AsJson = False,
 ) -> None:
     """Train on the demo posts and compare text only, image only, concatenation and joint fine-tuning.
@@ -72,7 +72,7 @@ def demo(
         return
     print_rich("", _models(found), _trained(found), "", _examples(found), "", NOTE)
     print_rich(
-        f"\nDone in {took:.0f} s. The joint model lies in {out}; its report is {out / 'report.html'}. Next:\n"
+        f"\nDone in {took:.0f} s. The joint model is saved to {out}; its report is {out / 'report.html'}. Next:\n"
         f"  {command('cotune', 'predict', out, '--text', 'what a wonderful day')}\n"
         f"  {command('cotune', 'info', out)}"
     )
@@ -101,7 +101,7 @@ def _trained(found: Demo) -> str:
 
 def _examples(found: Demo) -> Any:
     table = new_table(
-        "Some held-out posts, drawn by lot, by the joint model", "text", "image", "true", "predicted", "text/image"
+        "Some held-out posts, sampled at random, by the joint model", "text", "image", "true", "predicted", "text/image"
     )
     for row in found.examples.to_dict("records"):
         words = " ".join(row["text"].split())

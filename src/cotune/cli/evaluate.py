@@ -10,10 +10,12 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    ChunkSize,
     Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
+    InferenceBatchSize,
     LabelColumn,
     PostsPath,
     TextColumn,
@@ -39,14 +41,14 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for metrics.json, predictions.csv, report.html.", metavar="DIR")
     ] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples behind the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     bad_images: Annotated[
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: left out and counted, or scored by their text."),
     ] = "error",
-    chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
+    chunk_size: ChunkSize = 512,
+    batch_size: InferenceBatchSize = 64,
     flags: Flags = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",

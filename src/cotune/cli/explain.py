@@ -10,10 +10,12 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    ChunkSize,
     Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
+    InferenceBatchSize,
     LabelColumn,
     PostsPath,
     TextColumn,
@@ -45,21 +47,21 @@ def explain(
     limit: Annotated[int, typer.Option(min=0, help="Posts whose words and pixels are explained, and listed.")] = 20,
     find: Annotated[
         Literal["conflicts", "image-driven", "text-driven", "mistakes"] | None,
-        typer.Option(help="List these posts, and explain them instead of some of every kind."),
+        typer.Option(help="List and explain these posts, instead of some of every kind."),
     ] = None,
     words: Annotated[bool, typer.Option("--words/--no-words", help="Explain words (needs cotune\\[explain]).")] = True,
-    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Explain parts of the pictures.")] = True,
+    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Explain parts of the images.")] = True,
     emap: Annotated[
-        int, typer.Option(min=0, help="Posts for the additive projection; their square is its cost.")
+        int, typer.Option(min=0, help="Posts for the additive projection (EMAP); its cost grows with their square.")
     ] = 500,
     word_posts: Annotated[int, typer.Option(min=0, help="Posts that the top words are counted over.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing of those posts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples for both.")] = 0,
     bad_images: Annotated[
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: counted with their error, or explained by their text."),
     ] = "error",
-    chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
+    chunk_size: ChunkSize = 512,
+    batch_size: InferenceBatchSize = 64,
     flags: Flags = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",

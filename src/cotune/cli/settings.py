@@ -19,7 +19,7 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="YAML or JSON file of settings, or a run for its own; flags take precedence.",
+        help="YAML or JSON file of settings (see docs/settings.schema.json), or a run; flags take precedence.",
         rich_help_panel="Run",
     ),
 ]

@@ -40,25 +40,25 @@ _RUN, _HOLDOUT = "Run", "Validation and stopping"
 
 def fit(
     posts: PostsPath,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run to make.", metavar="RUN", rich_help_panel=_RUN)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.", metavar="RUN", rich_help_panel=_RUN)],
     flags: Flags = None,
     config: ConfigFile = None,
     settings: Set = None,
     start_from: Annotated[
         Path | None,
-        typer.Option("--start-from", help="Go on from this run's weights with these posts; its labels stay.",
+        typer.Option("--start-from", help="Continue from the weights of this run; its labels stay.",
                      metavar="RUN", rich_help_panel=_RUN),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted fit stopped.", rich_help_panel=_RUN)
+        bool, typer.Option("--resume", help="Resume an interrupted fit.", rich_help_panel=_RUN)
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out, once the new one is done.",
+        bool, typer.Option("--overwrite", help="Replace the run in --out once the new one is finished.",
                            rich_help_panel=_RUN)
     ] = False,
     logger: Annotated[
         list[str] | None,
-        typer.Option("--logger", help="tensorboard, mlflow or wandb, beside the CSV log; repeatable.",
+        typer.Option("--logger", help="tensorboard, mlflow or wandb, in addition to the CSV log; repeatable.",
                      rich_help_panel=_RUN),
     ] = None,
     id_column: IdColumn = "id",
@@ -69,7 +69,7 @@ def fit(
     where: Where = None,
     validation_where: Annotated[
         list[str] | None,
-        typer.Option("--validation-where", help="The same as --where, for the table that --validation names.",
+        typer.Option("--validation-where", help="Like --where, for the table that --validation names.",
                      metavar="COLUMN=VALUE", rich_help_panel=_HOLDOUT),
     ] = None,
     table_format: Format = None,
@@ -78,8 +78,9 @@ def fit(
 ) -> None:  # fmt: skip
     """Train a model on the labelled posts in POSTS.
 
-    First a probe of the fusion head on frozen embeddings, then joint fine-tuning. The run folder holds all that
-    predicting needs, a report and a model card. Ctrl-C saves the last finished epoch; --resume goes on from it.
+    First the fusion head is trained on frozen embeddings (the probe), then joint fine-tuning follows. The run folder
+    holds everything that predicting needs, a report and a model card. Ctrl-C saves the last finished epoch; --resume
+    continues from it.
     """
     from cotune.config import make_config
 
@@ -115,7 +116,7 @@ def fit(
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")
     table = "posts.csv" if str(posts) == "-" else posts
     print_rich(
-        f"\nThe run lies in {out}; its report is {out / 'report.html'}. Next:\n"
+        f"\nRun saved to {out}; its report is {out / 'report.html'}. Next:\n"
         f"  {command('cotune', 'predict', out, table, '--out', 'predictions.csv')}"
     )
 
@@ -153,7 +154,7 @@ def _train(
 
     progress = TerminalProgress()
     if resume and not _pending(out):
-        progress.say(f"note: there is nothing to resume in {out}; training begins anew")
+        progress.say(f"note: there is nothing to resume in {out}; training starts from scratch")
     table = read_posts(posts, columns=columns, require_labels=True, tell=progress.say, **rows)
     held = None
     if isinstance(config.validation, str):
