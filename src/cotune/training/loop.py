@@ -45,8 +45,8 @@ class StagePlan:
     min_epochs: int = 1
     patience: int = 1
     accumulate: int = 1
-    warmup: float = 0.1
-    max_grad_norm: float = 1.0
+    warmup: float = 0.0
+    max_grad_norm: float = 0.0
     ema: float = 0.0
     label_smoothing: float = 0.0
     frozen_norms: bool = True
