@@ -1,4 +1,4 @@
-"""Write reference.md, next to this file, from the command line's own help and the settings' own descriptions.
+"""Write reference.md and settings.schema.json, next to this file, from the definition of the settings and the commands.
 
 python docs/make_reference.py
 """
@@ -6,15 +6,17 @@ python docs/make_reference.py
 from __future__ import annotations
 
 import html
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from cotune.config import FitConfig
+from cotune.config import FitConfig, settings_of
 from cotune.files import atomic_path
 
 TARGET = Path(__file__).with_name("reference.md")
+SCHEMA = Path(__file__).with_name("settings.schema.json")
 
 
 def reference() -> str:
@@ -40,17 +42,29 @@ def _settings() -> list[str]:
         "## Settings of training",
         "",
         "Given to `JointClassifier(...)` by name, in a file (`--config`), with `--set NAME=VALUE`, and the usual",
-        "ones as options of `cotune fit` and `cotune bench`.",
+        "ones as options of `cotune fit` and `cotune bench`. A file can be checked while it is written: editors take",
+        "[settings.schema.json](settings.schema.json). `clip` is read as `max_grad_norm`, its new name.",
         "",
         "| setting | default | meaning |",
         "|---|---|---|",
     ]
-    for name, field in FitConfig.model_fields.items():
-        choices = re.findall(r"'([^']+)'", str(field.annotation)) if "Literal" in str(field.annotation) else []
-        meaning = "; ".join(part for part in (field.description, ", ".join(f"`{c}`" for c in choices)) if part)
-        default = "" if field.default is None else f"`{field.default}`"
-        lines.append(f"| `{name}` | {default} | {meaning} |")
+    for item in settings_of():
+        choices = ", ".join(f"`{choice}`" for choice in item.choices)
+        default = "" if item.default is None else f"`{item.default}`"
+        lines.append(f"| `{item.name}` | {default} | {' '.join(part for part in (item.help, choices) if part)} |")
     return lines
+
+
+def schema() -> str:
+    """Return the JSON schema of a settings file; names with hyphens are as good as those with underscores."""
+    found = FitConfig.model_json_schema()
+    for name, field in found["properties"].items():
+        for key in ("panel", "flag_of", "metavar", "title"):
+            field.pop(key, None)
+        if "_" in name:
+            found.setdefault("patternProperties", {})[f"^{name.replace('_', '-')}$"] = {"$ref": f"#/properties/{name}"}
+    found |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cotune settings"}
+    return json.dumps(found, indent=2) + "\n"
 
 
 def _commands() -> str:
@@ -62,5 +76,6 @@ def _commands() -> str:
 
 
 if __name__ == "__main__":
-    with atomic_path(TARGET) as path:
-        path.write_text(reference(), encoding="utf-8")
+    for target, text in ((TARGET, reference()), (SCHEMA, schema())):
+        with atomic_path(target) as path:
+            path.write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ import cotune.cli
 from bench_tiny import tiny_posts
 from cotune.benchmark import predictions
 from cotune.cli.bench import bench
+from cotune.cli.settings import SettingsCommand
 from runs import write_table
 from tiny import Zoo
 
@@ -20,7 +21,7 @@ from tiny import Zoo
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the test not depend on where in the command line the command stands."""
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command("bench")(bench)
+    app.command("bench", cls=SettingsCommand)(bench)
     app.callback()(lambda: None)
     monkeypatch.setattr(cotune.cli, "app", app)
 

@@ -60,6 +60,13 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [3e-4, 3e-4]
 
 
+def test_a_state_with_the_old_name_of_a_setting_is_resumed(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "c", {"settings": {"clip": 0.5}}).save("joint", state(), {})
+    assert Checkpoint(tmp_path / "c", {"settings": {"max_grad_norm": 0.5}}).load()[0] == "joint"
+    with pytest.raises(RunError, match=r"max-grad-norm \(0\.5, now 1\)"):
+        Checkpoint(tmp_path / "c", {"settings": {"max_grad_norm": 1}}).load()
+
+
 def test_no_pickle_only_tensors_and_json(tmp_path: Path) -> None:
     Checkpoint(tmp_path / "c", KEY).save("joint", state(), {})
     state_file, tensors = sorted((tmp_path / "c").iterdir())

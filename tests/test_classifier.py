@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -21,8 +22,9 @@ from sklearn.preprocessing import FunctionTransformer
 
 import cotune
 from cotune import JointClassifier
+from cotune.classifier import ClassifierSettings
 from cotune.cli import main
-from cotune.config import FitConfig
+from cotune.config import FitConfig, settings_of
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
 from runs import tiny_settings, write_table
@@ -51,6 +53,27 @@ def test_parameters_are_those_of_the_settings_and_clone_keeps_them(new: Any) -> 
     assert twin.get_params() == model.get_params()
     assert clone(twin.set_params(width=32)).width == 32
     assert is_classifier(model)
+
+
+def test_signature_docstring_and_settings_agree() -> None:
+    parameters = inspect.signature(JointClassifier).parameters
+    assert list(parameters) == [*FitConfig.model_fields, "allow_remote", "warm_start", "verbose"]
+    described = str(JointClassifier.__doc__)
+    for item in settings_of(ClassifierSettings):
+        assert parameters[item.name].default == item.default
+        assert f"    {item.name} : {item.kind}, default {item.default!r}\n        {item.help}\n" in described
+    assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert repr(JointClassifier(width=32, seed=42)) == "JointClassifier(width=32)"
+
+
+@pytest.mark.parametrize("given", [{"widht": 32}, {"clip": 1.0}])
+def test_an_unknown_parameter_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{next(iter(given))}'"):
+        JointClassifier(**given)
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        JointClassifier().set_params(**given)
+    with pytest.raises(TypeError, match="positional"):
+        JointClassifier("joint")  # type: ignore[misc]
 
 
 def test_fit_returns_itself_and_learns(new: Any, posts: pd.DataFrame) -> None:

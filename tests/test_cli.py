@@ -229,7 +229,7 @@ def test_overwriting_replaces_only_after_success(cli: Cli, zoo: Zoo, home: Path,
     run = tmp_path / "run"
     assert cli("fit", home / "train.csv", "--out", run, *flags(zoo, home / "cache")).code == 0
     before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
-    failed = cli("fit", home / "train.csv", "--out", run, "--overwrite", "--set", "lr-head=1e30", "--set", "clip=0",
+    failed = cli("fit", home / "train.csv", "--out", run, "--overwrite", "--set", "lr-head=1e30", "--set", "max-grad-norm=0",
                  *flags(zoo, home / "cache", tune="joint"))  # fmt: skip
     if failed.code == 0:
         pytest.skip("such rates are survived here")
@@ -254,7 +254,7 @@ def test_overwriting_replaces_only_after_success(cli: Cli, zoo: Zoo, home: Path,
         (["--set", "bach-size=3"], "did you mean 'batch_size'"),
         (["--fusion", "atention"], "did you mean 'attention'"),
         (["--epochs", "0"], "epochs"),
-        (["--validation", "1.5"], "validation is a part between 0 and 1"),
+        (["--validation", "1.5"], "validation is a fraction between 0 and 1"),
         (["--validation", "nowhere.csv"], "nowhere.csv does not exist"),
         (["--logger", "tensorbord"], "did you mean 'tensorboard'"),
         (["--label-column", "sentiment"], "no column 'sentiment'"),
@@ -556,7 +556,7 @@ def test_demo_with_small_encoders(
     assert len(answer.json["examples"]) == 6
     shown = cli("demo", "--out", tmp_path / "demo")
     assert shown.code == 0, shown.err
-    for words in ("AUC on 250 held-out posts", "synthetic", "joint", "drawn by lot", str(tmp_path / "demo")):
+    for words in ("AUC on 250 held-out posts", "synthetic", "joint", "sampled at random", str(tmp_path / "demo")):
         assert words in shown.out
     assert "Beside the other models" in (tmp_path / "demo" / "report.html").read_text()
     assert cli("predict", tmp_path / "demo", "--text", "what a day").code == 0

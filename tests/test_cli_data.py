@@ -10,11 +10,12 @@ from typer.testing import CliRunner, Result
 
 from cotune.cli.data import check, import_app
 from cotune.cli.options import columns_from
+from cotune.cli.settings import SettingsCommand
 from cotune.data.posts import ColumnNames, read_posts
 from cotune.errors import CotuneError, DataError
 
 app = typer.Typer()
-app.command("check")(check)
+app.command("check", cls=SettingsCommand)(check)
 app.add_typer(import_app, name="import")
 
 

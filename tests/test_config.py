@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cotune.config import FitConfig, make_config
+from cotune.config import FitConfig, current_names, make_config, settings_of
 from cotune.errors import ConfigError
 
 
@@ -129,6 +129,24 @@ def test_any_value_of_a_known_setting_is_taken_or_refused_in_one_line(key: str, 
 def test_a_configuration_survives_the_trip_through_plain_values() -> None:
     config = make_config({"text_top": 2, "validation": "v.csv", "precision": "bf16"})
     assert make_config(config.model_dump(mode="json")) == config
+
+
+def test_every_setting_has_a_help_text_and_a_panel() -> None:
+    for item in settings_of():
+        assert item.help.endswith("."), item.name
+        assert item.panel, item.name
+        assert make_config({item.name: item.default}) == FitConfig()
+
+
+def test_an_old_name_is_read_as_the_new_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "clip: 0.5\n")
+    assert make_config({}, file=path).max_grad_norm == 0.5
+    assert make_config({"clip": 2}, file=path).max_grad_norm == 2
+    assert make_config({"max_grad_norm": 2}, file=path).max_grad_norm == 2
+    assert FitConfig(**{"clip": 3}).max_grad_norm == 3
+    assert current_names({"clip": 1, "max_grad_norm": 2}) == {"max_grad_norm": 2}
+    with pytest.raises(ConfigError, match="max-grad-norm: "):
+        make_config({"clip": -1})
 
 
 def test_head_settings() -> None:

@@ -99,8 +99,8 @@ def test_same_seed_same_numbers_and_another_seed_others(zoo: Zoo, new_posts: Pos
 
 def test_accumulating_equals_a_bigger_batch(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
     bench = Bench(zoo, new_posts(12, gaps=False), cache)
-    big, _ = bench.run(plan_of(batch_size=12, epochs=2, clip=0.0))
-    small, _ = bench.run(plan_of(batch_size=4, accumulate=3, epochs=2, clip=0.0))
+    big, _ = bench.run(plan_of(batch_size=12, epochs=2, max_grad_norm=0.0))
+    small, _ = bench.run(plan_of(batch_size=4, accumulate=3, epochs=2, max_grad_norm=0.0))
     # In relation to the steps taken: AdamW blows rounding up where a gradient is near zero.
     begun, one, three = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (bench.model, big, small))
     assert (one - begun).norm() > 0.01
@@ -159,10 +159,10 @@ def test_clipping_limits_the_step(bench: Bench, monkeypatch: pytest.MonkeyPatch)
         return real(self, *args, **more)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    bench.run(plan_of(epochs=1, clip=0.01))
+    bench.run(plan_of(epochs=1, max_grad_norm=0.01))
     assert max(norms) <= 0.0101
     norms.clear()
-    bench.run(plan_of(epochs=1, clip=0.0))
+    bench.run(plan_of(epochs=1, max_grad_norm=0.0))
     assert max(norms) > 0.0101
 
 

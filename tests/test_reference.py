@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import typer.main
 
 from cotune.cli import app
+from cotune.config import FitConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "reference.md").read_text(encoding="utf-8")
-STALE = "docs/reference.md is out of date; write it anew with: python docs/make_reference.py"
+STALE = "docs/reference.md is out of date; renew it with: python docs/make_reference.py"
+MAKE = runpy.run_path(str(DOCS / "make_reference.py"))
 
 
 def commands(group: Any, name: str) -> dict[str, Any]:
@@ -26,9 +29,22 @@ def commands(group: Any, name: str) -> dict[str, Any]:
 
 
 def test_every_setting_stands_in_it_as_it_is() -> None:
-    lines = runpy.run_path(str(DOCS / "make_reference.py"))["_settings"]()
+    lines = MAKE["_settings"]()
     assert "\n".join(lines) in PAGE, STALE
     assert not [line for line in lines if line.endswith("|  |")], "a setting has no description"
+
+
+def test_the_schema_is_current_and_tells_settings_from_mistakes() -> None:
+    text = (DOCS / "settings.schema.json").read_text(encoding="utf-8")
+    assert text == MAKE["schema"](), STALE
+    schema = json.loads(text)
+    assert schema["properties"].keys() == FitConfig.model_fields.keys()
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["epochs"] == {
+        "default": 3, "description": FitConfig.model_fields["epochs"].description, "maximum": 1000, "minimum": 1,
+        "type": "integer",
+    }  # fmt: skip
+    assert schema["patternProperties"]["^lr-head$"] == {"$ref": "#/properties/lr_head"}
 
 
 def test_every_command_and_option_stands_in_it_and_no_other() -> None:
@@ -39,7 +55,7 @@ def test_every_command_and_option_stands_in_it_and_no_other() -> None:
     for name, command in there.items():
         options = {
             flag
-            for option in command.params
+            for option in command.get_params(typer.Context(command))
             if option.param_type_name == "option"
             for flag in [*option.opts, *option.secondary_opts]
             if flag.startswith("--")

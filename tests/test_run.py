@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from cotune.classifier import JointClassifier
+from cotune.config import make_config
 from cotune.errors import CotuneError, RunError
 from cotune.predict import Predictor
 from cotune.run import Run, load_run, read_settings, save_run, unknown_labels
@@ -264,6 +265,15 @@ def test_a_run_without_checksums_opens_as_before(fitted: Run, tmp_path: Path) ->
     opened = load_run(tmp_path / "run")
     assert opened.classes == fitted.classes
     assert opened.notes == []
+
+
+def test_a_run_with_the_old_name_of_a_setting_opens(fitted: Run, tmp_path: Path) -> None:
+    save_run(tmp_path / "run", fitted)
+    without_checksums(tmp_path / "run")
+    settings = fitted.config.model_dump(mode="json", exclude={"max_grad_norm"})
+    edit(tmp_path / "run" / "config.json", fit={**settings, "clip": 0.5})
+    assert load_run(tmp_path / "run").config.max_grad_norm == 0.5
+    assert make_config({}, file=tmp_path / "run").max_grad_norm == 0.5
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cotune.config import FitConfig, make_config
+from cotune.config import FitConfig, make_config, setting, settings_of
 from cotune.data.cells import label_name
 from cotune.data.python_labels import checked_labels, label_kind, label_names
 from cotune.errors import DataError, python_words
@@ -24,7 +26,6 @@ from cotune.training.fit import fit_posts
 if TYPE_CHECKING:
     from cotune.explain.explanation import Explanation
 
-_D = FitConfig()
 _FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
@@ -34,7 +35,60 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
 
 
 _AS_GIVEN = "labels_as_given"
-_SETTINGS = {*FitConfig.model_fields, "allow_remote"}
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ClassifierSettings(FitConfig):
+    """The parameters of :class:`JointClassifier`: the settings of training, and three of its own."""
+
+    allow_remote: bool = setting(False, "Whether images may be fetched by URL.")
+    warm_start: bool = setting(
+        False,
+        "Whether `fit` goes on from the weights of the last one, or of the run that was loaded, instead of starting "
+        "from the pretrained encoders; labels that it does not know are refused then.",
+    )
+    verbose: bool | int = setting(
+        False, "Whether to print a line for each stage and epoch on standard error, with bars in a terminal."
+    )
+
+
+_SETTINGS = set(ClassifierSettings.model_fields)
+
+
+def accepts(settings: Callable[P, FitConfig]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+    """Give an `__init__` the parameters that `settings` defines, for scikit-learn, type checkers and editors.
+
+    Values are kept as they are given, and checked by `fit`.
+    """
+    kind, fields = inspect.Parameter, settings_of(cast("type[FitConfig]", settings))
+    named = [kind(item.name, kind.KEYWORD_ONLY, default=item.default, annotation=item.type) for item in fields]
+    signature = inspect.Signature([kind("self", kind.POSITIONAL_OR_KEYWORD), *named], return_annotation=None)
+
+    def decorate(init: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
+        @functools.wraps(init)
+        def filled(*args: Any, **given: Any) -> None:
+            bound = signature.bind(*args, **given)
+            bound.apply_defaults()
+            init(**bound.arguments)
+
+        filled.__signature__ = signature  # type: ignore[attr-defined]
+        return filled
+
+    return decorate
+
+
+def documents(settings: type[FitConfig]) -> Callable[[type[T]], type[T]]:
+    """Write what `settings` defines in the docstring of a class, in the place of ``{parameters}``."""
+    entries = "\n    ".join(
+        f"{item.name} : {item.kind}, default {item.default!r}\n        {item.help}" for item in settings_of(settings)
+    )
+
+    def decorate(cls: type[T]) -> type[T]:
+        cls.__doc__ = (cls.__doc__ or "").replace("{parameters}", entries)
+        return cls
+
+    return decorate
 
 
 def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
@@ -55,6 +109,7 @@ def _labels_of(run: Run) -> np.ndarray:
     return np.unique(np.asarray([convert(given.get(label, label)) for label in run.classes]))
 
 
+@documents(ClassifierSettings)
 class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Joint fine-tuning of a text and an image encoder, as a scikit-learn classifier.
 
@@ -63,16 +118,7 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    verbose : bool or int
-        Whether to print a line for each stage and epoch on standard error, with bars in a terminal; training may take
-        minutes, and is silent without.
-    allow_remote : bool
-        Whether images may be fetched by URL.
-    warm_start : bool
-        Whether `fit` goes on from the weights of the last one, or of the run that was loaded, instead of starting
-        from the pretrained encoders; labels that it does not know are refused then.
-    **others
-        The settings of :class:`cotune.config.FitConfig`, with the same names and defaults.
+    {parameters}
 
     Attributes
     ----------
@@ -89,98 +135,10 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> model.fit(posts[["text", "image"]], posts["label"]).predict(new_posts)  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        *,
-        text_encoder: str = _D.text_encoder,
-        image_encoder: str = _D.image_encoder,
-        text_pooling: str = _D.text_pooling,
-        image_crop: str = _D.image_crop,
-        max_tokens: int = _D.max_tokens,
-        fusion: str = _D.fusion,
-        width: int = _D.width,
-        heads: int = _D.heads,
-        dropout: float = _D.dropout,
-        modality_dropout: float = _D.modality_dropout,
-        tune: str = _D.tune,
-        text_top: int | None = _D.text_top,
-        image_top: int | None = _D.image_top,
-        epochs: int = _D.epochs,
-        min_epochs: int = _D.min_epochs,
-        patience: int = _D.patience,
-        stop: str = _D.stop,
-        validation: float | str | None = _D.validation,
-        folds_group: str = _D.folds_group,
-        batch_size: int = _D.batch_size,
-        accumulate: int = _D.accumulate,
-        probe_epochs: int = _D.probe_epochs,
-        probe_batch_size: int = _D.probe_batch_size,
-        probe_lr: float = _D.probe_lr,
-        lr_head: float = _D.lr_head,
-        lr_text: float = _D.lr_text,
-        lr_image: float = _D.lr_image,
-        layer_decay: float = _D.layer_decay,
-        weight_decay: float = _D.weight_decay,
-        warmup: float = _D.warmup,
-        clip: float = _D.clip,
-        ema: float = _D.ema,
-        label_smoothing: float = _D.label_smoothing,
-        class_weights: str = _D.class_weights,
-        freeze_batch_norm: str = _D.freeze_batch_norm,
-        seed: int = _D.seed,
-        device: str = _D.device,
-        precision: str = _D.precision,
-        bad_images: str = _D.bad_images,
-        cache: str | None = _D.cache,
-        cache_gb: float = _D.cache_gb,
-        allow_remote: bool = False,
-        warm_start: bool = False,
-        verbose: bool | int = False,
-    ) -> None:
-        self.text_encoder = text_encoder
-        self.image_encoder = image_encoder
-        self.text_pooling = text_pooling
-        self.image_crop = image_crop
-        self.max_tokens = max_tokens
-        self.fusion = fusion
-        self.width = width
-        self.heads = heads
-        self.dropout = dropout
-        self.modality_dropout = modality_dropout
-        self.tune = tune
-        self.text_top = text_top
-        self.image_top = image_top
-        self.epochs = epochs
-        self.min_epochs = min_epochs
-        self.patience = patience
-        self.stop = stop
-        self.validation = validation
-        self.folds_group = folds_group
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.probe_epochs = probe_epochs
-        self.probe_batch_size = probe_batch_size
-        self.probe_lr = probe_lr
-        self.lr_head = lr_head
-        self.lr_text = lr_text
-        self.lr_image = lr_image
-        self.layer_decay = layer_decay
-        self.weight_decay = weight_decay
-        self.warmup = warmup
-        self.clip = clip
-        self.ema = ema
-        self.label_smoothing = label_smoothing
-        self.class_weights = class_weights
-        self.freeze_batch_norm = freeze_batch_norm
-        self.seed = seed
-        self.device = device
-        self.precision = precision
-        self.bad_images = bad_images
-        self.cache = cache
-        self.cache_gb = cache_gb
-        self.allow_remote = allow_remote
-        self.warm_start = warm_start
-        self.verbose = verbose
+    @accepts(ClassifierSettings)
+    def __init__(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            setattr(self, name, value)
 
     @python_words(_SETTINGS)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> JointClassifier:

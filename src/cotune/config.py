@@ -1,12 +1,17 @@
-"""Settings: frozen, validated, from YAML and flags; an unknown key names the nearest known one."""
+"""The settings of training: every name, type, default and help text is defined here, and nowhere else.
+
+The flags of the commands, the parameters of the scikit-learn classes, the schema of a settings file and the reference
+are made from :class:`FitConfig`.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,100 +22,211 @@ from cotune.ownership import RUN
 Tune = Literal["joint", "top", "lora", "frozen"]
 Stop = Literal["train-loss", "validation"]
 
+# Old names of settings, still read in files, runs and `--set`.
+RENAMED = {"clip": "max_grad_norm"}
+
+_ENCODERS, _HEAD, _TRAINING = "Encoders", "Fusion head", "Training"
+_HOLDOUT, _MACHINE = "Validation and stopping", "Machine"
+_INFERENCE = "predict evaluate explain"
+
+
+def setting(
+    default: Any, description: str, panel: str = "", flag_of: str = "fit", *, metavar: str | None = None, **limits: Any
+) -> Any:
+    """Return a field with its help; `flag_of` lists the commands with a flag for it, `--set` reaches every field."""
+    extra: dict[str, Any] = {"panel": panel, "flag_of": flag_of.split(), "metavar": metavar}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
 
 class FitConfig(BaseModel):
     """All that decides how a model is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    text_encoder: str = Field("bundled:all-MiniLM-L6-v2", description="bundled:, hf: or a local folder")
-    image_encoder: str = Field("bundled:efficientnet-lite0", description="bundled:, timm:, hf: or a local folder")
-    text_pooling: Literal["auto", "cls", "mean", "max", "last"] = Field(
-        "auto", description="how token states become one embedding"
+    text_encoder: str = setting(
+        "bundled:all-MiniLM-L6-v2",
+        "Text encoder: bundled:NAME, hf:OWNER/NAME or a local folder.",
+        _ENCODERS,
+        "fit bench",
     )
-    image_crop: Literal["encoder", "none"] = Field(
-        "encoder", description="encoder: as its own preprocessing crops; none: the whole picture, squeezed to fit"
+    image_encoder: str = setting(
+        "bundled:efficientnet-lite0",
+        "Image encoder: bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder.",
+        _ENCODERS,
+        "fit bench",
     )
-    max_tokens: int = Field(128, ge=4, le=8192, description="longer texts are cut here")
+    text_pooling: Literal["auto", "cls", "mean", "max", "last"] = setting(
+        "auto", "How token states become one embedding.", _ENCODERS
+    )
+    image_crop: Literal["encoder", "none"] = setting(
+        "encoder",
+        "How images are cropped; encoder: as in its pretraining; none: the whole image, squeezed to fit.",
+        _ENCODERS,
+    )
+    max_tokens: int = setting(
+        128, "Maximum tokens of a text; longer texts are cut.", _ENCODERS, "fit check", ge=4, le=8192
+    )
 
-    fusion: str = Field("attention", description="fusion head")
-    width: int = Field(128, ge=4, description="size of the modality tokens, or of the hidden layer")
-    heads: int = Field(4, ge=1, description="attention heads; must divide the width")
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout in the head")
-    modality_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a training post loses a modality")
+    fusion: str = setting(
+        "attention", "Fusion head: attention, concat, reference, or one modality alone: text, image.", _HEAD
+    )
+    width: int = setting(128, "Size of the modality tokens, or of the hidden layer.", _HEAD, ge=4)
+    heads: int = setting(4, "Attention heads; must divide the width.", _HEAD, "", ge=1)
+    dropout: float = setting(0.5, "Dropout in the head.", _HEAD, ge=0, lt=1)
+    modality_dropout: float = setting(0.3, "Probability that a training post loses a modality.", _HEAD, ge=0, lt=1)
 
-    tune: Tune = Field("top", description="which weights are trained after the probe")
-    text_top: int | None = Field(None, ge=1, description="upper text layers that `top` trains (default: half)")
-    image_top: int | None = Field(None, ge=1, description="upper image stages that `top` trains (default: a quarter)")
+    tune: Tune = setting(
+        "top",
+        "What is trained after the probe: all weights, upper layers, adapters, or nothing.",
+        _TRAINING,
+        "fit bench",
+    )
+    text_top: int | None = setting(None, "Upper text layers that top trains; half of them if not set.", _TRAINING, ge=1)
+    image_top: int | None = setting(
+        None, "Upper image stages that top trains; a quarter of them if not set.", _TRAINING, ge=1
+    )
+    epochs: int = setting(3, "Maximum epochs of joint fine-tuning.", _TRAINING, "fit bench", ge=1, le=1000)
+    min_epochs: int = setting(3, "Epochs before early stopping may act.", _HOLDOUT, ge=1)
+    patience: int = setting(1, "Epochs without improvement before stopping.", _HOLDOUT, ge=1)
+    stop: Stop = setting("train-loss", "What early stopping watches.", _HOLDOUT)
+    validation: float | str | None = setting(
+        None, "Fraction of the posts to hold out, or a posts table.", _HOLDOUT, metavar="FRACTION|POSTS"
+    )
+    folds_group: Literal["near-duplicates", "group", "none"] = setting(
+        "near-duplicates", "Which posts are kept together when a part is held out.", _HOLDOUT
+    )
+    batch_size: int = setting(32, "Posts in a batch of joint fine-tuning.", _TRAINING, "fit bench", ge=1)
+    accumulate: int = setting(1, "Batches per optimizer step.", _TRAINING, ge=1)
+    probe_epochs: int = setting(10, "Epochs of the probe; 0 for no probe.", _TRAINING, ge=0)
+    probe_batch_size: int = setting(64, "Posts in a batch of the probe.", _TRAINING, "", ge=1)
+    probe_lr: float = setting(1e-3, "Learning rate of the probe.", _TRAINING, "", gt=0)
 
-    epochs: int = Field(3, ge=1, le=1000, description="most epochs of joint fine-tuning")
-    min_epochs: int = Field(3, ge=1, description="epochs before early stopping may act")
-    patience: int = Field(1, ge=1, description="epochs without progress before stopping")
-    stop: Stop = Field("train-loss", description="what early stopping watches")
-    validation: float | str | None = Field(
-        None, description="part of the training posts, or a posts table, to validate on"
+    lr_head: float = setting(3e-4, "Learning rate of the head in joint fine-tuning.", _TRAINING, gt=0)
+    lr_text: float = setting(1e-4, "Learning rate of the text encoder's top layer.", _TRAINING, gt=0)
+    lr_image: float = setting(3e-4, "Learning rate of the image encoder's top stage.", _TRAINING, gt=0)
+    layer_decay: float = setting(
+        0.9, "Factor on the learning rate from each layer to the next lower one.", _TRAINING, "", gt=0, le=1
     )
-    folds_group: Literal["near-duplicates", "group", "none"] = Field(
-        "near-duplicates", description="which posts may not be parted when a validation part is cut"
+    weight_decay: float = setting(0.01, "Weight decay of AdamW; none on norms and biases.", _TRAINING, "", ge=0)
+    warmup: float = setting(0.1, "Fraction of the steps over which the learning rate rises.", _TRAINING, "", ge=0, lt=1)
+    max_grad_norm: float = setting(1.0, "Maximum gradient norm; 0 for no limit.", _TRAINING, "", ge=0)
+    ema: float = setting(0.0, "Decay of averaged weights; 0 for no averaging.", _TRAINING, "", ge=0, lt=1)
+    label_smoothing: float = setting(
+        0.0, "Fraction of each label that is spread over all classes.", _TRAINING, ge=0, lt=1
     )
-    batch_size: int = Field(32, ge=1, description="posts in a batch of joint fine-tuning")
-    accumulate: int = Field(1, ge=1, description="batches per optimiser step")
-    probe_epochs: int = Field(10, ge=0, description="epochs of the probe; 0 for no probe")
-    probe_batch_size: int = Field(64, ge=1, description="posts in a batch of the probe")
-    probe_lr: float = Field(1e-3, gt=0, description="learning rate of the probe")
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "Weights of the classes in the loss; balanced: rare classes count as much as frequent ones.", _TRAINING
+    )
+    freeze_batch_norm: Literal["auto", "yes", "no"] = setting(
+        "auto", "Whether batch-norm statistics stay as pretrained; auto: yes below 64 posts a batch.", _TRAINING, ""
+    )
 
-    lr_head: float = Field(3e-4, gt=0, description="learning rate of the head in joint fine-tuning")
-    lr_text: float = Field(1e-4, gt=0, description="learning rate of the text encoder, above its layers")
-    lr_image: float = Field(3e-4, gt=0, description="learning rate of the image encoder, above its stages")
-    layer_decay: float = Field(0.9, gt=0, le=1, description="each lower layer learns this much slower")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW; none on norms and biases")
-    warmup: float = Field(0.1, ge=0, lt=1, description="part of the steps over which the rate rises")
-    clip: float = Field(1.0, ge=0, description="gradient norm limit; 0 for none")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights; 0 for none")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="part of the target that all classes share")
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: posts of rare classes count more in the loss"
+    seed: int = setting(42, "Seed of initial weights, order of posts and dropout.", _TRAINING, ge=0, le=2**32 - 1)
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting(
+        "auto",
+        "Where to compute; auto: the first available of cuda, mps, cpu.",
+        _MACHINE,
+        f"fit bench {_INFERENCE}",
     )
-    freeze_batch_norm: Literal["auto", "yes", "no"] = Field("auto", description="auto: yes below 64 posts a batch")
+    precision: Literal["auto", "32", "bf16", "16"] = setting(
+        "auto", "Number format; auto: bf16 on CUDA devices that support it, else 32.", _MACHINE
+    )
+    bad_images: Literal["skip", "text-only"] = setting(
+        "skip", "Training posts with an unreadable image: left out, or used by their text.", _TRAINING
+    )
+    cache: str | None = setting(
+        None, "Folder for cached pixels and embeddings; ~/.cache/cotune if not set.", _MACHINE, "fit bench"
+    )
+    cache_gb: float = setting(20.0, "Maximum cache size in GB.", _MACHINE, gt=0)
 
-    seed: int = Field(42, ge=0, le=2**32 - 1, description="of first weights, order of posts and dropout")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: the first of cuda, mps, cpu")
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
-        "auto", description="auto: bf16 on CUDA that has it, else 32"
-    )
-    bad_images: Literal["skip", "text-only"] = Field(
-        "skip", description="training posts whose image cannot be read: left out, or used by their text alone"
-    )
-    cache: str | None = Field(None, description="folder for pixels and embeddings (default: ~/.cache/cotune)")
-    cache_gb: float = Field(20.0, gt=0, description="size that the cache must not outgrow")
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        return current_names(values) if isinstance(values, Mapping) else values
 
     @field_validator("validation", mode="before")
     @classmethod
-    def _number(cls, said: Any) -> Any:
-        # Flags are strings, and YAML takes 1e-1 for one; what reads as a number is a part, not a table.
+    def _number(cls, value: Any) -> Any:
+        # Flags are strings, and YAML reads 1e-1 as one; what parses as a number is a fraction, not a table.
         with suppress(ValueError, TypeError):
-            return float(said)
-        return said
+            return float(value)
+        return value
 
     @field_validator("freeze_batch_norm", "precision", "cache", mode="before")
     @classmethod
-    def _word(cls, said: Any) -> Any:
-        # YAML takes yes and no for truth values and 32 for a number; here they are words.
-        return (
-            {True: "yes", False: "no"}[said] if isinstance(said, bool) else str(said) if isinstance(said, int) else said
-        )
+    def _word(cls, value: Any) -> Any:
+        # YAML reads yes and no as booleans and 32 as a number; here they are words.
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return str(value) if isinstance(value, int) else value
 
     @model_validator(mode="after")
     def _check(self) -> FitConfig:
         if self.width % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
-            raise ValueError(f"validation is a part between 0 and 1 or a posts table, not {self.validation}")
+            raise ValueError(f"validation is a fraction between 0 and 1 or a posts table, not {self.validation}")
         return self
 
     def head_settings(self) -> dict[str, Any]:
         """Return what a fusion head may want to know."""
         return self.model_dump(include={"width", "heads", "dropout", "modality_dropout"})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, as command lines and documents need it.
+
+    Attributes
+    ----------
+    name, help : str
+        Its name and what it means.
+    type, default : Any
+        What a value may be, and its value when nothing is given.
+    panel : str
+        The heading that it stands under in the help of a command.
+    flag_of : list of str
+        The commands that have a flag for it.
+    metavar : str or None
+        What stands for its value in the help of a command, instead of its type.
+    """
+
+    name: str
+    help: str
+    type: Any
+    default: Any
+    panel: str
+    flag_of: list[str]
+    metavar: str | None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that a value may be, if there are only some."""
+        return tuple(part for part in get_args(self.type) if isinstance(part, str))
+
+    @property
+    def kind(self) -> str:
+        """What a value may be, in the words of a docstring."""
+        words = ", ".join(repr(choice) for choice in self.choices)
+        return f"{{{words}}}" if words else getattr(self.type, "__name__", str(self.type)).replace(" | ", " or ")
+
+
+def settings_of(config: type[FitConfig] = FitConfig) -> list[Setting]:
+    """Return all settings of `config`, in their order."""
+    return [
+        Setting(name, field.description or "", field.annotation, field.default, **cast(Any, field.json_schema_extra))
+        for name, field in config.model_fields.items()
+    ]
+
+
+def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with old names replaced; the value under a new name takes precedence."""
+    found = dict(settings)
+    for old, new in RENAMED.items():
+        if old in found:
+            value = found.pop(old)
+            found.setdefault(new, value)
+    return found
 
 
 def make_config(settings: Mapping[str, Any], *, file: str | Path | None = None) -> FitConfig:
@@ -130,8 +246,8 @@ def make_config(settings: Mapping[str, Any], *, file: str | Path | None = None) 
     """
     merged: dict[str, Any] = {}
     if file is not None:
-        merged.update(_read_yaml(Path(file)))
-    merged.update({key: value for key, value in settings.items() if value is not None})
+        merged.update(current_names(_read_yaml(Path(file))))
+    merged.update(current_names({key: value for key, value in settings.items() if value is not None}))
     where = f" in {file}" if file is not None else ""
     for key in merged:
         if key not in FitConfig.model_fields:
@@ -147,7 +263,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         path = path / "config.json"  # of a run
     try:
         text = path.read_text(encoding="utf-8")
-        said = yaml.safe_load(text) if path.suffix != ".json" else json.loads(text)
+        found = yaml.safe_load(text) if path.suffix != ".json" else json.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
     except (OSError, UnicodeDecodeError) as fault:
@@ -155,13 +271,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, json.JSONDecodeError) as fault:
         kind = "JSON" if path.suffix == ".json" else "YAML"
         raise ConfigError(f"{path} is not valid {kind}: {' '.join(str(fault).split())}") from None
-    if said is None:
+    if found is None:
         return {}
-    if not isinstance(said, dict):
-        raise ConfigError(f"{path} must hold `setting: value` lines, not a {type(said).__name__}")
-    if RUN.wrote("config.json", said) and isinstance(said.get("fit"), dict):
-        said = said["fit"]  # a run's own file: the settings that it was trained with
-    return {str(key).replace("-", "_"): value for key, value in said.items()}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} must hold `setting: value` lines, not a {type(found).__name__}")
+    if RUN.wrote("config.json", found) and isinstance(found.get("fit"), dict):
+        found = found["fit"]  # a run's own file: the settings that it was trained with
+    return {str(key).replace("-", "_"): value for key, value in found.items()}
 
 
 def _explain(error: Any) -> str:

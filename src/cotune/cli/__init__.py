@@ -24,8 +24,9 @@ from cotune.cli.evaluate import evaluate
 from cotune.cli.explain import explain
 from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
+from cotune.cli.settings import SettingsCommand
 from cotune.cli.stop import Stop, StoppedError, terminable
-from cotune.cli.train import FitCommand, fit
+from cotune.cli.train import fit
 from cotune.errors import CotuneError
 
 app = typer.Typer(
@@ -41,13 +42,13 @@ _STOPPED = 130  # what typer makes of Ctrl-C
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
 _START, _DATA, _USE = "Train", "Data", "Use"
 app.command("demo", rich_help_panel=_START)(demo)
-app.command("fit", rich_help_panel=_START, cls=FitCommand)(fit)
-app.command("bench", rich_help_panel=_START)(bench)
-app.command("check", rich_help_panel=_DATA)(check)
+app.command("fit", rich_help_panel=_START, cls=SettingsCommand)(fit)
+app.command("bench", rich_help_panel=_START, cls=SettingsCommand)(bench)
+app.command("check", rich_help_panel=_DATA, cls=SettingsCommand)(check)
 app.add_typer(import_app, name="import", rich_help_panel=_DATA)
-app.command("evaluate", rich_help_panel=_USE)(evaluate)
-app.command("predict", rich_help_panel=_USE)(predict)
-app.command("explain", rich_help_panel=_USE)(explain)
+app.command("evaluate", rich_help_panel=_USE, cls=SettingsCommand)(evaluate)
+app.command("predict", rich_help_panel=_USE, cls=SettingsCommand)(predict)
+app.command("explain", rich_help_panel=_USE, cls=SettingsCommand)(explain)
 app.command("info", rich_help_panel=_USE)(info)
 app.command("encoders", rich_help_panel=_DATA)(encoders)
 

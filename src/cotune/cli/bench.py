@@ -23,6 +23,7 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.settings import ConfigFile, Flags, Set, key_values
 from cotune.cli.show import command, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, did_you_mean
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
     from cotune.benchmark.tables import Table
     from cotune.report.benchmark_report import Written
 
-_WHAT, _TRAINING, _RUN = "What is compared", "Training", "Run"
+_WHAT, _RUN = "What is compared", "Run"
 _METHODS = "svm,image,text,concat,clip,joint,reference,probe,ensemble"
 
 
 def bench(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.", metavar="DIR", rich_help_panel=_RUN)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", metavar="DIR", rich_help_panel=_RUN)],
     posts: Annotated[
         Path | None,
         typer.Argument(help="Posts table; not needed with --tables-only.", metavar="POSTS", show_default=False),
@@ -55,21 +56,14 @@ def bench(
     ] = None,
     protocol: Annotated[
         Literal["paper", "grouped"],
-        typer.Option(help="paper: stratified folds; grouped: near-duplicates never straddle one.",
+        typer.Option(help="paper: stratified folds; grouped: near-duplicates are kept together.",
                      rich_help_panel=_WHAT),
     ] = "grouped",
     group_by: Annotated[
         str, typer.Option(help="What makes posts near-duplicates under grouped: text,image or one of them.",
                           rich_help_panel=_WHAT),
     ] = "text,image",
-    fold_seed: Annotated[int, typer.Option(min=0, help="Seed of folds and draws.", rich_help_panel=_WHAT)] = 42,
-    text_encoder: Annotated[
-        str | None, typer.Option(help="bundled:NAME, hf:OWNER/NAME or a local folder.", rich_help_panel=_WHAT)
-    ] = None,
-    image_encoder: Annotated[
-        str | None,
-        typer.Option(help="bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder.", rich_help_panel=_WHAT),
-    ] = None,
+    fold_seed: Annotated[int, typer.Option(min=0, help="Seed of folds and samples.", rich_help_panel=_WHAT)] = 42,
     clip: Annotated[
         str | None,
         typer.Option(help="Dual encoder for the method clip: hf:openai/clip-vit-base-patch32 or a local folder.",
@@ -84,53 +78,33 @@ def bench(
         str, typer.Option(help="Training posts per class, with commas, such as 8,16,32,all.", rich_help_panel=_WHAT)
     ] = "all",
     draws: Annotated[
-        int, typer.Option(min=1, help="Draws of each number of shots.", rich_help_panel=_WHAT)
+        int, typer.Option(min=1, help="Random samples for each number of shots.", rich_help_panel=_WHAT)
     ] = 5,
     seeds: Annotated[
-        str | None, typer.Option(help="Seeds of training, with commas. \\[default: 42]", show_default=False,
+        str | None, typer.Option(help="Training seeds, with commas; by default the setting seed.", show_default=False,
                                  rich_help_panel=_WHAT),
     ] = None,
     emap: Annotated[
-        int, typer.Option(min=0, help="Most posts of a fold for the additive projection (EMAP); 0 for none.",
+        int, typer.Option(min=0, help="Maximum posts of a fold for the additive projection (EMAP); 0 for none.",
                           rich_help_panel=_WHAT),
     ] = 1000,
     paper: Annotated[
         Literal["mvsa", "hateful-memes"] | None,
-        typer.Option(help="Put the paper's figures for this data set beside.", rich_help_panel=_WHAT),
+        typer.Option(help="Also show the paper's figures for this data set.", rich_help_panel=_WHAT),
     ] = None,
-    tune: Annotated[
-        Literal["joint", "top", "lora", "frozen"] | None,
-        typer.Option(help="What the methods that fine-tune train.", rich_help_panel=_TRAINING),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of fine-tuning.", rich_help_panel=_TRAINING)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Posts in a batch.", rich_help_panel=_TRAINING)] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option(help="Where to train.", rich_help_panel=_TRAINING)
-    ] = None,
-    cache: Annotated[
-        str | None,
-        typer.Option(help="Folder for pixels and embeddings (by default ~/.cache/cotune).", rich_help_panel=_TRAINING),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="YAML or JSON file of training settings, or a run; flags take precedence.",
-                     rich_help_panel=_TRAINING),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other training setting, such as layer-decay=0.8; repeatable.",
-                     metavar="KEY=VALUE", rich_help_panel=_TRAINING),
-    ] = None,
+    flags: Flags = None,
+    config: ConfigFile = None,
+    settings: Set = None,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)] = 1,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on in a folder that holds results.", rich_help_panel=_RUN)
+        bool, typer.Option("--resume", help="Resume an interrupted benchmark.", rich_help_panel=_RUN)
     ] = False,
     only_folds: Annotated[
-        str | None, typer.Option(help="Compute these folds alone for now, such as 1,2; --resume adds the others.",
+        str | None, typer.Option(help="Compute only these folds, such as 1,2; --resume adds the others.",
                                  rich_help_panel=_RUN),
     ] = None,
     tables_only: Annotated[
-        bool, typer.Option("--tables-only", help="Compute nothing; rebuild tables and report from what is there.",
+        bool, typer.Option("--tables-only", help="Compute nothing; rebuild tables and report from saved results.",
                            rich_help_panel=_RUN),
     ] = False,
     bootstrap: Annotated[
@@ -152,9 +126,9 @@ def bench(
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Compare joint fine-tuning with its rivals on the same folds of POSTS.
+    """Compare joint fine-tuning with baselines on the same folds of POSTS.
 
-    Every finished piece is kept at once: after a crash or Ctrl-C, --resume goes on where it stopped.
+    Every finished result is saved at once: after a crash or Ctrl-C, --resume continues from there.
     """
     given = dict(locals())
     from cotune.benchmark.tables import parse_forms
@@ -198,15 +172,14 @@ def bench(
 def _plan(given: dict[str, Any]) -> Plan:
     from cotune.benchmark.grid import read_grid
     from cotune.benchmark.plan import Plan, parse_shots
-    from cotune.cli.train import _key_values
-    from cotune.config import FitConfig, make_config
+    from cotune.config import make_config
 
-    flags = {name: given[name] for name in FitConfig.model_fields if given.get(name) is not None and name != "clip"}
-    fit = make_config({**_key_values(given["settings"] or []), **flags}, file=given["config"])
+    flags = given["flags"]
+    fit = make_config({**key_values(given["settings"]), **flags}, file=given["config"])
     pairs: tuple[tuple[str, str], ...] = ((fit.text_encoder, fit.image_encoder),)
     methods, folds = _words(given["methods"] or _METHODS, "methods"), given["folds"]
     if given["grid"] is not None:
-        if given["text_encoder"] or given["image_encoder"]:
+        if flags.keys() & {"text_encoder", "image_encoder"}:
             raise ConfigError("--grid names the encoders; leave --text-encoder and --image-encoder away")
         grid = read_grid(given["grid"])
         pairs = grid.pairs

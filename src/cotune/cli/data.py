@@ -25,6 +25,7 @@ from cotune.cli.options import (
     columns_from,
     rows_from,
 )
+from cotune.cli.settings import Flags
 from cotune.cli.show import command
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ def check(
     group_column: GroupColumn = "group",
     where: Where = None,
     table_format: Format = None,
-    max_text_chars: Annotated[int, typer.Option(min=1, help="Report longer texts.")] = 2000,
+    max_text_chars: Annotated[int, typer.Option(min=1, help="Report texts with more characters.")] = 2000,
     max_distance: Annotated[
         int,
-        typer.Option(min=0, max=16, help="Differing bits of 64 up to which pictures are near-duplicates."),
+        typer.Option(min=0, max=16, help="Maximum number of differing bits (of 64) between near-duplicate images."),
     ] = 4,
     text_encoder: Annotated[
         str | None,
@@ -70,14 +71,16 @@ def check(
             show_default=False,
         ),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=4, help="Where training will cut texts.")] = 128,
+    flags: Flags = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:
     """Report what is missing, broken, duplicated or imbalanced in POSTS, and what to do."""
+    from cotune.config import make_config
     from cotune.data.posts import read_posts
     from cotune.data.quality import check_posts
 
+    max_tokens = make_config(flags).max_tokens
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     table = read_posts(posts, columns=columns, **rows_from(where, table_format))
     with _progress("reading pictures") as progress:
@@ -123,8 +126,8 @@ def import_mvsa_command(
     raw: RawFolder,
     out: OutTable,
     rule: Annotated[LabelRule, typer.Option(help="How annotators' labels become one.")] = LabelRule.xu_mao,
-    balance: Annotated[int | None, typer.Option(min=1, help="Draw at most this many posts of each label.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 42,
+    balance: Annotated[int | None, typer.Option(min=1, help="Sample at most this many posts of each label.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that sample.")] = 42,
     as_json: AsJson = False,
 ) -> None:
     """Import MVSA-Single or MVSA-Multiple (labelResultAll.txt and data/N.jpg, N.txt)."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run to make.", metavar="DIR")] = Path("demo-run"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.", metavar="DIR")] = Path("demo-run"),
     as_json: AsJson = False,
 ) -> None:
     """Train on the demo posts and compare text only, image only, concatenation and joint fine-tuning.
@@ -73,7 +73,7 @@ def demo(
     compared = compared_table(models, found.results[0].evaluation.n)
     print_rich("", compared, _trained(found), "", examples_table(found.examples.to_dict("records")), "", NOTE)
     print_rich(
-        f"\nDone in {took:.0f} s. The joint model lies in {out}; its report is {out / 'report.html'}. Next:\n"
+        f"\nDone in {took:.0f} s. The joint model is saved to {out}; its report is {out / 'report.html'}. Next:\n"
         f"  {command('cotune', 'predict', out, '--text', 'what a wonderful day')}\n"
         f"  {command('cotune', 'info', out)}"
     )

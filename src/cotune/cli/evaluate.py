@@ -10,10 +10,12 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    ChunkSize,
     Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
+    InferenceBatchSize,
     LabelColumn,
     Plugin,
     PostsPath,
@@ -23,6 +25,7 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
+from cotune.cli.settings import Flags
 from cotune.cli.show import print_json, print_rich, title
 from cotune.errors import CotuneError
 from cotune.report.numbers import plural
@@ -41,15 +44,15 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for metrics.json, predictions.csv, report.html.", metavar="DIR")
     ] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples behind the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     bad_images: Annotated[
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: left out and counted, or scored by their text."),
     ] = "error",
-    chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    chunk_size: ChunkSize = 512,
+    batch_size: InferenceBatchSize = 64,
+    flags: Flags = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
     image_column: ImageColumn = "image",
@@ -73,9 +76,7 @@ def evaluate(
     rows = rows_from(where, table_format)
     chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **rows)
     opened = open_run(run, plugin)
-    predictor = Predictor(
-        opened, device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
-    )
+    predictor = Predictor(opened, **flags, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote)
     result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress)
     if out is not None:
         _write(out, opened, result, run, posts)

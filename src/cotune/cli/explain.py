@@ -10,10 +10,12 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    ChunkSize,
     Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
+    InferenceBatchSize,
     LabelColumn,
     Plugin,
     PostsPath,
@@ -23,6 +25,7 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
+from cotune.cli.settings import Flags
 from cotune.cli.show import print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
@@ -47,22 +50,22 @@ def explain(
     limit: Annotated[int, typer.Option(min=0, help="Posts whose words and pixels are explained, and listed.")] = 20,
     find: Annotated[
         Literal["conflicts", "image-driven", "text-driven", "mistakes"] | None,
-        typer.Option(help="List these posts, and explain them instead of some of every kind."),
+        typer.Option(help="List and explain these posts, instead of some of every kind."),
     ] = None,
     words: Annotated[bool, typer.Option("--words/--no-words", help="Explain words (needs cotune\\[explain]).")] = True,
-    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Explain parts of the pictures.")] = True,
+    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Explain parts of the images.")] = True,
     emap: Annotated[
-        int, typer.Option(min=0, help="Posts for the additive projection; their square is its cost.")
+        int, typer.Option(min=0, help="Posts for the additive projection (EMAP); its cost grows with their square.")
     ] = 500,
     word_posts: Annotated[int, typer.Option(min=0, help="Posts that the top words are counted over.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing of those posts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples for both.")] = 0,
     bad_images: Annotated[
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: counted with their error, or explained by their text."),
     ] = "error",
-    chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    chunk_size: ChunkSize = 512,
+    batch_size: InferenceBatchSize = 64,
+    flags: Flags = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
     image_column: ImageColumn = "image",
@@ -101,7 +104,7 @@ def explain(
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     plan = ExplainPlan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
-        open_run(run, plugin), device=device, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
+        open_run(run, plugin), **flags, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
     rows = rows_from(where, table_format)
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,

@@ -27,15 +27,15 @@ ImageColumn = Annotated[
 LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the labels.", rich_help_panel=_COLUMNS)]
 GroupColumn = Annotated[
     str,
-    typer.Option("--group-column", help="Column of groups that folds never cut in two.", rich_help_panel=_COLUMNS),
+    typer.Option("--group-column", help="Column of groups that are kept together.", rich_help_panel=_COLUMNS),
 ]
 _ROWS = "Rows of the posts table"
 Where = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
-        help="Use only rows with this value, as in split=train; repeatable: several values of a column "
-        "are alternatives, several columns all have to fit.",
+        help="Use only rows with this value, as in split=train; repeatable: several values of a "
+        "column are alternatives, several columns must all match.",
         metavar="COLUMN=VALUE",
         rich_help_panel=_ROWS,
     ),
@@ -44,7 +44,7 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format",
-        help="How to read POSTS, if its name does not say: csv, tsv, jsonl, json, parquet or xlsx.",
+        help="Format of POSTS, if its name does not tell: csv, tsv, jsonl, json, parquet or xlsx.",
         metavar="FORMAT",
         rich_help_panel=_ROWS,
         show_default=False,
@@ -62,8 +62,10 @@ Plugin = Annotated[
 ]
 AllowRemote = Annotated[
     bool,
-    typer.Option("--allow-remote", help="Fetch images given by URL (https, s3 and whatever fsspec knows)."),
+    typer.Option("--allow-remote", help="Fetch images given by URL (https, s3 and others that fsspec supports)."),
 ]
+ChunkSize = Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")]
+InferenceBatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Posts in a batch.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 

@@ -11,10 +11,12 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    ChunkSize,
     Format,
     GroupColumn,
     IdColumn,
     ImageColumn,
+    InferenceBatchSize,
     LabelColumn,
     Plugin,
     TextColumn,
@@ -23,6 +25,7 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
+from cotune.cli.settings import Flags
 from cotune.cli.show import print_json, print_rich
 from cotune.errors import ConfigError, DataError, clip, listed
 from cotune.report.numbers import number, plural
@@ -58,9 +61,9 @@ def predict(
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: no prediction, or one by the text. Both get an error."),
     ] = "error",
-    chunk_size: Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Posts in one pass.")] = 64,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to run.")] = "auto",
+    chunk_size: ChunkSize = 512,
+    batch_size: InferenceBatchSize = 64,
+    flags: Flags = None,
     id_column: IdColumn = "id",
     text_column: TextColumn = "text",
     image_column: ImageColumn = "image",
@@ -87,7 +90,7 @@ def predict(
     if out is not None:
         check_predictions_path(out, posts)
     settings: dict[str, Any] = {
-        "device": device, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
+        **flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
     if single:
         _predict_one(_open(run, plugin, settings), text, image, out, as_json)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from cotune.cli.options import (
     AllowRemote,
@@ -25,6 +24,7 @@ from cotune.cli.options import (
     rows_from,
 )
 from cotune.cli.run_folder import open_run
+from cotune.cli.settings import ConfigFile, Flags, Set, key_values
 from cotune.cli.show import command, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError
@@ -37,143 +37,30 @@ if TYPE_CHECKING:
     from cotune.training.fit import FitResult
     from cotune.training.loggers import HistoryLog
 
-_ENCODERS, _HEAD, _TRAINING = "Encoders", "Fusion head", "Training"
-_HOLDOUT, _MACHINE, _RUN = "Validation and stopping", "Machine", "Run"
-
-
-class FitCommand(TyperCommand):
-    """Shows the defaults of the settings in its help; they are looked up only then, so that others start fast."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help page."""
-        from cotune.config import FitConfig
-
-        usual = FitConfig().model_dump()
-        for parameter in self.params:
-            default = usual.get(parameter.name or "")
-            said = getattr(parameter, "help", None)
-            if default is not None and said and "[default:" not in said:
-                parameter.help = f"{said} \\[default: {default}]"  # type: ignore[attr-defined]
-        super().format_help(ctx, formatter)
-
-
-def _option(flag: str, panel: str, text: str, **more: Any) -> Any:
-    return typer.Option(flag, help=text, rich_help_panel=panel, show_default=False, **more)
+_RUN, _HOLDOUT = "Run", "Validation and stopping"
 
 
 def fit(
     posts: PostsPath,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run to make.", metavar="RUN", rich_help_panel=_RUN)],
-    text_encoder: Annotated[
-        str | None, _option("--text-encoder", _ENCODERS, "bundled:NAME, hf:OWNER/NAME or a local folder.")
-    ] = None,
-    image_encoder: Annotated[
-        str | None,
-        _option("--image-encoder", _ENCODERS, "bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder."),
-    ] = None,
-    text_pooling: Annotated[
-        Literal["auto", "cls", "mean", "max", "last"] | None,
-        _option("--text-pooling", _ENCODERS, "How token states become one embedding."),
-    ] = None,
-    image_crop: Annotated[
-        Literal["encoder", "none"] | None,
-        _option("--image-crop", _ENCODERS, "none: see whole pictures, squeezed to fit, instead of the encoder's crop."),
-    ] = None,
-    max_tokens: Annotated[int | None, _option("--max-tokens", _ENCODERS, "Longer texts are cut here.")] = None,
-    fusion: Annotated[
-        str | None,
-        _option("--fusion", _HEAD, "attention, concat, reference, or one modality alone: text, image."),
-    ] = None,
-    width: Annotated[int | None, _option("--width", _HEAD, "Size of modality tokens or hidden layer.")] = None,
-    dropout: Annotated[float | None, _option("--dropout", _HEAD, "Dropout in the head.")] = None,
-    modality_dropout: Annotated[
-        float | None, _option("--modality-dropout", _HEAD, "Chance that a training post loses a modality.")
-    ] = None,
-    tune: Annotated[
-        Literal["joint", "top", "lora", "frozen"] | None,
-        _option("--tune", _TRAINING, "What is trained after the probe: all, upper layers, adapters, nothing."),
-    ] = None,
-    text_top: Annotated[
-        int | None, _option("--text-top", _TRAINING, "Upper text layers that top trains (by default half).")
-    ] = None,
-    image_top: Annotated[
-        int | None, _option("--image-top", _TRAINING, "Upper image stages that top trains (by default a quarter).")
-    ] = None,
-    epochs: Annotated[int | None, _option("--epochs", _TRAINING, "Most epochs of joint fine-tuning.")] = None,
-    probe_epochs: Annotated[int | None, _option("--probe-epochs", _TRAINING, "Epochs of the probe.")] = None,
-    batch_size: Annotated[int | None, _option("--batch-size", _TRAINING, "Posts in a batch.")] = None,
-    accumulate: Annotated[int | None, _option("--accumulate", _TRAINING, "Batches per optimiser step.")] = None,
-    lr_head: Annotated[float | None, _option("--lr-head", _TRAINING, "Learning rate of the head.")] = None,
-    lr_text: Annotated[float | None, _option("--lr-text", _TRAINING, "Learning rate of the text encoder.")] = None,
-    lr_image: Annotated[float | None, _option("--lr-image", _TRAINING, "Learning rate of the image encoder.")] = None,
-    class_weights: Annotated[
-        Literal["none", "balanced"] | None,
-        _option("--class-weights", _TRAINING, "balanced: rare classes weigh as much as frequent ones."),
-    ] = None,
-    label_smoothing: Annotated[
-        float | None, _option("--label-smoothing", _TRAINING, "Share of each label spread over all classes.")
-    ] = None,
-    bad_images: Annotated[
-        Literal["skip", "text-only"] | None,
-        _option("--bad-images", _TRAINING, "Posts with an unreadable image: left out, or used by their text."),
-    ] = None,
-    seed: Annotated[int | None, _option("--seed", _TRAINING, "Seed of everything random.")] = None,
-    validation: Annotated[
-        str | None,
-        _option("--validation", _HOLDOUT, "Part of the posts to hold out, or a posts table.", metavar="FRACTION|POSTS"),
-    ] = None,
-    folds_group: Annotated[
-        Literal["near-duplicates", "group", "none"] | None,
-        _option("--folds-group", _HOLDOUT, "Which posts are never parted when a part is held out."),
-    ] = None,
-    stop: Annotated[
-        Literal["train-loss", "validation"] | None,
-        _option("--stop", _HOLDOUT, "What early stopping watches."),
-    ] = None,
-    min_epochs: Annotated[
-        int | None, _option("--min-epochs", _HOLDOUT, "Epochs before early stopping may act.")
-    ] = None,
-    patience: Annotated[
-        int | None, _option("--patience", _HOLDOUT, "Epochs without progress before stopping.")
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"] | None, _option("--device", _MACHINE, "Where to train.")
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "32", "bf16", "16"] | None, _option("--precision", _MACHINE, "Number format.")
-    ] = None,
-    cache: Annotated[
-        str | None,
-        _option("--cache", _MACHINE, "Folder for pixels and embeddings (by default ~/.cache/cotune)."),
-    ] = None,
-    cache_gb: Annotated[float | None, _option("--cache-gb", _MACHINE, "Size that the cache must not outgrow.")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="YAML or JSON file of settings, or a run for its own; flags take precedence.",
-                     rich_help_panel=_RUN),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Any other setting, such as layer-decay=0.8; repeatable.", metavar="KEY=VALUE",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.", metavar="RUN", rich_help_panel=_RUN)],
+    flags: Flags = None,
+    config: ConfigFile = None,
+    settings: Set = None,
     start_from: Annotated[
         Path | None,
-        typer.Option("--start-from", help="Go on from this run's weights with these posts; its labels stay.",
+        typer.Option("--start-from", help="Continue from the weights of this run; its labels stay.",
                      metavar="RUN", rich_help_panel=_RUN),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted fit stopped.", rich_help_panel=_RUN)
+        bool, typer.Option("--resume", help="Resume an interrupted fit.", rich_help_panel=_RUN)
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out, once the new one is done.",
+        bool, typer.Option("--overwrite", help="Replace the run in --out once the new one is finished.",
                            rich_help_panel=_RUN)
     ] = False,
     logger: Annotated[
         list[str] | None,
-        typer.Option("--logger", help="tensorboard, mlflow or wandb, beside the CSV log; repeatable.",
+        typer.Option("--logger", help="tensorboard, mlflow or wandb, in addition to the CSV log; repeatable.",
                      rich_help_panel=_RUN),
     ] = None,
     id_column: IdColumn = "id",
@@ -184,7 +71,7 @@ def fit(
     where: Where = None,
     validation_where: Annotated[
         list[str] | None,
-        typer.Option("--validation-where", help="The same as --where, for the table that --validation names.",
+        typer.Option("--validation-where", help="Like --where, for the table that --validation names.",
                      metavar="COLUMN=VALUE", rich_help_panel=_HOLDOUT),
     ] = None,
     table_format: Format = None,
@@ -193,16 +80,13 @@ def fit(
 ) -> None:  # fmt: skip
     """Train a model on the labelled posts in POSTS.
 
-    First a probe of the fusion head on frozen embeddings, then joint fine-tuning. The run folder holds all that
-    predicting needs, a report and a model card. Ctrl-C saves the last finished epoch; --resume goes on from it.
+    First the fusion head is trained on frozen embeddings (the probe), then joint fine-tuning follows. The run folder
+    holds everything that predicting needs, a report and a model card. Ctrl-C saves the last finished epoch; --resume
+    continues from it.
     """
-    given = dict(locals())
-    from cotune.config import FitConfig, make_config
+    from cotune.config import make_config
 
-    flags = {name: given[name] for name in FitConfig.model_fields if given.get(name) is not None}
-    if "validation" in flags:
-        flags["validation"] = _fraction_or_path(flags["validation"])
-    given_settings = {**_key_values(settings or []), **flags}
+    given_settings = {**key_values(settings), **flags}
     start = None
     if start_from is not None:
         start, given_settings = _start(start_from, given_settings)
@@ -234,7 +118,7 @@ def fit(
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")
     table = "posts.csv" if str(posts) == "-" else posts
     print_rich(
-        f"\nThe run lies in {out}; its report is {out / 'report.html'}. Next:\n"
+        f"\nRun saved to {out}; its report is {out / 'report.html'}. Next:\n"
         f"  {command('cotune', 'predict', out, table, '--out', 'predictions.csv')}"
     )
 
@@ -272,7 +156,7 @@ def _train(
 
     progress = TerminalProgress()
     if resume and not _pending(out):
-        progress.say(f"note: there is nothing to resume in {out}; training begins anew")
+        progress.say(f"note: there is nothing to resume in {out}; training starts from scratch")
     table = read_posts(posts, columns=columns, require_labels=True, tell=progress.say, **rows)
     held = None
     if isinstance(config.validation, str):
@@ -384,25 +268,3 @@ def _validation_rows(where: list[str] | None, config: FitConfig) -> dict[str, An
     if where and not isinstance(config.validation, str):
         raise ConfigError("--validation-where picks rows of a validation table; name one with --validation")
     return {"where": rows_from(where, None)["where"]}
-
-
-def _fraction_or_path(said: str) -> float | str:
-    try:
-        return float(said)
-    except ValueError:
-        return said
-
-
-def _key_values(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key.strip():
-            raise ConfigError(f"--set takes key=value, as in --set layer-decay=0.8, not {pair!r}")
-        try:
-            found[key.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            found[key.strip().replace("-", "_")] = value
-    return found

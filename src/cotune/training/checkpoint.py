@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cotune.checksums import checksums, damage, seal_holds, sealed
+from cotune.config import current_names
 from cotune.errors import RunError
 from cotune.files import atomic_path, remove, write_json
 from cotune.training.loop import StageState
@@ -96,7 +97,10 @@ class Checkpoint:
                 raise ValueError(f"{_FILE} was changed")
             for name, what in damage(self.folder, said.get("files", {})):
                 raise ValueError(f"{name} {what}")
-            key, tensors = dict(said["key"]), load_file(self.folder / Path(said["tensors"]).name)
+            key = dict(said["key"])
+            if "settings" in key:
+                key["settings"] = current_names(key["settings"])
+            tensors = load_file(self.folder / Path(said["tensors"]).name)
             state = _state(said, tensors)
             stage, done = str(said["stage"]), dict(said["done"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as fault:

@@ -46,8 +46,8 @@ class StagePlan:
     min_epochs: int = 1
     patience: int = 1
     accumulate: int = 1
-    warmup: float = 0.1
-    clip: float = 1.0
+    warmup: float = 0.0
+    max_grad_norm: float = 0.0
     ema: float = 0.0
     label_smoothing: float = 0.0
     frozen_norms: bool = True
@@ -246,8 +246,8 @@ def _one_epoch(
         fabric.backward(loss / in_group)
         if not last:
             continue
-        if plan.clip:
-            fabric.clip_gradients(forward, optimizer, max_norm=plan.clip, error_if_nonfinite=False)
+        if plan.max_grad_norm:
+            fabric.clip_gradients(forward, optimizer, max_norm=plan.max_grad_norm, error_if_nonfinite=False)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

@@ -266,7 +266,7 @@ def _plans(
     common: dict[str, Any] = {
         "seed": config.seed,
         "warmup": config.warmup,
-        "clip": config.clip,
+        "max_grad_norm": config.max_grad_norm,
         "label_smoothing": config.label_smoothing,
         "class_weights": weights,
         "post_weights": None if post_weights is None else torch.from_numpy(post_weights),
