@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from cotune._version import __version__
 from cotune.benchmark import predictions
 from cotune.benchmark.plan import Plan
-from cotune.config import FitConfig
+from cotune.config import FitConfig, current_names
 from cotune.errors import CotuneError, RunError
 from cotune.files import read_json, to_json, write_json
 from cotune.ownership import BENCHMARK
@@ -162,7 +162,12 @@ def _refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
         )
     now = json.loads(to_json(now))
     defaults = FitConfig().model_dump(mode="json")
-    old = {"fetched": False, **{key: before[key] for key in before if key != "fit"}, **defaults, **before["fit"]}
+    old = {
+        "fetched": False,
+        **{key: before[key] for key in before if key != "fit"},
+        **defaults,
+        **current_names(before["fit"]),
+    }
     new = {**{key: now[key] for key in now if key != "fit"}, **now["fit"]}
     differing = [f"{key} ({old.get(key)!r}, now {new[key]!r})" for key in new if old.get(key) != new[key]]
     if differing:

@@ -147,7 +147,7 @@ def compared_table(models: Sequence[Mapping[str, Any]], posts: int) -> Table:
 def examples_table(rows: Iterable[Mapping[Any, Any]]) -> Table:
     """Return the posts that the demo predicts."""
     table = new_table(
-        "Some held-out posts, drawn by lot, by the joint model", "text", "image", "true", "predicted", "text/image"
+        "Some held-out posts, sampled at random, by the joint model", "text", "image", "true", "predicted", "text/image"
     )
     for row in rows:
         words = " ".join(row["text"].split())
