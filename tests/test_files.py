@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cotune.errors import CotuneError
-from cotune.files import atomic_path, read_json, to_json, write_json, write_text
+from cotune.files import atomic_path, read_json, to_json, write_at, write_json, write_text
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -138,3 +138,13 @@ def test_json_that_is_not_there(tmp_path: Path) -> None:
         read_json(tmp_path / "none.json")
     with pytest.raises(CotuneError, match="is a folder"):
         read_json(tmp_path)
+
+
+def test_writing_at_a_place_ends_the_file_there(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_at(path, 0, b"abcdef")
+    write_at(path, 2, b"XY")
+    assert path.read_bytes() == b"abXY"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CotuneError, match="cannot write .*a folder of that name is in the way"):
+        write_at(tmp_path / "folder", 0, b"x")

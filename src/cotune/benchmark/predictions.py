@@ -2,14 +2,15 @@
 
 ``predictions.parquet`` holds one row for each cell. While a benchmark runs, every finished cell is appended to
 ``predictions.running`` as a block with its length and checksum; when the run ends, is stopped or is resumed, the
-blocks are merged into the parquet file. A kill at any moment leaves at most one unfinished block at the end, which
-is ignored and cut off before the next one is written.
+blocks are merged into the parquet file. A kill or a power cut at any moment leaves at most one unfinished block at the
+end, which is ignored and cut off before the next one is written.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from filelock import FileLock
 from cotune.benchmark.plan import Cell
 from cotune.benchmark.records import DIGITS, Record, record_from_bytes, record_to_bytes
 from cotune.checksums import seal_holds, sealed
-from cotune.errors import RunError
+from cotune.errors import CotuneError, RunError
 from cotune.files import atomic_path, to_json, write_at
 
 FILE, RUNNING = "predictions.parquet", "predictions.running"
@@ -142,12 +143,15 @@ def _blocks(file: BinaryIO, path: Path) -> tuple[list[_Block], int]:
     end = 0
     while size - end >= _HEADER.size:
         file.seek(end)
-        magic, length, digest, check = _HEADER.unpack(file.read(_HEADER.size))
-        if magic != _MAGIC or check != zlib.crc32(_HEADER.pack(magic, length, digest, 0)):
+        head = _header(file.read(_HEADER.size))
+        if head is None:
             file.seek(end)
-            if not any(file.read()):  # a power cut can leave zeros at the end
-                break
-            raise _damaged(path, f"block {len(found) + 1} has no valid header")
+            rest = file.read()
+            starts = (match.start() for match in re.finditer(re.escape(_MAGIC), rest))
+            if any(_header(rest[start : start + _HEADER.size]) for start in starts):
+                raise _damaged(path, f"block {len(found) + 1} has no valid header")
+            break  # the last write did not get to its end
+        length, digest = head
         if end + _HEADER.size + length > size:
             break
         found.append(_Block(end + _HEADER.size, length, digest))
@@ -155,6 +159,15 @@ def _blocks(file: BinaryIO, path: Path) -> tuple[list[_Block], int]:
     if found and not _content(file, found[-1]):  # its header was on the disk before its content was
         end = found.pop().start - _HEADER.size
     return found, end
+
+
+def _header(content: bytes) -> tuple[int, bytes] | None:
+    """Return length and digest out of a block's header, None if it is none."""
+    if len(content) < _HEADER.size:
+        return None
+    magic, length, digest, check = _HEADER.unpack(content)
+    valid = magic == _MAGIC and check == zlib.crc32(_HEADER.pack(magic, length, digest, 0))
+    return (length, digest) if valid else None
 
 
 def _content(file: BinaryIO, block: _Block) -> bytes:
@@ -214,7 +227,9 @@ def _read_merged(path: Path) -> Iterator[Record]:
             if record.about()["checksum"] != row["checksum"]:
                 raise ValueError(f"the checksum of the cell {record.cell.key} differs")
             yield record
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except CotuneError:
+        raise
+    except Exception as error:  # pyarrow raises nearly anything where bytes are damaged
         raise _damaged(path, error) from error
 
 
@@ -311,7 +326,8 @@ def _remove_merged(out: Path) -> None:
 
 
 def _damaged(path: Path, reason: object) -> RunError:
+    said = " ".join(str(reason).split())[:200]
     return RunError(
-        f"{path} is damaged ({str(reason)[:200]}); restore it from a copy, or delete it and continue with --resume, "
+        f"{path} is damaged ({said}); restore it from a copy, or delete it and continue with --resume, "
         "which computes its cells again"
     )
