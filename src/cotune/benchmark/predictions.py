@@ -29,7 +29,7 @@ from cotune.errors import CotuneError, RunError
 from cotune.files import atomic_path, to_json, write_at
 
 FILE, RUNNING = "predictions.parquet", "predictions.running"
-OLD_FOLDER = "cells"  # one file for each cell, as cotune wrote them up to 0.2
+OLD_FOLDER = "cells"  # one file for each cell, as cotune 0.1 wrote them
 _LOCK = ".store.lock"
 _FORMAT = 1
 _MAGIC = b"cotune\x00\x01"
