@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from cotune.checksums import damage
-from cotune.config import FitConfig
 from cotune.data.posts import read_posts
 from cotune.environment import environment
 from cotune.predict import Predictor
 from cotune.run import load_run, read_settings
+from cotune.settings import FitConfig
 from cotune.training.encoder_check import check_encoder
 from cotune.training.recipe import open_unchecked
 

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cotune.config import FitConfig, settings_of
 from cotune.files import atomic_path
+from cotune.settings import FitConfig, settings_of
 
 TARGET = Path(__file__).with_name("reference.md")
 SCHEMA = Path(__file__).with_name("settings.schema.json")

@@ -44,9 +44,9 @@ METHODS.add(
 
 if __name__ == "__main__":
     from cotune.benchmark import Plan, run_plan
-    from cotune.config import FitConfig
     from cotune.demo import read_demo_posts
     from cotune.report.benchmark_report import write_all
+    from cotune.settings import FitConfig
 
     settings = FitConfig()
     pair = (settings.text_encoder, settings.image_encoder)

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cotune.config import FitConfig
 from cotune.data.posts import read_posts
 from cotune.explain.explainer import Explainer
 from cotune.fusion import make_head
 from cotune.model import JointModel
 from cotune.run import Run
+from cotune.settings import FitConfig
 from cotune.training.fit import fit_posts
 from runs import tiny_config
 from tiny import WORDS, Zoo, picture, stir

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cotune.config import FitConfig, make_config
+from cotune.settings import FitConfig, make_config
 from cotune.training.fit import FitResult, fit_posts
 from tiny import Zoo, make_posts
 

@@ -9,9 +9,9 @@ from cotune.benchmark import METHODS, Cell, Method, Plan
 from cotune.benchmark.grid import read_grid
 from cotune.benchmark.methods import mean_of
 from cotune.benchmark.plan import encoder_name, parse_shots, short_name
-from cotune.config import FitConfig
 from cotune.encoders.sources.bundled import BUNDLES
 from cotune.errors import ConfigError
+from cotune.settings import FitConfig
 from tiny import Zoo
 
 PAIRS = (("bundled:t", "bundled:i"), ("bundled:t", "bundled:j"))

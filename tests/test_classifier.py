@@ -24,9 +24,9 @@ import cotune
 from cotune import JointClassifier
 from cotune.classifier import ClassifierSettings
 from cotune.cli import main
-from cotune.config import FitConfig, settings_of
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
+from cotune.settings import FitConfig, settings_of
 from runs import tiny_settings, write_table
 from tiny import Zoo, make_posts
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from architectures import TEXT, make_text
-from cotune.config import FitConfig
 from cotune.encoders.resolve import load_encoder_config, resolve_text
 from cotune.errors import ConfigError, EncoderError
+from cotune.settings import FitConfig
 from cotune.training import encoder_check
 from cotune.training.encoder_check import check_encoder
 from tiny import TEXTS, Zoo, make_text_model, make_tokenizer

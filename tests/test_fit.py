@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotune.config import make_config
 from cotune.errors import ConfigError, DataError
 from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.report.run_report import run_report
 from cotune.run import load_run, save_run
+from cotune.settings import make_config
 from cotune.training.fit import fit_posts
 from cotune.training.notes import below_the_probe
 from runs import tiny_config, write_table

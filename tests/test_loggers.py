@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cotune.config import FitConfig
 from cotune.errors import ConfigError
+from cotune.settings import FitConfig
 from cotune.training.loggers import check_loggers, open_log
 
 ROWS = [

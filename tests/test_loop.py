@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from cotune.config import FitConfig, make_config
 from cotune.errors import ConfigError
 from cotune.fusion import make_head
 from cotune.metrics import roc_auc
 from cotune.model import JointModel
 from cotune.progress import Progress
+from cotune.settings import FitConfig, make_config
 from cotune.training.device import make_fabric
 from cotune.training.features import Features
 from cotune.training.held_out import HeldOutScore

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from architectures import IMAGE, MAKERS, TEXT
-from cotune.config import FitConfig, make_config
 from cotune.encoders.resolve import resolve_image, resolve_text
 from cotune.errors import ConfigError
 from cotune.fusion import make_head
 from cotune.model import JointModel
+from cotune.settings import FitConfig, make_config
 from cotune.training.lora import adapt, add_adapters, merge_adapters
 from cotune.training.parameters import cut_for_top, default_top, freeze, parameter_groups, set_train_mode
 from tiny import IMAGES, TEXTS, Zoo

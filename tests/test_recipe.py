@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from cotune.config import FitConfig, make_config
 from cotune.errors import ConfigError, RunError
 from cotune.metrics import roc_auc
 from cotune.progress import Progress
+from cotune.settings import FitConfig, make_config
 from cotune.training.checkpoint import Checkpoint
 from cotune.training.features import Features
 from cotune.training.loop import predict_rows

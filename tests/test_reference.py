@@ -11,7 +11,7 @@ from typing import Any
 import typer.main
 
 from cotune.cli import app
-from cotune.config import FitConfig
+from cotune.settings import FitConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "reference.md").read_text(encoding="utf-8")

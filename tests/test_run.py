@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from cotune.classifier import JointClassifier
-from cotune.config import make_config
 from cotune.errors import CotuneError, RunError
 from cotune.predict import Predictor
 from cotune.run import Run, load_run, read_settings, save_run, unknown_labels
+from cotune.settings import make_config
 from runs import tiny_fit
 from tiny import Zoo, make_posts
 

@@ -14,10 +14,10 @@ import torch
 from cotune import load
 from cotune.classifier import JointClassifier
 from cotune.cli import main
-from cotune.config import make_config
 from cotune.errors import ConfigError, CotuneError, DataError
 from cotune.model import Batch
 from cotune.run import Run, load_run, save_run
+from cotune.settings import make_config
 from cotune.training.fit import fit_posts
 from cotune.training.loop import StagePlan, WeightedLoss
 from runs import tiny_config, tiny_settings, write_table

@@ -14,13 +14,13 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cotune.config import FitConfig, make_config, setting, settings_of
 from cotune.data.cells import label_name
 from cotune.data.python_labels import checked_labels, label_kind, label_names
 from cotune.errors import DataError, python_words
 from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress
 from cotune.run import Run, load_run, save_run
+from cotune.settings import FitConfig, make_config, setting, settings_of
 from cotune.training.fit import fit_posts
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cotune.config import make_config
 from cotune.data.posts import PostsHash, is_arrow, read_posts
 from cotune.data.row_errors import RowErrorCount, has_row_error
 from cotune.errors import CotuneError, DataError, listed
@@ -19,6 +18,7 @@ from cotune.metrics import Evaluation, evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
 from cotune.run import Run, unknown_labels
+from cotune.settings import make_config
 from cotune.training.device import make_fabric
 from cotune.training.features import Features, iterate
 from cotune.training.prepare import prepare

@@ -18,7 +18,6 @@ from typing import Any
 from cotune import self_test
 from cotune._version import __version__
 from cotune.checksums import checksums, damage, seal_holds, sealed
-from cotune.config import FitConfig
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError
 from cotune.files import atomic_path, read_json, remove, write_json, write_text
@@ -27,6 +26,7 @@ from cotune.model import JointModel, head_name
 from cotune.ownership import RUN
 from cotune.plugins import origins, where_from
 from cotune.report.model_card import model_card
+from cotune.settings import FitConfig
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"

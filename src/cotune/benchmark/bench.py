@@ -17,7 +17,6 @@ from cotune.benchmark.folds import Folds
 from cotune.benchmark.methods import METHODS, Method, Task
 from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.records import Record, versions
-from cotune.config import FitConfig
 from cotune.encoders.base import Encoder
 from cotune.encoders.resolve import resolve_image, resolve_text
 from cotune.encoders.sources.clip import open_dual_encoder
@@ -25,6 +24,7 @@ from cotune.errors import CotuneError, EncoderError, RunError
 from cotune.fusion import HEADS, make_head
 from cotune.model import JointModel
 from cotune.progress import Progress
+from cotune.settings import FitConfig
 from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
 from cotune.training.parameters import cut_for_top

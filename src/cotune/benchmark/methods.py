@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from cotune.benchmark.emap import additive_logits, embed_rows, softmax
-from cotune.config import FitConfig, make_config
 from cotune.data.splits import holdout_split
 from cotune.registry import Registry
+from cotune.settings import FitConfig, make_config
 from cotune.training.features import Features
 from cotune.training.loop import predict_rows
 from cotune.training.recipe import Trained, fit_rows
@@ -93,7 +93,7 @@ class Method:
     run : callable, optional
         Trains and scores.
     settings : mapping
-        Settings of :class:`~cotune.config.FitConfig` that the method fixes.
+        Settings of :class:`~cotune.settings.FitConfig` that the method fixes.
     uses : tuple of str
         The modalities it reads; a cell is shared by all pairs of encoders that do not differ in these.
     encoders : {"pair", "clip"}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cotune.benchmark.methods import METHODS, Method
-from cotune.config import FitConfig
 from cotune.data.splits import Protocol
 from cotune.errors import ConfigError
+from cotune.settings import FitConfig
 
 ANCHOR = "joint"
 _SAFE = re.compile(r"[^A-Za-z0-9.]+")

@@ -13,10 +13,10 @@ from filelock import FileLock, Timeout
 from cotune._version import __version__
 from cotune.benchmark import predictions
 from cotune.benchmark.plan import Plan
-from cotune.config import FitConfig, current_names
 from cotune.errors import CotuneError, RunError
 from cotune.files import read_json, to_json, write_json
 from cotune.ownership import BENCHMARK
+from cotune.settings import FitConfig, current_names
 
 FILE, FAILED = "bench.json", "failed.json"
 _FORMAT = 2

@@ -172,7 +172,7 @@ def bench(
 def _plan(given: dict[str, Any]) -> Plan:
     from cotune.benchmark.grid import read_grid
     from cotune.benchmark.plan import Plan, parse_shots
-    from cotune.config import make_config
+    from cotune.settings import make_config
 
     flags = given["flags"]
     fit = make_config({**key_values(given["settings"]), **flags}, file=given["config"])

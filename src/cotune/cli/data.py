@@ -76,9 +76,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Report what is missing, broken, duplicated or imbalanced in POSTS, and what to do."""
-    from cotune.config import make_config
     from cotune.data.posts import read_posts
     from cotune.data.quality import check_posts
+    from cotune.settings import make_config
 
     max_tokens = make_config(flags).max_tokens
     columns = columns_from(id_column, text_column, image_column, label_column, group_column)

@@ -50,7 +50,7 @@ class SettingsCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Call the command with the settings that were given as one argument."""
-        from cotune.config import settings_of
+        from cotune.settings import settings_of
 
         names = {item.name for item in settings_of() if self.name in item.flag_of}
         given = {name: ctx.params.pop(name) for name in names & ctx.params.keys()}
@@ -60,7 +60,7 @@ class SettingsCommand(TyperCommand):
 
 def _options(command: str) -> Any:
     """Return the options for the settings that `command` has flags for."""
-    from cotune.config import settings_of
+    from cotune.settings import settings_of
 
     parameters = []
     for item in settings_of():

@@ -32,8 +32,8 @@ from cotune.report.numbers import number
 from cotune.report.terminal import score_table
 
 if TYPE_CHECKING:
-    from cotune.config import FitConfig
     from cotune.run import Run
+    from cotune.settings import FitConfig
     from cotune.training.fit import FitResult
     from cotune.training.loggers import HistoryLog
 
@@ -84,7 +84,7 @@ def fit(
     holds everything that predicting needs, a report and a model card. Ctrl-C saves the last finished epoch; --resume
     continues from it.
     """
-    from cotune.config import make_config
+    from cotune.settings import make_config
 
     given_settings = {**key_values(settings), **flags}
     start = None

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.config import FitConfig, make_config
 from cotune.data.posts import data_hash
 from cotune.demo.posts import read_demo_posts
 from cotune.environment import environment
@@ -20,6 +19,7 @@ from cotune.metrics.calibration import calibration_bins
 from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.run import Run
+from cotune.settings import FitConfig, make_config
 from cotune.training.device import make_fabric
 from cotune.training.loop import predict_rows
 from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cotune.config import FitConfig
 from cotune.model import JointModel, head_name
 from cotune.report.numbers import number
+from cotune.settings import FitConfig
 
 
 def model_card(model: JointModel, classes: Sequence[str], config: FitConfig, metrics: Mapping[str, Any]) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cotune.config import FitConfig
 from cotune.model import head_name
 from cotune.predict import EvaluatedPosts
 from cotune.report.charts import calibration_chart, line_chart
 from cotune.report.numbers import count
 from cotune.report.pages import render
 from cotune.run import Run
+from cotune.settings import FitConfig
 
 #: More classes than this would make a matrix that nobody can read; the confusions are listed instead.
 MATRIX_CLASSES = 16

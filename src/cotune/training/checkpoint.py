@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cotune.checksums import checksums, damage, seal_holds, sealed
-from cotune.config import current_names
 from cotune.errors import RunError
 from cotune.files import atomic_path, remove, write_json
+from cotune.settings import current_names
 from cotune.training.loop import StageState
 
 _FILE, _TENSORS = "state.json", "tensors-*.safetensors"

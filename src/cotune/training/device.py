@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from cotune.config import FitConfig
 from cotune.errors import ConfigError
+from cotune.settings import FitConfig
 
 
 def make_fabric(config: FitConfig) -> Fabric:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cotune.config import FitConfig, Tune
 from cotune.encoders.base import Encoder
 from cotune.encoders.text import TextEncoder
 from cotune.errors import ConfigError, CotuneError, EncoderError
 from cotune.files import read_json, write_json
+from cotune.settings import FitConfig, Tune
 from cotune.training.lora import adapt, merge_adapters
 from cotune.training.parameters import freeze_norms, lower_units
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.config import FitConfig
 from cotune.data.duplicates import large_group_note, near_duplicate_groups
 from cotune.data.posts import data_hash, has_image, read_posts
 from cotune.data.sources import has_urls
@@ -26,6 +25,7 @@ from cotune.metrics import evaluate
 from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
 from cotune.run import Run, weights_hash
+from cotune.settings import FitConfig
 from cotune.training.checkpoint import Checkpoint
 from cotune.training.device import make_fabric
 from cotune.training.encoder_check import check_encoder

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from cotune.config import FitConfig
 from cotune.data.write import UnixLines
 from cotune.errors import ConfigError, did_you_mean
 from cotune.files import write_text
+from cotune.settings import FitConfig
 
 History = Sequence[Mapping[str, Any]]
 COLUMNS = ("stage", "epoch", "train_loss", "validation_auc", "validation_loss", "seconds", "posts_per_second")

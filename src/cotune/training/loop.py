@@ -17,11 +17,11 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from cotune.config import Stop
 from cotune.data.batches import n_batches
 from cotune.errors import ConfigError
 from cotune.model import Batch, JointModel
 from cotune.progress import Progress
+from cotune.settings import Stop
 from cotune.training.features import Features, Source, iterate
 from cotune.training.held_out import HeldOutScore, score_held_out
 from cotune.training.parameters import set_train_mode
@@ -31,7 +31,7 @@ EpochHook = Callable[["StageState"], None]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage does; see :class:`cotune.config.FitConfig` for the settings' meaning.
+    """What one stage does; see :class:`cotune.settings.FitConfig` for the settings' meaning.
 
     ``post_weights`` holds a weight for every post of the features, of mean one over those trained on.
     ``trained_start`` says whether the weights that the stage begins with have been trained, and so may be its best.

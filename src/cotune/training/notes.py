@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cotune.config import FitConfig
+from cotune.settings import FitConfig
 
 # Less than this between two AUC is not worth a word.
 _NOTICED = 0.001

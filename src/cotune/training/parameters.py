@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from cotune.config import FitConfig
 from cotune.encoders.base import Encoder
 from cotune.errors import ConfigError
 from cotune.model import JointModel
+from cotune.settings import FitConfig
 
 
 def default_top(encoder: Encoder) -> int:

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from cotune.config import FitConfig
 from cotune.data.store import default_root
 from cotune.encoders.base import Encoder
 from cotune.encoders.resolve import resolve_image, resolve_text
@@ -21,6 +20,7 @@ from cotune.errors import ConfigError
 from cotune.fusion import HEADS, FusionHead, make_head
 from cotune.model import JointModel
 from cotune.progress import Progress
+from cotune.settings import FitConfig
 from cotune.training.checkpoint import Checkpoint, to_device
 from cotune.training.device import make_fabric, one_thread
 from cotune.training.encoder_check import check_encoder

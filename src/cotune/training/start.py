@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from cotune.config import FitConfig
 from cotune.errors import ConfigError, DataError
 from cotune.run import Run
+from cotune.settings import FitConfig
 
 #: Settings that a run keeps when training goes on from it: they are built into its weights.
 STARTED_WITH = ("text_encoder", "image_encoder", "text_pooling", "image_crop", "max_tokens", "fusion", "width", "heads",

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cotune.config import FitConfig, current_names, make_config, settings_of
 from cotune.errors import ConfigError
+from cotune.settings import FitConfig, current_names, make_config, settings_of
 
 
 def write(folder: Path, text: str) -> Path:
