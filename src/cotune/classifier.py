@@ -32,8 +32,6 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "float": float,
     "bool": lambda label: label == "True",
 }
-
-
 _AS_GIVEN = "labels_as_given"
 P = ParamSpec("P")
 T = TypeVar("T")

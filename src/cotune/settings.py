@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -27,7 +26,6 @@ RENAMED = {"clip": "max_grad_norm"}
 
 _ENCODERS, _HEAD, _TRAINING = "Encoders", "Fusion head", "Training"
 _HOLDOUT, _MACHINE = "Validation and stopping", "Machine"
-_INFERENCE = "predict evaluate explain"
 
 
 def setting(
@@ -44,14 +42,11 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     text_encoder: str = setting(
-        "bundled:all-MiniLM-L6-v2",
-        "Text encoder: bundled:NAME, hf:OWNER/NAME or a local folder.",
-        _ENCODERS,
-        "fit bench",
+        "bundled:all-MiniLM-L6-v2", "bundled:NAME, hf:OWNER/NAME or a local folder.", _ENCODERS, "fit bench"
     )
     image_encoder: str = setting(
         "bundled:efficientnet-lite0",
-        "Image encoder: bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder.",
+        "bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder.",
         _ENCODERS,
         "fit bench",
     )
@@ -59,9 +54,7 @@ class FitConfig(BaseModel):
         "auto", "How token states become one embedding.", _ENCODERS
     )
     image_crop: Literal["encoder", "none"] = setting(
-        "encoder",
-        "How images are cropped; encoder: as in its pretraining; none: the whole image, squeezed to fit.",
-        _ENCODERS,
+        "encoder", "encoder: crop as in its pretraining; none: the whole image, squeezed to fit.", _ENCODERS
     )
     max_tokens: int = setting(
         128, "Maximum tokens of a text; longer texts are cut.", _ENCODERS, "fit check", ge=4, le=8192
@@ -76,10 +69,7 @@ class FitConfig(BaseModel):
     modality_dropout: float = setting(0.3, "Probability that a training post loses a modality.", _HEAD, ge=0, lt=1)
 
     tune: Tune = setting(
-        "top",
-        "What is trained after the probe: all weights, upper layers, adapters, or nothing.",
-        _TRAINING,
-        "fit bench",
+        "top", "Trained after the probe: all weights, upper layers, adapters, or nothing.", _TRAINING, "fit bench"
     )
     text_top: int | None = setting(None, "Upper text layers that top trains; half of them if not set.", _TRAINING, ge=1)
     image_top: int | None = setting(
@@ -123,10 +113,7 @@ class FitConfig(BaseModel):
 
     seed: int = setting(42, "Seed of initial weights, order of posts and dropout.", _TRAINING, ge=0, le=2**32 - 1)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(
-        "auto",
-        "Where to compute; auto: the first available of cuda, mps, cpu.",
-        _MACHINE,
-        f"fit bench {_INFERENCE}",
+        "auto", "auto: the first available of cuda, mps, cpu.", _MACHINE, "fit bench predict evaluate explain"
     )
     precision: Literal["auto", "32", "bf16", "16"] = setting(
         "auto", "Number format; auto: bf16 on CUDA devices that support it, else 32.", _MACHINE
@@ -173,23 +160,8 @@ class FitConfig(BaseModel):
         return self.model_dump(include={"width", "heads", "dropout", "modality_dropout"})
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting, as command lines and documents need it.
-
-    Attributes
-    ----------
-    name, help : str
-        Its name and what it means.
-    type, default : Any
-        What a value may be, and its value when nothing is given.
-    panel : str
-        The heading that it stands under in the help of a command.
-    flag_of : list of str
-        The commands that have a flag for it.
-    metavar : str or None
-        What stands for its value in the help of a command, instead of its type.
-    """
+class Setting(NamedTuple):
+    """One setting, as commands and documents need it; `flag_of` lists the commands that have a flag for it."""
 
     name: str
     help: str

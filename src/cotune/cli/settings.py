@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -63,9 +64,7 @@ def _options(command: str) -> Any:
     from cotune.settings import settings_of
 
     parameters = []
-    for item in settings_of():
-        if command not in item.flag_of:
-            continue
+    for item in (item for item in settings_of() if command in item.flag_of):
         default = "" if item.default is None else f" \\[default: {item.default}]"
         option = typer.Option(
             f"--{item.name.replace('_', '-')}",
@@ -96,8 +95,7 @@ def key_values(pairs: list[str] | None) -> dict[str, Any]:
         key, sign, value = pair.partition("=")
         if not sign or not key.strip():
             raise ConfigError(f"--set takes key=value, as in --set layer-decay=0.8, not {pair!r}")
-        try:
-            found[key.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            found[key.strip().replace("-", "_")] = value
+        with suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
+        found[key.strip().replace("-", "_")] = value
     return found

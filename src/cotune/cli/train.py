@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from cotune.run import Run
     from cotune.settings import FitConfig
     from cotune.training.fit import FitResult
-    from cotune.training.loggers import HistoryLog
 
 _RUN, _HOLDOUT = "Run", "Validation and stopping"
 
@@ -190,7 +189,7 @@ def _train(
             ) from None
         raise StoppedError("stopped before the first epoch was over; no run was saved") from None
     finally:
-        _close(log, status)
+        log.close(status)
         if status == "failed":
             with suppress(OSError):  # it stays if anything is in it
                 out.rmdir()
@@ -257,10 +256,6 @@ def _is_log(path: Path) -> bool:
             return log.readline(100).startswith("stage,epoch,train_loss,")
     except OSError:
         return False
-
-
-def _close(log: HistoryLog, status: str) -> None:
-    log.close(status)
 
 
 def _validation_rows(where: list[str] | None, config: FitConfig) -> dict[str, Any]:
