@@ -15,7 +15,6 @@ from cotune.data.row_errors import RowErrorCount, has_row_error
 from cotune.errors import CotuneError, DataError, listed
 from cotune.fusion.contributions import modality_contributions
 from cotune.metrics import Evaluation, evaluate
-from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
 from cotune.run import Run, unknown_labels
 from cotune.settings import make_config
@@ -164,8 +163,6 @@ class EvaluatedPosts:
         The predictions, with the true label in column ``true``.
     left_out : dict
         How many posts could not be used, by reason.
-    calibration : list of dict
-        See :func:`cotune.metrics.calibration.calibration_bins`.
     notes : list of str
         What a reader of the scores must know.
     """
@@ -173,13 +170,11 @@ class EvaluatedPosts:
     evaluation: Evaluation
     predictions: pd.DataFrame
     left_out: dict[str, int] = field(default_factory=dict)
-    calibration: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions as plain values."""
-        found = self.evaluation.to_dict()
-        return {**found, "calibration": self.calibration, "left_out": self.left_out, "notes": self.notes}
+        return {**self.evaluation.to_dict(), "left_out": self.left_out, "notes": self.notes}
 
 
 def evaluate_posts(
@@ -246,7 +241,7 @@ def evaluate_posts(
     y = used["true"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
     proba = used[[proba_column(label) for label in classes]].to_numpy()
     found = evaluate(y, proba, classes, n_bootstrap=n_bootstrap, seed=seed)
-    return EvaluatedPosts(found, predictions, left_out, calibration_bins(y, proba), notes)
+    return EvaluatedPosts(found, predictions, left_out, notes)
 
 
 def was_trained_on(run: Run, posts: PostsHash) -> bool:

@@ -15,7 +15,6 @@ from cotune.data.posts import data_hash
 from cotune.demo.posts import read_demo_posts
 from cotune.environment import environment
 from cotune.metrics import AucComparison, Evaluation, evaluate, paired_bootstrap_auc
-from cotune.metrics.calibration import calibration_bins
 from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.run import Run
@@ -143,7 +142,7 @@ def run_demo(
         },
         "seconds": seconds,
         "history": joint.history,
-        "validation": {**held_out, "calibration": calibration_bins(labels[test], joint_proba)},
+        "validation": held_out,
         "demo": {"note": NOTE, "models": [result.to_dict() for result in results]},
     }
     run = Run(joint.model, tuple(classes), both, metrics, environment(both.seed, data_hash(posts), fabric.device.type))

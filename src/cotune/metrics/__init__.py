@@ -9,13 +9,12 @@ from cotune.metrics.comparison import (
     holm,
     paired_bootstrap_auc,
 )
-from cotune.metrics.intervals import ClassScores, Estimate, Evaluation, bootstrap_interval, evaluate
+from cotune.metrics.intervals import Estimate, Evaluation, bootstrap_interval, evaluate, evaluate_sheet
 from cotune.metrics.scores import SCORE_NAMES, confusion_matrix, roc_auc, score
 
 __all__ = [
     "SCORE_NAMES",
     "AucComparison",
-    "ClassScores",
     "Estimate",
     "Evaluation",
     "bootstrap_interval",
@@ -23,6 +22,7 @@ __all__ = [
     "delong_covariance",
     "delong_test",
     "evaluate",
+    "evaluate_sheet",
     "holm",
     "paired_bootstrap_auc",
     "roc_auc",

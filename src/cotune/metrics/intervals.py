@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cotune.errors import ConfigError, DataError, did_you_mean
+from cotune.metrics.calibration import calibration_bins
 from cotune.metrics.checks import Floats, Ints, checked
 from cotune.metrics.scores import SCORES, ScoreSheet, confusion_matrix
 
@@ -32,49 +33,25 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class ClassScores:
-    """Precision, recall and F1 of one class, and how many posts truly have it."""
-
-    precision: float
-    recall: float
-    f1: float
-    support: int
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """Return the four numbers by name; NaN becomes None."""
-        return {
-            "precision": _jsonable(self.precision),
-            "recall": _jsonable(self.recall),
-            "f1": _jsonable(self.f1),
-            "support": self.support,
-        }
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found.
+    """Every score of a set of predictions, and what else a report shows of them.
 
     Attributes
     ----------
     n : int
         Posts scored.
-    classes : tuple of str
-        Class names in column order.
     scores : dict of str to Estimate
-        Every score of :func:`cotune.metrics.score` with its interval.
-    confusion : tuple of tuple of int
-        Counts, rows are true and columns predicted classes.
-    per_class : dict of str to ClassScores
-        By class name.
+        Every score of the task with its interval.
+    details : dict
+        What belongs to the task, as plain JSON values. Of classes: ``classes``, ``confusion`` (rows are true and
+        columns predicted classes), ``per_class`` and ``calibration``.
     confidence, n_bootstrap, seed
         How the intervals were made.
     """
 
     n: int
-    classes: tuple[str, ...]
     scores: dict[str, Estimate]
-    confusion: tuple[tuple[int, ...], ...]
-    per_class: dict[str, ClassScores]
+    details: dict[str, Any]
     confidence: float
     n_bootstrap: int
     seed: int
@@ -83,14 +60,56 @@ class Evaluation:
         """Return everything as plain lists, numbers and strings, ready for JSON; NaN becomes None."""
         return {
             "n": self.n,
-            "classes": list(self.classes),
             "scores": {name: estimate.to_dict() for name, estimate in self.scores.items()},
-            "confusion": [list(row) for row in self.confusion],
-            "per_class": {name: numbers.to_dict() for name, numbers in self.per_class.items()},
+            **self.details,
             "confidence": self.confidence,
             "n_bootstrap": self.n_bootstrap,
             "seed": self.seed,
         }
+
+
+def evaluate_sheet(
+    sheet: Any,
+    functions: Mapping[str, Callable[[Any, Floats], Floats]],
+    details: dict[str, Any],
+    *,
+    n: int,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Evaluation:
+    """Return scores with percentile bootstrap intervals over posts.
+
+    A resample in which a score is undefined (one class only) is left out of that score's interval.
+
+    Parameters
+    ----------
+    sheet : object
+        Targets and predictions, prepared for any resample, such as a :class:`~cotune.metrics.scores.ScoreSheet`.
+    functions : mapping
+        Scores by name: functions of the sheet and of counts of shape (B, n), each giving B values.
+    details : dict
+        See :class:`Evaluation`.
+    n : int
+        Posts scored.
+    n_bootstrap : int
+        Resamples of the posts; with 0 the intervals are NaN.
+    seed : int
+        Seed of the resampling.
+    confidence : float
+        Coverage of the intervals.
+    """
+    _check_settings(n_bootstrap, confidence)
+    once = np.ones((1, n))
+    draws: dict[str, list[Floats]] = {name: [] for name in functions}
+    for counts in resamples(n, n_bootstrap, seed):
+        for name, function in functions.items():
+            draws[name].append(function(sheet, counts))
+    scores = {
+        name: _estimate(float(function(sheet, once)[0]), draws[name], confidence)
+        for name, function in functions.items()
+    }
+    return Evaluation(n, scores, details, confidence, n_bootstrap, seed)
 
 
 def evaluate(
@@ -118,34 +137,20 @@ def evaluate(
         Seed of the resampling.
     confidence : float
         Coverage of the intervals.
-
-    Notes
-    -----
-    A resample in which a score is undefined (one class only) is left out of that score's interval.
     """
-    sheet = ScoreSheet(*checked(y, proba))
+    sheet = ScoreSheet.of(y, proba)
     names = tuple(str(name) for name in classes)
     if len(names) != sheet.n_classes or len(set(names)) != len(names):
         raise DataError(f"{sheet.n_classes} columns of probabilities need as many different class names: {names}")
-    _check_settings(n_bootstrap, confidence)
-    once = np.ones((1, sheet.n))
-    draws: dict[str, list[Floats]] = {name: [] for name in SCORES}
-    for counts in resamples(sheet.n, n_bootstrap, seed):
-        for name, function in SCORES.items():
-            draws[name].append(function(sheet, counts))
     confusion = confusion_matrix(sheet.y, sheet.proba)
-    return Evaluation(
-        n=sheet.n,
-        classes=names,
-        scores={
-            name: _estimate(float(function(sheet, once)[0]), draws[name], confidence)
-            for name, function in SCORES.items()
-        },
-        confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
-        per_class=_class_scores(names, confusion),
-        confidence=confidence,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
+    details = {
+        "classes": list(names),
+        "confusion": confusion.tolist(),
+        "per_class": _per_class(names, confusion),
+        "calibration": calibration_bins(sheet.y, sheet.proba),
+    }
+    return evaluate_sheet(
+        sheet, SCORES, details, n=sheet.n, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence
     )
 
 
@@ -176,7 +181,7 @@ def bootstrap_interval(
             raise ConfigError(
                 f"unknown metric {metric!r}{did_you_mean(metric, SCORES)}; known are: {', '.join(SCORES)}"
             )
-        sheet, function = ScoreSheet(*checked(y, proba)), SCORES[metric]
+        sheet, function = ScoreSheet.of(y, proba), SCORES[metric]
         value = float(function(sheet, np.ones((1, sheet.n)))[0])
         draws = [function(sheet, counts) for counts in resamples(sheet.n, n_bootstrap, seed)]
         return _estimate(value, draws, confidence)
@@ -214,16 +219,21 @@ def _estimate(value: float, draws: list[Floats], confidence: float) -> Estimate:
     return Estimate(value, low, high)
 
 
-def _class_scores(names: tuple[str, ...], confusion: Ints) -> dict[str, ClassScores]:
-    found = {}
+def _per_class(names: tuple[str, ...], confusion: Ints) -> dict[str, dict[str, float | int | None]]:
+    """Return precision, recall and F1 of each class, and how many posts truly have it; None for a ratio of nothing."""
+
+    def share(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    found: dict[str, dict[str, float | int | None]] = {}
     for k, name in enumerate(names):
         hits, true, predicted = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
-        found[name] = ClassScores(
-            precision=hits / predicted if predicted else math.nan,
-            recall=hits / true if true else math.nan,
-            f1=2 * hits / (true + predicted) if true + predicted else math.nan,
-            support=true,
-        )
+        found[name] = {
+            "precision": share(hits, predicted),
+            "recall": share(hits, true),
+            "f1": share(2 * hits, true + predicted),
+            "support": true,
+        }
     return found
 
 

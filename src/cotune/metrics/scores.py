@@ -109,6 +109,11 @@ class ScoreSheet:
         self.predicted = proba.argmax(axis=1)
         self.right = (self.predicted == y).astype(np.float64)
 
+    @classmethod
+    def of(cls, y: npt.ArrayLike, proba: npt.ArrayLike) -> ScoreSheet:
+        """Return the sheet of classes and probabilities once they are checked; see :func:`score`."""
+        return cls(*checked(y, proba))
+
     @cached_property
     def _auc(self) -> MacroAuc:
         return MacroAuc(self.y, self.proba)
@@ -231,7 +236,7 @@ def score(y: npt.ArrayLike, proba: npt.ArrayLike) -> dict[str, float]:
     Networks", ICML 2017: 15 equal-width bins on the confidence of the most likely class; the gaps between
     confidence and accuracy are averaged with the bins' sizes as weights.
     """
-    sheet = ScoreSheet(*checked(y, proba))
+    sheet = ScoreSheet.of(y, proba)
     once = np.ones((1, sheet.n))
     return {name: float(function(sheet, once)[0]) for name, function in SCORES.items()}
 

@@ -22,7 +22,6 @@ from cotune.encoders.resolve import asks_hub
 from cotune.environment import environment
 from cotune.errors import ConfigError, DataError, listed
 from cotune.metrics import evaluate
-from cotune.metrics.calibration import calibration_bins
 from cotune.progress import Progress
 from cotune.run import Run, weights_hash
 from cotune.settings import FitConfig
@@ -246,8 +245,7 @@ def _validate(
             "training diverged: the trained model gives no numbers for held-out posts; lower the learning rates or use "
             "--precision 32"
         )
-    scores = evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
-    return {**scores, "calibration": calibration_bins(labels[held], proba)}
+    return evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
 
 
 def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:

@@ -1,0 +1,237 @@
+"""What every task is, and the registry of tasks.
+
+A task says what a target is: which labels there are, what the model's outputs mean, the loss, and the scores. Labels
+are text, as tables and run folders hold them; targets are numbers, as the loss needs them; outputs are what the fusion
+head gives; predictions are what a user reads: probabilities, or values.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from cotune.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from cotune.metrics import Evaluation
+    from cotune.settings import FitConfig
+
+TASKS: Registry[type[Task]] = Registry("task", "cotune.tasks")
+Score = Callable[[Any, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Scores of held-out posts after an epoch; None where one is undefined.
+
+    Attributes
+    ----------
+    score : float or None
+        The task's main score, such as the AUC; larger is better.
+    loss : float or None
+        A loss; None where the model's answer is not a number.
+    """
+
+    score: float | None
+    loss: float | None
+
+    @property
+    def value(self) -> float:
+        """What early stopping maximises: the score, else the negative loss, else minus infinity; never NaN."""
+        if self.score is not None:
+            return self.score
+        return -math.inf if self.loss is None else -self.loss
+
+
+class Task(abc.ABC):
+    """What a target is.
+
+    Attributes
+    ----------
+    name : str
+        The name it is registered by.
+    main_score : str
+        The score, out of `scores`, that early stopping watches and the benchmark compares.
+    main_title : str
+        What tables call it, such as "AUC".
+    loss_title : str
+        What tables call the loss of held-out posts, such as "log loss".
+    chance : float or None
+        The main score of a model that knows nothing; None if there is no such value.
+    scores : dict
+        Functions of a sheet (see :meth:`sheet`) and resampling counts of shape (B, N), each giving B values.
+    scale : str
+        Unit of contributions.
+    outputs : tuple of str
+        Names of the model's outputs: class names, or what is measured.
+    text_label : bool
+        Whether predicted labels are text rather than numbers.
+    """
+
+    name: ClassVar[str]
+    main_score: ClassVar[str] = "auc"
+    main_title: ClassVar[str] = "AUC"
+    loss_title: ClassVar[str] = "log loss"
+    chance: ClassVar[float | None] = 0.5
+    scores: ClassVar[Mapping[str, Score]]
+    scale: ClassVar[str] = "log-odds"
+    text_label: ClassVar[bool] = True
+    outputs: tuple[str, ...]
+
+    # ---- labels and targets --------------------------------------------------------------------------
+
+    @classmethod
+    @abc.abstractmethod
+    def learn(cls, labels: Sequence[str]) -> Task:
+        """Return the task that training posts with these labels set.
+
+        Raises
+        ------
+        DataError
+            If nothing can be learned from them; the message names a row's label and the way out.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def recognises(cls, labels: Sequence[str]) -> bool:
+        """Tell whether ``--task auto`` takes these labels for this task."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that build this task again, as plain JSON values."""
+
+    @abc.abstractmethod
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """Return the targets of labels that have no :meth:`problem`: shape (N,) or (N, n_outputs)."""
+
+    @abc.abstractmethod
+    def problem(self, label: str) -> str | None:
+        """Return why a label is not one of this task, as the rest of "the label ..."; None if it is one."""
+
+    @abc.abstractmethod
+    def refuse_untrainable(self, targets: np.ndarray) -> None:
+        """Refuse training posts from which nothing can be learned.
+
+        Raises
+        ------
+        DataError
+            With the labels that are too rare.
+        """
+
+    @abc.abstractmethod
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """Return a class index for every post by which folds and held-out parts are stratified, shape (N,)."""
+
+    @abc.abstractmethod
+    def count(self, targets: np.ndarray) -> dict[str, int]:
+        """Return how many posts carry each label, or lie in each range of values."""
+
+    def note_on_held_out(self, targets: np.ndarray) -> str | None:
+        """Return why no main score of these held-out posts can be given, or None if one can."""
+        return None
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Return one line for people, such as ``single-label, 3 classes: negative, neutral, positive``."""
+
+    # ---- training ------------------------------------------------------------------------------------
+
+    @property
+    def n_outputs(self) -> int:
+        """How many outputs the model has."""
+        return len(self.outputs)
+
+    @abc.abstractmethod
+    def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Loss:
+        """Return the loss for training on posts with these targets.
+
+        Parameters
+        ----------
+        config : FitConfig
+            ``label_smoothing``, ``class_weights`` and what else the task reads of it.
+        targets : ndarray
+            Targets of the training posts.
+        weights : ndarray, optional
+            How much each of them counts, of mean one.
+
+        Raises
+        ------
+        ConfigError
+            If a setting makes no sense for this task.
+        """
+
+    @abc.abstractmethod
+    def prior(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Tensor:
+        """Return the outputs for a post of which nothing is known: the constant of least loss, shape (n_outputs,)."""
+
+    # ---- outputs -------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Return probabilities, or values, of outputs of shape (B, n_outputs); the same shape."""
+
+    @abc.abstractmethod
+    def contribution_scale(self, outputs: Tensor) -> Tensor:
+        """Return outputs on the scale on which contributions add up, such as log-odds; the same shape."""
+
+    @abc.abstractmethod
+    def decode(self, predictions: np.ndarray) -> list[Any]:
+        """Return a label for every row of predictions, shape (N, n_outputs)."""
+
+    @abc.abstractmethod
+    def explained(self, predictions: Tensor) -> Tensor:
+        """Return the index of the output that an explanation is about, shape (B,)."""
+
+    def choose_thresholds(self, targets: np.ndarray, predictions: np.ndarray) -> None:
+        """Choose on held-out posts where to cut, if decoding cuts anywhere."""
+        return
+
+    def columns(self) -> list[str]:
+        """Return the columns that a predictions table has for the outputs, besides ``label``."""
+        return [f"p_{name}" for name in self.outputs]
+
+    @abc.abstractmethod
+    def check_predictions(self, predictions: np.ndarray) -> str | None:
+        """Return what is wrong with predictions that a method made, or None."""
+
+    # ---- scores --------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> Any:
+        """Return what the functions in `scores` take: targets and predictions, prepared for any resample."""
+
+    def score(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """Return every score of a set of predictions; NaN for one that is undefined."""
+        sheet, once = self.sheet(targets, predictions), np.ones((1, len(targets)))
+        return {name: float(function(sheet, once)[0]) for name, function in self.scores.items()}
+
+    @abc.abstractmethod
+    def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
+        """Score held-out posts after an epoch; predictions may hold NaN, as those of a model that has diverged do."""
+
+    @abc.abstractmethod
+    def evaluate(
+        self, targets: np.ndarray, predictions: np.ndarray, *, n_bootstrap: int = 1000, seed: int = 0
+    ) -> Evaluation:
+        """Return every score with its bootstrap interval, and what else a report shows of the task."""
+
+
+class Loss(nn.Module, abc.ABC):
+    """The loss of a batch, a number.
+
+    Called with outputs (B, n_outputs), targets (B,) or (B, n_outputs) and, optionally, the weights of the posts (B,)
+    of mean one over all training posts. A batch's weighted loss is not divided by the sum of the batch's weights,
+    which would let a heavy post count for less than it should.
+    """
+
+    @abc.abstractmethod
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> torch.Tensor:
+        """Return the loss, a number."""

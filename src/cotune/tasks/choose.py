@@ -1,0 +1,39 @@
+"""Which task a table of labels sets, and a run's task as its files say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cotune.tasks.base import TASKS, Task
+
+AUTO = "auto"
+# The most telling first: any label can be a class.
+_ORDER = ("single-label",)
+
+
+def make_task(name: str, labels: Sequence[str]) -> Task:
+    """Return the task that is asked for, learned from the labels of the training posts.
+
+    Parameters
+    ----------
+    name : str
+        A registered task, or ``auto`` for the first of the built-in ones that recognises the labels.
+    labels : sequence of str
+        One for every post.
+
+    Raises
+    ------
+    ConfigError
+        If no task has that name.
+    DataError
+        If nothing can be learned from the labels.
+    """
+    if name == AUTO:
+        name = next(known for known in _ORDER if TASKS[known].recognises(labels))
+    return TASKS[name].learn(labels)
+
+
+def restore_task(said: Mapping[str, Any]) -> Task:
+    """Return the task that ``{"name": ..., "settings": ...}`` describes, as run folders keep it."""
+    return TASKS[said["name"]](**said["settings"])

@@ -1,0 +1,190 @@
+"""One class for every post: softmax and cross-entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cotune.errors import DataError, listed
+from cotune.metrics import Evaluation, evaluate
+from cotune.metrics.scores import SCORES, ScoreSheet
+from cotune.settings import FitConfig
+from cotune.tasks.base import TASKS, Loss, Task, Watched
+
+_SHOWN = 5
+
+
+@TASKS.register("single-label")
+class SingleLabel(Task):
+    """Each post has one of several classes.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        The classes, in the order of the model's outputs.
+    """
+
+    name: ClassVar[str] = "single-label"
+    scores: ClassVar[Any] = SCORES
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.outputs = tuple(classes)
+        self._index = {label: i for i, label in enumerate(self.outputs)}
+
+    @classmethod
+    def learn(cls, labels: Sequence[str]) -> SingleLabel:
+        """Return the task with the classes among `labels`, sorted; numbers by their size."""
+        found = {str(label) for label in labels}
+        if len(found) == 1:
+            raise DataError(
+                f"all {len(labels):,} posts have the label {listed(found, quote=True)}; a classifier needs at least two"
+            )
+        return cls(_sorted(found))
+
+    @classmethod
+    def recognises(cls, labels: Sequence[str]) -> bool:
+        """Tell that these labels can be classes, as any can."""
+        return True
+
+    def settings(self) -> dict[str, Any]:
+        """Return the classes."""
+        return {"classes": list(self.outputs)}
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """Return class indices, shape (N,)."""
+        return np.asarray([self._index[str(label)] for label in labels], dtype=np.int64)
+
+    def problem(self, label: str) -> str | None:
+        """Return what is wrong with a label that is no class."""
+        return None if label in self._index else f"is not known; known are {listed(self.outputs)}"
+
+    def refuse_untrainable(self, targets: np.ndarray) -> None:
+        """Refuse a class with fewer than two posts."""
+        counts = np.bincount(targets, minlength=self.n_outputs)
+        rare = {label: int(n) for label, n in zip(self.outputs, counts, strict=True) if n < 2}
+        if rare:
+            shown = listed(rare, most=_SHOWN, quote=True)
+            left = "only one usable post has" if min(rare.values()) else "not even two usable posts have"
+            raise DataError(f"{left} the label {shown}; give each label at least two posts, or leave the label out")
+
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """Return the classes."""
+        return targets
+
+    def count(self, targets: np.ndarray) -> dict[str, int]:
+        """Return how many posts each class has."""
+        return {label: int((targets == i).sum()) for i, label in enumerate(self.outputs)}
+
+    def note_on_held_out(self, targets: np.ndarray) -> str | None:
+        """Return a note if all posts have one label."""
+        if len(set(targets.tolist())) != 1:
+            return None
+        return f"all {len(targets):,} held-out posts have the label {self.outputs[int(targets[0])]!r}"
+
+    def describe(self) -> str:
+        """Return the number of classes and their names."""
+        return f"single-label, {self.n_outputs} classes: {listed(self.outputs, most=20)}"
+
+    def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> CrossEntropy:
+        """Return the cross-entropy, with the class weights and the label smoothing that are asked for."""
+        return CrossEntropy(self._class_weights(config, targets, weights), config.label_smoothing)
+
+    def _counts(self, targets: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        return np.bincount(targets, weights, minlength=self.n_outputs)
+
+    def _class_weights(
+        self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None
+    ) -> tuple[float, ...] | None:
+        """Return weights inversely proportional to class frequency, mean one over the posts."""
+        if config.class_weights == "none":
+            return None
+        counts = self._counts(targets, weights)
+        return tuple(float(counts.sum() / (len(counts) * count)) if count else 0.0 for count in counts)
+
+    def prior(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Tensor:
+        """Return the logarithm of the classes' shares: no constant has a smaller cross-entropy."""
+        balance = self._class_weights(config, targets, weights)
+        counts = torch.as_tensor(self._counts(targets, weights) * np.asarray(balance or 1.0), dtype=torch.float64)
+        counts = counts.clamp(min=0.5)  # an unseen class stays possible
+        return (counts / counts.sum()).log().float()
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Return class probabilities."""
+        return torch.softmax(outputs, dim=1)
+
+    def contribution_scale(self, outputs: Tensor) -> Tensor:
+        """Return ``log(p / (1 - p))`` of every class, computed without leaving the logarithm."""
+        if self.n_outputs == 2:
+            return outputs - outputs.flip(1)
+        n = outputs.shape[1]
+        rest = [torch.logsumexp(outputs[:, [k for k in range(n) if k != c]], dim=1) for c in range(n)]
+        return outputs - torch.stack(rest, dim=1)
+
+    def decode(self, predictions: np.ndarray) -> list[Any]:
+        """Return the most likely class."""
+        return [self.outputs[best] for best in predictions.argmax(axis=1)]
+
+    def explained(self, predictions: Tensor) -> Tensor:
+        """Return the most likely class."""
+        return predictions.argmax(dim=1)
+
+    def check_predictions(self, predictions: np.ndarray) -> str | None:
+        """Return what is wrong with rows that are not probabilities."""
+        sums = np.allclose(predictions.sum(axis=1), 1, atol=1e-3)
+        if predictions.min() < 0 or predictions.max() > 1 + 1e-6 or not sums:
+            return (
+                "scores that are no probabilities (0 to 1, each post's adding up to 1); apply a softmax to margins or "
+                "logits"
+            )
+        return None
+
+    def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> ScoreSheet:
+        """Return the score sheet of classes and their probabilities."""
+        return ScoreSheet.of(targets, predictions)
+
+    def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
+        """Return AUC and log loss; no AUC where all posts have the same label."""
+        if not np.isfinite(predictions).all():
+            return Watched(None, None)
+        found = self.score(targets, predictions)
+        return Watched(None if math.isnan(found["auc"]) else found["auc"], found["log_loss"])
+
+    def evaluate(
+        self, targets: np.ndarray, predictions: np.ndarray, *, n_bootstrap: int = 1000, seed: int = 0
+    ) -> Evaluation:
+        """Return all scores with intervals, the confusion matrix, the scores by class and the calibration."""
+        return evaluate(targets, predictions, self.outputs, n_bootstrap=n_bootstrap, seed=seed)
+
+
+class CrossEntropy(Loss):
+    """The cross-entropy of a batch, with the weights of classes and of posts."""
+
+    def __init__(self, class_weights: Sequence[float] | None, label_smoothing: float) -> None:
+        super().__init__()
+        weight = None if class_weights is None else torch.tensor(class_weights)
+        self.mean = nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing)
+        self.each = nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing, reduction="none")
+
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the loss, a number."""
+        if weights is None:
+            result: Tensor = self.mean(outputs, targets)
+            return result
+        whole = len(targets) if self.each.weight is None else self.each.weight[targets].sum()
+        weighted: Tensor = (self.each(outputs, targets) * weights.to(outputs)).sum() / whole
+        return weighted
+
+
+def _sorted(labels: set[str]) -> list[str]:
+    try:
+        numbers = {label: float(label) for label in labels}
+    except ValueError:
+        return sorted(labels)
+    if not all(math.isfinite(number) for number in numbers.values()):
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (numbers[label], label))  # 2 before 10
