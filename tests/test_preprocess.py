@@ -82,7 +82,7 @@ def ends(size: tuple[int, int]) -> Image.Image:
 @pytest.mark.parametrize("size", [(300, 100), (100, 300)])
 def test_whole_pictures(tmp_path: Path, zoo: Zoo, kind: str, size: tuple[int, int]) -> None:
     cropped, encoder = zoo.image(kind), zoo.image(kind)
-    encoder.see_whole_pictures()
+    encoder.see_whole_images()
     block = encoder.preprocessor(ends(size)).astype(int)
     red, blue = block[:, 0, 0], block[:, -1, -1]
     assert block.shape == (3, *cropped.preprocessor.size)

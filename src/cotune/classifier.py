@@ -1,4 +1,4 @@
-"""The scikit-learn face of one model."""
+"""The scikit-learn faces of one model: a classifier and a regressor."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cotune.data.cells import label_name
-from cotune.data.python_labels import checked_labels, label_kind, label_names
-from cotune.errors import DataError, python_words
+from cotune.data.python_labels import checked_labels, checked_numbers, indicator_labels, label_kind, label_names
+from cotune.errors import ConfigError, DataError, RunError, python_words
 from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress
 from cotune.run import Run, load_run, save_run
 from cotune.settings import FitConfig, make_config, setting, settings_of
 from cotune.training.fit import fit_posts
+from cotune.training.start import checked_weights
 
 if TYPE_CHECKING:
     from cotune.explain.explanation import Explanation
@@ -37,8 +38,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ClassifierSettings(FitConfig):
-    """The parameters of :class:`JointClassifier`: the settings of training, and three of its own."""
+class EstimatorSettings(FitConfig):
+    """The parameters of the scikit-learn classes: the settings of training, and three of their own."""
 
     allow_remote: bool = setting(False, "Whether images may be fetched by URL.")
     warm_start: bool = setting(
@@ -51,7 +52,7 @@ class ClassifierSettings(FitConfig):
     )
 
 
-_SETTINGS = set(ClassifierSettings.model_fields)
+_SETTINGS = set(EstimatorSettings.model_fields)
 
 
 def accepts(settings: Callable[P, FitConfig]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
@@ -107,12 +108,152 @@ def _labels_of(run: Run) -> np.ndarray:
     return np.unique(np.asarray([convert(given.get(label, label)) for label in run.classes]))
 
 
-@documents(ClassifierSettings)
-class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Joint fine-tuning of a text and an image encoder, as a scikit-learn classifier.
+class _JointEstimator(BaseEstimator):  # type: ignore[misc]
+    """What both faces do alike: settings, posts, training, saving."""
 
-    `X` is a DataFrame (or a table of Arrow, or a list of dicts) with the columns `text` and `image`; an image is a
-    path, encoded bytes, a binary file, a PIL image, an array or a tensor. Either may be missing in a post.
+    run_: Run
+    _task = "auto"
+
+    @accepts(EstimatorSettings)
+    def __init__(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def _config(self) -> FitConfig:
+        settings = {name: getattr(self, name) for name in FitConfig.model_fields}
+        if settings["task"] == "auto":
+            settings["task"] = self._task
+        return make_config(settings)
+
+    def _posts(self, X: Any) -> pd.DataFrame:
+        return posts_from(X, self.run_.fields)
+
+    def _train(self, X: Any, posts: pd.DataFrame, sample_weight: Any) -> None:
+        """Train on posts whose labels are text."""
+        if sample_weight is not None:
+            posts["weight"] = checked_weights(np.asarray(sample_weight), len(posts))
+        result = fit_posts(
+            posts,
+            self._config(),
+            start=getattr(self, "run_", None) if self.warm_start else None,
+            allow_remote=self.allow_remote,
+            progress=TerminalProgress() if self.verbose else None,
+        )
+        self.run_ = result.run
+        self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else len(self.run_.fields)
+
+    def _predictions(self, X: Any) -> np.ndarray:
+        """Return the predictions for posts all of which can be scored, shape (N, n_outputs)."""
+        check_is_fitted(self, "run_")
+        posts = self._posts(X)
+        found, _, errors = self._predictor().scores(posts)
+        bad = np.flatnonzero(np.isnan(found[:, 0]))
+        if len(bad):
+            raise DataError(
+                f"{len(bad)} of {len(posts)} posts cannot be scored, first at position {bad[0]}: {errors[bad[0]]}; "
+                "predict_frame() gives them a row with the reason"
+            )
+        return found
+
+    @python_words(_SETTINGS)
+    def predict_frame(self, X: Any) -> pd.DataFrame:
+        """Return the predictions table: id, label, probabilities, shares of the fields, error; one row a post."""
+        check_is_fitted(self, "run_")
+        return self._predictor().frame(self._posts(X))
+
+    @python_words(_SETTINGS)
+    def explain(self, X: Any, *, words: bool = True, pixels: bool = True) -> Explanation:
+        """Return why one post is predicted as it is.
+
+        Parameters
+        ----------
+        X : dict, list of one dict, or DataFrame of one row
+            The post; a `label` is shown beside the prediction.
+        words, pixels : bool
+            Whether to ask what each word and each part of the image did; both together take seconds.
+
+        Returns
+        -------
+        Explanation
+            Plain numbers, and a rendering for notebooks.
+
+        Raises
+        ------
+        DataError
+            If there is not exactly one post, or it cannot be scored.
+        CotuneError
+            If words are asked for and captum is not installed (``pip install 'cotune[explain]'``).
+        """
+        check_is_fitted(self, "run_")
+        from cotune.explain.explainer import Explainer
+
+        return Explainer(self.run_, **self._settings()).explain(self._posts(X), words=words, pixels=pixels)
+
+    def _predictor(self) -> Predictor:
+        return Predictor(self.run_, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        bad_images = "text-only" if self.bad_images == "text-only" else "error"
+        return {"device": self.device, "bad_images": bad_images, "allow_remote": self.allow_remote}
+
+    def save(self, folder: str | Path) -> None:
+        """Write the run folder: weights as safetensors, everything else as JSON, no pickle."""
+        check_is_fitted(self, "run_")
+        save_run(Path(folder), self.run_)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> Self:
+        """Open a run folder; nothing outside of it is read, and no network is used.
+
+        Raises
+        ------
+        RunError
+            If the folder is no run, or is damaged; what harms no prediction is a warning.
+        """
+        run = load_run(folder)
+        for note in run.notes:
+            warnings.warn(note, stacklevel=2)
+        return cls.from_run(run, device=device)
+
+    @classmethod
+    def from_run(cls, run: Run, *, device: str = "auto") -> Self:
+        """Wrap a run that is open already.
+
+        Raises
+        ------
+        RunError
+            If it is a run of another task.
+        """
+        if run.task.text_label != issubclass(cls, ClassifierMixin):
+            other = "JointClassifier" if run.task.text_label else "JointRegressor"
+            raise RunError(f"the run's task is {run.task.name}; open it with {other}, or cotune.load")
+        model = cls(**{**run.config.model_dump(), "fields": run.config.fields, "device": device})
+        model.run_ = run
+        model._learn_from_run()
+        model.n_features_in_ = len(run.fields)
+        return model
+
+    def _learn_from_run(self) -> None:
+        """Set what `fit` sets besides the run."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+_INDICATOR = "indicator"
+
+
+@documents(EstimatorSettings)
+class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
+    """Joint fine-tuning of pretrained encoders, as a scikit-learn classifier.
+
+    `X` is a DataFrame (or a table of Arrow, or a list of dicts) with the columns `text` and `image`, or those that
+    `fields` names; an image is a path, encoded bytes, a binary file, a PIL image, an array or a tensor. Each may be
+    missing in a post.
 
     Parameters
     ----------
@@ -133,11 +274,6 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> model.fit(posts[["text", "image"]], posts["label"]).predict(new_posts)  # doctest: +SKIP
     """
 
-    @accepts(ClassifierSettings)
-    def __init__(self, **settings: Any) -> None:
-        for name, value in settings.items():
-            setattr(self, name, value)
-
     @python_words(_SETTINGS)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> JointClassifier:
         """Train on labelled posts.
@@ -145,9 +281,10 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : DataFrame or list of dict
-            Posts with `text` and `image`; a `group` column keeps posts together when a validation part is cut.
-        y : array-like of shape (N,), optional
-            Labels: text, whole numbers, or True and False; without it the column `label` of `X` is taken.
+            Posts with the fields' columns; a `group` column keeps posts together when a validation part is cut.
+        y : array-like of shape (N,) or (N, n_labels), optional
+            Labels: text, whole numbers, or True and False; or, for several labels a post, a table of 0 and 1 (a
+            DataFrame names the labels by its columns). Without it the column `label` of `X` is taken.
         sample_weight : array-like of shape (N,), optional
             How much each post counts in training; a post of weight 0 is left out.
 
@@ -156,42 +293,50 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If posts, labels or weights cannot be used.
         """
-        posts = posts_from(X)
+        posts = posts_from(X, self._config().read_fields())
         if y is None:
             if posts["label"].isna().any():
                 raise DataError("fit needs y, or a `label` for every post")
             y = _given_labels(X, posts)
+        table = indicator_labels(y, len(posts))
+        if table is not None:
+            names, posts["label"] = table
+            self._train(X, posts, sample_weight)
+            self.run_.label_type = _INDICATOR
+            self._learn_from_run()
+            return self
         y = checked_labels(y, len(posts))
-        self.classes_ = np.unique(y)
-        names = label_names(self.classes_)
-        posts["label"] = [names[label] for label in y]
-        settings = {name: getattr(self, name) for name in FitConfig.model_fields}
-        progress = TerminalProgress() if self.verbose else None
+        names_of = label_names(np.unique(y))
+        posts["label"] = [names_of[label] for label in y]
         start = getattr(self, "run_", None) if self.warm_start else None
         if start is not None:
             self._refuse_other_labels(start, y)
-        result = fit_posts(
-            posts,
-            make_config(settings),
-            sample_weight=None if sample_weight is None else np.asarray(sample_weight),
-            start=start,
-            allow_remote=self.allow_remote,
-            progress=progress,
-        )
-        self.run_ = result.run
+        self._train(X, posts, sample_weight)
         self.run_.label_type = label_kind(list(y)) or "str"
-        if any(isinstance(label, str) and label != name for label, name in names.items()):
-            self.run_.metrics["posts"][_AS_GIVEN] = {name: str(label) for label, name in names.items()}
-        if start is not None:
-            self.classes_ = _labels_of(start)
-        self._order_as_trained()
-        self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else 2
+        if any(isinstance(label, str) and label != name for label, name in names_of.items()):
+            self.run_.metrics["posts"][_AS_GIVEN] = {name: str(label) for label, name in names_of.items()}
+        if start is None and self.run_.task.name == "single-label":
+            self.classes_ = np.unique(y)
+            self._order_as_trained()
+        else:
+            self._learn_from_run()
         return self
+
+    def _config(self) -> FitConfig:
+        config = super()._config()
+        if config.task == "regression":
+            raise ConfigError("JointClassifier classifies; use JointRegressor for task='regression'")
+        return config
 
     def _refuse_other_labels(self, start: Run, y: np.ndarray) -> None:
         found = label_kind(list(y)) or "str"
         if found != start.label_type:
             raise DataError(f"y holds labels of the type {found}, but the run to start from has {start.label_type}")
+
+    def _learn_from_run(self) -> None:
+        single = self.run_.task.name == "single-label"
+        self.classes_ = _labels_of(self.run_) if single else np.asarray(self.run_.classes)
+        self._order_as_trained()
 
     def _order_as_trained(self) -> None:
         """Note which output of the model belongs to which of ``classes_``."""
@@ -208,97 +353,77 @@ class JointClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If a post cannot be scored; :meth:`predict_frame` gives such posts a row with the reason instead.
         """
-        check_is_fitted(self, "run_")
-        posts = posts_from(X)
-        proba, _, errors = self._predictor().scores(posts)
-        bad = np.flatnonzero(np.isnan(proba[:, 0]))
-        if len(bad):
-            raise DataError(
-                f"{len(bad)} of {len(posts)} posts cannot be scored, first at position {bad[0]}: {errors[bad[0]]}; "
-                "predict_frame() gives them a row with the reason"
-            )
-        return proba[:, self._columns]
+        return self._predictions(X)[:, self._columns]
 
+    @python_words(_SETTINGS)
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most likely label of every post, shape (N,)."""
-        proba = self.predict_proba(X)
-        labels: np.ndarray = self.classes_[proba.argmax(axis=1)]
-        return labels
+        """Return the label of every post, shape (N,), or 0 and 1 for every label, shape (N, n_labels).
+
+        The latter if the model was trained on such a table.
+        """
+        found, task = self._predictions(X), self.run_.task
+        if task.name == "single-label":
+            labels: np.ndarray = self.classes_[found[:, self._columns].argmax(axis=1)]
+            return labels
+        said = task.decode(found)
+        if self.run_.label_type != _INDICATOR:
+            return np.asarray(said, dtype=object)
+        return np.asarray(task.encode(said)[:, self._columns], dtype=np.int64)
+
+
+@documents(EstimatorSettings)
+class JointRegressor(RegressorMixin, _JointEstimator):  # type: ignore[misc]
+    """Joint fine-tuning of pretrained encoders, as a scikit-learn regressor.
+
+    `X` is what :class:`JointClassifier` takes.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    run_ : Run
+        The trained model, its metrics and its environment.
+    n_features_in_ : int
+        Number of columns of `X`.
+    """
+
+    _task = "regression"
 
     @python_words(_SETTINGS)
-    def predict_frame(self, X: Any) -> pd.DataFrame:
-        """Return the predictions table: id, label, probabilities, modality shares, error; one row a post."""
-        check_is_fitted(self, "run_")
-        return self._predictor().frame(posts_from(X))
-
-    @python_words(_SETTINGS)
-    def explain(self, X: Any, *, words: bool = True, pixels: bool = True) -> Explanation:
-        """Return why one post is predicted as it is.
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> JointRegressor:
+        """Train on posts with a number each.
 
         Parameters
         ----------
-        X : dict, list of one dict, or DataFrame of one row
-            The post, with `text` and `image`; a `label` is shown beside the prediction.
-        words, pixels : bool
-            Whether to ask what each word and each part of the picture did; both together take seconds.
-
-        Returns
-        -------
-        Explanation
-            Plain numbers, and a rendering for notebooks.
+        X : DataFrame or list of dict
+            Posts with the fields' columns; a `group` column keeps posts together when a validation part is cut.
+        y : array-like of shape (N,), optional
+            Numbers. Without it the column `label` of `X` is taken.
+        sample_weight : array-like of shape (N,), optional
+            How much each post counts in training; a post of weight 0 is left out.
 
         Raises
         ------
         DataError
-            If there is not exactly one post, or it cannot be scored.
-        CotuneError
-            If words are asked for and captum is not installed (``pip install 'cotune[explain]'``).
+            If posts, numbers or weights cannot be used.
         """
-        check_is_fitted(self, "run_")
-        from cotune.explain.explainer import Explainer
+        posts = posts_from(X, self._config().read_fields())
+        if y is not None:
+            posts["label"] = [repr(number) for number in checked_numbers(y, len(posts))]
+        elif posts["label"].isna().any():
+            raise DataError("fit needs y, or a `label` for every post")
+        self._train(X, posts, sample_weight)
+        return self
 
-        posts = posts_from(X)
-        return Explainer(self.run_, **self._settings()).explain(posts, words=words, pixels=pixels)
-
-    def _predictor(self) -> Predictor:
-        return Predictor(self.run_, **self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        bad_images = "text-only" if self.bad_images == "text-only" else "error"
-        return {"device": self.device, "bad_images": bad_images, "allow_remote": self.allow_remote}
-
-    def save(self, folder: str | Path) -> None:
-        """Write the run folder: weights as safetensors, everything else as JSON, no pickle."""
-        check_is_fitted(self, "run_")
-        save_run(Path(folder), self.run_)
-
-    @classmethod
-    def load(cls, folder: str | Path, *, device: str = "auto") -> JointClassifier:
-        """Open a run folder; nothing outside of it is read, and no network is used.
+    @python_words(_SETTINGS)
+    def predict(self, X: Any) -> np.ndarray:
+        """Return a number for every post, shape (N,).
 
         Raises
         ------
-        RunError
-            If the folder is no run, or is damaged; what harms no prediction is a warning.
+        DataError
+            If a post cannot be scored; :meth:`predict_frame` gives such posts a row with the reason instead.
         """
-        run = load_run(folder)
-        for note in run.notes:
-            warnings.warn(note, stacklevel=2)
-        return cls.from_run(run, device=device)
-
-    @classmethod
-    def from_run(cls, run: Run, *, device: str = "auto") -> JointClassifier:
-        """Wrap a run that is open already."""
-        model = cls(**{**run.config.model_dump(), "device": device})
-        model.run_ = run
-        model.classes_ = _labels_of(run)
-        model._order_as_trained()
-        model.n_features_in_ = 2
-        return model
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        tags.input_tags.allow_nan = True
-        return tags
+        return self._predictions(X)[:, 0]

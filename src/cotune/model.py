@@ -1,4 +1,4 @@
-"""The joint model: two encoders and a fusion head, nothing else."""
+"""The joint model: encoders by field, a fusion head and a task, nothing else."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from cotune.encoders.base import Encoder
-from cotune.fusion import HEADS, FusionHead
+from cotune.encoders.base import Encoder, EncoderOutput
+from cotune.heads import HEADS, Embeddings, FusionHead
+from cotune.tasks import Task
+from cotune.tasks.base import Loss
 
 
 @dataclass
@@ -19,30 +21,38 @@ class Batch:
     Attributes
     ----------
     present : Tensor
-        Boolean, shape (B, 2): which posts have a text and which an image.
+        Boolean, shape (B, F): which posts have which field, in the order of `fields`.
+    fields : tuple of str
+        The fields.
     inputs : dict
-        For each modality the inputs of its encoder, one row for each post that *has* the modality.
-    labels : Tensor or None
-        Class indices, shape (B,).
+        For each field the inputs of its encoder, one row for each post that *has* the field.
+    targets : Tensor or None
+        The task's targets, shape (B,) or (B, n_outputs).
     rows : Tensor or None
         Positions of the posts in their table, shape (B,).
+    weights : Tensor or None
+        How much each post counts in training, shape (B,).
     """
 
     present: Tensor
+    fields: tuple[str, ...]
     inputs: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    labels: Tensor | None = None
+    targets: Tensor | None = None
     rows: Tensor | None = None
+    weights: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
         return Batch(
             self.present.to(device),
+            self.fields,
             {
                 name: {key: value.to(device, non_blocking=True) for key, value in part.items()}
                 for name, part in self.inputs.items()
             },
-            None if self.labels is None else self.labels.to(device),
+            None if self.targets is None else self.targets.to(device),
             self.rows,
+            None if self.weights is None else self.weights.to(device),
         )
 
     def __len__(self) -> int:
@@ -50,59 +60,82 @@ class Batch:
 
 
 class JointModel(nn.Module):
-    """Two unimodal encoders whose embeddings meet in a fusion head.
+    """Encoders whose embeddings meet in a fusion head.
 
     Parameters
     ----------
-    text, image : Encoder or None
-        The encoders; None for a modality that the head does not use.
+    encoders : mapping
+        The encoder of every field that the head reads, in the head's order; several fields may share one.
     head : FusionHead
-        What fuses and classifies.
+        What fuses the embeddings and gives the outputs.
+    task : Task
+        What the outputs mean.
     """
 
-    def __init__(self, text: Encoder | None, image: Encoder | None, head: FusionHead) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], head: FusionHead, task: Task) -> None:
         super().__init__()
-        self.text = text
-        self.image = image
+        self.encoders: dict[str, Encoder] = {name: encoders[name] for name in head.fields}
+        # Numbered, as names of fields may hold what names of modules may not.
+        self._encoders = nn.ModuleList(self.encoders.values())
         self.head = head
+        self.task = task
 
     @property
-    def encoders(self) -> dict[str, Encoder]:
-        """The encoders that are there, by modality."""
-        both = {"text": self.text, "image": self.image}
-        return {name: encoder for name, encoder in both.items() if encoder is not None}
+    def distinct_encoders(self) -> dict[str, Encoder]:
+        """The encoders, each once, by the first field that uses it."""
+        found: dict[int, str] = {}
+        for name, encoder in self.encoders.items():
+            found.setdefault(id(encoder), name)
+        return {name: self.encoders[name] for name in found.values()}
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return both embeddings, shapes (B, text_dim) and (B, image_dim); zeros where a modality is absent."""
-        return self._embed_one(batch, "text", 0), self._embed_one(batch, "image", 1)
+    def embed(self, batch: Batch) -> Embeddings:
+        """Return the embeddings of all fields; zeros where a field is absent."""
+        present = batch.present[:, [batch.fields.index(name) for name in self.encoders]]
+        outputs = {name: self._embed_one(batch, name, present[:, at]) for at, name in enumerate(self.encoders)}
+        states = outputs if self.head.needs_states else None
+        return Embeddings({name: output.pooled for name, output in outputs.items()}, present, states)
 
-    def _embed_one(self, batch: Batch, name: str, column: int) -> Tensor:
-        encoder = self.encoders.get(name)
+    def _embed_one(self, batch: Batch, name: str, here: Tensor) -> EncoderOutput:
+        encoder = self.encoders[name]
         n, device = len(batch), batch.present.device
-        if encoder is None:
-            return torch.zeros((n, 0), device=device)
-        here = batch.present[:, column]
         if name not in batch.inputs or not bool(here.any()):
-            return torch.zeros((n, encoder.dim), device=device)
-        pooled = encoder(batch.inputs[name]).pooled.float()
+            states = torch.zeros((n, 1, encoder.dim), device=device) if self.head.needs_states else None
+            mask = torch.zeros((n, 1), dtype=torch.bool, device=device)
+            return EncoderOutput(torch.zeros((n, encoder.dim), device=device), states, mask)
+        output = encoder(batch.inputs[name])
+        pooled, states, mask = output.pooled.float(), output.states, output.mask
         if bool(here.all()):
-            result: Tensor = pooled
-            return result
-        spread = torch.zeros((n, encoder.dim), dtype=pooled.dtype, device=device)
-        return spread.index_put((here.nonzero().squeeze(1),), pooled)
+            return EncoderOutput(pooled, states, mask)
+        at = here.nonzero().squeeze(1)
+        return EncoderOutput(
+            _spread(pooled, n, at),
+            _spread(states, n, at) if states is not None and self.head.needs_states else None,
+            None if mask is None else _spread(mask, n, at),
+        )
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return logits, shape (B, n_classes)."""
-        text, image = self.embed(batch)
-        logits: Tensor = self.head(text, image, batch.present)
-        return logits
+    def forward(self, batch: Batch, loss: Loss | None = None) -> Tensor:
+        """Return outputs, shape (B, n_outputs), or the loss of the batch, a number, if one is given."""
+        embeddings = self.embed(batch)
+        outputs: Tensor = self.head(embeddings)
+        if loss is None:
+            return outputs
+        assert batch.targets is not None
+        total = loss(outputs.float(), batch.targets, batch.weights)
+        own = self.head.own_loss(embeddings, outputs, batch.targets)
+        result: Tensor = total if own is None else total + own
+        return result
 
     def parameter_counts(self) -> dict[str, int]:
-        """Return the number of parameters of each part and in total."""
-        counts = {name: encoder.n_parameters() for name, encoder in self.encoders.items()}
+        """Return the number of parameters of each encoder, of the head and in total."""
+        counts = {name: encoder.n_parameters() for name, encoder in self.distinct_encoders.items()}
         counts["head"] = sum(p.numel() for p in self.head.parameters())
         counts["total"] = sum(counts.values())
         return counts
+
+
+def _spread(values: Tensor, n: int, at: Tensor) -> Tensor:
+    """Return rows put at their places among `n`, zeros elsewhere."""
+    return torch.zeros((n, *values.shape[1:]), dtype=values.dtype, device=values.device).index_put((at,), values)
 
 
 def head_name(model: JointModel) -> str:

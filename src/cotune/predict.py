@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,20 +10,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cotune.data.posts import PostsHash, is_arrow, read_posts
+from cotune.data.posts import ColumnNames, PostsHash, is_arrow, read_posts
+from cotune.data.images import ImageFault
 from cotune.data.row_errors import RowErrorCount, has_row_error
-from cotune.errors import CotuneError, DataError, listed
-from cotune.fusion.contributions import modality_contributions
-from cotune.metrics import Evaluation, evaluate
+from cotune.errors import CotuneError, DataError
+from cotune.encoders.prepared import ReadOptions
+from cotune.fields import DEFAULT_FIELDS, Field
+from cotune.heads import Embeddings
+from cotune.heads.contributions import Contributions, contributions
+from cotune.metrics import Evaluation
+from cotune.model import Batch
 from cotune.progress import Progress
-from cotune.run import Run, unknown_labels
+from cotune.run import Run
 from cotune.settings import make_config
 from cotune.training.device import make_fabric
-from cotune.training.features import Features, iterate
-from cotune.training.prepare import prepare
+from cotune.training.features import Features, iterate, prepare
 
 BadImages = Literal["error", "text-only"]
-SHARES = ("text_share", "image_share")
 SEEN_POSTS = "these are the posts that the run was trained on; on new posts it will score lower"
 NO_NUMBER = "the model's answer for this post is not a number; train again with lower learning rates"
 
@@ -62,83 +65,95 @@ class Predictor:
         self.allow_remote = allow_remote
         self.model = run.model.to(self.fabric.device).eval()
 
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The fields of a post, whether the model reads them or not."""
+        return tuple(field.name for field in self.run.fields)
+
     def columns(self) -> list[str]:
         """Return the columns of a predictions table."""
-        return ["id", "label", *(proba_column(label) for label in self.run.classes), *SHARES, "error"]
+        shares = [share_column(name) for name in self.field_names]
+        return ["id", "label", *self.run.task.columns(), *shares, "error"]
 
     def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts as :func:`~cotune.data.posts.read_posts` gives them.
 
         Returns
         -------
-        proba : ndarray
-            Shape (N, n_classes); NaN where there is no prediction.
+        predictions : ndarray
+            Probabilities or values, shape (N, n_outputs); NaN where there is no prediction.
         shares : ndarray
-            Shares of text and image, shape (N, 2).
+            Each field's share, shape (N, F).
         errors : list of str
             What is wrong with each post; "" for nothing.
         """
-        features = prepare(
-            posts,
-            self.model.encoders,
-            root=None,
-            device=self.fabric.device,
-            allow_remote=self.allow_remote,
-        )
-        errors = self._errors(features)
-        usable = np.asarray(
-            [bool(features.present[i].any()) and not self._refused(features, i) for i in range(len(posts))]
-        )
-        proba = np.full((len(posts), len(self.run.classes)), np.nan)
-        shares = np.full((len(posts), 2), np.nan)
-        rows = np.flatnonzero(usable)
-        sources: dict[str, Any] = dict.fromkeys(self.model.encoders, "raw")
-        with torch.inference_mode():
-            for batch in iterate(features, rows, sources, self.batch_size) if len(rows) else ():
-                moved = batch.to(self.fabric.device)
-                text, image = self.model.embed(moved)
-                parts = modality_contributions(self.model.head, text, image, moved.present)
-                assert batch.rows is not None
-                at = batch.rows.numpy()
-                proba[at] = parts.proba.cpu().double().numpy()
-                shares[at] = torch.stack(parts.shares(), dim=1).cpu().double().numpy()
-        for row in rows[~np.isfinite(proba[rows]).all(axis=1)]:
-            proba[row], shares[row], errors[row] = np.nan, np.nan, NO_NUMBER
-        return proba, shares, errors
+        features, rows, errors = self.read(posts)
+        found = np.full((len(posts), self.run.task.n_outputs), np.nan)
+        shares = np.full((len(posts), len(self.field_names)), np.nan)
+        for at, parts in self.contributions(features, rows):
+            found[at] = parts.predictions.cpu().double().numpy()
+            shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().double().numpy()
+        for row in rows[~np.isfinite(found[rows]).all(axis=1)]:
+            found[row], shares[row], errors[row] = np.nan, np.nan, NO_NUMBER
+        return found, shares, errors
 
-    def _refused(self, features: Features, row: int) -> bool:
-        return self.bad_images == "error" and row in features.faults
+    def read(self, posts: pd.DataFrame) -> tuple[Features, np.ndarray, list[str]]:
+        """Return the prepared posts, the positions of those that can be scored, and what is wrong with each."""
+        options = ReadOptions(allow_remote=self.allow_remote)
+        features = prepare(posts, self.model.encoders, options, device=self.fabric.device)
+        usable = features.present.any(axis=1)
+        faults = features.faults
+        if self.bad_images == "error":
+            usable[list(faults)] = False
+        return features, np.flatnonzero(usable), self._errors(features, faults, usable)
 
-    def _errors(self, features: Features) -> list[str]:
-        uses = " and ".join(self.model.encoders)
+    def embedded(self, features: Features, rows: np.ndarray) -> Iterator[tuple[Batch, Embeddings]]:
+        """Yield batches of the posts at `rows`, on the model's device, with their embeddings."""
+        sources = dict.fromkeys(self.model.encoders, "raw")
+        for batch in iterate(features, rows, sources, self.batch_size) if len(rows) else ():
+            moved = batch.to(self.fabric.device)
+            with torch.inference_mode():
+                yield moved, self.model.embed(moved)
+
+    def contributions(self, features: Features, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Contributions]]:
+        """Yield positions and contributions of the posts at `rows`, batch by batch."""
+        for batch, embeddings in self.embedded(features, rows):
+            with torch.inference_mode():
+                parts = contributions(self.model.head, self.run.task, embeddings, self.field_names)
+            assert batch.rows is not None
+            yield batch.rows.numpy(), parts
+
+    def _errors(self, features: Features, faults: Mapping[int, ImageFault], usable: np.ndarray) -> list[str]:
         errors = []
+        rest = "its text alone" if self.field_names == ("text", "image") else "what else it has"
         for i in range(len(features)):
-            fault = features.faults.get(i)
-            cells = features.errors.get(i)
+            fault, cells = faults.get(i), features.errors.get(i)
             if cells is not None:
                 errors.append(str(cells) if fault is None else f"{cells}; {fault}")
             elif fault is not None:
-                tail = (
-                    "" if self._refused(features, i) or not features.present[i].any() else "; scored by its text alone"
-                )
-                errors.append(f"{fault}{tail}")
-            elif not features.present[i].any():
-                errors.append(f"the post has no {uses.replace(' and ', ' and no ')}")
+                errors.append(f"{fault}; scored by {rest}" if usable[i] else str(fault))
+            elif not usable[i]:
+                errors.append(f"the post has no {' and no '.join(self.model.encoders)}")
             else:
                 errors.append("")
         return errors
 
     def frame(self, posts: pd.DataFrame) -> pd.DataFrame:
         """Return one row for every post, in order: id, label, probabilities, shares, error."""
-        proba, shares, errors = self.scores(posts)
-        known = ~np.isnan(proba[:, 0])
-        best = np.where(known, np.nan_to_num(proba).argmax(axis=1), 0)
-        labels = [self.run.classes[b] if ok else None for b, ok in zip(best, known, strict=True)]
+        return self.frame_of(posts, self.scores(posts))
+
+    def frame_of(self, posts: pd.DataFrame, scores: tuple[np.ndarray, np.ndarray, list[str]]) -> pd.DataFrame:
+        """Return the predictions table of posts whose :meth:`scores` are known."""
+        found, shares, errors = scores
+        known = ~np.isnan(found[:, 0])
+        labels = np.full(len(posts), None, dtype=object)
+        labels[known] = np.asarray([*self.run.task.decode(found[known]), None], dtype=object)[:-1]
         table: dict[str, Any] = {"id": posts["id"].to_numpy(), "label": labels}
-        table |= {proba_column(label): proba[:, i] for i, label in enumerate(self.run.classes)}
-        table |= {name: shares[:, i] for i, name in enumerate(SHARES)}
+        table |= dict(zip(self.run.task.columns(), found.T, strict=False))
+        table |= {share_column(name): shares[:, i] for i, name in enumerate(self.field_names)}
         table["error"] = [error or None for error in errors]
-        return pd.DataFrame(table, columns=self.columns())
+        frame = pd.DataFrame(table, columns=self.columns())
+        return frame if self.run.task.text_label else frame.astype({"label": float})
 
     def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield the predictions of each chunk of posts; memory is bounded by the largest chunk."""
@@ -146,9 +161,9 @@ class Predictor:
             yield self.frame(posts)
 
 
-def proba_column(label: str) -> str:
-    """Return the name of the column that holds a label's probability."""
-    return f"p_{label}"
+def share_column(field: str) -> str:
+    """Return the name of the column that holds a field's share."""
+    return f"{field}_share"
 
 
 @dataclass
@@ -196,19 +211,20 @@ def evaluate_posts(
         If no post is left.
     """
     progress = progress or Progress()
-    classes = predictor.run.classes
+    task = predictor.run.task
     tables: list[pd.DataFrame] = []
-    unknown: dict[str, None] = {}
+    scored_as: list[np.ndarray] = []
     unreadable, bad = RowErrorCount(), []
-    seen = PostsHash()
+    seen = PostsHash(predictor.run.fields)
     for posts in progress.track(chunks, "posts (in chunks)", None):
         seen.update(posts)
-        table = predictor.frame(posts)
+        scores = predictor.scores(posts)
+        table = predictor.frame_of(posts, scores)
         unreadable.add(posts)
         bad.append(has_row_error(posts))
         table.insert(1, "true", posts["label"].to_numpy())
         tables.append(table)
-        unknown |= dict.fromkeys(unknown_labels(classes, list(posts["label"])))
+        scored_as.append(scores[0])
     if not tables:
         raise DataError("there are no posts to evaluate")
     notes = [SEEN_POSTS] if was_trained_on(predictor.run, seen) else []
@@ -216,9 +232,11 @@ def evaluate_posts(
         progress.say(f"note: {note}")
     predictions = pd.concat(tables, ignore_index=True)
     readable = ~np.concatenate(bad)
-    labelled = predictions["true"].notna() & readable
-    known = predictions["true"].isin(list(classes)) & readable
-    scored = predictions["label"].notna()
+    labelled = (predictions["true"].notna() & readable).to_numpy()
+    problems = {label: task.problem(label) for label in dict.fromkeys(predictions["true"][labelled])}
+    unknown = [label for label, problem in problems.items() if problem is not None]
+    known = labelled & ~predictions["true"].isin(unknown).to_numpy()
+    scored = predictions["label"].notna().to_numpy()
     for note in unreadable.notes():
         progress.say(note)
     left_out = {
@@ -228,19 +246,15 @@ def evaluate_posts(
         "no prediction": int((known & ~scored).sum()),
     }
     if unknown:
-        shown = listed(unknown, quote=True)
-        n = left_out["unknown label"]
-        progress.say(
-            f"note: {n:,} post{'s have a label' if n > 1 else ' has a label'} that the run does not know ({shown}), "
-            f"left out; it knows {listed(classes)}"
-        )
-    used = predictions[known & scored]
-    if used.empty:
+        progress.say(f"note: {task.note_on_unknown(unknown, left_out['unknown label'])}")
+    used = known & scored
+    if not used.any():
         counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
-        raise DataError(f"no post can be scored ({counted}); the run knows the labels {listed(classes)}")
-    y = used["true"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
-    proba = used[[proba_column(label) for label in classes]].to_numpy()
-    found = evaluate(y, proba, classes, n_bootstrap=n_bootstrap, seed=seed)
+        raise DataError(f"no post can be scored ({counted}); the run's task is {task.describe()}")
+    targets = task.encode(predictions["true"][used].tolist())
+    found = task.evaluate(targets, np.concatenate(scored_as)[used], n_bootstrap=n_bootstrap, seed=seed)
+    if not task.text_label:
+        predictions["true"] = pd.to_numeric(predictions["true"].where(known), errors="coerce")
     return EvaluatedPosts(found, predictions, left_out, notes)
 
 
@@ -249,7 +263,7 @@ def was_trained_on(run: Run, posts: PostsHash) -> bool:
     return posts.hexdigest() == run.environment.get("data_hash")
 
 
-def posts_from(x: Any) -> pd.DataFrame:
+def posts_from(x: Any, fields: tuple[Field, ...] = DEFAULT_FIELDS) -> pd.DataFrame:
     """Turn what a Python user passes (DataFrame, Arrow table, list of dicts, one dict) into posts.
 
     Raises
@@ -263,14 +277,14 @@ def posts_from(x: Any) -> pd.DataFrame:
         rows = list(x) if isinstance(x, list | tuple) else None
         if rows is None or not all(isinstance(row, dict) for row in rows):
             raise DataError(
-                "posts are a DataFrame or a list of dicts with `text` and `image`, or an Arrow table, not "
+                f"posts are a DataFrame or a list of dicts with {' and '.join(f'`{field.name}`' for field in fields)}, or an Arrow table, not "
                 f"{type(x).__name__}"
             )
         x = pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in _keys(rows)})
     if hasattr(x, "__len__") and not len(x):
         raise DataError("there are no posts")
     try:
-        return read_posts(x)
+        return read_posts(x, columns=ColumnNames(fields=fields))
     except CotuneError:
         raise
     except (TypeError, ValueError) as fault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +22,18 @@ from cotune.checksums import checksums, damage, seal_holds, sealed
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError
 from cotune.files import atomic_path, read_json, remove, write_json, write_text
-from cotune.fusion import HEADS, make_head
+from cotune.fields import Field
+from cotune.heads import HEADS, make_head
 from cotune.model import JointModel, head_name
 from cotune.ownership import RUN
 from cotune.plugins import origins, where_from
 from cotune.report.model_card import model_card
 from cotune.settings import FitConfig
+from cotune.tasks import TASKS, Task, restore_task
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
-_FORMAT = 1
+_FORMAT = 2
 #: Files that only inform: what is wrong with them is said, and the run is opened all the same.
 _INFORMING = (METRICS, ENVIRONMENT)
 _STAGE = ".cotune-unfinished"
@@ -44,8 +47,6 @@ class Run:
     ----------
     model : JointModel
         In evaluation mode.
-    classes : tuple of str
-        The labels, in the order of the model's outputs.
     config : FitConfig
         How it was trained.
     metrics : dict
@@ -59,12 +60,26 @@ class Run:
     """
 
     model: JointModel
-    classes: tuple[str, ...]
     config: FitConfig
     metrics: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     label_type: str = "str"
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def task(self) -> Task:
+        """What the outputs mean."""
+        return self.model.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the outputs: the labels, or what is measured."""
+        return self.task.outputs
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What a post has."""
+        return self.config.read_fields()
 
 
 def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
@@ -101,23 +116,31 @@ def _write_files(folder: Path, run: Run) -> None:
     with atomic_path(folder / WEIGHTS) as path:
         save_file(_without_sharing(tensors), path, metadata={"format": "pt"})
     shutil.copymode(folder / LABELS, folder / WEIGHTS)  # safetensors lets nobody but the owner read
-    for name, encoder in run.model.encoders.items():
-        encoder.save_config(folder / _encoder_folder(name))
+    distinct = run.model.distinct_encoders
+    for name, encoder in distinct.items():
+        encoder.save_config(folder / encoder_folder(name))
     write_json(folder / METRICS, run.metrics)
     write_json(folder / ENVIRONMENT, run.environment)
-    write_text(folder / CARD, model_card(run.model, run.classes, run.config, run.metrics))
+    write_text(folder / CARD, model_card(run.model, run.config, run.metrics))
     settings = {
         **RUN.mark(),
         "format": _FORMAT,
         "cotune": __version__,
         "fit": run.config.model_dump(mode="json"),
+        "task": {"name": run.task.name, "settings": run.task.settings()},
         "head": {"name": head_name(run.model), "settings": run.model.head.settings()},
-        "encoders": {name: encoder.describe() for name, encoder in run.model.encoders.items()},
-        "dims": {name: encoder.dim for name, encoder in run.model.encoders.items()},
+        "encoders": {name: encoder.describe() for name, encoder in distinct.items()},
+        "shared": {
+            name: owner
+            for name, encoder in run.model.encoders.items()
+            for owner, other in distinct.items()
+            if other is encoder and owner != name
+        },
+        "dims": dict(run.model.head.dims),
         "parameters": run.model.parameter_counts(),
         "label_type": run.label_type,
         "needs": origins(_parts(run.model)),
-        "self_test": self_test.record(run.model.encoders),
+        "self_test": self_test.record(distinct),
         "checksums": checksums(folder, _checked(folder)),
     }
     write_json(folder / CONFIG, sealed(settings))
@@ -125,15 +148,18 @@ def _write_files(folder: Path, run: Run) -> None:
 
 def _parts(model: JointModel) -> dict[str, object]:
     """Return what may come from another package, by the name that messages give it."""
-    encoders = {f"encoder kind {e.describe()['kind']!r}": e for e in model.encoders.values()}
-    return {f"fusion head {head_name(model)!r}": model.head, **encoders}
+    encoders = {f"encoder kind {e.describe()['kind']!r}": e for e in model.distinct_encoders.values()}
+    task = {f"task {model.task.name!r}": model.task}
+    return {f"fusion head {head_name(model)!r}": model.head, **task, **encoders}
 
 
 def _refuse_missing_parts(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a run whose head or encoders come from a package that is not here, and name the package."""
+    """Refuse a run whose parts come from a package that is not here, and name the package."""
     needs = settings.get("needs", {})
-    head, kinds = settings["head"]["name"], encoder_kinds()
+    head, task = settings["head"]["name"], settings.get("task", {}).get("name", "single-label")
+    kinds = encoder_kinds()
     missing = [f"fusion head {head!r}"] if head not in HEADS else []
+    missing += [f"task {task!r}"] if task not in TASKS else []
     missing += [f"encoder kind {e['kind']!r}" for e in settings["encoders"].values() if e["kind"] not in kinds]
     if missing:
         raise RunError(f"{folder} needs the {missing[0]}, which is not available; {where_from(needs.get(missing[0]))}")
@@ -144,7 +170,7 @@ def weights_hash(model: JointModel) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.head.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    for name, encoder in sorted(model.encoders.items()):
+    for name, encoder in sorted(model.distinct_encoders.items()):
         digest.update(f"{name} {encoder.fingerprint()}".encode())
     return digest.hexdigest()
 
@@ -152,7 +178,7 @@ def weights_hash(model: JointModel) -> str:
 def _checked(folder: Path) -> list[str]:
     """Return the files whose checksums are kept; a user may edit what is not among them."""
     own = [name for name in (LABELS, WEIGHTS, *_INFORMING) if (folder / name).is_file()]
-    parts = [path for name in ("text", "image") for path in sorted((folder / _encoder_folder(name)).rglob("*"))]
+    parts = [path for name in _ENCODER_FOLDERS for path in sorted((folder / name).rglob("*"))]
     return [*own, *(path.relative_to(folder).as_posix() for path in parts if path.is_file())]
 
 
@@ -162,15 +188,23 @@ def _move_in(stage: Path, folder: Path) -> None:
     A folder without a config.json counts as no run, so a power cut in between cannot leave a mixture that loads.
     """
     (folder / CONFIG).unlink(missing_ok=True)
-    for name in (REPORT, *(_encoder_folder(name) for name in ("text", "image"))):
+    for name in (REPORT, *_ENCODER_FOLDERS):
         remove(folder / name)
     for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
         new.replace(folder / new.name)
     stage.rmdir()
 
 
-def _encoder_folder(modality: str) -> str:
-    return f"{modality}_encoder"
+_ENCODER_FOLDERS = ("text_encoder", "image_encoder", "encoders")
+
+
+def encoder_folder(field: str) -> str:
+    """Return where in a run the files of a field's encoder are; names that no folder can have are written otherwise."""
+    if f"{field}_encoder" in _ENCODER_FOLDERS:
+        return f"{field}_encoder"
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", field)[:60]
+    mark = "" if safe == field else f"-{hashlib.blake2b(field.encode(), digest_size=4).hexdigest()}"
+    return f"encoders/{safe}{mark}"
 
 
 def load_run(folder: str | Path, *, verify: bool = True) -> Run:
@@ -220,17 +254,13 @@ def _build(
 ) -> Run:
     try:
         _refuse_missing_parts(folder, settings)
-        classes = tuple(str(label) for label in read_json(folder / LABELS))
-        encoders = {name: load_encoder_config(folder / _encoder_folder(name)) for name in settings["encoders"]}
-        dims = settings["dims"]
+        task = restore_task(_task_of(folder, settings))
+        encoders = {name: load_encoder_config(folder / encoder_folder(name)) for name in settings["encoders"]}
+        encoders |= {name: encoders[owner] for name, owner in settings.get("shared", {}).items()}
         head = make_head(
-            settings["head"]["name"],
-            dims.get("text", 0),
-            dims.get("image", 0),
-            len(classes),
-            **settings["head"]["settings"],
-        )
-        model = JointModel(encoders.get("text"), encoders.get("image"), head)
+            settings["head"]["name"], settings["dims"], task.n_outputs, **settings["head"]["settings"]
+        )  # fmt: skip
+        model = JointModel(encoders, head, task)
         for name, what in damage_of_weights():
             raise RunError(_damaged(folder / name, what))
         _load_weights(model, folder / WEIGHTS)
@@ -247,7 +277,14 @@ def _build(
         raise RunError(f"{folder} is damaged: {reason}; train it again") from fault
     label_type = str(settings.get("label_type", "str"))
     metrics, environment = (_read_if_there(folder / name, notes) for name in (METRICS, ENVIRONMENT))
-    return Run(model.requires_grad_(False).eval(), classes, config, metrics, environment, label_type, notes)
+    return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes)
+
+
+def _task_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the task that a run's files describe; those of before there were several have classes alone."""
+    if "task" in settings:
+        return dict(settings["task"])
+    return {"name": "single-label", "settings": {"classes": [str(label) for label in read_json(folder / LABELS)]}}
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -288,14 +325,29 @@ def _load_weights(model: JointModel, path: Path) -> None:
         tensors = load_file(path)
     except (OSError, SafetensorError) as fault:
         raise RunError(f"{path} cannot be read ({fault}); the run is damaged") from fault
+    tensors = current_weights(tensors, list(model.encoders))
     own = model.state_dict()
-    shared = set(own) - set(tensors) - {"head.log_prior"}  # runs of before it was kept have none
+    shared = set(own) - set(tensors) - {"head.prior"}  # runs of before it was kept have none
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     # Tied tensors are written once; whatever else is absent is a fault.
     if unexpected or any(own[name].data_ptr() not in {own[k].data_ptr() for k in tensors} for name in shared):
         raise RunError(f"{path} does not fit its configuration (missing {missing[:2]}, unknown {unexpected[:2]})")
-    for encoder in model.encoders.values():
+    for encoder in model.distinct_encoders.values():
         encoder.weights_changed()
+
+
+def current_weights(tensors: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Return weights of a run under the names of today; older runs have a text and an image, and say so in names."""
+    found = {}
+    for name, tensor in tensors.items():
+        for at, field in enumerate(fields):
+            name = f"_encoders.{at}.{name[len(field) + 1 :]}" if name.startswith(f"{field}.model.") else name
+            for old, new in (("head.absent_", "head.absent."), ("head.project_", "head.project.")):
+                name = name.replace(f"{old}{field}", f"{new}{at}", 1) if name.startswith(f"{old}{field}") else name
+        name = {"head.log_prior": "head.prior", "head.modality_embedding": "head.field_embedding"}.get(name, name)
+        if tensor.numel() or not name.startswith("head."):  # heads of one field alone had an empty one for the other
+            found[name] = tensor
+    return found
 
 
 def _without_sharing(tensors: dict[str, Any]) -> dict[str, Any]:
@@ -323,9 +375,3 @@ def _read_if_there(path: Path, notes: list[str]) -> dict[str, Any]:
     if not any(note.startswith(f"{path} ") for note in notes):
         notes.append(f"{reason}; it has no effect on predictions")
     return {}
-
-
-def unknown_labels(classes: Sequence[str], labels: Sequence[str | None]) -> list[str]:
-    """Return the labels that a model does not know, in order and each once."""
-    known = set(classes)
-    return [label for label in dict.fromkeys(labels) if label is not None and label not in known]

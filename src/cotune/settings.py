@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+import pydantic
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from cotune.errors import ConfigError, did_you_mean
+from cotune.fields import DEFAULT_FIELDS, Field, check_fields
 from cotune.ownership import RUN
 
 Tune = Literal["joint", "top", "lora", "frozen"]
@@ -24,7 +26,7 @@ Stop = Literal["train-loss", "validation"]
 # Old names of settings, still read in files, runs and `--set`.
 RENAMED = {"clip": "max_grad_norm"}
 
-_ENCODERS, _HEAD, _TRAINING = "Encoders", "Fusion head", "Training"
+_TASK, _ENCODERS, _HEAD, _TRAINING = "Task and fields", "Encoders", "Fusion head", "Training"
 _HOLDOUT, _MACHINE = "Validation and stopping", "Machine"
 
 
@@ -33,7 +35,7 @@ def setting(
 ) -> Any:
     """Return a field with its help; `flag_of` lists the commands with a flag for it, `--set` reaches every field."""
     extra: dict[str, Any] = {"panel": panel, "flag_of": flag_of.split(), "metavar": metavar}
-    return Field(default, description=description, json_schema_extra=extra, **limits)
+    return pydantic.Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 class FitConfig(BaseModel):
@@ -41,6 +43,12 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    task: str = setting(
+        "auto", "What a label is: single-label, multi-label, regression, or auto: as the labels look.", _TASK
+    )
+    fields: tuple[Field, ...] | None = setting(
+        None, "What a model reads of a post, if not one text and one image; the column flags of fit set it.", _TASK, ""
+    )
     text_encoder: str = setting(
         "bundled:all-MiniLM-L6-v2", "bundled:NAME, hf:OWNER/NAME or a local folder.", _ENCODERS, "fit bench"
     )
@@ -67,6 +75,8 @@ class FitConfig(BaseModel):
     heads: int = setting(4, "Attention heads; must divide the width.", _HEAD, "", ge=1)
     dropout: float = setting(0.5, "Dropout in the head.", _HEAD, ge=0, lt=1)
     modality_dropout: float = setting(0.3, "Probability that a training post loses a modality.", _HEAD, ge=0, lt=1)
+
+    head_options: dict[str, Any] = setting({}, "Settings of a fusion head of your own, by name.", _HEAD, "")
 
     tune: Tune = setting(
         "top", "Trained after the probe: all weights, upper layers, adapters, or nothing.", _TRAINING, "fit bench"
@@ -139,6 +149,19 @@ class FitConfig(BaseModel):
             return float(value)
         return value
 
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        # Files name fields by their keys.
+        if isinstance(value, Mapping):
+            return [{"name": str(name), **(dict(about) if about else {})} for name, about in value.items()]
+        return value
+
+    @field_validator("fields")
+    @classmethod
+    def _together(cls, value: tuple[Field, ...] | None) -> tuple[Field, ...] | None:
+        return value if value is None else check_fields(value)
+
     @field_validator("freeze_batch_norm", "precision", "cache", mode="before")
     @classmethod
     def _word(cls, value: Any) -> Any:
@@ -155,9 +178,14 @@ class FitConfig(BaseModel):
             raise ValueError(f"validation is a fraction between 0 and 1 or a posts table, not {self.validation}")
         return self
 
+    def read_fields(self) -> tuple[Field, ...]:
+        """Return the fields of a post."""
+        return self.fields or DEFAULT_FIELDS
+
     def head_settings(self) -> dict[str, Any]:
         """Return what a fusion head may want to know."""
-        return self.model_dump(include={"width", "heads", "dropout", "modality_dropout"})
+        usual = self.model_dump(include={"width", "heads", "dropout", "modality_dropout"})
+        return {**usual, **self.head_options}
 
 
 class Setting(NamedTuple):

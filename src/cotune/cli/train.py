@@ -149,6 +149,7 @@ def _train(
     from cotune.progress import TerminalProgress
     from cotune.report.run_report import run_report
     from cotune.run import save_run
+    from cotune.training.callbacks import CheckpointCallback, HistoryCallback
     from cotune.training.checkpoint import remove_state
     from cotune.training.fit import fit_posts
     from cotune.training.loggers import open_log
@@ -170,11 +171,9 @@ def _train(
             table,
             config,
             validation_posts=held,
-            checkpoint=out / CHECKPOINT,
-            resume=resume,
-            allow_remote=allow_remote,
             start=start,
-            on_epoch=log,
+            allow_remote=allow_remote,
+            callbacks=[CheckpointCallback(out / CHECKPOINT, resume=resume), HistoryCallback(log)],
             progress=progress,
         )
         status = "interrupted" if result.interrupted else "finished"

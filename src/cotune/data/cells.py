@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import numbers
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,9 +22,11 @@ from cotune.data import row_errors
 from cotune.data.chunks import Chunk, UnreadableCell
 from cotune.data.image_cells import EXPECTED, is_pixels, plain_image
 from cotune.data.inline import is_inline
+from cotune.data.kinds import FIELD_KINDS, BadCellError, FieldKind
 from cotune.data.row_errors import RowError
 from cotune.data.sources import file_url_path, is_url
 from cotune.errors import DataError, clip, did_you_mean
+from cotune.fields import Field, fields_of_columns
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WHOLE = re.compile(r"[+-]?\d+\.0+")
@@ -34,16 +37,55 @@ _VISIBLE = re.compile(
     "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
+LABEL_SEPARATOR = "|"
+"""Stands between the labels of a post that has several; alone for a post with none of the labels."""
+
+_FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """What the columns of a table are called."""
+    """What the columns of a table are called.
+
+    Attributes
+    ----------
+    id, group : str
+        Columns of ids and of groups.
+    text, image : str or tuple of str
+        Columns of texts and of images; several make a field each, called after the columns.
+    label : str or tuple of str
+        Column of labels, or several columns of 0 and 1, one for each label.
+    table : tuple of str
+        Columns of numbers and categories.
+    fields : tuple of Field, optional
+        The fields, instead of `text`, `image` and `table`.
+    """
 
     id: str = "id"
-    text: str = "text"
-    image: str = "image"
-    label: str = "label"
+    text: str | tuple[str, ...] = "text"
+    image: str | tuple[str, ...] = "image"
+    label: str | tuple[str, ...] = "label"
     group: str = "group"
+    table: tuple[str, ...] = ()
+    fields: tuple[Field, ...] | None = None
+
+    def read_fields(self) -> tuple[Field, ...]:
+        """Return the fields of a post."""
+        return self.fields or fields_of_columns(_names(self.text), _names(self.image), self.table)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns of labels."""
+        return _names(self.label)
+
+    def columns(self) -> list[str]:
+        """Return all columns that are read, each once."""
+        of_fields = [column for field in self.read_fields() for column in field.columns]
+        return list(dict.fromkeys([self.id, *of_fields, *self.labels, self.group]))
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def has_text(value: object) -> bool:
@@ -67,10 +109,6 @@ def label_name(value: object) -> str:
     label = clean_text(str(value).strip())
     # Digit by digit, as a whole number may have more of them than a float can tell apart.
     return str(int(label.partition(".")[0])) if len(label) < 400 and _WHOLE.fullmatch(label) else label
-
-
-class _BadCellError(ValueError):
-    """A cell that is not what its column is for."""
 
 
 class PostsBuilder:
@@ -98,12 +136,14 @@ class PostsBuilder:
 
     def require(self, found: list[str], *, labels: bool) -> None:
         """Refuse a table whose columns `found` lack what is needed, naming the flag that fixes it."""
-        names = self.names
-        if names.text not in found and names.image not in found:
-            self._missing([("text", names.text), ("image", names.image)], found)
-        for flag, name in (("text", names.text), ("image", names.image), ("label", names.label),
-                           ("id", names.id), ("group", names.group)):  # fmt: skip
-            renamed = name != flag
+        names, fields = self.names, self.names.read_fields()
+        usual = [(field.kind, field.columns[0]) for field in fields if field.columns == (field.kind,)]
+        if len(usual) == len(fields) and not any(column in found for _, column in usual):
+            self._missing(usual, found)
+        wanted = [(field.kind, column) for field in fields for column in field.columns]
+        wanted += [*(("label", column) for column in names.labels), ("id", names.id), ("group", names.group)]
+        for flag, name in wanted:
+            renamed = name != flag or (flag == "label" and len(names.labels) > 1)
             if name not in found and (renamed or (flag == "label" and labels)):
                 self._missing([(flag, name)], found)
 
@@ -130,20 +170,16 @@ class PostsBuilder:
         self.rows_before += chunk.rows
         nothing: list[Any] = [None] * chunk.rows
         wrong: dict[int, list[tuple[str, str]]] = {}
-        convert: dict[str, Callable[[Any], Any]] = {
-            "id": lambda value: _plain(value, "id"), "text": _text, "image": self._image,
-            "label": _label, "group": lambda value: _plain(value, "group"),
-        }  # fmt: skip
         columns: dict[str, Any] = {}
-        for field, name in zip(convert, astuple(self.names), strict=True):
-            given = chunk.values.get(name, nothing)
+        for name, names, read in self._columns():
+            given = {column: chunk.values.get(column, nothing) for column in names}
             cells = np.empty(len(rows), dtype=object)
             for i, place in enumerate(places):
                 try:
-                    cells[i] = convert[field](_single(given[place]))
-                except _BadCellError as error:
-                    wrong.setdefault(i, []).append((field, str(error)))
-            columns[field] = pd.Series(cells, dtype=object)
+                    cells[i] = read({column: values[place] for column, values in given.items()})
+                except BadCellError as error:
+                    wrong.setdefault(i, []).append((name, str(error)))
+            columns[name] = pd.Series(cells, dtype=object)
         self._name(columns["id"], rows)
         errors = np.empty(len(rows), dtype=object)
         for i, found in wrong.items():
@@ -151,6 +187,16 @@ class PostsBuilder:
         return pd.DataFrame(
             {**columns, "row": pd.Series(rows, dtype="int64"), row_errors.COLUMN: pd.Series(errors, dtype=object)}
         )
+
+    def _columns(self) -> Iterator[tuple[str, tuple[str, ...], Callable[[Mapping[str, Any]], Any]]]:
+        """Yield what posts have: its name, the columns it is read from, and how."""
+        names = self.names
+        yield "id", (names.id,), lambda cells: _plain(_single(cells[names.id]), "id")
+        for field in names.read_fields():
+            kind = FIELD_KINDS[field.kind]
+            yield field.name, field.columns, functools.partial(kind.read, base=self.base)
+        yield "label", names.labels, _label if len(names.labels) == 1 else _labels
+        yield "group", (names.group,), lambda cells: _plain(_single(cells[names.group]), "group")
 
     def _name(self, ids: pd.Series[Any], rows: list[int]) -> None:
         """Make up the ids that are not given."""
@@ -172,45 +218,42 @@ class PostsBuilder:
             f"({twice['id'].nunique()} ids occur more than once); make ids unique or remove the column"
         )
 
-    def _image(self, value: Any) -> Any:
-        if is_missing(value):
-            return None
-        try:
-            plain = plain_image(value)
-        except (OSError, ValueError, TypeError, RuntimeError) as error:  # a file that is closed, a tensor without data
-            raise _BadCellError(
-                f"the image is a {type(value).__name__} that cannot be read: {clip(str(error))}"
-            ) from error
-        if isinstance(plain, str):
-            return self._path(plain.strip())
-        if isinstance(plain, bytes):
-            return plain or None
-        if is_pixels(plain):
-            return plain
-        if is_missing(plain):
-            return None
-        raise _BadCellError(f"the image is {_kind(value)}, expected {EXPECTED}")
 
-    def _path(self, value: str) -> str | None:
-        if not value:
-            return None
-        if is_inline(value):
-            return value
-        if value.lower().startswith("file://"):
-            value = file_url_path("file" + value[4:])
-        elif is_url(value):
-            return value  # whether it may be fetched is asked where images are read: a single row is no reason to stop
-        if value.startswith(("~/", "~\\")):
-            value = os.path.expanduser(value)  # noqa: PTH111
-        try:
-            os.fsencode(value)
-        except UnicodeEncodeError:
-            raise _BadCellError("the image path has half of a character, which no file name can hold") from None
-        path = os.path.normpath(os.path.join(self.base, value))  # noqa: PTH118
-        if "\\" in value and os.sep == "/" and not os.path.lexists(path):
-            # Written on Windows.
-            return os.path.normpath(os.path.join(self.base, value.replace("\\", "/")))  # noqa: PTH118
-        return path
+class _TextKind(FieldKind):
+    def read(self, cells: Mapping[str, Any], base: str) -> str | None:
+        return _text(_single(next(iter(cells.values()))))
+
+    def has(self, value: Any) -> bool:
+        return has_text(value)
+
+    def hashed(self, value: Any) -> str | None:
+        return None if value is None else str(value)
+
+
+class _ImageKind(FieldKind):
+    def read(self, cells: Mapping[str, Any], base: str) -> Any:
+        return _image(_single(next(iter(cells.values()))), base)
+
+    def has(self, value: Any) -> bool:
+        return has_image(value)
+
+
+class _TableKind(FieldKind):
+    def read(self, cells: Mapping[str, Any], base: str) -> dict[str, Any] | None:
+        found = {column: None if _is_blank(value) else value for column, value in cells.items()}
+        return None if all(value is None for value in found.values()) else found
+
+    def has(self, value: Any) -> bool:
+        return value is not None
+
+
+FIELD_KINDS.add("text", _TextKind())
+FIELD_KINDS.add("image", _ImageKind())
+FIELD_KINDS.add("table", _TableKind())
+
+
+def _is_blank(value: Any) -> bool:
+    return is_missing(value) or (isinstance(value, str) and not value.strip())
 
 
 def _single(value: Any) -> Any:
@@ -223,6 +266,48 @@ def _single(value: Any) -> Any:
     return value
 
 
+def _image(value: Any, base: str) -> Any:
+    if is_missing(value):
+        return None
+    try:
+        plain = plain_image(value)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # a file that is closed, a tensor without data
+        raise BadCellError(
+            f"the image is a {type(value).__name__} that cannot be read: {clip(str(error))}"
+        ) from error
+    if isinstance(plain, str):
+        return _path(plain.strip(), base)
+    if isinstance(plain, bytes):
+        return plain or None
+    if is_pixels(plain):
+        return plain
+    if is_missing(plain):
+        return None
+    raise BadCellError(f"the image is {_kind(value)}, expected {EXPECTED}")
+
+
+def _path(value: str, base: str) -> str | None:
+    if not value:
+        return None
+    if is_inline(value):
+        return value
+    if value.lower().startswith("file://"):
+        value = file_url_path("file" + value[4:])
+    elif is_url(value):
+        return value  # whether it may be fetched is asked where images are read: a single row is no reason to stop
+    if value.startswith(("~/", "~\\")):
+        value = os.path.expanduser(value)  # noqa: PTH111
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise BadCellError("the image path has half of a character, which no file name can hold") from None
+    path = os.path.normpath(os.path.join(base, value))  # noqa: PTH118
+    if "\\" in value and os.sep == "/" and not os.path.lexists(path):
+        # Written on Windows.
+        return os.path.normpath(os.path.join(base, value.replace("\\", "/")))  # noqa: PTH118
+    return path
+
+
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return clean_text(value)
@@ -232,7 +317,7 @@ def _text(value: Any) -> str | None:
         return clean_text(_decoded(bytes(value), "text"))
     if isinstance(value, numbers.Number | np.generic):
         return str(value)
-    raise _BadCellError(f"the text is {_kind(value)}, expected a string")
+    raise BadCellError(f"the text is {_kind(value)}, expected a string")
 
 
 def _plain(value: Any, what: str) -> str | None:
@@ -247,19 +332,42 @@ def _plain(value: Any, what: str) -> str | None:
     plain = isinstance(value, str | numbers.Number | np.generic)
     if (plain and not days) or (days and what != "label"):
         return clean_text(str(value).strip()) or None
-    raise _BadCellError(f"the {what} is {_kind(value)}, expected a string or number")
+    raise BadCellError(f"the {what} is {_kind(value)}, expected a string or number")
 
 
-def _label(value: Any) -> str | None:
+def _label(cells: Mapping[str, Any]) -> str | None:
+    """Return the label in one cell; several in a list are joined, as multi-label tables have them."""
+    value = next(iter(cells.values()))
+    if isinstance(value, list | tuple | set) or (isinstance(value, np.ndarray) and value.ndim == 1):
+        names = [_one_label(part) for part in (sorted(value) if isinstance(value, set) else value)]
+        return LABEL_SEPARATOR.join(name for name in names if name is not None) or LABEL_SEPARATOR
+    return _one_label(value)
+
+
+def _one_label(value: Any) -> str | None:
     label = _plain(value, "label")
     return None if label is None else label_name(label)
+
+
+def _labels(cells: Mapping[str, Any]) -> str | None:
+    """Return the labels whose columns hold 1, joined; None where all cells are empty."""
+    if all(_is_blank(value) for value in cells.values()):
+        return None
+    found = []
+    for name, value in cells.items():
+        flag = _FLAGS.get(str(value).strip().lower().removesuffix(".0"))
+        if flag is None:
+            raise BadCellError(f"the label column {clip(name, 40)!r} holds {clip(str(value), 40)!r}, expected 0 or 1")
+        if flag:
+            found.append(name)
+    return LABEL_SEPARATOR.join(found) or LABEL_SEPARATOR
 
 
 def _decoded(value: bytes, what: str) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _BadCellError(f"the {what} is bytes that are not UTF-8 (byte {error.start + 1})") from error
+        raise BadCellError(f"the {what} is bytes that are not UTF-8 (byte {error.start + 1})") from error
 
 
 def _kind(value: object) -> str:

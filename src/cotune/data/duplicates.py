@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,11 @@ import pandas as pd
 from PIL import Image
 
 from cotune.data.flat_images import Detail, Details, flat_detail
-from cotune.data.images import ImageSource, bytes_key, decode_bytes, image_key, load_image
+from cotune.data.images import ImageSource, ReadImage, read_image
 from cotune.data.posts import has_image, has_text
-from cotune.data.sources import ImageFault, describe, is_url, read_bytes
+from cotune.data.sources import ImageFault, is_url
 from cotune.errors import ConfigError
+from cotune.fields import DEFAULT_FIELDS, Field
 
 Progress = Callable[[int, int], None]
 
@@ -83,17 +84,23 @@ class Fingerprint:
         look = perceptual_hash(image)
         return cls(key, look, detail=None if look == NO_HASH else flat_detail(image))
 
+    @classmethod
+    def of_address(cls, url: str) -> Fingerprint:
+        """Return the fingerprint of a remote image that may not be fetched: the same as any of the same address."""
+        return cls(url, NO_HASH, readable=False)
+
+    @classmethod
+    def of_read(cls, image: ReadImage) -> Fingerprint:
+        """Return the fingerprint of an image that has been read, decoded no larger than is needed."""
+        return cls.of(image.key, image.decode(min_side=256))
+
 
 def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprint | None:
     """Return the fingerprint of one picture, None when it cannot be read."""
     try:
-        if isinstance(image, np.ndarray | Image.Image):
-            return Fingerprint.of(image_key(image), load_image(image))
-        data = read_bytes(image, allow_remote=allow_remote)
-        return Fingerprint.of(bytes_key(data), decode_bytes(data, describe(image), min_side=256))
+        return Fingerprint.of_read(read_image(image, allow_remote=allow_remote))
     except ImageFault:
-        # A remote picture that may not be fetched is still the same as one of the same address.
-        return Fingerprint(image, NO_HASH, readable=False) if isinstance(image, str) and is_url(image) else None
+        return Fingerprint.of_address(image) if isinstance(image, str) and is_url(image) else None
 
 
 def fingerprints(
@@ -160,16 +167,47 @@ def near_duplicate_groups(
     unknown = set(by) - {"text", "image"}
     if unknown:
         raise ConfigError(f"near duplicates are found by 'text' and 'image', not by {sorted(unknown)[0]!r}")
+    fields = [field for field in DEFAULT_FIELDS if field.kind in by]
+    known = {} if hashes is None else {"image": hashes}
+    return near_duplicates(posts, fields, known, max_distance=max_distance, progress=progress, allow_remote=allow_remote)
+
+
+def near_duplicates(
+    posts: pd.DataFrame,
+    fields: Sequence[Field],
+    known: Mapping[str, Sequence[Fingerprint | None]] | None = None,
+    *,
+    max_distance: int = 4,
+    progress: Progress | None = None,
+    allow_remote: bool = False,
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return a group number for each post, as :func:`near_duplicate_groups` does, by any fields.
+
+    Posts are the same if all their texts are, or if one of their images is or looks alike.
+
+    Parameters
+    ----------
+    posts : pandas.DataFrame
+        As from :func:`cotune.data.posts.read_posts`.
+    fields : sequence of Field
+        What the posts have.
+    known : mapping, optional
+        Fingerprints of images that are known already, by field.
+    max_distance, progress, allow_remote
+        As in :func:`near_duplicate_groups`.
+    """
     joined = Groups(len(posts))
     if "group" in posts:
         joined.join_equal(posts["group"].tolist())
-    if "text" in by:
-        joined.join_equal([text_key(text) or None for text in posts["text"]])
-    if "image" in by:
-        if hashes is None:
-            hashes = fingerprints(posts["image"], allow_remote=allow_remote, progress=progress)
-        joined.join_equal([None if mark is None else mark.key for mark in hashes])
-        joined.join_looks(hashes, max_distance)
+    texts = [map(text_key, posts[field.name]) for field in fields if field.kind == "text" and field.name in posts]
+    if texts:
+        joined.join_equal([key if any(key) else None for key in zip(*texts, strict=True)])
+    for name in (field.name for field in fields if field.kind == "image" and field.name in posts):
+        marks = (known or {}).get(name)
+        if marks is None:
+            marks = fingerprints(posts[name], allow_remote=allow_remote, progress=progress)
+        joined.join_equal([None if mark is None else mark.key for mark in marks])
+        joined.join_looks(marks, max_distance)
     return joined.numbers()
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "ImageFault",
     "ImageInfo",
     "ImageSource",
+    "ReadImage",
     "bytes_key",
     "decode_bytes",
     "describe",
@@ -45,6 +46,7 @@ __all__ = [
     "load_image",
     "open_bytes",
     "read_bytes",
+    "read_image",
     "to_rgb",
     "verify_bytes",
     "verify_image",
@@ -222,19 +224,61 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def image_key(source: ImageSource, *, allow_remote: bool = False) -> str:
-    """Return a hash of the content: of the encoded bytes for files and bytes, of the pixels otherwise.
+@dataclass(frozen=True)
+class ReadImage:
+    """An image that was read once: its content key, and what it is decoded from.
+
+    Attributes
+    ----------
+    key : str
+        Hash of the content: of the encoded bytes for files and bytes, of the pixels otherwise.
+    """
+
+    key: str
+    _content: bytes | Image.Image
+    _name: str
+
+    def decode(self, *, min_side: int | None = None) -> Image.Image:
+        """Return the image as :func:`load_image` does.
+
+        Raises
+        ------
+        ImageFault
+            When it cannot be decoded.
+        """
+        if isinstance(self._content, Image.Image):
+            return self._content
+        return decode_bytes(self._content, self._name, min_side=min_side)
+
+
+def read_image(source: ImageSource, *, allow_remote: bool = False) -> ReadImage:
+    """Read an image once, for its content key and for decoding it as often as is needed.
 
     Raises
     ------
     ImageFault
-        When the picture cannot be read.
+        When the image cannot be read.
     """
     source = plain_image(source)
+    name = describe(source)
     if isinstance(source, np.ndarray | Image.Image):
         image = load_image(source)
-        return bytes_key(f"pixels {image.size}".encode() + image.tobytes())
-    return bytes_key(read_bytes(source, allow_remote=allow_remote))
+        return ReadImage(bytes_key(f"pixels {image.size}".encode() + image.tobytes()), image, name)
+    if not isinstance(source, str | bytes):
+        raise ImageFault("unreadable", f"{name} cannot be read; give {EXPECTED}")
+    data = read_bytes(source, allow_remote=allow_remote)
+    return ReadImage(bytes_key(data), data, name)
+
+
+def image_key(source: ImageSource, *, allow_remote: bool = False) -> str:
+    """Return a hash of the content, as :func:`read_image` does.
+
+    Raises
+    ------
+    ImageFault
+        When the image cannot be read.
+    """
+    return read_image(source, allow_remote=allow_remote).key
 
 
 def verify_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_remote: bool = False) -> ImageInfo:

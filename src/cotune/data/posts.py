@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,10 +14,12 @@ import pandas as pd
 
 from cotune.data.cells import ColumnNames, PostsBuilder, clean_text, has_image, has_text, is_missing
 from cotune.data.images import image_key
+from cotune.data.kinds import FIELD_KINDS
 from cotune.data.sources import ImageFault, is_url
 from cotune.data.tables import Chunk, arrow_chunks, is_stdin, join_chunks, read_chunks, table_name
 from cotune.data.where import SPLIT, RowFilter, Where
 from cotune.errors import DataError, clip
+from cotune.fields import DEFAULT_FIELDS, Field
 
 __all__ = [
     "ColumnNames", "PostsHash", "PostsSource", "clean_text", "count_labels", "data_hash", "has_image", "has_text",
@@ -75,8 +76,8 @@ def read_posts(
         When the table cannot be read, lacks a column, holds an id twice, or has no row that is asked for.
     """
     names = columns or ColumnNames()
-    picked = RowFilter(where, count_split=tell is not None and SPLIT not in astuple(names))
-    wanted = [*astuple(names), *picked.columns]
+    picked = RowFilter(where, count_split=tell is not None and SPLIT not in names.columns())
+    wanted = list(dict.fromkeys([*names.columns(), *picked.columns]))
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         chunk = join_chunks(
@@ -125,10 +126,10 @@ def iter_posts(
     names = columns or ColumnNames()
     table = Path(path)
     builder = PostsBuilder(names, _base(table, base), table_name(table))
-    picked = RowFilter(where, count_split=tell is not None and SPLIT not in astuple(names))
+    picked = RowFilter(where, count_split=tell is not None and SPLIT not in names.columns())
     seen: list[str] = []
     by_row = False
-    for number, chunk in enumerate(read_chunks(table, [*astuple(names), *picked.columns], chunk_size, kind=kind)):
+    for number, chunk in enumerate(read_chunks(table, list(dict.fromkeys([*names.columns(), *picked.columns])), chunk_size, kind=kind)):
         seen = chunk.columns
         if number == 0:
             # Only tables with a header name all columns at the start; elsewhere the first label may come late.
@@ -183,24 +184,41 @@ def count_labels(posts: pd.DataFrame) -> dict[str, int]:
 
 
 class PostsHash:
-    """A SHA-256 over ids, texts, labels, groups and the pictures' contents, fed in pieces.
+    """A SHA-256 over ids, fields, labels, groups and the images' contents, fed in pieces.
 
-    It does not depend on where the table or the pictures lie, nor on how the posts are cut into pieces; a picture
-    that cannot be read counts with its name.
+    It does not depend on where the table or the images lie, nor on how the posts are cut into pieces; an image that
+    cannot be read counts with its name.
+
+    Parameters
+    ----------
+    fields : tuple of Field
+        What the posts have.
+    known : mapping, optional
+        Content keys of images that have been read already, by path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fields: tuple[Field, ...] = DEFAULT_FIELDS, known: Mapping[str, str] | None = None) -> None:
         self._digest = hashlib.sha256()
+        self._fields = fields
+        self._known = known or {}
 
     def update(self, posts: pd.DataFrame) -> None:
         """Add the next posts."""
         with ThreadPoolExecutor(max_workers=4) as pool:
-            keys = pool.map(_content_key, posts["image"])
-            for identity, text, label, group, key in zip(
-                posts["id"], posts["text"], posts["label"], posts["group"], keys, strict=True
-            ):
-                for value in (identity, text, label, group, key):
+            before: list[Iterable[str | None]] = [posts["id"]]
+            after: list[Iterable[str | None]] = [posts["label"], posts["group"]]
+            for field in (field for field in self._fields if field.name in posts):
+                if field.kind == "image":
+                    after.append(pool.map(self._content_key, posts[field.name]))
+                else:
+                    before.append(map(FIELD_KINDS[field.kind].hashed, posts[field.name]))
+            for row in zip(*before, *after, strict=True):
+                for value in row:
                     self._add(value)
+
+    def _content_key(self, image: Any) -> str | None:
+        known = self._known.get(image) if isinstance(image, str) else None
+        return known or _content_key(image)
 
     def _add(self, value: str | None) -> None:
         raw = b"" if value is None else value.encode("utf-8", "surrogatepass")
@@ -211,9 +229,11 @@ class PostsHash:
         return self._digest.hexdigest()
 
 
-def data_hash(posts: pd.DataFrame) -> str:
+def data_hash(
+    posts: pd.DataFrame, fields: tuple[Field, ...] = DEFAULT_FIELDS, known: Mapping[str, str] | None = None
+) -> str:
     """Return the :class:`PostsHash` of one table."""
-    whole = PostsHash()
+    whole = PostsHash(fields, known)
     whole.update(posts)
     return whole.hexdigest()
 

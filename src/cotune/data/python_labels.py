@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cotune.data.cells import is_missing, label_name
+from cotune.data.cells import LABEL_SEPARATOR, is_missing, label_name
 from cotune.errors import DataError, clip
 
 ALLOWED = "text, whole numbers, or True and False"
@@ -59,13 +60,77 @@ def checked_labels(y: Any, n_posts: int) -> np.ndarray:
         if _kind(label) == "float" and not float(label).is_integer():
             raise DataError(
                 f"y holds {float(label):g} at position {position}: numbers with fractions look like a quantity, which "
-                "needs regression, and cotune classifies; cut them into classes (pandas.cut), or convert them to text "
-                "if each number is a class"
+                "JointRegressor learns; cut them into classes (pandas.cut), or convert them to text if each number is a "
+                "class"
             )
     if label_kind(labels) is None:
         kinds = sorted({type(label).__name__ for label in labels})
         raise DataError(f"y holds labels of types that cannot be sorted together ({', '.join(kinds)}); use one type")
     return np.asarray(labels)
+
+
+def indicator_labels(y: Any, n_posts: int) -> tuple[list[str], list[str]] | None:
+    """Return the names of several labels and what each post has of them as text, of a table of 0 and 1.
+
+    Returns
+    -------
+    tuple of list of str, or None
+        The labels, by a DataFrame's columns or by number, and one text for each post; None if `y` is no table.
+
+    Raises
+    ------
+    DataError
+        If it has another length, or holds something else than 0 and 1.
+    """
+    if hasattr(y, "detach"):
+        y = y.detach().cpu().numpy()
+    if hasattr(y, "toarray"):  # sparse
+        y = y.toarray()
+    if isinstance(y, list | tuple) and y and all(isinstance(row, list | tuple | set | frozenset) for row in y):
+        parts = [[label_name(label) for label in (sorted(row) if isinstance(row, set | frozenset) else row)] for row in y]
+        if not all(name in ("0", "1") for row in parts for name in row):
+            _check_length(len(y), n_posts)
+            known = sorted({name for row in parts for name in row})
+            return known, [LABEL_SEPARATOR.join(row) or LABEL_SEPARATOR for row in parts]
+        y = np.asarray(y)
+    if not isinstance(y, pd.DataFrame) and not (isinstance(y, np.ndarray) and y.ndim == 2):
+        return None
+    names = [label_name(name) for name in y.columns] if isinstance(y, pd.DataFrame) else [*map(str, range(y.shape[1]))]
+    table = np.asarray(y)
+    _check_length(len(table), n_posts)
+    wrong = np.argwhere(~np.isin(table, (0, 1)))
+    if len(wrong):
+        row, column = wrong[0]
+        raise DataError(f"y holds {table[row, column]!r} at position {row}, {names[column]!r}; a table of labels holds 0 and 1")
+    texts = [LABEL_SEPARATOR.join(names[at] for at in np.flatnonzero(row)) or LABEL_SEPARATOR for row in table.astype(bool)]
+    return names, texts
+
+
+def checked_numbers(y: Any, n_posts: int) -> list[float]:
+    """Return the numbers `y` of `n_posts` posts.
+
+    Raises
+    ------
+    DataError
+        If there is not one for each post, or one is no finite number.
+    """
+    found = _listed(y)
+    _check_length(-1 if found is None else len(found), n_posts)
+    numbers = []
+    for position, value in enumerate(found or []):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise DataError(f"y holds {clip(repr(value), 40)} at position {position}, expected a finite number")
+        numbers.append(number)
+    return numbers
+
+
+def _check_length(found: int, n_posts: int) -> None:
+    if found != n_posts:
+        raise DataError(f"y holds {found} labels, but X holds {n_posts} posts")
 
 
 def _listed(y: Any) -> list[Any] | None:

@@ -14,15 +14,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cotune.encoders.split import Cut
 from cotune.errors import EncoderError
 
-Modality = Literal["text", "image"]
+if TYPE_CHECKING:
+    from cotune.encoders.prepared import Prepared, ReadOptions
+
+#: The kind of field that an encoder reads: ``text``, ``image``, ``table``, or that of a plugin.
+Modality = str
 Inputs = Mapping[str, Tensor]
 
 
@@ -62,6 +67,12 @@ class Encoder(nn.Module, abc.ABC):
     """
 
     modality: ClassVar[Modality]
+    #: Whether it is learned from scratch with the head rather than pretrained.
+    learned: ClassVar[bool] = False
+    #: Whether activations differ in length from post to post, as those of texts do.
+    ragged: ClassVar[bool] = False
+    #: Posts in a pass that embeds.
+    embed_batch: ClassVar[int] = 32
     #: How many random posts tell whether an encoder can be relied on (see :meth:`probe_inputs`).
     probe_posts: ClassVar[int] = 2
 
@@ -81,6 +92,14 @@ class Encoder(nn.Module, abc.ABC):
     @abc.abstractmethod
     def encode(self, inputs: Inputs) -> EncoderOutput:
         """Run the whole network on raw inputs."""
+
+    @abc.abstractmethod
+    def prepare(self, values: Sequence[Any], options: ReadOptions) -> Prepared:
+        """Make one field of some posts ready: what :func:`cotune.data.posts.read_posts` has in the field's column."""
+
+    def learn_from(self, prepared: Prepared, rows: np.ndarray) -> None:
+        """Learn from the training posts what must be known before training starts; only if it is ``learned``."""
+        return
 
     @abc.abstractmethod
     def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
 from cotune.encoders.hf import transformer_units
+from cotune.encoders.prepared import ReadOptions
+from cotune.encoders.prepared_images import PreparedImages
 from cotune.encoders.preprocess import HFPreprocessor, Preprocessor, TimmPreprocessor
 from cotune.errors import EncoderError
 
@@ -52,7 +54,11 @@ class ImageEncoder(Encoder):
         self.register_buffer("_scale", torch.from_numpy(preprocessor.scale).view(shape), persistent=False)
         self.register_buffer("_shift", torch.from_numpy(preprocessor.shift).view(shape), persistent=False)
 
-    def see_whole_pictures(self) -> None:
+    def prepare(self, values: Sequence[Any], options: ReadOptions) -> PreparedImages:
+        """Read images and keep their pixels."""
+        return PreparedImages(values, self.preprocessor, options).read()
+
+    def see_whole_images(self) -> None:
         """Squeeze whole pictures into the network's frame from now on, instead of cutting their edges off.
 
         Raises

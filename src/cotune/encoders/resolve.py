@@ -6,6 +6,7 @@ of the hub and into the hub itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +15,42 @@ from cotune.encoders.image import ImageEncoder
 from cotune.encoders.sources import SOURCES, ReadyEncoder, Source, Wanted
 from cotune.encoders.text import TextEncoder
 from cotune.errors import EncoderError, did_you_mean
+from cotune.fields import Field
 from cotune.files import read_json
+from cotune.settings import FitConfig
 
 _FOLDER = "folder"
+
+
+def open_encoder(
+    field: Field, config: FitConfig, values: Sequence[Any] | None = None, rows: Sequence[int] | None = None
+) -> Encoder:
+    """Open the encoder of a field: its own, or the one that the settings name for its kind.
+
+    Parameters
+    ----------
+    field : Field
+        The field.
+    config : FitConfig
+        The settings.
+    values : sequence, optional
+        The field in every post, for encoders that are learned from the posts.
+    rows : sequence of int, optional
+        The posts' rows in their table, for messages.
+
+    Raises
+    ------
+    EncoderError
+        If nothing answers to that name; the message offers the nearest names and a way to work offline.
+    """
+    usual = {"text": config.text_encoder, "image": config.image_encoder}
+    spec = field.encoder or usual.get(field.kind) or f"{field.kind}:"
+    return _open(
+        Wanted(
+            spec, field.kind, config.text_pooling, config.max_tokens, config.image_crop == "none", field.columns,
+            field.categories, values, rows,
+        )
+    )  # fmt: skip
 
 
 def resolve_text(spec: str, *, pooling: str = "auto", max_tokens: int = 128) -> TextEncoder:
@@ -54,10 +88,7 @@ def resolve_image(spec: str, *, crop: str = "encoder") -> ImageEncoder:
     EncoderError
         If nothing answers to that name, or its preprocessing cannot do without a crop.
     """
-    encoder = cast(ImageEncoder, _open(Wanted(spec, "image")))
-    if crop == "none":
-        encoder.see_whole_pictures()
-    return encoder
+    return cast(ImageEncoder, _open(Wanted(spec, "image", whole_images=crop == "none")))
 
 
 def _open(wanted: Wanted) -> Encoder:
@@ -65,7 +96,12 @@ def _open(wanted: Wanted) -> Encoder:
     if found is None:
         raise EncoderError(_unknown(wanted))
     source, name = found
-    return source.open(name, wanted)
+    encoder = source.open(name, wanted)
+    if encoder.modality != wanted.modality:
+        raise EncoderError(f"{wanted.spec} reads a field of kind {encoder.modality}, not {wanted.modality}")
+    if wanted.whole_images and isinstance(encoder, ImageEncoder):
+        encoder.see_whole_images()
+    return encoder
 
 
 def find_source(spec: str) -> tuple[Source, str] | None:

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cotune.data.cells import has_text
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
 from cotune.encoders.hf import transformer_units
 from cotune.encoders.pooling import PADDED_TYPES, Pooling, pool_tokens
+from cotune.encoders.prepared import ReadOptions
+from cotune.encoders.prepared_texts import PreparedTexts
 from cotune.errors import EncoderError
 
 # A much longer text is cut before it is tokenised, if what is left of it still gives more tokens than are read.
@@ -43,6 +46,8 @@ class TextEncoder(Encoder):
     """
 
     modality: ClassVar[Modality] = "text"
+    ragged: ClassVar[bool] = True
+    embed_batch: ClassVar[int] = 64
     probe_posts: ClassVar[int] = 3  # of two lengths: two must share one, to tell padding from company
 
     def __init__(
@@ -67,6 +72,12 @@ class TextEncoder(Encoder):
         self.multiple = _length_unit(config)
         pad = getattr(tokenizer, "pad_token_id", None)
         self.pad_id = int(pad) if pad is not None else 0
+
+    def prepare(self, values: Sequence[Any], options: ReadOptions) -> PreparedTexts:
+        """Tokenise texts."""
+        texts = list(values)
+        present = np.asarray([has_text(text) for text in texts], dtype=bool)
+        return PreparedTexts(self.tokenize(texts), present, self.collate)
 
     def tokenize(self, texts: Sequence[str | None]) -> list[np.ndarray]:
         """Return the token ids of each text, int32, not padded; a missing text counts as an empty one."""

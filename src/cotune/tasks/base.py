@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
+from cotune.errors import clip
 from cotune.registry import Registry
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def problem(self, label: str) -> str | None:
         """Return why a label is not one of this task, as the rest of "the label ..."; None if it is one."""
+
+    def note_on_unknown(self, labels: Sequence[str], n: int) -> str:
+        """Return a note on `n` posts whose labels have a :meth:`problem`."""
+        what = "posts have labels" if n > 1 else "post has a label"
+        return f"{n:,} {what} that the run cannot score, left out: the label {clip(labels[0])!r} {self.problem(labels[0])}"
 
     @abc.abstractmethod
     def refuse_untrainable(self, targets: np.ndarray) -> None:

@@ -63,6 +63,12 @@ class SingleLabel(Task):
         """Return what is wrong with a label that is no class."""
         return None if label in self._index else f"is not known; known are {listed(self.outputs)}"
 
+    def note_on_unknown(self, labels: Sequence[str], n: int) -> str:
+        """Return a note on posts of other classes."""
+        what = "posts have a label" if n > 1 else "post has a label"
+        shown = listed(labels, quote=True)
+        return f"{n:,} {what} that the run does not know ({shown}), left out; it knows {listed(self.outputs)}"
+
     def refuse_untrainable(self, targets: np.ndarray) -> None:
         """Refuse a class with fewer than two posts."""
         counts = np.bincount(targets, minlength=self.n_outputs)

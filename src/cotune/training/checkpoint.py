@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cotune.checksums import checksums, damage, seal_holds, sealed
 from cotune.errors import RunError
 from cotune.files import atomic_path, remove, write_json
 from cotune.settings import current_names
-from cotune.training.loop import StageState
+from cotune.training.stages import StageState
 
 _FILE, _TENSORS = "state.json", "tensors-*.safetensors"
 _PARTS = ("weights", "best_weights", "average")
@@ -31,13 +31,13 @@ class Checkpoint:
     ----------
     folder : Path
         Where it lies.
-    key : dict
+    key : mapping, optional
         What the run is made of (settings, data hash); a state saved under another key is refused.
     """
 
-    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, key: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        self.key = json.loads(json.dumps(key, default=str))
+        self.key = plain(key or {})
 
     def save(self, stage: str, state: StageState, done: dict[str, list[dict[str, Any]]]) -> None:
         """Write the state of `stage`; the one before stays whole until the new one is complete.
@@ -119,6 +119,12 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the state once the run is saved; a file of somebody else in its folder stays."""
         remove_state(self.folder)
+
+
+def plain(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a key as it comes back from JSON."""
+    found: dict[str, Any] = json.loads(json.dumps(key, default=str))
+    return found
 
 
 def _state(said: dict[str, Any], tensors: dict[str, Tensor]) -> StageState:

@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cotune.data.duplicates import large_group_note, near_duplicate_groups
-from cotune.data.posts import data_hash, has_image, read_posts
-from cotune.data.sources import has_urls
+from cotune.data.duplicates import large_group_note, near_duplicates
+from cotune.data.posts import ColumnNames, data_hash, read_posts
+from cotune.data.sources import has_urls, is_url
 from cotune.data.splits import holdout_split
 from cotune.encoders.base import Encoder
+from cotune.encoders.prepared_images import PreparedImages
 from cotune.encoders.resolve import asks_hub
 from cotune.environment import environment
 from cotune.errors import ConfigError, DataError, listed
-from cotune.metrics import evaluate
 from cotune.progress import Progress
 from cotune.run import Run, weights_hash
 from cotune.settings import FitConfig
-from cotune.training.checkpoint import Checkpoint
+from cotune.tasks import Task, make_task
+from cotune.tasks.choose import AUTO
+from cotune.training.build import cache_root, open_encoders, prepare_posts, read_options
+from cotune.training.callbacks import Callback
 from cotune.training.device import make_fabric
 from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
-from cotune.training.loop import predict_rows
-from cotune.training.notes import below_chance, below_the_probe, one_class
+from cotune.training.notes import below_chance, below_the_probe, undefined_score
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
-from cotune.training.recipe import Trained, cache_root, fit_rows, open_encoders, prepare_posts
-from cotune.training.start import checked_weights, config_to_start
+from cotune.training.start import config_to_start
+from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
 
-OnEpoch = Callable[[list[dict[str, Any]]], None]
 _SHOWN = 5
 
 
@@ -52,12 +51,9 @@ def fit_posts(
     config: FitConfig,
     *,
     validation_posts: pd.DataFrame | None = None,
-    sample_weight: np.ndarray | None = None,
     start: Run | None = None,
-    checkpoint: Path | None = None,
-    resume: bool = False,
     allow_remote: bool = False,
-    on_epoch: OnEpoch | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
 ) -> FitResult:
     """Train a model on labelled posts.
@@ -65,25 +61,20 @@ def fit_posts(
     Parameters
     ----------
     posts : DataFrame
-        As :func:`cotune.data.posts.read_posts` gives it; posts without a label are left out and counted.
+        As :func:`cotune.data.posts.read_posts` gives it; posts without a label are left out and counted. A column
+        ``weight`` says how much each post counts in training; scores of held-out posts are not weighted.
     config : FitConfig
         The settings.
     validation_posts : DataFrame, optional
         A validation table of its own; otherwise ``config.validation`` says what part is held out, if any, or
         which table to read.
-    sample_weight : ndarray, optional
-        How much each post counts in training, none below zero; scores of held-out posts are not weighted.
     start : Run, optional
         A trained run to go on from with these posts: its encoders, head and labels. The probe is left out, as the head
         is trained already, unless nothing else is to be trained.
-    checkpoint : Path, optional
-        Folder for the state between epochs; without it nothing can be resumed.
-    resume : bool
-        Go on from the checkpoint, if there is one.
     allow_remote : bool
-        Whether pictures may be fetched by URL.
-    on_epoch : callable, optional
-        Called with the history after every epoch.
+        Whether images may be fetched by URL.
+    callbacks : sequence of Callback
+        Told after every epoch: a checkpoint that is kept, a log. Without a checkpoint nothing can be resumed.
     progress : Progress, optional
         Whom to tell.
 
@@ -97,99 +88,76 @@ def fit_posts(
     """
     progress = progress or Progress()
     started = time.perf_counter()
-    fabric = make_fabric(config)
+    device = make_fabric(config).device
+    fields = config.read_fields()
     if validation_posts is None and isinstance(config.validation, str):
-        validation_posts = read_posts(config.validation)
-    hashed, n_read = data_hash(posts), len(posts)
-    if sample_weight is not None:
-        posts = posts.assign(weight=checked_weights(sample_weight, len(posts)))
+        validation_posts = read_posts(config.validation, columns=ColumnNames(fields=fields))
+    whole = posts
     posts, unreadable = readable_posts(posts, progress)
     posts = _labelled(posts, progress)
-    weighed = posts["weight"].to_numpy(dtype=float) if sample_weight is not None else None
-    classes = _classes(posts)
-    if start is None:
-        hub = [name for name in (config.text_encoder, config.image_encoder) if asks_hub(name)]
-        if hub:
-            progress.begin(f"opening {' and '.join(hub)}, from the hub unless they are in its cache")
-        encoders: Mapping[str, Encoder] = open_encoders(config)
-    else:
-        config = config_to_start(start, config)
-        _refuse_unknown(posts, list(start.classes), "post", "the run to start from knows")
-        classes, encoders = list(start.classes), start.model.encoders
-        for encoder in encoders.values():
-            check_encoder(encoder, config, cache_root(config))
-
-    def ready(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, Features, np.ndarray, np.ndarray]:
-        features = prepare_posts(table, encoders, config, allow_remote=allow_remote, progress=progress, fabric=fabric)
-        labels = table["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
-        return table, features, labels, _usable(table, features, config, what, progress)
-
-    posts, features, labels, rows = ready(posts, "training")
+    weighed = posts["weight"].to_numpy(dtype=float) if "weight" in posts else None
+    task, encoders, config = _begin(posts, config, start, progress)
+    _refuse_other_labels(task, posts, "post", started=start is not None)
+    fraction = _validation_part(config) if validation_posts is None else None
+    looks = fraction is not None and config.folds_group == "near-duplicates"
+    options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
+    features = prepare_posts(posts, encoders, config, options, device=device)
+    rows = _usable(posts, features, config, "training", progress)
     if weighed is not None:
         rows = rows[weighed[rows] > 0]
+    targets = task.encode(posts["label"].tolist())
     cut = count_cut_texts(posts, features, progress)
-    _refuse_rare(posts.iloc[rows], classes if start is None else sorted(set(posts["label"])))
-    tell_gaps(posts, features, rows, progress)
-    held: np.ndarray | None = None
+    task.refuse_untrainable(targets[rows])
+    tell_gaps(posts, features, rows, task, progress)
+    held: HeldOut | None = None
     overlap = 0
-    other: tuple[Features, np.ndarray] | None = None
     if validation_posts is not None:
         validation_posts = _labelled(readable_posts(validation_posts, progress)[0], progress)
-        _refuse_unknown(validation_posts, classes, "validation post", "there are")
-        _, theirs, their_labels, their_rows = ready(validation_posts, "validation")
-        other = (theirs.subset(their_rows), their_labels[their_rows])
-        overlap = count_overlap(features, rows, theirs, their_rows, progress)
-    elif isinstance(fraction := _validation_part(config), float):
+        _refuse_other_labels(task, validation_posts, "validation post", started=False)
+        theirs = prepare_posts(validation_posts, encoders, config, options, device=device)
+        at = _usable(validation_posts, theirs, config, "validation", progress)
+        overlap = count_overlap(features, rows, theirs, at, progress)
+        labels = task.encode(validation_posts["label"].tolist())[at]
+        held = HeldOut(theirs.subset(at), labels, np.arange(len(at)))
+    elif fraction is not None:
         progress.begin("choosing posts to hold out")
-        rows, held = _hold_out(posts, labels, rows, fraction, config, allow_remote, progress)
-        progress.say(f"{len(held):,} of {len(held) + len(rows):,} posts are held out for validation")
+        rows, at = _hold_out(posts, features, task.strata(targets), rows, fraction, config)
+        progress.say(f"{len(at):,} of {len(at) + len(rows):,} posts are held out for validation")
+        held = HeldOut(features, targets, at)
+    hashed = data_hash(whole, fields, _known_keys(posts, features))
     key = {
+        "form": 2,
         "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}),
         "posts": hashed,
-        "validation posts": None if validation_posts is None else data_hash(validation_posts),
+        "validation posts": None if validation_posts is None else data_hash(validation_posts, fields),
     }
     tables = [posts] if validation_posts is None else [posts, validation_posts]
-    if allow_remote and any(has_urls(table["image"]) for table in tables):
-        key["pictures by URL"] = "fetched"  # with them and without them the posts to train on are others
+    images = [field.name for field in fields if field.kind == "image"]
+    if allow_remote and any(has_urls(table[name]) for table in tables for name in images if name in table):
+        key["images by URL"] = "fetched"  # with them and without them the posts to train on are others
     if weighed is not None:
         key["weights of posts"] = hashlib.sha256(weighed.tobytes()).hexdigest()
-    begun_with = None if start is None else weights_hash(start.model)
-    if begun_with is not None:
-        key["run to start from"] = begun_with
-    state = Checkpoint(checkpoint, key) if checkpoint is not None else None
-    if state is not None and not resume:
-        state.remove()  # an interruption would otherwise bring back what an earlier training left
+    if start is not None:
+        key["run to start from"] = weights_hash(start.model)
+    for callback in callbacks:
+        callback.on_begin(key)
     notes: list[str] = []
-    held_labels = other[1] if other is not None else labels[held] if held is not None else None
-    if held_labels is not None and len(set(held_labels.tolist())) == 1:
-        notes.append(one_class(classes[int(held_labels[0])], len(held_labels), config))
+    if held is not None and (note := task.note_on_held_out(held.targets[held.rows])) is not None:
+        notes.append(undefined_score(note, task, config))
         progress.say(f"note: {notes[-1]}")
-    trained = fit_rows(
-        features,
-        labels,
-        rows,
-        len(classes),
-        config,
-        validation_rows=held,
-        validation=other,
-        sample_weight=weighed,
-        start=None if start is None else start.model.head,
-        checkpoint=state,
-        resume=resume,
-        on_epoch=on_epoch,
-        progress=progress,
-        fabric=fabric,
-    )
-    counts = {label: int((labels[rows] == i).sum()) for i, label in enumerate(classes)}
+    data = TrainingData(features, targets, rows, weighed, held)
+    trained = Trainer(
+        data, task, config, start=None if start is None else start.model.head, callbacks=callbacks, progress=progress
+    ).fit()
     metrics: dict[str, Any] = {
         "status": "interrupted" if trained.interrupted else "finished",
         "posts": {
-            "read": n_read,
+            "read": len(whole),
             "train": len(rows),
-            "held_out": len(held) if held is not None else 0 if other is None else len(other[1]),
-            "labels": counts,
+            "held_out": 0 if held is None else len(held.rows),
+            "labels": task.count(targets[rows]),
             "unreadable_cells": unreadable,
-            "unlabelled": n_read - unreadable - len(posts),
+            "unlabelled": len(whole) - unreadable - len(posts),
             "unreadable_images": len(features.faults),
             **cut,
             **({} if validation_posts is None else {"validation_overlap": overlap}),
@@ -200,19 +168,37 @@ def fit_posts(
     if start is not None:
         metrics["started_from"] = {
             "data_hash": start.environment.get("data_hash"),
-            "weights": weights_hash(start.model),
+            "weights": key["run to start from"],
         }
-    scores = _validate(trained, features, labels, held, other, classes, config, progress)
-    if scores is not None:
-        metrics["validation"] = scores
-    judged = [] if trained.interrupted else [below_the_probe(trained.history, config), below_chance(trained.history)]
+    if held is not None:
+        metrics["validation"] = _validate(trained, task, held, config, progress)
+    judged = [] if trained.interrupted else [below_the_probe(trained.history, task, config), below_chance(trained.history, task)]
     for note in filter(None, judged):
         notes.append(note)
         progress.say(f"note: {note}")
     if notes:
         metrics["notes"] = notes
-    about = environment(config.seed, hashed, str(fabric.device.type))
-    return FitResult(Run(trained.model, tuple(classes), config, metrics, about), trained.interrupted)
+    about = environment(config.seed, hashed, str(device.type))
+    return FitResult(Run(trained.model, config, metrics, about), trained.interrupted)
+
+
+def _begin(
+    posts: pd.DataFrame, config: FitConfig, start: Run | None, progress: Progress
+) -> tuple[Task, Mapping[str, Encoder], FitConfig]:
+    """Return what is learned and with which encoders: those that the settings name, or those of a trained run."""
+    if start is not None:
+        config = config_to_start(start, config)
+        for encoder in start.model.distinct_encoders.values():
+            check_encoder(encoder, config, cache_root(config))
+        return start.task, start.model.encoders, config
+    task = make_task(config.task, posts["label"].tolist())
+    if config.task == AUTO and task.name != "single-label":
+        progress.say(f"note: the labels look like a {task.name} task ({task.describe()}); --task names another")
+    specs = [config.text_encoder, config.image_encoder, *(field.encoder for field in config.read_fields())]
+    hub = [name for name in specs if name is not None and asks_hub(name)]
+    if hub:
+        progress.begin(f"opening {' and '.join(hub)}, from the hub unless they are in its cache")
+    return task, open_encoders(config, posts), config
 
 
 def _validation_part(config: FitConfig) -> float | None:
@@ -223,29 +209,27 @@ def _validation_part(config: FitConfig) -> float | None:
 
 
 def _validate(
-    trained: Trained,
-    features: Features,
-    labels: np.ndarray,
-    held: np.ndarray | None,
-    other: tuple[Features, np.ndarray] | None,
-    classes: list[str],
-    config: FitConfig,
-    progress: Progress,
-) -> dict[str, Any] | None:
-    if other is not None:
-        features, labels = other
-        held = np.arange(len(labels))
-    if held is None:
-        return None
-    progress.begin(f"scoring {len(held):,} held-out posts")
-    device = next(trained.model.parameters()).device
-    proba = predict_rows(trained.model, features, held, trained.source, device=device)
-    if not np.isfinite(proba).all():
+    trained: Trained, task: Task, held: HeldOut, config: FitConfig, progress: Progress
+) -> dict[str, Any]:
+    progress.begin(f"scoring {len(held.rows):,} held-out posts")
+    found = predict_rows(trained.model, task, held.features, held.rows, trained.source)
+    if not np.isfinite(found).all():
         raise ConfigError(
             "training diverged: the trained model gives no numbers for held-out posts; lower the learning rates or use "
             "--precision 32"
         )
-    return evaluate(labels[held], proba, classes, seed=config.seed).to_dict()
+    task.choose_thresholds(held.targets[held.rows], found)
+    return task.evaluate(held.targets[held.rows], found, seed=config.seed).to_dict()
+
+
+def _known_keys(posts: pd.DataFrame, features: Features) -> dict[str, str]:
+    """Return the content keys of the images that were read, by path: no file is read twice."""
+    found: dict[str, str] = {}
+    for name, prepared in features.fields.items():
+        if isinstance(prepared, PreparedImages):
+            paths = zip(posts[name], prepared.keys, strict=True)
+            found |= {path: key for path, key in paths if key and isinstance(path, str) and not is_url(path)}
+    return found
 
 
 def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
@@ -261,38 +245,16 @@ def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
     return posts
 
 
-def _classes(posts: pd.DataFrame) -> list[str]:
-    labels = {str(label) for label in posts["label"]}
-    if len(labels) == 1:
-        raise DataError(
-            f"all {len(posts):,} posts have the label {listed(labels, quote=True)}; a classifier needs at least two"
-        )
-    try:
-        numbers = {label: float(label) for label in labels}
-    except ValueError:
-        return sorted(labels)
-    if not all(math.isfinite(number) for number in numbers.values()):
-        return sorted(labels)
-    return sorted(labels, key=lambda label: (numbers[label], label))  # 2 before 10
-
-
-def _refuse_rare(posts: pd.DataFrame, classes: list[str]) -> None:
-    counts = posts["label"].value_counts()
-    rare = {label: int(counts.get(label, 0)) for label in classes if counts.get(label, 0) < 2}
-    if rare:
-        shown = listed(rare, most=_SHOWN, quote=True)
-        left = "only one usable post has" if min(rare.values()) else "not even two usable posts have"
-        raise DataError(f"{left} the label {shown}; give each label at least two posts, or leave the label out")
-
-
-def _refuse_unknown(posts: pd.DataFrame, classes: list[str], what: str, there_are: str) -> None:
-    unknown = posts[~posts["label"].isin(classes)]
-    if len(unknown):
-        row, label = unknown["row"].iloc[0], listed(unknown["label"][:1], quote=True)
-        raise DataError(
-            f"the {what} of row {row} has the label {label}, which is not trained ({there_are} {listed(classes)}); "
-            "leave such posts out, or train from scratch with posts of that label"
-        )
+def _refuse_other_labels(task: Task, posts: pd.DataFrame, what: str, *, started: bool) -> None:
+    """Refuse a label that the task does not have: it was learned from other posts."""
+    for row, label in zip(posts["row"], posts["label"], strict=True):
+        problem = task.problem(label)
+        if problem is not None:
+            which = "the run to start from has" if started else "it has"
+            raise DataError(
+                f"the {what} of row {row} has the label {listed([label], quote=True)}, which {problem} ({which} the task "
+                f"{task.describe()}); leave such posts out, or train from scratch with posts of that label"
+            )
 
 
 def _usable(posts: pd.DataFrame, features: Features, config: FitConfig, what: str, progress: Progress) -> np.ndarray:
@@ -304,7 +266,8 @@ def _usable(posts: pd.DataFrame, features: Features, config: FitConfig, what: st
         n = len(features.faults)
         if config.bad_images == "skip":
             keep[list(features.faults)] = False
-        done = "left out" if config.bad_images == "skip" else "used by their text alone"
+        rest = "what else they have" if config.fields else "their text alone"
+        done = "left out" if config.bad_images == "skip" else f"used by {rest}"
         progress.say(f"note: {n:,} {what} {_posts(n)} with an unreadable image {'is' if n == 1 else 'are'} {done}")
     empty = int((~features.present.any(axis=1)).sum() - sum(not features.present[i].any() for i in features.faults))
     if empty:
@@ -317,28 +280,33 @@ def _usable(posts: pd.DataFrame, features: Features, config: FitConfig, what: st
 
 def _hold_out(
     posts: pd.DataFrame,
-    labels: np.ndarray,
+    features: Features,
+    strata: np.ndarray,
     rows: np.ndarray,
     fraction: float,
     config: FitConfig,
-    allow_remote: bool,
-    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    groups: np.ndarray | None = None
-    if config.folds_group == "near-duplicates":
-        by = [name for name, there in (("text", True), ("image", posts["image"].map(has_image).any())) if there]
-        groups = near_duplicate_groups(posts, by=tuple(by), allow_remote=allow_remote)[rows]
-        large = large_group_note(groups)
-        if large is not None:
-            progress.say(f"note: {large}")
-    elif config.folds_group == "group":
-        if posts["group"].isna().all():
-            raise DataError("--folds-group group needs a `group` column; name it with --group-column")
-        named = posts["group"].iloc[rows]
-        alone = pd.Series([f"\0{i}" for i in range(len(rows))], index=named.index)
-        groups = pd.factorize(named.where(named.notna(), alone))[0]
-    train, held = holdout_split(labels[rows], fraction=fraction, seed=config.seed, groups=groups)
+    """Return the posts to train on and those to hold out."""
+    groups = _groups(posts, features, config)
+    own = None if groups is None else groups[rows]
+    if own is not None and config.folds_group == "near-duplicates" and (note := large_group_note(own)) is not None:
+        features.kept.options.progress.say(f"note: {note}")
+    train, held = holdout_split(strata[rows], fraction=fraction, seed=config.seed, groups=own)
     return rows[train], rows[held]
+
+
+def _groups(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.ndarray | None:
+    """Return which posts are kept together when a part is held out; None for none."""
+    if config.folds_group == "none":
+        return None
+    if config.folds_group == "near-duplicates":
+        return near_duplicates(posts, config.read_fields(), {
+            name: prepared.fingerprints for name, prepared in features.fields.items() if prepared.fingerprints
+        }, allow_remote=features.kept.options.allow_remote)
+    if posts["group"].isna().all():
+        raise DataError("--folds-group group needs a `group` column; name it with --group-column")
+    alone = pd.Series([f"\0{i}" for i in range(len(posts))], index=posts.index)
+    return pd.factorize(posts["group"].where(posts["group"].notna(), alone))[0]
 
 
 def _more(n: int) -> str:

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021) on the linear layers of both encoders, merged when training ends."""
+"""Low-rank adapters (Hu et al. 2021) on the linear layers of the encoders, merged when training ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAST = {"out_proj", "conv1d"}
 
 
 def add_adapters(model: JointModel, *, rank: int = 8, seed: int = 0) -> None:
-    """Freeze both encoders and put trainable adapters beside their linear and 1x1 convolution layers.
+    """Freeze the pretrained encoders and put trainable adapters beside their linear and 1x1 convolution layers.
 
     Raises
     ------
@@ -27,8 +27,11 @@ def add_adapters(model: JointModel, *, rank: int = 8, seed: int = 0) -> None:
         If peft is not installed, or an encoder has no layer that takes an adapter.
     """
     torch.manual_seed(seed)
-    for encoder in model.encoders.values():
-        adapt(encoder, rank=rank)
+    for encoder in model.distinct_encoders.values():
+        if encoder.learned:
+            encoder.requires_grad_(True)
+        else:
+            adapt(encoder, rank=rank)
     model.head.requires_grad_(True)
 
 

@@ -10,6 +10,8 @@ from cotune.encoders.base import Encoder
 from cotune.errors import ConfigError
 from cotune.model import JointModel
 from cotune.settings import FitConfig
+from cotune.training.lora import add_adapters
+from cotune.training.stages import PROBE
 
 
 def default_top(encoder: Encoder) -> int:
@@ -19,15 +21,16 @@ def default_top(encoder: Encoder) -> int:
 
 
 def cut_for_top(model: JointModel, config: FitConfig) -> None:
-    """Cut both encoders so that only their upper part is trained.
+    """Cut the pretrained encoders so that only their upper part is trained.
 
     Raises
     ------
     ConfigError
         If an encoder has no chain of layers to cut.
     """
-    for encoder in model.encoders.values():
-        encoder.cut_at(lower_units(encoder, config))
+    for encoder in model.distinct_encoders.values():
+        if not encoder.learned:
+            encoder.cut_at(lower_units(encoder, config))
 
 
 def lower_units(encoder: Encoder, config: FitConfig) -> int:
@@ -47,21 +50,29 @@ def lower_units(encoder: Encoder, config: FitConfig) -> int:
     return len(encoder.units) - min(asked or default_top(encoder), len(encoder.units))
 
 
-def freeze(model: JointModel) -> None:
-    """Let gradients flow to the head and to what lies above each encoder's cut, nowhere else."""
-    for encoder in model.encoders.values():
-        upper = encoder.upper_parameters()
-        for name, parameter in encoder.model.named_parameters():
-            parameter.requires_grad_(name in upper)
+def set_gradients(model: JointModel, stage: str, config: FitConfig) -> None:
+    """Let gradients flow to what a stage trains, nowhere else: always to the head and what is learned from scratch."""
+    if stage == PROBE:
+        for encoder in model.distinct_encoders.values():
+            encoder.requires_grad_(encoder.learned)
+    elif config.tune == "lora":
+        add_adapters(model, seed=config.seed)
+    else:
+        for encoder in model.distinct_encoders.values():
+            upper = encoder.upper_parameters()
+            for name, parameter in encoder.model.named_parameters():
+                parameter.requires_grad_(name in upper)
 
 
-def parameter_groups(model: JointModel, config: FitConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: JointModel, stage: str, config: FitConfig) -> list[dict[str, Any]]:
     """Return AdamW groups: head and each depth of each encoder, norms and biases without weight decay.
 
-    The rate of depth d of an encoder with n units is ``lr * layer_decay ** (n + 1 - d)``: layer-wise decay
-    as in Howard & Ruder (2018), "Universal Language Model Fine-tuning for Text Classification".
+    The rate of depth d of a pretrained encoder with n units is ``lr * layer_decay ** (n + 1 - d)``: layer-wise decay
+    as in Howard & Ruder (2018), "Universal Language Model Fine-tuning for Text Classification". What is learned from
+    scratch has the head's rate.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    of_head = config.probe_lr if stage == PROBE else config.lr_head
 
     def put(parameter: nn.Parameter, rate: float) -> None:
         if parameter.requires_grad and parameter.numel():
@@ -69,12 +80,12 @@ def parameter_groups(model: JointModel, config: FitConfig) -> list[dict[str, Any
             groups.setdefault((rate, decay), []).append(parameter)
 
     for parameter in model.head.parameters():
-        put(parameter, config.lr_head)
-    for name, encoder in model.encoders.items():
-        rate = config.lr_text if name == "text" else config.lr_image
+        put(parameter, of_head)
+    for encoder in model.distinct_encoders.values():
+        rate = config.lr_image if encoder.modality == "image" else config.lr_text
         depths, top = encoder.depths(), len(encoder.units) + 1
         for key, parameter in encoder.model.named_parameters():
-            put(parameter, rate * config.layer_decay ** (top - depths[key]))
+            put(parameter, of_head if encoder.learned else rate * config.layer_decay ** (top - depths[key]))
     return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
 
 
@@ -84,7 +95,7 @@ def set_train_mode(model: JointModel, *, frozen_norms: bool) -> None:
     Batch-norm statistics of a few posts are noise; the pretrained ones are kept.
     """
     model.train()
-    for encoder in model.encoders.values():
+    for encoder in model.distinct_encoders.values():
         for module in encoder.modules():
             weights = list(module.parameters())
             if weights and not any(p.requires_grad for p in weights):

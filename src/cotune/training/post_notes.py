@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import pandas as pd
 
@@ -13,7 +11,8 @@ from cotune.data.token_counts import cut_texts
 from cotune.encoders.text import TextEncoder
 from cotune.errors import DataError
 from cotune.progress import Progress
-from cotune.training.features import MODALITIES, Features
+from cotune.tasks import Task
+from cotune.training.features import Features
 
 
 def readable_posts(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, int]:
@@ -29,41 +28,44 @@ def readable_posts(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFram
 
 
 def count_cut_texts(posts: pd.DataFrame, features: Features, progress: Progress) -> dict[str, int]:
-    """Count the texts that are too long for the text encoder, and tell."""
-    encoder = features.encoders.get("text")
-    if encoder is None:
-        return {}
-    encoder = cast(TextEncoder, encoder)
-    cut = len(cut_texts(posts["text"].tolist(), features.lengths().tolist(), encoder.tokenizer, encoder.max_tokens))
-    if cut:
-        share = cut / max(1, int(features.present[:, 0].sum()))
-        progress.say(
-            f"note: {cut:,} {'post' if cut == 1 else 'posts'} ({share:.0%}) {'has' if cut == 1 else 'have'} a text "
-            f"that is cut at {encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
-        )
-    return {"texts_cut": cut, "max_tokens": encoder.max_tokens}
+    """Count the texts that are too long for their encoder, and tell."""
+    found: dict[str, int] = {}
+    for name, encoder in features.encoders.items():
+        if not isinstance(encoder, TextEncoder):
+            continue
+        prepared = features.fields[name]
+        texts, lengths = posts[name].tolist(), prepared.lengths.tolist()
+        cut = len(cut_texts(texts, lengths, encoder.tokenizer, encoder.max_tokens))
+        if cut:
+            share = cut / max(1, int(prepared.present.sum()))
+            what = "text" if name == "text" else f"text in {name!r}"
+            progress.say(
+                f"note: {cut:,} {'post' if cut == 1 else 'posts'} ({share:.0%}) {'has' if cut == 1 else 'have'} a {what} "
+                f"that is cut at {encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
+            )
+        found = {"texts_cut": found.get("texts_cut", 0) + cut, "max_tokens": encoder.max_tokens}
+    return found
 
 
 def count_overlap(
     features: Features, rows: np.ndarray, theirs: Features, their_rows: np.ndarray, progress: Progress
 ) -> int:
     """Count the validation posts that are training posts too, and tell."""
-
-    def content(of: Features, row: int) -> tuple[str, ...]:
-        return tuple(of.keys[name][row] for name in MODALITIES)
-
-    trained = {content(features, row) for row in rows}
-    both = sum(content(theirs, row) in trained for row in their_rows)
+    trained = {features.content(row) for row in rows}
+    both = sum(theirs.content(row) in trained for row in their_rows)
     if both:
+        same = " and ".join(features.fields)
         progress.say(
-            f"note: {both:,} of {len(their_rows):,} validation posts are training posts too (same text and image), so "
+            f"note: {both:,} of {len(their_rows):,} validation posts are training posts too (same {same}), so "
             "that validation scores come out too high; leave them out of one of the two tables"
         )
     return both
 
 
-def tell_gaps(posts: pd.DataFrame, features: Features, rows: np.ndarray, progress: Progress) -> None:
-    """Tell which modality is missing in one class far more often than in the others."""
-    present = dict(zip(MODALITIES, features.present[rows].T, strict=True))
+def tell_gaps(posts: pd.DataFrame, features: Features, rows: np.ndarray, task: Task, progress: Progress) -> None:
+    """Tell which field is missing in one class far more often than in the others."""
+    if task.name != "single-label":
+        return
+    present = {name: prepared.present[rows] for name, prepared in features.fields.items()}
     for gap in class_gaps(present, posts["label"].iloc[rows].tolist()):
         progress.say(f"note: {gap}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -27,18 +27,31 @@ class Wanted:
     ----------
     spec : str
         The encoder as the user named it, prefix included.
-    modality : {"text", "image"}
-        What the encoder shall read.
+    modality : str
+        The kind of field that the encoder shall read.
     pooling : str
         How token states become one embedding, or "auto".
     max_tokens : int
         Longest text in tokens.
+    whole_images : bool
+        Whether images are squeezed whole into the encoder's frame instead of being cropped.
+    columns, categories : tuple of str
+        Of a field of several columns: which, and which of them hold categories though they look like numbers.
+    values : sequence or None
+        The field in every post, for encoders that are learned from the posts.
+    rows : sequence of int or None
+        The posts' rows in their table, for messages.
     """
 
     spec: str
     modality: Modality
     pooling: str = "auto"
     max_tokens: int = 128
+    whole_images: bool = False
+    columns: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    values: Sequence[Any] | None = None
+    rows: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)

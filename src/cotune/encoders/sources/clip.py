@@ -66,7 +66,7 @@ def open_dual_encoder(spec: str, *, max_tokens: int = 128, crop: str = "encoder"
     """
     towers = _open_dual(spec, max_tokens)
     if crop == "none":
-        cast(ImageEncoder, towers["image"]).see_whole_pictures()
+        cast(ImageEncoder, towers["image"]).see_whole_images()
     return towers
 
 

@@ -1,0 +1,94 @@
+"""What may be done after every epoch: a checkpoint kept, the history handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cotune.training.checkpoint import Checkpoint, plain, to_device
+from cotune.training.stages import Stage, StageState
+
+History = Sequence[Mapping[str, Any]]
+OnEpoch = Callable[[list[Mapping[str, Any]]], None]
+
+
+class Callback:
+    """Told how training goes on."""
+
+    def on_begin(self, key: Mapping[str, Any]) -> None:
+        """Take what the training is made of (settings, hash of the posts), before it begins."""
+
+    def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
+        """Take the state after an epoch, and the history of the stages before."""
+
+
+class HistoryCallback(Callback):
+    """Hands the whole history on after every epoch.
+
+    Parameters
+    ----------
+    on_epoch : callable
+        Takes the history, one row an epoch.
+    """
+
+    def __init__(self, on_epoch: OnEpoch) -> None:
+        self.on_epoch = on_epoch
+
+    def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
+        """Hand on all rows."""
+        self.on_epoch([*history, *state.history])
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where an interrupted training stood: the stage under way, its state, and the histories of those before it."""
+
+    stage: str
+    state: StageState
+    done: dict[str, list[dict[str, Any]]]
+
+
+class CheckpointCallback(Callback):
+    """Keeps the state after every epoch, and brings it back.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is kept.
+    resume : bool
+        Whether to go on from what is there.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        self.checkpoint, self.resume = Checkpoint(folder), resume
+
+    def on_begin(self, key: Mapping[str, Any]) -> None:
+        """Remove what an earlier training left, unless it is to go on: an interruption would bring it back."""
+        self.checkpoint.key = plain(key)
+        if not self.resume:
+            self.checkpoint.remove()
+
+    def load(self, device: torch.device) -> Resumed | None:
+        """Return where training stood; None if it begins anew."""
+        if not self.resume or not self.checkpoint.exists():
+            return None
+        stage, state, done = self.checkpoint.load()
+        return Resumed(stage, to_device(state, device), done)
+
+    def last(self, stage: str) -> StageState | None:
+        """Return the state that was kept last if it is one of this stage."""
+        if not self.checkpoint.exists():
+            return None
+        name, state, _ = self.checkpoint.load()
+        return state if name == stage else None
+
+    def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
+        """Write the state; the earlier stages' weights, from which later ones begin, are in it."""
+        done: dict[str, list[dict[str, Any]]] = {}
+        for row in history:
+            done.setdefault(str(row["stage"]), []).append(dict(row))
+        self.checkpoint.save(stage.name, state, done)

@@ -1,0 +1,391 @@
+"""Training that reads in one sitting: stages, epochs, steps, early stopping, resuming.
+
+Random numbers are drawn anew at the start of every epoch from the seed, the stage and the epoch alone. So a run that was
+killed and goes on from its last epoch gives the numbers of one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from cotune.data.batches import n_batches
+from cotune.errors import ConfigError
+from cotune.heads import FusionHead
+from cotune.model import Batch, JointModel
+from cotune.progress import Progress
+from cotune.settings import FitConfig
+from cotune.tasks import Task, Watched
+from cotune.training.build import build_model, compute_sources
+from cotune.training.callbacks import Callback, CheckpointCallback
+from cotune.training.device import make_fabric, one_thread
+from cotune.training.features import Features, iterate
+from cotune.training.kept import Source
+from cotune.training.lora import merge_adapters
+from cotune.training.parameters import parameter_groups, set_gradients, set_train_mode
+from cotune.training.stages import PROBE, READS, Stage, StageState, learning_rate_factor, make_stages
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Posts that are scored after every epoch: some of the prepared ones, or of a validation table of their own."""
+
+    features: Features
+    targets: np.ndarray
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model is trained on.
+
+    Attributes
+    ----------
+    features : Features
+        The prepared posts, with the pretrained encoders, which stay as they are.
+    targets : ndarray
+        The task's targets of every post.
+    rows : ndarray of int
+        The posts to train on.
+    weights : ndarray or None
+        How much each post of `features` counts in the loss; only their proportions matter.
+    held_out : HeldOut or None
+        What is scored after every epoch.
+    """
+
+    features: Features
+    targets: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray | None = None
+    held_out: HeldOut | None = None
+
+
+@dataclass
+class Trained:
+    """What training gives.
+
+    Attributes
+    ----------
+    model : JointModel
+        In evaluation mode; after ``top`` its encoders are still cut, so that they take cached activations as well as
+        raw inputs.
+    history : list of dict
+        One entry for each epoch of each stage.
+    source : dict
+        From which source of the features this model may be fed, by field.
+    interrupted : bool
+        Whether the user stopped it; the model is that of the last finished epoch.
+    """
+
+    model: JointModel
+    history: list[dict[str, Any]] = field(default_factory=list)
+    source: dict[str, Source] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+class Trainer:
+    """Trains a model on some posts.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The posts.
+    task : Task
+        What is learned.
+    config : FitConfig
+        The settings.
+    start : FusionHead, optional
+        A trained head to begin with; the encoders in the data are those it was trained with.
+    callbacks : sequence of Callback
+        Told after every epoch, such as one that keeps a checkpoint.
+    progress : Progress, optional
+        Whom to tell.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        task: Task,
+        config: FitConfig,
+        *,
+        start: FusionHead | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        self.data, self.task, self.config = data, task, config
+        self.progress = progress or Progress()
+        self.callbacks = callbacks
+        self.fabric: Fabric = make_fabric(config)
+        torch.manual_seed(config.seed)
+        targets, weights = data.targets[data.rows], None
+        self.weights: np.ndarray | None = None
+        if data.weights is not None:
+            self.weights = data.weights / data.weights[data.rows].mean()
+            weights = self.weights[data.rows]
+        self.model = build_model(data.features, task, config, data.rows, start)
+        self.model.head.set_prior(task.prior(config, targets, weights))
+        self.model.to(self.fabric.device)
+        self.loss = task.loss(config, targets, weights).to(self.fabric.device)
+        self.sources = compute_sources(data.features, self.model, config)
+        if data.held_out is not None and data.held_out.features is not data.features:
+            compute_sources(data.held_out.features, self.model, config)
+        self.stages = make_stages(config, self.sources, started=start is not None)
+        self.keep_best = config.stop == "validation" and data.held_out is not None
+
+    def fit(self) -> Trained:
+        """Train stage by stage, and return the model with the weights to keep.
+
+        Raises
+        ------
+        ConfigError
+            If training diverges.
+        KeyboardInterrupt
+            If the user stops it before an epoch was kept.
+        """
+        kept = next((callback for callback in self.callbacks if isinstance(callback, CheckpointCallback)), None)
+        resumed = None if kept is None else kept.load(self.fabric.device)
+        trained = Trained(self.model)
+        for stage in self.stages:
+            if resumed is not None and stage.name != resumed.stage and stage.name in resumed.done:
+                trained.history += resumed.done[stage.name]
+                continue
+            state = resumed.state if resumed is not None and resumed.stage == stage.name else StageState()
+            if state.epoch:
+                self.progress.say(f"resuming: {stage.name}, after epoch {state.epoch}")
+            set_gradients(self.model, stage.name, self.config)
+            tensors = trained_tensors(self.model, stage)
+            before = copy_tensors(tensors)
+            try:
+                with one_thread(stage.name == PROBE and self.fabric.device.type == "cpu"):
+                    self.run_stage(stage, state, trained.history)
+            except KeyboardInterrupt:
+                # Back to the last epoch that was kept, or to where the stage before ended.
+                last = None if kept is None else kept.last(stage.name)
+                if kept is None or (last is None and not trained.history):
+                    raise
+                put_back(tensors, before if last is None else last.final_weights())
+                state, trained.interrupted = last or StageState(), True
+            trained.history = [*trained.history, *state.history]
+            if trained.interrupted:
+                break
+        trained.source = self.sources[READS[self.config.tune]]
+        return self._finished(trained)
+
+    def run_stage(self, stage: Stage, state: StageState, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Train one stage until its epochs are over or nothing gets better; leave the model with the weights to keep.
+
+        Parameters
+        ----------
+        stage : Stage
+            What to do.
+        state : StageState
+            Where the stage stands; brought up to date after every epoch.
+        history : sequence of dict
+            Epochs of the stages before, for the callbacks.
+        """
+        tensors = trained_tensors(self.model, stage)
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, stage.name, self.config))
+        steps = math.ceil(n_batches(len(self.data.rows), stage.batch_size) / stage.accumulate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, steps * stage.epochs, self.config.warmup)
+        )
+        forward, wrapped = self.fabric.setup(self.model, optimizer)
+        if state.epoch:
+            put_back(tensors, state.weights)
+            optimizer.load_state_dict(state.optimizer)
+            schedule.last_epoch = steps * state.epoch
+        elif self.keep_best and stage.trained_start:
+            state.best = self._watch(forward, stage).value  # the stage must beat what it starts from
+            state.best_weights = copy_tensors(tensors)
+        if stage.ema and not state.average:
+            state.average = copy_tensors(tensors)
+        left = stage.epochs - state.epoch
+        if left > 0 and not state.finished:
+            epochs = f"at most {left} epoch{'' if left == 1 else 's'}"
+            self.progress.begin(f"{stage.doing}: {len(self.data.rows):,} posts, {epochs}")
+        while state.epoch < stage.epochs and not state.finished:
+            started = time.perf_counter()
+            loss = self._train_epoch(_Step(forward, wrapped, schedule, tensors), stage, state)
+            seconds = time.perf_counter() - started
+            _refuse_diverged(loss, tensors, f"epoch {state.epoch + 1} of {stage.name}")
+            live = copy_tensors(tensors)
+            if stage.ema:
+                put_back(tensors, state.average)
+            score = None if self.data.held_out is None else self._watch(forward, stage)
+            state.epoch += 1
+            self._judge(stage, state, loss, score, tensors)
+            put_back(tensors, live)
+            state.history.append(self._row(stage, state.epoch, loss, score, seconds))
+            state.weights, state.optimizer = live, optimizer.state_dict()
+            self.progress.say(epoch_line(state.history[-1], self.task))
+            for callback in self.callbacks:
+                callback.on_epoch_end(stage, state, history)
+        chosen = state.final_weights()
+        if chosen:
+            put_back(tensors, chosen)
+        self.model.eval()
+
+    def _train_epoch(self, step: _Step, stage: Stage, state: StageState) -> float:
+        """Train for one epoch and return the mean loss over posts."""
+        data, n = self.data, n_batches(len(self.data.rows), stage.batch_size)
+        keys = [self.config.seed, len(stage.name), state.epoch]
+        torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
+        set_train_mode(self.model, frozen_norms=stage.frozen_norms)
+        batches = iterate(
+            data.features, data.rows, stage.source, stage.batch_size,
+            targets=data.targets, seed=self.config.seed, epoch=state.epoch,
+        )  # fmt: skip
+        total = torch.zeros((), device=self.fabric.device)
+        what = f"{stage.name}, epoch {state.epoch + 1} of {stage.epochs}"
+        for i, batch in enumerate(self.progress.track(batches, what, n)):
+            in_group = stage.accumulate if i < n - n % stage.accumulate else n % stage.accumulate
+            loss = step.forward(self._weighted(batch).to(self.fabric.device), self.loss)
+            total += loss.detach() * len(batch)
+            self.fabric.backward(loss / in_group)
+            if (i + 1) % stage.accumulate and i + 1 < n:
+                continue
+            if self.config.max_grad_norm:
+                self.fabric.clip_gradients(
+                    step.forward, step.optimizer, max_norm=self.config.max_grad_norm, error_if_nonfinite=False
+                )
+            step.optimizer.step()
+            step.optimizer.zero_grad()
+            step.schedule.step()
+            if stage.ema:
+                _average(state.average, step.tensors, stage.ema)
+        return float(total) / len(data.rows)
+
+    def _weighted(self, batch: Batch) -> Batch:
+        if self.weights is not None:
+            assert batch.rows is not None
+            batch.weights = torch.from_numpy(self.weights[batch.rows.numpy()])
+        return batch
+
+    def _watch(self, forward: Any, stage: Stage) -> Watched:
+        held = self.data.held_out
+        assert held is not None
+        found = predict_rows(forward, self.task, held.features, held.rows, stage.source)
+        return self.task.watch(held.targets[held.rows], found)
+
+    def _judge(
+        self, stage: Stage, state: StageState, loss: float, score: Watched | None, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Note whether the epoch made progress, keep its weights if they are the best, and decide on stopping."""
+        value = -loss if self.config.stop == "train-loss" or score is None else score.value
+        if value > state.best:
+            state.best, state.stale = value, 0
+            if self.keep_best:
+                state.best_weights = copy_tensors(tensors)
+        else:
+            state.stale += 1
+        state.finished = state.epoch >= stage.min_epochs and state.stale >= stage.patience
+
+    def _row(
+        self, stage: Stage, epoch: int, loss: float, score: Watched | None, seconds: float
+    ) -> dict[str, Any]:
+        return {
+            "stage": stage.name,
+            "epoch": epoch,
+            "train_loss": loss,
+            f"validation_{self.task.main_score}": None if score is None else score.score,
+            "validation_loss": None if score is None else score.loss,
+            "seconds": seconds,
+            "posts_per_second": len(self.data.rows) / seconds,
+        }
+
+    def _finished(self, trained: Trained) -> Trained:
+        for encoder in trained.model.distinct_encoders.values():
+            if self.config.tune == "lora" and not encoder.learned:
+                merge_adapters(encoder)
+            encoder.weights_changed()
+        trained.model.requires_grad_(False).eval()
+        return trained
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a step of training moves."""
+
+    forward: Any
+    optimizer: Any
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    tensors: Mapping[str, Tensor]
+
+
+def predict_rows(
+    model: Any,
+    task: Task,
+    features: Features,
+    rows: np.ndarray,
+    source: Mapping[str, Source],
+    *,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Return the predictions for the posts at `rows`, shape (len(rows), n_outputs), in their order."""
+    model.eval()
+    where = {int(row): i for i, row in enumerate(rows)}
+    result = np.zeros((len(rows), task.n_outputs))
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        for batch in iterate(features, rows, source, batch_size):
+            found = task.predictions(model(batch.to(device)).float()).cpu().numpy()
+            assert batch.rows is not None
+            result[[where[int(row)] for row in batch.rows]] = found
+    return result
+
+
+def trained_tensors(model: JointModel, stage: Stage) -> dict[str, Tensor]:
+    """Return all that training changes: weights, and the statistics of batch norms that are not frozen."""
+    tensors: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not stage.frozen_norms:
+        for at, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+                tensors |= {f"{at}.{name}": t for name, t in module.named_buffers() if t.is_floating_point()}
+    return tensors
+
+
+def copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies that training does not touch."""
+    return {name: p.detach().clone() for name, p in tensors.items()}
+
+
+def put_back(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Write kept values into what is trained."""
+    with torch.no_grad():
+        for name, parameter in tensors.items():
+            parameter.copy_(weights[name])
+
+
+def _average(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor], decay: float) -> None:
+    with torch.no_grad():
+        for name, parameter in tensors.items():
+            average[name].lerp_(parameter, 1 - decay)
+
+
+def _refuse_diverged(loss: float, tensors: Mapping[str, Tensor], when: str) -> None:
+    # The last step of an epoch can break the weights after its loss was taken.
+    broken = not all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    if broken or not math.isfinite(loss):
+        what = f"loss {loss:.4g}" if not math.isfinite(loss) else "weights that are no numbers"
+        raise ConfigError(f"training diverged in {when} ({what}); lower the learning rates or use --precision 32")
+
+
+def epoch_line(row: Mapping[str, Any], task: Task) -> str:
+    """Return one line about an epoch."""
+    score = ""
+    if row[f"validation_{task.main_score}"] is not None:
+        score = f"  validation {task.main_title} {row[f'validation_{task.main_score}']:.4f}"
+    elif row["validation_loss"] is not None:
+        score = f"  validation loss {row['validation_loss']:.4f}"
+    return (
+        f"{row['stage']:<6} epoch {row['epoch']:>2}  train loss {row['train_loss']:.4f}{score}"
+        f"  {row['posts_per_second']:,.0f} posts/s"
+    )
