@@ -1,4 +1,4 @@
-"""cotune: fine-tune any text encoder together with any image encoder to classify posts.
+"""cotune: fine-tune any pretrained text and image encoders together to classify posts.
 
 >>> import cotune
 >>> posts = cotune.read_posts("posts.csv")  # doctest: +SKIP
@@ -8,28 +8,28 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from cotune._version import __version__
 from cotune.errors import CotuneError
 
 if TYPE_CHECKING:
-    from cotune.classifier import JointClassifier
+    from cotune.classifier import JointClassifier, JointRegressor, load
     from cotune.data.posts import read_posts
 
-    load = JointClassifier.load
+__all__ = ["CotuneError", "JointClassifier", "JointRegressor", "__version__", "load", "read_posts"]
 
-__all__ = ["CotuneError", "JointClassifier", "__version__", "load", "read_posts"]
+# torch and scikit-learn take seconds to import; nobody waits for them before they are used.
+_LATER = {
+    "JointClassifier": "cotune.classifier",
+    "JointRegressor": "cotune.classifier",
+    "load": "cotune.classifier",
+    "read_posts": "cotune.data.posts",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # torch and scikit-learn take seconds to import; nobody waits for them before they are used.
-    if name in ("JointClassifier", "load"):
-        from cotune.classifier import JointClassifier
-
-        return JointClassifier if name == "JointClassifier" else JointClassifier.load
-    if name == "read_posts":
-        from cotune.data.posts import read_posts
-
-        return read_posts
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'cotune' has no attribute {name!r}")

@@ -300,7 +300,7 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
             y = _given_labels(X, posts)
         table = indicator_labels(y, len(posts))
         if table is not None:
-            names, posts["label"] = table
+            posts["label"] = table[1]
             self._train(X, posts, sample_weight)
             self.run_.label_type = _INDICATOR
             self._learn_from_run()
@@ -427,3 +427,12 @@ class JointRegressor(RegressorMixin, _JointEstimator):  # type: ignore[misc]
             If a post cannot be scored; :meth:`predict_frame` gives such posts a row with the reason instead.
         """
         return self._predictions(X)[:, 0]
+
+
+def load(folder: str | Path, *, device: str = "auto") -> JointClassifier | JointRegressor:
+    """Open a run folder as a classifier or a regressor, whichever its task is; see :meth:`JointClassifier.load`."""
+    run = load_run(folder)
+    for note in run.notes:
+        warnings.warn(note, stacklevel=2)
+    face: type[JointClassifier] | type[JointRegressor] = JointClassifier if run.task.text_label else JointRegressor
+    return face.from_run(run, device=device)

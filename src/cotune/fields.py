@@ -13,7 +13,9 @@ MOST_FIELDS = 8
 """Shapley values are exact: each further field doubles the passes through the fusion head."""
 
 #: Columns of posts and of predictions that no field may be called after.
-RESERVED = frozenset({"id", "label", "group", "row", "error", "true", "split", "weight"})
+RESERVED = frozenset(
+    {"id", "label", "group", "row", "error", "true", "split", "weight", "base", "confidence", "conflict", "interaction"}
+)
 
 
 class Field(BaseModel):
@@ -89,8 +91,8 @@ def check_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
         if field.shared is not None and (kinds.get(field.shared) != field.kind or field.shared == field.name):
             others = [name for name, kind in kinds.items() if kind == field.kind and name != field.name]
             raise ConfigError(
-                f"the field {field.name!r} shares the encoder of {field.shared!r}, which is no other {field.kind} field; "
-                f"there are: {listed(others) or 'none'}"
+                f"the field {field.name!r} shares the encoder of {field.shared!r}, which is no other {field.kind} "
+                f"field; there are: {listed(others) or 'none'}"
             )
         chain = next((other for other in found if other.name == field.shared), None)
         if chain is not None and chain.shared is not None:

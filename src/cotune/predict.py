@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cotune.data.posts import ColumnNames, PostsHash, is_arrow, read_posts
 from cotune.data.images import ImageFault
+from cotune.data.posts import ColumnNames, PostsHash, is_arrow, read_posts
 from cotune.data.row_errors import RowErrorCount, has_row_error
-from cotune.errors import CotuneError, DataError
 from cotune.encoders.prepared import ReadOptions
+from cotune.errors import CotuneError, DataError
 from cotune.fields import DEFAULT_FIELDS, Field
 from cotune.heads import Embeddings
 from cotune.heads.contributions import Contributions, contributions
@@ -68,7 +68,16 @@ class Predictor:
     @property
     def field_names(self) -> tuple[str, ...]:
         """The fields of a post, whether the model reads them or not."""
-        return tuple(field.name for field in self.run.fields)
+        return tuple(self.kinds)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of every field."""
+        return {field.name: field.kind for field in self.run.fields}
+
+    def text_columns(self) -> set[str]:
+        """Return the columns of a predictions table that hold text; all others hold numbers."""
+        return {"id", "error", *(("label",) if self.run.task.text_label else ())}
 
     def columns(self) -> list[str]:
         """Return the columns of a predictions table."""
@@ -101,7 +110,7 @@ class Predictor:
         """Return the prepared posts, the positions of those that can be scored, and what is wrong with each."""
         options = ReadOptions(allow_remote=self.allow_remote)
         features = prepare(posts, self.model.encoders, options, device=self.fabric.device)
-        usable = features.present.any(axis=1)
+        usable: np.ndarray = np.asarray(features.present.any(axis=1))
         faults = features.faults
         if self.bad_images == "error":
             usable[list(faults)] = False
@@ -276,9 +285,9 @@ def posts_from(x: Any, fields: tuple[Field, ...] = DEFAULT_FIELDS) -> pd.DataFra
     if not isinstance(x, pd.DataFrame) and not is_arrow(x):
         rows = list(x) if isinstance(x, list | tuple) else None
         if rows is None or not all(isinstance(row, dict) for row in rows):
+            names = " and ".join(f"`{field.name}`" for field in fields)
             raise DataError(
-                f"posts are a DataFrame or a list of dicts with {' and '.join(f'`{field.name}`' for field in fields)}, or an Arrow table, not "
-                f"{type(x).__name__}"
+                f"posts are a DataFrame or a list of dicts with {names}, or an Arrow table, not {type(x).__name__}"
             )
         x = pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in _keys(rows)})
     if hasattr(x, "__len__") and not len(x):

@@ -21,8 +21,8 @@ from cotune._version import __version__
 from cotune.checksums import checksums, damage, seal_holds, sealed
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError
-from cotune.files import atomic_path, read_json, remove, write_json, write_text
 from cotune.fields import Field
+from cotune.files import atomic_path, read_json, remove, write_json, write_text
 from cotune.heads import HEADS, make_head
 from cotune.model import JointModel, head_name
 from cotune.ownership import RUN
@@ -340,10 +340,10 @@ def current_weights(tensors: Mapping[str, Any], fields: Sequence[str]) -> dict[s
     """Return weights of a run under the names of today; older runs have a text and an image, and say so in names."""
     found = {}
     for name, tensor in tensors.items():
-        for at, field in enumerate(fields):
-            name = f"_encoders.{at}.{name[len(field) + 1 :]}" if name.startswith(f"{field}.model.") else name
+        for at, own in enumerate(fields):
+            name = f"_encoders.{at}.{name[len(own) + 1 :]}" if name.startswith(f"{own}.model.") else name
             for old, new in (("head.absent_", "head.absent."), ("head.project_", "head.project.")):
-                name = name.replace(f"{old}{field}", f"{new}{at}", 1) if name.startswith(f"{old}{field}") else name
+                name = f"{new}{at}{name[len(old + own) :]}" if name.startswith(old + own) else name
         name = {"head.log_prior": "head.prior", "head.modality_embedding": "head.field_embedding"}.get(name, name)
         if tensor.numel() or not name.startswith("head."):  # heads of one field alone had an empty one for the other
             found[name] = tensor

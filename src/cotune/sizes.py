@@ -11,7 +11,7 @@ from cotune.encoders.image import timm_dim
 from cotune.encoders.resolve import find_source
 from cotune.encoders.sources import first_line
 from cotune.errors import EncoderError
-from cotune.fusion import make_head
+from cotune.heads import make_head
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,11 @@ def paper_sizes(n_classes: int = 3) -> list[Size]:
         distilbert = DistilBertModel(DistilBertConfig())
         clip = CLIPModel(CLIPConfig())
         text_dim, image_dim = int(distilbert.config.dim or 0), timm_dim(resnet)
-        concat = make_head("concat", text_dim, image_dim, n_classes, width=32)
-        reference = make_head("reference", text_dim, image_dim, n_classes)
+        pair = {"text": text_dim, "image": image_dim}
+        concat = make_head("concat", pair, n_classes, width=32)
+        reference = make_head("reference", pair, n_classes)
         shared = int(clip.config.projection_dim or 0)
-        on_clip = make_head("reference", shared, shared, n_classes)
+        on_clip = make_head("reference", {"text": shared, "image": shared}, n_classes)
     image, text = count(resnet), count(distilbert)
     return [
         Size("ResNet-50", "timm resnet50 without its classifier", image, 23.5),

@@ -7,28 +7,25 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from filelock import FileLock
 
 from cotune.benchmark.folds import Folds
-from cotune.benchmark.methods import METHODS, Method, Task
+from cotune.benchmark.methods import METHODS, Method, Trial
 from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.records import Record, versions
 from cotune.encoders.base import Encoder
-from cotune.encoders.resolve import resolve_image, resolve_text
-from cotune.encoders.sources.clip import open_dual_encoder
 from cotune.errors import CotuneError, EncoderError, RunError
-from cotune.fusion import HEADS, make_head
-from cotune.model import JointModel
+from cotune.heads import HEADS
 from cotune.progress import Progress
 from cotune.settings import FitConfig
+from cotune.tasks import Task
+from cotune.training.build import cache_root, open_encoders, prepare_posts, read_options
 from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
-from cotune.training.parameters import cut_for_top
-from cotune.training.recipe import cache_root, prepare_posts
+from cotune.training.parameters import lower_units
 
 
 @dataclass
@@ -74,29 +71,30 @@ class Bench:
         features = self._shared(self.plan.encoders_of(cell), method, config)
         ready = time.perf_counter()
         test = self.folds.test(cell.fold)
-        task = Task(
+        folds = self.folds
+        trial = Trial(
             features,
-            self.folds.labels,
-            self.folds.train(cell.fold, cell.shots, cell.draw),
+            folds.targets,
+            folds.train(cell.fold, cell.shots, cell.draw),
             test,
-            len(self.folds.classes),
+            folds.task,
             config,
-            self.folds.groups if self.plan.protocol == "grouped" else None,
+            folds.groups if self.plan.protocol == "grouped" else None,
             self.plan.emap if cell.shots is None else 0,
         )
-        outcome = method.run(task)
+        outcome = method.run(trial)
         seconds = time.perf_counter() - ready
-        _check(cell, outcome.proba, len(test), len(self.folds.classes))
+        _check(cell, outcome.predictions, len(test), folds.task)
         return Record(
             cell,
-            [str(identity) for identity in self.folds.ids[test]],
-            outcome.proba,
+            [str(identity) for identity in folds.ids[test]],
+            outcome.predictions,
             seconds,
             ready - started,
             outcome.parameters,
             outcome.history,
             outcome.emap,
-            {name: self._prints[name] for name in method.uses if name in features.encoders},
+            {name: mark for name, mark in self._prints.items() if features.encoders[name].modality in method.uses},
             versions(),
         )
 
@@ -109,13 +107,12 @@ class Bench:
         self._open = None
         try:
             encoders = self.open_encoders(pair, dual=dual)
-            features = prepare_posts(
-                self.posts, encoders, self.plan.fit, allow_remote=self.allow_remote, progress=self.progress
-            )
+            options = read_options(self.plan.fit, allow_remote=self.allow_remote, progress=self.progress)
+            features = prepare_posts(self.posts, encoders, self.plan.fit, options)
         except CotuneError as fault:
             self._failed[pair] = str(fault)
             raise
-        self._prints = {name: encoder.fingerprint() for name, encoder in encoders.items()}
+        self._prints = {name: encoder.fingerprint() for name, encoder in encoders.items() if not encoder.learned}
         self._open = (pair, features)
         return features
 
@@ -123,18 +120,16 @@ class Bench:
         """Open a pair of encoders, or the towers of a dual one; those of the posts prepared last are open already."""
         if self._open is not None and self._open[0] == pair:
             return dict(self._open[1].encoders)
-        config = self.plan.fit
-        encoders: dict[str, Encoder]
-        if dual:
-            encoders = dict(open_dual_encoder(pair[0], max_tokens=config.max_tokens, crop=config.image_crop))
-        else:
-            encoders = {
-                "text": resolve_text(pair[0], pooling=config.text_pooling, max_tokens=config.max_tokens),
-                "image": resolve_image(pair[1], crop=config.image_crop),
-            }
-        for encoder in encoders.values():  # how it will be trained is asked for each method
-            check_encoder(encoder, config.model_copy(update={"tune": "frozen"}), cache_root(config))
-        return encoders
+        text, image = (f"clip:{spec}" if dual else spec for spec in pair)
+        # How the encoders will be trained is asked for each method; here all fields are opened, whoever reads them.
+        wanted = {
+            "text_encoder": text,
+            "image_encoder": image,
+            "fusion": "concat",
+            "tune": "frozen",
+            "head_options": {},
+        }
+        return open_encoders(self.plan.fit.model_copy(update=wanted), self.posts)
 
     def refuse_other_weights(self, found: Sequence[Record], needed: AbstractSet[tuple[str, str]]) -> None:
         """Refuse finished cells that were computed with other weights than those that now go by the same name.
@@ -155,7 +150,10 @@ class Bench:
             seen.add(key)
             with suppress(EncoderError):
                 for name, encoder in self.open_encoders(pair, dual=method.encoders == "clip").items():
-                    if record.encoders.get(name, encoder.fingerprint()) != encoder.fingerprint():
+                    if (
+                        not encoder.learned
+                        and record.encoders.get(name, encoder.fingerprint()) != encoder.fingerprint()
+                    ):
                         raise RunError(
                             f"the finished cells were computed with other weights of {encoder.spec}; "
                             "give the same encoder or another folder"
@@ -171,32 +169,30 @@ class Bench:
 
 
 def _computed(features: Features, config: FitConfig) -> Features:
-    uses = HEADS[config.fusion].uses
-    encoders: dict[str, Any] = {name: features.encoders[name] for name in uses}
+    kinds = {field.name: field.kind for field in config.read_fields()}
+    names = [name for name in HEADS[config.fusion].reads(kinds) if not features.encoders[name].learned]
+    encoders = {name: features.encoders[name] for name in names}
     for encoder in encoders.values():
-        check_encoder(encoder, config, features.root)
-    model = JointModel(encoders.get("text"), encoders.get("image"), make_head("concat", 1, 1, 2))
-    if config.tune == "top":
-        cut_for_top(model, config)
+        check_encoder(encoder, config, cache_root(config))
+        if config.tune == "top":
+            encoder.cut_at(lower_units(encoder, config))
     try:
-        for encoder in encoders.values():
+        for name, encoder in encoders.items():
             if encoder.n_lower:
-                features.compute(encoder.modality, "hidden", encoder)
+                features.compute(name, "hidden", encoder)
             if config.probe_epochs or config.tune == "frozen":
-                features.compute(encoder.modality, "pooled", encoder)
+                features.compute(name, "pooled", encoder)
     finally:
         for encoder in encoders.values():
             encoder.cut_at(0)
     return features
 
 
-def _check(cell: Cell, proba: np.ndarray, n: int, n_classes: int) -> None:
-    if proba.shape != (n, n_classes):
-        raise CotuneError(f"method {cell.method!r} returned the shape {proba.shape}, not {(n, n_classes)}")
-    if not np.isfinite(proba).all():
-        raise CotuneError(f"method {cell.method!r} returned probabilities that are no numbers; training diverged")
-    if proba.min() < 0 or proba.max() > 1 + 1e-6 or not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
-        raise CotuneError(
-            f"method {cell.method!r} returned scores that are no probabilities (0 to 1, each post's adding up to 1); "
-            "apply a softmax to margins or logits"
-        )
+def _check(cell: Cell, found: np.ndarray, n: int, task: Task) -> None:
+    if found.shape != (n, task.n_outputs):
+        raise CotuneError(f"method {cell.method!r} returned the shape {found.shape}, not {(n, task.n_outputs)}")
+    if not np.isfinite(found).all():
+        raise CotuneError(f"method {cell.method!r} returned predictions that are no numbers; training diverged")
+    problem = task.check_predictions(found)
+    if problem is not None:
+        raise CotuneError(f"method {cell.method!r} returned {problem}")

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from cotune.benchmark.folds import Folds
 from cotune.benchmark.plan import ANCHOR
 from cotune.benchmark.results import Results, Row, RowKey
 from cotune.metrics import Estimate, delong_test, holm
 from cotune.metrics.intervals import percentile_interval, resamples
-from cotune.metrics.scores import ScoreSheet
 
 BOOTSTRAP = 2000
-_SCORES = {"auc": ScoreSheet.auc, "accuracy": ScoreSheet.accuracy, "macro_f1": ScoreSheet.macro_f1}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Summary:
     fold_aucs : ndarray
         AUC of each fold.
     scores : dict of str to Estimate
-        ``auc``, ``accuracy``, ``macro_f1`` over all posts with 95 % intervals; empty until all folds are done.
+        The task's scores over all posts with 95 % intervals; empty until all folds are done.
     parameters, trained : float
         Numbers of parameters, of all and of those that training moved; NaN if unknown.
     seconds : float
@@ -109,8 +108,8 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
 
     With several seeds every score is the mean over seeds, on the same resamples of the posts.
     """
-    labels = results.folds.labels
-    counts = list(resamples(len(labels), n_bootstrap, seed))
+    folds = results.folds
+    counts = list(resamples(len(folds.targets), n_bootstrap, seed))
     draws: dict[RowKey, np.ndarray] = {}
     summaries = []
     for key, row in results.rows.items():
@@ -118,7 +117,7 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
         known = aucs[~np.isnan(aucs)]
         scores: dict[str, Estimate] = {}
         if row.complete:
-            scores, draws[key] = _scored(labels, row.proba, counts)
+            scores, draws[key] = _scored(folds, row.proba, counts)
         summary = Summary(
             key,
             len(known),
@@ -133,34 +132,38 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
         )
         if row.emap is not None and row.complete:
             summary.emap = row.fold_aucs(results.folds, emap=True)
-            summary.emap_loss = _emap_loss(labels, row, counts)
+            summary.emap_loss = _emap_loss(folds, row, counts)
         summaries.append(summary)
     _test_all(results, summaries, draws)
     return summaries
 
 
-def _scored(labels: np.ndarray, tables: np.ndarray, counts: list[np.ndarray]) -> tuple[dict[str, Estimate], np.ndarray]:
-    sheets = [ScoreSheet(labels, _normalised(table)) for table in tables]
-    once = np.ones((1, len(labels)))
+def _scored(folds: Folds, tables: np.ndarray, counts: list[np.ndarray]) -> tuple[dict[str, Estimate], np.ndarray]:
+    task = folds.task
+    sheets = [task.sheet(folds.targets, table) for table in tables]
+    once = np.ones((1, len(folds.targets)))
     scores, kept = {}, np.empty(0)
-    for name, function in _SCORES.items():
+    for name in task.table_scores:
+        function = task.scores[name]
         value = float(np.mean([function(sheet, once)[0] for sheet in sheets]))
         drawn = [np.mean([function(sheet, block) for sheet in sheets], axis=0) for block in counts]
         draws = np.concatenate(drawn) if drawn else np.empty(0)
         scores[name] = Estimate(value, *percentile_interval(draws, 0.95))
-        if name == "auc":
+        if name == task.main_score:
             kept = draws
     return scores, kept
 
 
-def _emap_loss(labels: np.ndarray, row: Row, counts: list[np.ndarray]) -> Estimate:
+def _emap_loss(folds: Folds, row: Row, counts: list[np.ndarray]) -> Estimate:
     assert row.emap is not None
+    task = folds.task
+    main = task.scores[task.main_score]
     chosen = ~np.isnan(row.emap).any(axis=(0, 2))
     pairs = [(row.proba[s][chosen], row.emap[s][chosen]) for s in range(len(row.seeds))]
-    sheets = [tuple(ScoreSheet(labels[chosen], _normalised(table)) for table in pair) for pair in pairs]
+    sheets = [tuple(task.sheet(folds.targets[chosen], table) for table in pair) for pair in pairs]
 
     def lost(block: np.ndarray) -> np.ndarray:
-        result: np.ndarray = np.mean([before.auc(block) - after.auc(block) for before, after in sheets], axis=0)
+        result: np.ndarray = np.mean([main(before, block) - main(after, block) for before, after in sheets], axis=0)
         return result
 
     value = float(lost(np.ones((1, int(chosen.sum()))))[0])
@@ -194,15 +197,16 @@ def anchor_of(key: RowKey, keys: list[RowKey]) -> RowKey | None:
 
 def _test(results: Results, anchor: Row, row: Row, draws: dict[RowKey, np.ndarray]) -> Test:
     folds = results.folds
-    labels = folds.labels
+    task, targets = folds.task, folds.targets
     gaps = anchor.fold_aucs(folds) - row.fold_aucs(folds)
     sizes = np.bincount(folds.fold)
     fold_p = corrected_t_test(gaps, float(sizes.mean() / (sizes.sum() - sizes.mean())))
-    if len(folds.classes) == 2 and len(anchor.seeds) == len(row.seeds) == 1:
-        found = delong_test(labels, anchor.proba[0], row.proba[0])
+    binary = targets.ndim == 1 and task.main_score == "auc" and task.n_outputs == 2
+    if binary and len(anchor.seeds) == len(row.seeds) == 1:
+        found = delong_test(targets, anchor.proba[0], row.proba[0])
         return Test(found.difference, found.low, found.high, found.p_value, float(gaps.mean()), fold_p, "DeLong")
-    once = np.ones((1, len(labels)))
-    value = [np.mean([ScoreSheet(labels, table).auc(once)[0] for table in part.proba]) for part in (anchor, row)]
+    once, main = np.ones((1, len(targets))), task.scores[task.main_score]
+    value = [np.mean([main(task.sheet(targets, table), once)[0] for table in part.proba]) for part in (anchor, row)]
     gap = draws[anchor.key] - draws[row.key]
     gap = gap[~np.isnan(gap)]
     beyond = min(int((gap <= 0).sum()), int((gap >= 0).sum()))
@@ -227,9 +231,3 @@ def corrected_t_test(differences: np.ndarray, test_over_train: float) -> float:
     if variance < 1e-18:
         return 1.0 if abs(float(differences.mean())) < 1e-12 else 0.0
     return float(2 * t.sf(abs(float(differences.mean())) / math.sqrt(variance), n - 1))
-
-
-def _normalised(table: np.ndarray) -> np.ndarray:
-    """Make rows add up to one again after rounding."""
-    result: np.ndarray = table / table.sum(axis=1, keepdims=True)
-    return result

@@ -69,7 +69,7 @@ def curve_folds(results: Results) -> np.ndarray:
 
 def table_curves(results: Results) -> Table | None:
     """Return the learning curves as a table, or None if there are none."""
-    curves = learning_curves(results)
+    curves, main = learning_curves(results), results.folds.task.main_title
     if not curves:
         return None
     sizes = sorted({p.shots for points in curves.values() for p in points if p.shots is not None})
@@ -82,12 +82,14 @@ def table_curves(results: Results) -> Table | None:
         title = f"{key.title} ({key.encoders})" if several else key.title
         rows.append([title, *(_cell(by_size.get(size)) for size in columns)])
     head = ["training posts per class", *("all" if size is None else str(size) for size in columns)]
-    notes = ["AUC, mean ± standard deviation over draws of the training posts, each the mean over the same test folds."]
+    notes = [
+        f"{main}, mean ± standard deviation over draws of the training posts, each the mean over the same test folds."
+    ]
     folds, n_folds = curve_folds(results), int(results.settings["folds"])
     if len(folds) < n_folds:
         numbers = ", ".join(str(fold + 1) for fold in folds)
         notes.append(f"Not all folds are done: tested on fold{'s' if len(folds) > 1 else ''} {numbers} of {n_folds}.")
-    return Table("learning_curve", "Learning curve: AUC by training posts per class", head, rows, notes)
+    return Table("learning_curve", f"Learning curve: {main} by training posts per class", head, rows, notes)
 
 
 def _cell(point: Point | None) -> str:
@@ -110,7 +112,7 @@ def grid_methods(summaries: Sequence[Summary]) -> list[str]:
     return [method for method, found in pairs.items() if len(found) > 1]
 
 
-def table_grid(summaries: Sequence[Summary], method: str) -> Table:
+def table_grid(summaries: Sequence[Summary], method: str, main: str = "AUC") -> Table:
     """Return one method's pairs of encoders with AUC, parameters and time, best first."""
     mine = [s for s in summaries if s.key.method == method and s.key.text and s.key.image]
     front = pareto(mine)
@@ -119,16 +121,16 @@ def table_grid(summaries: Sequence[Summary], method: str) -> Table:
             short_name(s.key.text),
             short_name(s.key.image),
             mean_cell(s),
-            interval_cell(s.scores.get("auc")),
+            interval_cell(next(iter(s.scores.values()), None)),
             number(s.parameters),
             seconds(s.seconds),
             "yes" if s.key in front else "",
         ]
         for s in sorted(mine, key=lambda s: (math.isnan(s.auc_mean), -s.auc_mean))
     ]
-    head = ["text encoder", "image encoder", "AUC, mean ± std of folds", "AUC, all posts [95 %]", "parameters",
+    head = ["text encoder", "image encoder", f"{main}, mean ± std of folds", f"{main}, all posts [95 %]", "parameters",
             "time per fold", "on the front"]  # fmt: skip
-    note = "On the front: no other pair is at least as good in AUC, parameters and time, and better in one."
+    note = f"On the front: no other pair is at least as good in {main}, parameters and time, and better in one."
     return Table(f"grid_{method}", f"Pairs of encoders: {mine[0].key.title}", head, rows, [note])
 
 

@@ -14,7 +14,6 @@ from cotune.benchmark.records import Record
 from cotune.benchmark.results import RowKey
 from cotune.benchmark.runner import Failure, Watcher
 from cotune.benchmark.tables import seconds
-from cotune.metrics import roc_auc
 from cotune.progress import Progress
 
 T = TypeVar("T")
@@ -34,14 +33,16 @@ class Tally:
         self.total = self.done = self.failed = 0
         self.aucs: dict[RowKey, list[float]] = {}
         self.wanted: dict[RowKey, int] = defaultdict(int)
-        self._labels: dict[str, int] = {}
+        self._folds: Folds | None = None
+        self._places: dict[str, int] = {}
         self._took: dict[str, list[float]] = defaultdict(list)
         self._todo: dict[Cell, None] = {}
         self._started = time.perf_counter()
 
     def begin(self, folds: Folds, cells: list[Cell], found: list[Record]) -> None:
         """Learn what is to be done and what is there already."""
-        self._labels = {str(identity): int(label) for identity, label in zip(folds.ids, folds.labels, strict=True)}
+        self._folds = folds
+        self._places = {str(identity): at for at, identity in enumerate(folds.ids)}
         self.total = len(cells)
         self._todo = dict.fromkeys(cells)
         for cell in cells:
@@ -52,16 +53,22 @@ class Tally:
             self.add(record)
 
     def add(self, record: Record) -> float:
-        """Count a finished cell and return its AUC."""
+        """Count a finished cell and return its main score, such as the AUC."""
         self.done += 1
         self._todo.pop(record.cell, None)
-        labels = [self._labels[identity] for identity in record.ids]
-        auc = roc_auc(labels, record.proba)
+        assert self._folds is not None
+        task, at = self._folds.task, [self._places[identity] for identity in record.ids]
+        auc = task.score(self._folds.targets[at], record.proba)[task.main_score]
         if record.cell.shots is None:
             self.aucs[RowKey.of(record.cell)].append(auc)
         if METHODS[record.cell.method].run is not None:
             self._took[record.cell.method].append(record.seconds)
         return auc
+
+    @property
+    def main(self) -> str:
+        """What the main score is called."""
+        return "score" if self._folds is None else self._folds.task.main_title
 
     def fail(self, cell: Cell) -> None:
         """Count a cell that failed."""
@@ -124,7 +131,9 @@ class LineWatcher(Watcher):
     def finish(self, record: Record) -> None:
         """Tell of a finished cell."""
         auc = self.tally.add(record)
-        self.say(f"{name_of(record.cell)}: AUC {auc:.4f} in {seconds(record.seconds)}; {self.tally.headline()}")
+        self.say(
+            f"{name_of(record.cell)}: {self.tally.main} {auc:.4f} in {seconds(record.seconds)}; {self.tally.headline()}"
+        )
 
     def fail(self, failure: Failure) -> None:
         """Tell of a cell that failed."""
@@ -140,10 +149,10 @@ class LiveWatcher(LineWatcher):
 
         super().__init__(jobs)
         self._under_way: dict[Cell, float] = {}
-        self._doing = "reading pictures"
+        self._doing = "reading images"
         self.live = Live(console=self.console, refresh_per_second=2, get_renderable=self.render, transient=True)
         self.progress = _Lines(self.say, self._set_doing)
-        self.on_picture = self._on_picture
+        self.on_image = self._on_image
 
     def __enter__(self) -> LiveWatcher:
         self.live.start()
@@ -155,8 +164,8 @@ class LiveWatcher(LineWatcher):
     def _set_doing(self, what: str) -> None:
         self._doing = what
 
-    def _on_picture(self, done: int, total: int) -> None:
-        self._doing = f"reading pictures, {done:,} of {total:,}"
+    def _on_image(self, done: int, total: int) -> None:
+        self._doing = f"reading images, {done:,} of {total:,}"
 
     def begin(self, folds: Folds, cells: list[Cell], found: list[Record]) -> None:
         """Learn what is to be done."""
@@ -185,7 +194,12 @@ class LiveWatcher(LineWatcher):
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name, side in (("method", "left"), ("encoders", "left"), ("folds", "right"), ("mean AUC", "right")):
+        for name, side in (
+            ("method", "left"),
+            ("encoders", "left"),
+            ("folds", "right"),
+            (f"mean {self.tally.main}", "right"),
+        ):
             table.add_column(name, justify=side)  # type: ignore[arg-type]
         for key, aucs in self.tally.aucs.items():
             mean = f"{sum(aucs) / len(aucs):.4f}" if aucs else "-"

@@ -13,15 +13,16 @@ import pandas as pd
 
 from cotune.benchmark.plan import Plan
 from cotune.checksums import of_columns, seal_holds, sealed
-from cotune.data.duplicates import fingerprints, near_duplicate_groups
-from cotune.data.posts import has_image, has_text
+from cotune.data.duplicates import fingerprints, near_duplicates
+from cotune.data.kinds import FIELD_KINDS
 from cotune.data.row_errors import has_row_error
 from cotune.data.splits import make_folds
-from cotune.errors import DataError, RunError, listed
+from cotune.errors import DataError, RunError
 from cotune.files import atomic_path
+from cotune.tasks import Task, make_task, restore_task
 
 FILE = "folds.parquet"
-OnPicture = Callable[[int, int], None]
+OnImage = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Folds:
     ----------
     ids : ndarray of str
         Ids of the posts that are used.
-    labels : ndarray of int
-        Their classes.
-    classes : tuple of str
-        Class names.
+    targets : ndarray
+        What is to be predicted of them, as numbers.
+    task : Task
+        What the targets mean.
     fold : ndarray of int
         The fold each post is scored in.
     groups : ndarray of int
@@ -47,12 +48,17 @@ class Folds:
     """
 
     ids: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
+    targets: np.ndarray
+    task: Task
     fold: np.ndarray
     groups: np.ndarray
     left_out: dict[str, int]
     seed: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of what is predicted."""
+        return self.task.outputs
 
     def test(self, fold: int) -> np.ndarray:
         """Return the positions of the posts scored in `fold`."""
@@ -67,35 +73,55 @@ class Folds:
         rows = np.flatnonzero(self.fold != fold)
         if shots is None:
             return rows
+        strata = self.task.strata(self.targets)
         chosen = []
-        for label in range(len(self.classes)):
-            mine = rows[self.labels[rows] == label]
+        for label in range(int(strata.max()) + 1):
+            mine = rows[strata[rows] == label]
             random = np.random.default_rng([self.seed, fold, draw, label])
             chosen.append(random.permutation(mine)[:shots])
         return np.sort(np.concatenate(chosen))
 
     def most_shots(self) -> int:
         """Return the smallest number of posts per class that is no different from all."""
-        counts = np.bincount(self.labels, minlength=len(self.classes))
+        strata = self.task.strata(self.targets)
+        counts = np.bincount(strata)
         return int(
-            max((counts - np.bincount(self.labels[self.test(f)], minlength=len(counts))).max() for f in set(self.fold))
+            max((counts - np.bincount(strata[self.test(f)], minlength=len(counts))).max() for f in set(self.fold))
         )
 
     def save(self, path: Path) -> None:
-        """Write ids, classes, folds and groups as parquet, atomically."""
+        """Write ids, labels, folds and groups as parquet, atomically."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         about = sealed(
-            {"classes": list(self.classes), "left_out": self.left_out, "seed": self.seed, "content": self._content()}
+            {
+                "classes": list(self.classes),
+                **({} if self._by_class else {"task": {"name": self.task.name, "settings": self.task.settings()}}),
+                "left_out": self.left_out,
+                "seed": self.seed,
+                "content": self._content(),
+            }
         )
-        table = pa.table({"id": self.ids.astype(str), "label": self.labels, "fold": self.fold, "group": self.groups})
+        table = pa.table({"id": self.ids.astype(str), "label": self._labels(), "fold": self.fold, "group": self.groups})
         with atomic_path(path) as temporary:
             pq.write_table(table.replace_schema_metadata({"cotune": json.dumps(about)}), temporary, compression="zstd")
 
+    @property
+    def _by_class(self) -> bool:
+        return self.task.name == "single-label"
+
+    def _labels(self) -> Any:
+        """Return the labels as they are saved: numbers of classes, or text."""
+        if self._by_class:
+            return self.targets
+        shape = (len(self.targets), self.task.n_outputs)
+        return [str(label) for label in self.task.decode(self.targets.reshape(shape).astype(np.float64))]
+
     def _content(self) -> str:
-        numbers = (np.asarray(column, dtype=np.int64) for column in (self.labels, self.fold, self.groups))
-        return of_columns([[str(identity) for identity in self.ids], *numbers])
+        numbers = [np.asarray(column, dtype=np.int64) for column in (self.fold, self.groups)]
+        labels = np.asarray(self.targets, dtype=np.int64) if self._by_class else self._labels()
+        return of_columns([[str(identity) for identity in self.ids], labels, *numbers])
 
     @classmethod
     def load(cls, path: Path) -> Folds:
@@ -111,21 +137,22 @@ class Folds:
         try:
             table = pq.read_table(path)
             about = json.loads(table.schema.metadata[b"cotune"])
-            columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("label", "fold", "group")}
+            fold, group = (table[name].to_numpy(zero_copy_only=False).astype(np.int64) for name in ("fold", "group"))
             ids = np.asarray(table["id"].to_pylist(), dtype=object)
-            classes, left_out, seed = tuple(about["classes"]), dict(about["left_out"]), int(about["seed"])
+            said = about.get("task", {"name": "single-label", "settings": {"classes": about["classes"]}})
+            task = restore_task(said)
+            labels = table["label"].to_numpy(zero_copy_only=False)
+            targets = task.encode(labels.tolist()) if "task" in about else labels.astype(np.int64)
+            left_out, seed = dict(about["left_out"]), int(about["seed"])
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise RunError(f"{path} cannot be read ({fault}); begin again in another folder") from fault
-        label, fold, group = (columns[name].astype(np.int64) for name in ("label", "fold", "group"))
-        folds = cls(ids, label, classes, fold, group, left_out, seed)
+        folds = cls(ids, targets, task, fold, group, left_out, seed)
         if not seal_holds(about) or about.get("content", folds._content()) != folds._content():
             raise RunError(f"{path} cannot be read (its checksum differs); begin again in another folder")
         return folds
 
 
-def cut_posts(
-    posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on_picture: OnPicture | None = None
-) -> Folds:
+def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on_image: OnImage | None = None) -> Folds:
     """Leave out what cannot be used, and share out the rest among folds.
 
     Raises
@@ -135,39 +162,59 @@ def cut_posts(
     """
     if "label" not in posts or posts["label"].isna().all():
         raise DataError("the posts have no labels; fill the `label` column, or name it with --label-column")
-    marks = fingerprints(posts["image"], allow_remote=allow_remote, progress=on_picture)
-    named = np.asarray([has_image(image) for image in posts["image"]])
-    broken = named & ~np.asarray([mark is not None and mark.readable for mark in marks], dtype=bool)
+    fields = [field for field in plan.fit.read_fields() if field.name in posts]
+    kinds = {field.name: field.kind for field in fields}
+    marks = {
+        name: fingerprints(posts[name], allow_remote=allow_remote, progress=on_image)
+        for name, kind in kinds.items()
+        if kind == "image"
+    }
+    named = {
+        name: np.asarray([FIELD_KINDS[kind].has(v) for v in posts[name]], dtype=bool) for name, kind in kinds.items()
+    }
+    broken = {
+        name: named[name] & ~np.asarray([mark is not None and mark.readable for mark in found], dtype=bool)
+        for name, found in marks.items()
+    }
+    nothing = np.zeros(len(posts), dtype=bool)
+    faulty = np.any([*broken.values(), nothing], axis=0)
     bad = has_row_error(posts)
     labelled = posts["label"].notna().to_numpy() & ~bad
-    words = np.asarray([has_text(text) for text in posts["text"]])
-    empty = ~words & (~named | broken)
-    skipped = broken & ~empty if plan.fit.bad_images == "skip" else np.zeros(len(posts), dtype=bool)
+    empty = ~np.any([*(there & ~broken.get(name, nothing) for name, there in named.items()), nothing], axis=0)
+    skipped = faulty & ~empty if plan.fit.bad_images == "skip" else nothing
     use = labelled & ~empty & ~skipped
     left_out = {
         **({"an unreadable cell": int(bad.sum())} if bad.any() else {}),
         "no label": int((~labelled & ~bad).sum()),
         "unreadable image": int((labelled & skipped).sum()),
-        "neither text nor image": int((labelled & empty).sum()),
+        f"neither {' nor '.join(kinds)}": int((labelled & empty).sum()),
     }
     if not use.any():
         raise DataError(f"no post can be used ({_told(left_out)}); see `cotune check`")
     kept = posts[use].reset_index(drop=True)
-    classes = _classes(kept)
+    task = make_task(plan.fit.task, kept["label"].tolist())
+    for row, label in zip(kept["row"], kept["label"], strict=True):
+        if (problem := task.problem(label)) is not None:
+            raise DataError(f"the post of row {row} has the label {label!r}, which {problem}")
+    targets = task.encode(kept["label"].tolist())
+    strata = task.strata(targets)
     grouped = plan.protocol == "grouped"
     groups = np.arange(len(kept), dtype=np.int64)
     if grouped:
-        hashes = [mark for mark, yes in zip(marks, use, strict=True) if yes]
-        groups = near_duplicate_groups(kept, by=plan.group_by, hashes=hashes)
+        known = {name: [mark for mark, yes in zip(found, use, strict=True) if yes] for name, found in marks.items()}
+        groups = near_duplicates(kept, [field for field in fields if field.kind in plan.group_by], known)
     tests = make_folds(
-        kept, n_folds=plan.folds, protocol=plan.protocol, seed=plan.fold_seed, groups=groups if grouped else None
+        kept["label"] if task.name == "single-label" else strata,
+        n_folds=plan.folds,
+        protocol=plan.protocol,
+        seed=plan.fold_seed,
+        groups=groups if grouped else None,
     )
     fold = np.full(len(kept), -1, dtype=np.int64)
     for i, rows in enumerate(tests):
         fold[rows] = i
-    labels = kept["label"].astype(str).map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
     ids = kept["id"].astype(str).to_numpy(dtype=object)
-    return Folds(ids, labels, classes, fold, groups, left_out, plan.fold_seed)
+    return Folds(ids, targets, task, fold, groups, left_out, plan.fold_seed)
 
 
 def posts_of(posts: pd.DataFrame, folds: Folds) -> pd.DataFrame:
@@ -184,15 +231,3 @@ def told_left_out(folds: Folds) -> str | None:
 
 def _told(left_out: dict[str, int]) -> str:
     return ", ".join(f"{n:,} with {reason}" for reason, n in left_out.items() if n)
-
-
-def _classes(posts: pd.DataFrame) -> tuple[str, ...]:
-    names: set[Any] = {str(label) for label in posts["label"]}
-    if len(names) == 1:
-        raise DataError(
-            f"all {len(posts):,} posts have the label {listed(names, quote=True)}; a benchmark needs at least two"
-        )
-    try:
-        return tuple(sorted(names, key=float))  # 2 before 10
-    except ValueError:
-        return tuple(sorted(names))

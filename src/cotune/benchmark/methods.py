@@ -1,10 +1,11 @@
 """The rows of the benchmark as small named recipes, and the registry a user can add to.
 
 >>> from cotune.benchmark import METHODS, Method, Outcome
->>> def prior(task):
-...     counts = np.bincount(task.labels[task.train], minlength=task.n_classes)
-...     return Outcome(np.tile(counts / counts.sum(), (len(task.test), 1)), {"total": 0, "trained": 0})
->>> METHODS.add("prior", Method("Class frequencies", run=prior))  # doctest: +SKIP
+>>> def prior(trial):
+...     known = trial.task.prior(trial.config, trial.targets[trial.train])
+...     said = trial.task.predictions(known[None]).repeat(len(trial.test), 1)
+...     return Outcome(said.numpy(), {"total": 0, "trained": 0})
+>>> METHODS.add("prior", Method("What is most frequent", run=prior))  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -14,30 +15,35 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from cotune.benchmark.emap import additive_logits, embed_rows, softmax
 from cotune.data.splits import holdout_split
+from cotune.explain.emap import additive_outputs, can_project
+from cotune.heads import Embeddings
+from cotune.heads.base import concatenate
+from cotune.model import JointModel
 from cotune.registry import Registry
 from cotune.settings import FitConfig, make_config
-from cotune.training.features import Features
-from cotune.training.loop import predict_rows
-from cotune.training.recipe import Trained, fit_rows
+from cotune.tasks import Task
+from cotune.training.features import Features, iterate
+from cotune.training.kept import Source
+from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
 
 
 @dataclass(frozen=True)
-class Task:
+class Trial:
     """What a method is given: train on some posts, score others.
 
     Attributes
     ----------
     features : Features
         All posts, prepared, with the pretrained encoders.
-    labels : ndarray of int
-        Class index of every post.
+    targets : ndarray
+        The task's targets of every post.
     train, test : ndarray of int
         Positions of the posts to train on and of those to score.
-    n_classes : int
-        Number of classes.
+    task : Task
+        What the targets mean.
     config : FitConfig
         The settings, with the method's own on top.
     groups : ndarray of int, optional
@@ -47,10 +53,10 @@ class Task:
     """
 
     features: Features
-    labels: np.ndarray
+    targets: np.ndarray
     train: np.ndarray
     test: np.ndarray
-    n_classes: int
+    task: Task
     config: FitConfig
     groups: np.ndarray | None = None
     emap: int = 0
@@ -62,23 +68,23 @@ class Outcome:
 
     Attributes
     ----------
-    proba : ndarray
-        Class probabilities of the test posts in their order, shape (len(test), n_classes).
+    predictions : ndarray
+        Probabilities or values of the test posts in their order, shape (len(test), n_outputs).
     parameters : dict
         Numbers of parameters: ``total``, and ``trained`` where it can be told.
     history : list of dict
         One entry for each epoch.
     emap : ndarray or None
-        Probabilities of the additive projection, NaN for posts left out of it.
+        Predictions of the additive projection, NaN for posts left out of it.
     """
 
-    proba: np.ndarray
+    predictions: np.ndarray
     parameters: dict[str, int]
     history: list[dict[str, Any]] = field(default_factory=list)
     emap: np.ndarray | None = None
 
 
-Run = Callable[[Task], Outcome]
+Run = Callable[[Trial], Outcome]
 Combine = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -95,7 +101,7 @@ class Method:
     settings : mapping
         Settings of :class:`~cotune.settings.FitConfig` that the method fixes.
     uses : tuple of str
-        The modalities it reads; a cell is shared by all pairs of encoders that do not differ in these.
+        The kinds of fields it reads; a cell is shared by all pairs of encoders that do not differ in these.
     encoders : {"pair", "clip"}
         Whether it takes the pair of unimodal encoders or the dual encoder.
     needs : tuple of str
@@ -124,34 +130,57 @@ class Method:
 METHODS: Registry[Method] = Registry("method", "cotune.methods")
 
 
-def fit(task: Task) -> Outcome:
+def fit(trial: Trial) -> Outcome:
     """Train by the recipe of ``cotune fit`` and score the test posts."""
-    train, held = _hold_out(task)
-    trained = fit_rows(task.features, task.labels, train, task.n_classes, task.config, validation_rows=held)
-    parameters = _count(trained, task.config)
-    if not task.emap or len(trained.model.encoders) < 2:
-        proba = predict_rows(trained.model, task.features, task.test, trained.source, device=task.features.device)
-        return Outcome(proba, parameters, trained.history)
-    embedded = embed_rows(trained.model, task.features, task.test, trained.source)
-    logits = embedded.logits(trained.model.head)
-    chosen = np.arange(len(task.test))
-    if len(chosen) > task.emap:
+    train, held = _hold_out(trial)
+    held_out = None if held is None else HeldOut(trial.features, trial.targets, held)
+    data = TrainingData(trial.features, trial.targets, train, held_out=held_out)
+    trained = Trainer(data, trial.task, trial.config).fit()
+    parameters = _count(trained, trial.config)
+    head = trained.model.head
+    if not trial.emap or not can_project(head):
+        found = predict_rows(trained.model, trial.task, trial.features, trial.test, trained.source)
+        return Outcome(found, parameters, trained.history)
+    embedded = embed_rows(trained.model, trial.features, trial.test, trained.source)
+    with torch.inference_mode():
+        outputs = head(embedded).cpu().double()
+    chosen = np.arange(len(trial.test))
+    if len(chosen) > trial.emap:
         # By the posts and not by the seed of training, so that all seeds are projected on the same ones.
-        chosen = np.sort(np.random.default_rng(task.test).permutation(len(chosen))[: task.emap])
-    projected = np.full(logits.shape, np.nan)
-    projected[chosen] = softmax(additive_logits(trained.model.head, embedded.subset(chosen)))
-    return Outcome(softmax(logits), parameters, trained.history, projected)
+        chosen = np.sort(np.random.default_rng(trial.test).permutation(len(chosen))[: trial.emap])
+    projected = np.full(tuple(outputs.shape), np.nan)
+    at = torch.from_numpy(chosen).to(embedded.present.device)
+    additive = torch.from_numpy(additive_outputs(head, embedded.rows(at)))
+    projected[chosen] = trial.task.predictions(additive).numpy()
+    return Outcome(trial.task.predictions(outputs).numpy(), parameters, trained.history, projected)
 
 
-def _hold_out(task: Task) -> tuple[np.ndarray, np.ndarray | None]:
+def embed_rows(
+    model: JointModel, features: Features, rows: np.ndarray, source: Mapping[str, Source], *, batch_size: int = 64
+) -> Embeddings:
+    """Return the embeddings of the posts at `rows` by a trained model, in their order."""
+    where = {int(row): i for i, row in enumerate(rows)}
+    parts, order = [], []
+    with torch.inference_mode():
+        for batch in iterate(features, rows, source, batch_size):
+            moved = batch.to(next(model.parameters()).device)
+            parts.append(model.eval().embed(moved))
+            assert batch.rows is not None
+            order += [where[int(row)] for row in batch.rows]
+    whole = concatenate(parts)
+    return whole.rows(torch.from_numpy(np.argsort(order)).to(whole.present.device))
+
+
+def _hold_out(trial: Trial) -> tuple[np.ndarray, np.ndarray | None]:
     """Cut a validation part from the training posts, where early stopping or the user asks for one."""
-    part = task.config.validation
-    if part is None and task.config.stop != "validation":
-        return task.train, None
+    part = trial.config.validation
+    if part is None and trial.config.stop != "validation":
+        return trial.train, None
     fraction = part if isinstance(part, float) else 0.1
-    groups = None if task.groups is None else task.groups[task.train]
-    kept, held = holdout_split(task.labels[task.train], fraction=fraction, seed=task.config.seed, groups=groups)
-    return task.train[kept], task.train[held]
+    groups = None if trial.groups is None else trial.groups[trial.train]
+    strata = trial.task.strata(trial.targets)[trial.train]
+    kept, held = holdout_split(strata, fraction=fraction, seed=trial.config.seed, groups=groups)
+    return trial.train[kept], trial.train[held]
 
 
 def _count(trained: Trained, config: FitConfig) -> dict[str, int]:
@@ -160,64 +189,98 @@ def _count(trained: Trained, config: FitConfig) -> dict[str, int]:
         counts["trained"] = counts["total"]
     elif config.tune != "lora":  # adapters are merged by now
         counts["trained"] = counts["head"]
-        for encoder in trained.model.encoders.values() if config.tune == "top" else ():
+        for encoder in trained.model.distinct_encoders.values() if config.tune == "top" else ():
             upper = encoder.upper_parameters()
             counts["trained"] += sum(p.numel() for name, p in encoder.model.named_parameters() if name in upper)
     return counts
 
 
-def svm(task: Task) -> Outcome:
-    """Fit an SVM on the concatenated frozen embeddings.
+def svm(trial: Trial) -> Outcome:
+    """Fit a support vector machine on the concatenated frozen embeddings.
 
-    A radial kernel with C = 1 and scikit-learn's ``gamma="scale"`` on standardised embeddings (an absent one
-    counts as the mean). Platt's sigmoid, fitted on five folds of the training posts, makes probabilities.
+    A radial kernel with C = 1 and scikit-learn's ``gamma="scale"`` on standardised embeddings (an absent one counts as
+    the mean). Of classes, Platt's sigmoid, fitted on five folds of the training posts, makes probabilities; of several
+    labels there is one machine for each; numbers are fitted by support vector regression on standardised targets.
     """
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.model_selection import StratifiedKFold
-    from sklearn.svm import SVC
-
-    train, test = embeddings(task.features, task.train), embeddings(task.features, task.test)
+    train, test = embeddings(trial.features, trial.train), embeddings(trial.features, trial.test)
     with np.errstate(invalid="ignore"):
         mean, spread = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     train, test = (np.nan_to_num((table - mean) / spread) for table in (train, test))
-    labels = task.labels[task.train]
-    rarest = int(np.bincount(labels)[np.unique(labels)].min())
-    machine = SVC(C=1.0, kernel="rbf", gamma="scale", random_state=task.config.seed)
+    targets, seed = trial.targets[trial.train], trial.config.seed
+    if targets.ndim == 2:
+        parts = [_machine(train, test, targets[:, k].astype(np.int64), 2, seed) for k in range(targets.shape[1])]
+        found, learned = np.column_stack([proba[:, 1] for proba, _ in parts]), sum(n for _, n in parts)
+    elif targets.dtype.kind == "f":
+        found, learned = _regression_machine(train, test, targets)
+    else:
+        found, learned = _machine(train, test, targets, trial.task.n_outputs, seed)
+    frozen = sum(encoder.n_parameters() for encoder in trial.features.encoders.values())
+    return Outcome(found, {"head": learned, "trained": learned, "total": frozen + learned})
+
+
+def _machine(
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray, n_classes: int, seed: int
+) -> tuple[np.ndarray, int]:
+    """Return class probabilities of the test posts, and how many numbers the machine holds."""
+    from scipy.special import softmax
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.svm import SVC
+
+    proba = np.zeros((len(test), n_classes))
+    present = np.unique(labels)
+    if len(present) == 1:
+        proba[:, present[0]] = 1.0
+        return proba, 0
+    rarest = int(np.bincount(labels)[present].min())
+    machine = SVC(C=1.0, kernel="rbf", gamma="scale", random_state=seed)
     fitted: Any
     if rarest >= 2:
-        folds = StratifiedKFold(min(5, rarest), shuffle=True, random_state=task.config.seed)
+        folds = StratifiedKFold(min(5, rarest), shuffle=True, random_state=seed)
         fitted = CalibratedClassifierCV(machine, method="sigmoid", cv=folds, ensemble=False).fit(train, labels)
         machine = fitted.calibrated_classifiers_[0].estimator
         scores = fitted.predict_proba(test)
     else:
         fitted = machine.fit(train, labels)
         margins = fitted.decision_function(test)
-        scores = softmax(np.column_stack([-margins, margins]) / 2 if margins.ndim == 1 else margins)
-    proba = np.zeros((len(test), task.n_classes))
+        scores = softmax(np.column_stack([-margins, margins]) / 2 if margins.ndim == 1 else margins, axis=1)
     proba[:, fitted.classes_] = scores
-    learned = int(machine.dual_coef_.size + machine.intercept_.size)
-    frozen = sum(encoder.n_parameters() for encoder in task.features.encoders.values())
-    return Outcome(proba, {"head": learned, "trained": learned, "total": frozen + learned})
+    return proba, int(machine.dual_coef_.size + machine.intercept_.size)
+
+
+def _regression_machine(train: np.ndarray, test: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, int]:
+    from sklearn.svm import SVR
+
+    mean, scale = float(targets.mean()), float(targets.std()) or 1.0
+    machine = SVR(C=1.0, kernel="rbf", gamma="scale").fit(train, (targets - mean) / scale)
+    found = machine.predict(test)[:, None] * scale + mean
+    return found, int(machine.dual_coef_.size + machine.intercept_.size)
 
 
 def embeddings(features: Features, rows: np.ndarray) -> np.ndarray:
-    """Return the frozen embeddings of the posts at `rows` side by side; NaN for an absent modality."""
+    """Return the frozen embeddings of the posts at `rows` side by side; NaN for an absent field.
+
+    Columns of numbers and categories, which no pretrained encoder reads, are taken as they are, categories one-hot.
+    """
     names = tuple(features.encoders)
-    batch = features.batch(rows, dict.fromkeys(names, "pooled"))
+    batch = features.batch(rows, {name: "raw" if features.encoders[name].learned else "pooled" for name in names})
     parts = []
-    for column, name in enumerate(("text", "image")):
-        if name not in names:
-            continue
-        part = np.full((len(rows), features.encoders[name].dim), np.nan)
-        if name in batch.inputs:
-            part[features.present[rows, column]] = batch.inputs[name]["pooled"].numpy()
+    for column, name in enumerate(names):
+        encoder = features.encoders[name]
+        here = batch.present[:, column].numpy()
+        given = batch.inputs.get(name)
+        found = None if given is None else (encoder.plain(given) if encoder.learned else given["pooled"]).numpy()
+        width = encoder.plain(encoder.dummy_inputs()).shape[1] if encoder.learned else encoder.dim
+        part = np.full((len(rows), width), np.nan)
+        if found is not None:
+            part[here] = found
         parts.append(part)
     return np.concatenate(parts, axis=1)
 
 
 def mean_of(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean of several models' probabilities."""
+    """Return the mean of several models' predictions."""
     result: np.ndarray = np.mean(np.stack(parts), axis=0)
     return result
 

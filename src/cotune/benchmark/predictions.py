@@ -297,7 +297,9 @@ def _lists(values: list[np.ndarray | None]) -> Any:
     lengths = [0 if value is None else len(value) for value in values]
     flat = np.concatenate([np.zeros(0), *(value for value in values if value is not None)])
     nan = np.isnan(flat)
-    numbers = pa.array(np.where(nan, 0, flat).astype(np.int32), mask=nan if nan.any() else None)
+    whole = np.where(nan, 0, flat).astype(np.int64)
+    small = not len(whole) or np.abs(whole).max() < 2**31  # as probabilities are; values may be of any size
+    numbers = pa.array(whole.astype(np.int32) if small else whole, mask=nan if nan.any() else None)
     offsets = pa.array(np.cumsum([0, *lengths]).astype(np.int32))
     absent = pa.array([value is None for value in values] or [], pa.bool_())
     return pa.ListArray.from_arrays(offsets, numbers, mask=absent)

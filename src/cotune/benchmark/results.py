@@ -16,7 +16,6 @@ from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, short_name
 from cotune.benchmark.records import Record
 from cotune.errors import RunError
-from cotune.metrics import roc_auc
 
 
 @dataclass(frozen=True, order=True)
@@ -52,9 +51,9 @@ class Row:
     key : RowKey
         Which row.
     proba : ndarray
-        Shape (seeds, posts, classes); NaN where a fold is not done.
+        Probabilities or values, shape (seeds, posts, outputs); NaN where a fold is not done.
     emap : ndarray or None
-        The additive projection's probabilities in the same form.
+        The additive projection's predictions in the same form.
     records : list of Record
         What it was gathered from.
     seeds : list of int
@@ -73,7 +72,7 @@ class Row:
         return not bool(np.isnan(self.proba).any())
 
     def fold_aucs(self, folds: Folds, *, emap: bool = False) -> np.ndarray:
-        """Return the AUC of each fold, mean over seeds, shape (folds,); NaN for a fold not done.
+        """Return the main score of each fold, mean over seeds, shape (folds,); NaN for a fold not done.
 
         With `emap`, shape (folds, 2): before and after the projection, on the posts it was computed for.
         """
@@ -82,15 +81,14 @@ class Row:
         for fold in range(n_folds):
             test = folds.test(fold)
             if not emap:
-                scores = [_auc(folds.labels[test], proba[test]) for proba in self.proba]
+                scores = [_score(folds, test, proba) for proba in self.proba]
                 result[fold] = np.mean(scores)
                 continue
             assert self.emap is not None
             here = test[~np.isnan(self.emap[:, test]).any(axis=(0, 2))]
             if len(here):
                 result[fold] = [
-                    np.mean([_auc(folds.labels[here], table[here]) for table in tables])
-                    for tables in (self.proba, self.emap)
+                    np.mean([_score(folds, here, table) for table in tables]) for tables in (self.proba, self.emap)
                 ]
         return result
 
@@ -216,5 +214,8 @@ def _row(key: RowKey, records: list[Record], folds: Folds, places: dict[str, int
     return Row(key, proba, emap, records, seeds)
 
 
-def _auc(labels: np.ndarray, proba: np.ndarray) -> float:
-    return float("nan") if np.isnan(proba).any() else roc_auc(labels, proba)
+def _score(folds: Folds, rows: np.ndarray, found: np.ndarray) -> float:
+    """Return the main score of the posts at `rows`; NaN if some are not done."""
+    if np.isnan(found[rows]).any():
+        return float("nan")
+    return folds.task.score(folds.targets[rows], found[rows])[folds.task.main_score]

@@ -21,7 +21,7 @@ import pandas as pd
 from cotune.benchmark import predictions, results_store
 from cotune.benchmark.bench import Bench
 from cotune.benchmark.folds import FILE as FOLDS
-from cotune.benchmark.folds import Folds, OnPicture, cut_posts, posts_of, told_left_out
+from cotune.benchmark.folds import Folds, OnImage, cut_posts, posts_of, told_left_out
 from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.records import Record, rounded, versions
@@ -65,7 +65,7 @@ class Watcher:
     """Is told what happens; the base says nothing."""
 
     progress: Progress = Progress()
-    on_picture: OnPicture | None = None
+    on_image: OnImage | None = None
 
     def begin(self, folds: Folds, cells: list[Cell], found: list[Record]) -> None:
         """Learn what is to be done and what is there already."""
@@ -128,12 +128,12 @@ def run_plan(
         raise ConfigError(f"there is no fold {beyond[0] + 1}; the plan has {plan.folds}")
     results_store.refuse_harm(out)
     with results_store.sole_writer(out):
-        fetched = allow_remote and has_urls(posts["image"])
-        begun = results_store.begin(out, plan, data_hash(posts), resume=resume, fetched=fetched)
+        fetched = allow_remote and _has_urls(posts, plan)
+        begun = results_store.begin(out, plan, data_hash(posts, plan.fit.read_fields()), resume=resume, fetched=fetched)
         if begun and (out / FOLDS).is_file():
             folds = Folds.load(out / FOLDS)
         else:
-            folds = cut_posts(posts, plan, allow_remote=allow_remote, on_picture=watcher.on_picture)
+            folds = cut_posts(posts, plan, allow_remote=allow_remote, on_image=watcher.on_image)
             folds.save(out / FOLDS)
         note = told_left_out(folds)
         large = large_group_note(folds.groups)
@@ -235,6 +235,11 @@ def _combine_ready(
         predictions.append(out, record)
         there[cell] = record
         _note(record, sitting, watcher)
+
+
+def _has_urls(posts: pd.DataFrame, plan: Plan) -> bool:
+    images = [field.name for field in plan.fit.read_fields() if field.kind == "image" and field.name in posts]
+    return any(has_urls(posts[name]) for name in images)
 
 
 def _compute(bench: Bench, out: Path, cell: Cell) -> Record | Failure:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cotune.benchmark.compare import Summary
+from cotune.benchmark.folds import Folds
 from cotune.benchmark.plan import ANCHOR
 from cotune.benchmark.results import Results
 from cotune.errors import ConfigError, did_you_mean, listed
 from cotune.files import write_text
 from cotune.metrics import Estimate
+from cotune.report.numbers import SCORE_TITLES
 
 PAPER = {
     "mvsa": {"svm": 0.6416, "image": 0.6383, "text": 0.8011, "concat": 0.7905, "clip": 0.8174, "joint": 0.8131},
@@ -115,7 +117,10 @@ def table_1(results: Results, summaries: Sequence[Summary], *, paper: str | None
     """
     theirs = _paper(paper)
     several = len({(s.key.text, s.key.image) for s in summaries if s.key.text and s.key.image}) > 1
-    head = ["method", "AUC, mean ± std of folds", "AUC, all posts [95 %]", "accuracy", "macro F1",
+    task = results.folds.task
+    main, *others = (SCORE_TITLES.get(name, name) for name in task.table_scores)
+    main = task.main_title
+    head = ["method", f"{main}, mean ± std of folds", f"{main}, all posts [95 %]", *others,
             "joint − row [95 %]", "p (Holm)", "p over folds (Holm)"]  # fmt: skip
     if theirs:
         head.insert(1, f"paper's AUC, {PAPER_NAMES[paper or '']}")
@@ -123,16 +128,16 @@ def table_1(results: Results, summaries: Sequence[Summary], *, paper: str | None
     for summary in summaries:
         key = summary.key
         cells = [f"{key.title} ({key.encoders})" if several else key.title, mean_cell(summary)]
-        cells += [interval_cell(summary.scores.get("auc"))]
-        cells += [_plain(summary.scores.get(name)) for name in ("accuracy", "macro_f1")]
+        cells += [interval_cell(summary.scores.get(task.main_score))]
+        cells += [_plain(summary.scores.get(name)) for name in task.table_scores[1:]]
         cells += _test_cells(summary)
         rows.append(_with_paper(cells, theirs, key.method))
     for name, reason in results.not_run().items():
         from cotune.benchmark.methods import METHODS
 
         title = METHODS[name].title if name in METHODS else name
-        rows.append(_with_paper([title, reason, *[""] * 6], theirs, name))
-    return Table("table1", "Table 1. AUC by method", head, rows, _notes(results, summaries, paper))
+        rows.append(_with_paper([title, reason, *[""] * (len(others) + 4)], theirs, name))
+    return Table("table1", f"Table 1. {main} by method", head, rows, _notes(results, summaries, paper))
 
 
 def table_emap(summaries: Sequence[Summary]) -> Table | None:
@@ -198,12 +203,12 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
     settings, folds = results.settings, results.folds
     once = all(s.folds_done == s.folds for s in summaries)
     notes = [
-        f"{len(folds.ids):,} posts, {len(folds.classes)} classes ({listed(folds.classes, most=30)}), "
+        f"{len(folds.ids):,} posts, {_what(folds)}, "
         f"{settings['folds']} {settings['protocol']} folds, every post scored "
         f"{'once' if once else 'at most once'} out of fold. "
         f"Encoders tuned: {settings['fit']['tune']}."
     ]
-    if len(folds.classes) > 2:
+    if folds.task.name == "single-label" and len(folds.classes) > 2:
         notes[0] += " AUC is the macro mean of one class against the rest."
     left = [f"{n:,} with {reason}" for reason, n in folds.left_out.items() if n]
     if left:
@@ -226,6 +231,12 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
     if results.failures:
         notes.append(f"{len(results.failures)} cells failed.")
     return notes
+
+
+def _what(folds: Folds) -> str:
+    if folds.task.name == "single-label":
+        return f"{len(folds.classes)} classes ({listed(folds.classes, most=30)})"
+    return folds.task.describe()
 
 
 def _paper(paper: str | None) -> dict[str, float]:

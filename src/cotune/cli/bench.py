@@ -12,18 +12,9 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
-    Format,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    LabelColumn,
     Plugin,
-    TextColumn,
-    Where,
-    columns_from,
-    rows_from,
 )
-from cotune.cli.settings import ConfigFile, Flags, Set, key_values
+from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
 from cotune.cli.show import command, print_json, print_rich
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, did_you_mean
@@ -116,13 +107,7 @@ def bench(
                      show_default=False, rich_help_panel=_RUN),
     ] = None,
     plugin: Plugin = None,
-    id_column: IdColumn = "id",
-    text_column: TextColumn = "text",
-    image_column: ImageColumn = "image",
-    label_column: LabelColumn = "label",
-    group_column: GroupColumn = "group",
-    where: Where = None,
-    table_format: Format = None,
+    table: Table = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -147,12 +132,11 @@ def bench(
     from cotune.progress import TerminalProgress
 
     plan = _plan(given)
-    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    rows = rows_from(where, table_format)
-    table = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **rows)
+    columns = table.columns(plan.fit.fields)
+    found = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **table.rows())
     more = {"plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote}
     try:
-        sitting = _run(table, plan, out, resume=resume, jobs=jobs, **more)
+        sitting = _run(found, plan, out, resume=resume, jobs=jobs, **more)
     except KeyboardInterrupt:
         raise StoppedError("stopped before the first cell; finished cells of earlier runs are kept") from None
     if sitting.interrupted:
@@ -172,10 +156,9 @@ def bench(
 def _plan(given: dict[str, Any]) -> Plan:
     from cotune.benchmark.grid import read_grid
     from cotune.benchmark.plan import Plan, parse_shots
-    from cotune.settings import make_config
 
     flags = given["flags"]
-    fit = make_config({**key_values(given["settings"]), **flags}, file=given["config"])
+    fit = settings_given(flags, given["settings"], given["config"], given["table"])
     pairs: tuple[tuple[str, str], ...] = ((fit.text_encoder, fit.image_encoder),)
     methods, folds = _words(given["methods"] or _METHODS, "methods"), given["folds"]
     if given["grid"] is not None:
@@ -187,8 +170,8 @@ def _plan(given: dict[str, Any]) -> Plan:
         folds = folds or grid.folds
     if given["protocol"] == "paper":
         # The paper trains at least three epochs and stops on the training loss.
-        fit = make_config({**fit.model_dump(), "stop": "train-loss", "min_epochs": max(3, fit.min_epochs),
-                           "epochs": max(3, fit.epochs)})  # fmt: skip
+        stop = {"stop": "train-loss", "min_epochs": max(3, fit.min_epochs), "epochs": max(3, fit.epochs)}
+        fit = fit.model_copy(update=stop)
     return Plan(
         methods=methods,
         pairs=pairs,

@@ -14,19 +14,11 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
-    Format,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    LabelColumn,
     PostsPath,
-    TextColumn,
-    Where,
-    columns_from,
-    rows_from,
 )
-from cotune.cli.settings import Flags
+from cotune.cli.settings import Flags, Table
 from cotune.cli.show import command
+from cotune.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,13 +43,7 @@ class LabelRule(StrEnum):
 
 def check(
     posts: PostsPath,
-    id_column: IdColumn = "id",
-    text_column: TextColumn = "text",
-    image_column: ImageColumn = "image",
-    label_column: LabelColumn = "label",
-    group_column: GroupColumn = "group",
-    where: Where = None,
-    table_format: Format = None,
+    table: Table = None,
     max_text_chars: Annotated[int, typer.Option(min=1, help="Report texts with more characters.")] = 2000,
     max_distance: Annotated[
         int,
@@ -81,15 +67,17 @@ def check(
     from cotune.settings import make_config
 
     max_tokens = make_config(flags).max_tokens
-    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    table = read_posts(posts, columns=columns, **rows_from(where, table_format))
-    with _progress("reading pictures") as progress:
+    columns = table.columns()
+    if len(columns.read_fields()) != 2 or columns.table:
+        raise ConfigError("check looks at one column of texts and one of images at a time; give one of each")
+    found = read_posts(posts, columns=columns, **table.rows())
+    with _progress("reading images") as progress:
         report = check_posts(
-            table,
+            found,
             max_text_chars=max_text_chars,
             max_distance=max_distance,
             allow_remote=allow_remote,
-            tokens=_tokens(table, text_encoder, max_tokens),
+            tokens=_tokens(found, text_encoder, max_tokens),
             progress=progress,
         )
     from cotune.report.data_report import render_quality

@@ -11,25 +11,16 @@ from cotune.cli.options import (
     AllowRemote,
     AsJson,
     ChunkSize,
-    Format,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
     InferenceBatchSize,
-    LabelColumn,
     Plugin,
     PostsPath,
-    TextColumn,
-    Where,
-    columns_from,
-    rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
-from cotune.cli.settings import Flags
+from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich, title
 from cotune.errors import CotuneError
 from cotune.report.numbers import plural
-from cotune.report.terminal import confusion_table, score_table
+from cotune.report.terminal import confusion_table, per_label_table, score_table
 
 if TYPE_CHECKING:
     from cotune.predict import EvaluatedPosts
@@ -53,13 +44,7 @@ def evaluate(
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
     flags: Flags = None,
-    id_column: IdColumn = "id",
-    text_column: TextColumn = "text",
-    image_column: ImageColumn = "image",
-    label_column: LabelColumn = "label",
-    group_column: GroupColumn = "group",
-    where: Where = None,
-    table_format: Format = None,
+    table: Table = None,
     allow_remote: AllowRemote = False,
     plugin: Plugin = None,
     as_json: AsJson = False,
@@ -71,11 +56,10 @@ def evaluate(
 
     if out is not None:
         _refuse_harm(out, posts)
-    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
     progress = TerminalProgress()
-    rows = rows_from(where, table_format)
-    chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **rows)
     opened = open_run(run, plugin)
+    columns = table.columns(opened.fields)
+    chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **table.rows())
     predictor = Predictor(opened, **flags, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote)
     result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress)
     if out is not None:
@@ -85,9 +69,11 @@ def evaluate(
         return
     found = result.to_dict()
     print_rich(score_table(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}"))
-    matrix = confusion_table(found["classes"], found["confusion"])
+    matrix = confusion_table(found["classes"], found["confusion"]) if "confusion" in found else None
     if matrix is not None:
         print_rich("", matrix)
+    if "per_label" in found:
+        print_rich("", per_label_table(found["per_label"]))
     left = [f"{plural(n, 'post')} with {reason}" for reason, n in result.left_out.items() if n]
     if left:
         print_rich(f"\nleft out: {', '.join(left)}")
@@ -110,12 +96,13 @@ def _refuse_harm(out: Path, posts: Path) -> None:
 
 
 def _write(out: Path, run: Run, result: EvaluatedPosts, folder: Path, posts: Path) -> None:
-    from cotune.data.predictions import predictions_writer
+    from cotune.data.predictions import TEXTS, predictions_writer
     from cotune.files import write_json, write_text
     from cotune.ownership import EVALUATION
     from cotune.report.run_report import evaluation_report
 
+    texts = TEXTS if run.task.text_label else {"id", "error"}
     write_json(out / "metrics.json", {**EVALUATION.mark(), "run": folder, "posts": posts, **result.to_dict()})
-    with predictions_writer(out / _PREDICTIONS, list(result.predictions.columns)) as write:
+    with predictions_writer(out / _PREDICTIONS, list(result.predictions.columns), texts) as write:
         write(result.predictions)
     write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=title(posts)))

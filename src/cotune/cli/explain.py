@@ -11,24 +11,15 @@ from cotune.cli.options import (
     AllowRemote,
     AsJson,
     ChunkSize,
-    Format,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
     InferenceBatchSize,
-    LabelColumn,
     Plugin,
     PostsPath,
-    TextColumn,
-    Where,
-    columns_from,
-    rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
-from cotune.cli.settings import Flags
+from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich
 from cotune.cli.stop import StoppedError
-from cotune.errors import ConfigError, CotuneError
+from cotune.errors import ConfigError, CotuneError, did_you_mean
 from cotune.report.numbers import plural
 from cotune.report.terminal import posts_table, shares_table
 
@@ -49,8 +40,12 @@ def explain(
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Posts whose words and pixels are explained, and listed.")] = 20,
     find: Annotated[
-        Literal["conflicts", "image-driven", "text-driven", "mistakes"] | None,
-        typer.Option(help="List and explain these posts, instead of some of every kind."),
+        str | None,
+        typer.Option(
+            help="List and explain these posts, instead of some of every kind: conflicts, mistakes, text-driven, "
+            "image-driven, or FIELD-driven.",
+            metavar="[conflicts|mistakes|FIELD-driven]",
+        ),
     ] = None,
     words: Annotated[bool, typer.Option("--words/--no-words", help="Explain words (needs cotune\\[explain]).")] = True,
     pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Explain parts of the images.")] = True,
@@ -66,13 +61,7 @@ def explain(
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
     flags: Flags = None,
-    id_column: IdColumn = "id",
-    text_column: TextColumn = "text",
-    image_column: ImageColumn = "image",
-    label_column: LabelColumn = "label",
-    group_column: GroupColumn = "group",
-    where: Where = None,
-    table_format: Format = None,
+    table: Table = None,
     allow_remote: AllowRemote = False,
     plugin: Plugin = None,
     as_json: AsJson = False,
@@ -101,12 +90,12 @@ def explain(
         need_captum()
     if out is not None:
         _refuse_harm(out)
-    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    plan = ExplainPlan(limit, find.replace("-", "_") if find else None, words, pixels, emap, word_posts, seed)
     explainer = Explainer(
         open_run(run, plugin), **flags, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote
     )
-    rows = rows_from(where, table_format)
+    columns, rows = table.columns(explainer.run.fields), table.rows()
+    which = None if find is None else _list_name(find, explainer)
+    plan = ExplainPlan(limit, which, words, pixels, emap, word_posts, seed)
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,
                allow_remote=allow_remote, where=rows["where"], format=rows["kind"])  # fmt: skip
     # A table that cannot be used must leave nothing behind.
@@ -132,6 +121,15 @@ def explain(
         print_json(_answer(found, plan, out))
         return
     _tell(found, plan, out)
+
+
+def _list_name(find: str, explainer: Explainer) -> str:
+    from cotune.explain.table.summary import list_names
+
+    known = {name.replace("_driven", "-driven"): name for name in list_names(explainer.field_names)}
+    if find not in known:
+        raise ConfigError(f"--find takes {', '.join(known)}, not {find!r}{did_you_mean(find, known)}")
+    return known[find]
 
 
 def _refuse_harm(out: Path) -> None:
@@ -188,15 +186,22 @@ def _answer(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> Any:
 def _tell(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> None:
     summary = found.summary
     if plan.find is not None:
-        print_rich(posts_table(found.lists[plan.find], plan.find))
+        print_rich(posts_table(found.lists[plan.find], plan.find, summary["fields"]))
     else:
         print_rich(shares_table(summary))
     parts = summary["of_posts_with_both"]
     if summary["with_both"]:
+        one, *others = summary["fields"]
+        pair = len(others) == 1
+        flips = ""
+        if f"flips_without_{one}" in parts:
+            flips = (
+                f"; the label flips without the {others[0]} in {parts[f'flips_without_{others[0]}']:.0%}, "
+                f"without the {one} in {parts[f'flips_without_{one}']:.0%}"
+            )
         print_rich(
-            f"\n{plural(summary['with_both'], 'post')} with text and image: the two pull apart in "
-            f"{parts['pull_apart']:.0%}; the label flips without the image in {parts['flips_without_image']:.0%}, "
-            f"without the text in {parts['flips_without_text']:.0%}"
+            f"\n{plural(summary['with_both'], 'post')} with {f'{one} and {others[0]}' if pair else 'several fields'}: "
+            f"{'the two' if pair else 'they'} pull apart in {parts['pull_apart']:.0%}{flips}"
         )
     for name, by in summary["removed"].items():
         if by == "zeros":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +25,8 @@ def info(run: RunFolder, as_json: AsJson = False) -> None:
     try:
         about = {
             "run": run,
+            "task": settings.get("task", {}).get("name", "single-label"),
+            "fields": _fields(settings["fit"]),
             "labels": read_json(run / LABELS),
             **{key: settings[key] for key in ("cotune", "head", "encoders", "parameters", "fit")},
             "metrics": read_json(run / METRICS) if (run / METRICS).is_file() else {},
@@ -43,6 +46,16 @@ def info(run: RunFolder, as_json: AsJson = False) -> None:
     if scores:
         print_rich("", score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))
     print_rich("", environment_table(about["environment"]))
+
+
+def _fields(fit: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a post has, by the settings of a run."""
+    given = fit.get("fields")
+    if given is None:
+        from cotune.fields import DEFAULT_FIELDS
+
+        given = [field.model_dump(mode="json") for field in DEFAULT_FIELDS]
+    return {field["name"]: {key: value for key, value in field.items() if key != "name" and value} for field in given}
 
 
 def encoders(

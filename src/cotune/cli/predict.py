@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,26 +13,18 @@ from cotune.cli.options import (
     AllowRemote,
     AsJson,
     ChunkSize,
-    Format,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
     InferenceBatchSize,
-    LabelColumn,
     Plugin,
-    TextColumn,
-    Where,
-    columns_from,
-    rows_from,
 )
 from cotune.cli.run_folder import RunFolder, open_run
-from cotune.cli.settings import Flags
+from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich
 from cotune.errors import ConfigError, DataError, clip, listed
 from cotune.report.numbers import number, plural
 from cotune.report.terminal import add_row, new_table
 
 if TYPE_CHECKING:
+    from cotune.fields import Field
     from cotune.predict import Predictor
 
 _SHOWN = 5
@@ -55,8 +48,26 @@ def predict(
             metavar="FILE",
         ),
     ] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Text of one post, instead of a table.")] = None,
-    image: Annotated[str | None, typer.Option("--image", help="Image file of one post, instead of a table.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            help="Text of one post, instead of a table; FIELD=TEXT if the run reads several.",
+            metavar="[FIELD=]TEXT",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            help="Image file of one post, instead of a table; FIELD=FILE if the run reads several.",
+            metavar="[FIELD=]FILE",
+        ),
+    ] = None,
+    value: Annotated[
+        list[str] | None,
+        typer.Option("--value", help="Number or category of one post; repeatable.", metavar="COLUMN=VALUE"),
+    ] = None,
     bad_images: Annotated[
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: no prediction, or one by the text. Both get an error."),
@@ -64,13 +75,7 @@ def predict(
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
     flags: Flags = None,
-    id_column: IdColumn = "id",
-    text_column: TextColumn = "text",
-    image_column: ImageColumn = "image",
-    label_column: LabelColumn = "label",
-    group_column: GroupColumn = "group",
-    where: Where = None,
-    table_format: Format = None,
+    table: Table = None,
     allow_remote: AllowRemote = False,
     plugin: Plugin = None,
     as_json: AsJson = False,
@@ -80,9 +85,11 @@ def predict(
     Writes one row for each row that came in, in the same order: id, label, a probability for each class, the
     shares of text and image in the decision, and what was wrong, if anything was.
     """
-    single = text is not None or image is not None
+    single = any(given is not None for given in (text, image, value))
     if single == (posts is not None):
-        raise ConfigError("give a posts table, or one post by --text and --image")
+        raise ConfigError(
+            "give a posts table, or one post by --text and --image (--value for a column of numbers or categories)"
+        )
     if not single and out is None:
         raise ConfigError("specify an output file: --out predictions.csv, or --out - for standard output")
     from cotune.data.predictions import check_predictions_path
@@ -93,16 +100,15 @@ def predict(
         **flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
     if single:
-        _predict_one(_open(run, plugin, settings), text, image, out, as_json)
+        given = {"text": text or [], "image": image or [], "table": value or []}
+        _predict_one(_open(run, plugin, settings), given, out, as_json)
         return
     assert posts is not None
     assert out is not None
     from cotune.data.posts import iter_posts
 
-    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
-    rows = rows_from(where, table_format)
     predictor = _open(run, plugin, settings)
-    chunks = iter_posts(posts, chunk_size, columns=columns, **rows)
+    chunks = iter_posts(posts, chunk_size, columns=table.columns(predictor.run.fields), **table.rows())
     first = next(chunks, None)  # what is wrong with the table as a whole is told before a line is written
     counts = _predict_table(predictor, itertools.chain([] if first is None else [first], chunks), out)
     if as_json:
@@ -122,10 +128,11 @@ def _predict_table(predictor: Predictor, chunks: Any, out: str) -> dict[str, Any
     from cotune.data.predictions import predictions_writer
     from cotune.progress import TerminalProgress
 
-    counts: dict[str, Any] = {"posts": 0, "predicted": 0, "labels": dict.fromkeys(predictor.run.classes, 0)}
+    labels = dict.fromkeys(predictor.run.classes, 0) if predictor.run.task.name == "single-label" else {}
+    counts: dict[str, Any] = {"posts": 0, "predicted": 0, "labels": labels}
     errors: list[dict[str, Any]] = []
     n_errors = 0
-    with predictions_writer(out, predictor.columns()) as write:
+    with predictions_writer(out, predictor.columns(), predictor.text_columns()) as write:
         for posts in TerminalProgress().track(chunks, "posts (in chunks)", None):
             frame = predictor.frame(posts)
             write(frame)
@@ -135,20 +142,18 @@ def _predict_table(predictor: Predictor, chunks: Any, out: str) -> dict[str, Any
                 row = int(posts["row"].iloc[at])
                 errors.append({"row": row, "id": frame["id"].iloc[at], "error": frame["error"].iloc[at]})
             counts["posts"] += len(frame)
-            for label, n in frame["label"].value_counts().items():
-                counts["labels"][label] += int(n)
-    counts["predicted"] = sum(counts["labels"].values())
+            counts["predicted"] += int(frame["label"].notna().sum())
+            for label, n in frame["label"].value_counts().items() if predictor.run.task.text_label else ():
+                counts["labels"][label] = counts["labels"].get(label, 0) + int(n)
     return {**counts, "errors": n_errors, "first_errors": errors}
 
 
 def _tell(counts: dict[str, Any], out: str) -> None:
     """Say what was done, on standard error, as standard output may hold the table."""
     labels = listed((f"{n:,} {label}" for label, n in counts["labels"].items() if n), most=20)
-    typer.echo(
-        f"{plural(counts['posts'], 'post')}: {counts['predicted']:,} predicted ({labels or 'none'})"
-        + (f", written to {out}" if out != "-" else ""),
-        err=True,
-    )
+    shown = f" ({labels})" if labels else "" if counts["predicted"] else " (none)"
+    written = f", written to {out}" if out != "-" else ""
+    typer.echo(f"{plural(counts['posts'], 'post')}: {counts['predicted']:,} predicted{shown}{written}", err=True)
     for error in counts["first_errors"]:
         typer.echo(f"note: row {error['row']} (id {clip(error['id'], 60)}): {error['error']}", err=True)
     more = counts["errors"] - len(counts["first_errors"])
@@ -157,25 +162,56 @@ def _tell(counts: dict[str, Any], out: str) -> None:
         typer.echo(f"note: {plural(counts['errors'], 'row')} with an error{tail}; see the column `error`", err=True)
 
 
-def _predict_one(predictor: Predictor, text: str | None, image: str | None, out: str | None, as_json: bool) -> None:
-    from cotune.data.predictions import predictions_writer, records
-    from cotune.predict import posts_from, proba_column
+def _one_post(fields: Sequence[Field], given: dict[str, list[str]]) -> dict[str, Any]:
+    """Return the single post that the options describe."""
+    post: dict[str, Any] = {}
+    for kind, values in given.items():
+        mine = [field for field in fields if field.kind == kind]
+        if values and not mine:
+            raise ConfigError(f"the run reads no {kind} field; leave --{_OPTION[kind]} out")
+        for value in values:
+            name, sign, rest = value.partition("=")
+            columns = [column for field in mine for column in field.columns]
+            if kind != "table" and len(mine) == 1:
+                name, rest = mine[0].columns[0], value.removeprefix(f"{mine[0].name}=")
+            elif not sign or name not in {*columns, *(field.name for field in mine)}:
+                shown = ", ".join(columns)
+                raise ConfigError(f"--{_OPTION[kind]} {clip(value, 60)!r}: say NAME=..., where NAME is one of {shown}")
+            by_name = {field.name: field.columns[0] for field in mine if kind != "table"}
+            column = by_name.get(name, name)
+            if column in post:
+                raise ConfigError(f"--{_OPTION[kind]} gives {name!r} twice")
+            post[column] = rest
+    return {**{column: None for field in fields for column in field.columns}, **post}
 
-    table = posts_from([{"text": text, "image": image}])
-    frame = predictor.frame(table)
+
+_OPTION = {"text": "text", "image": "image", "table": "value"}
+
+
+def _predict_one(predictor: Predictor, given: dict[str, list[str]], out: str | None, as_json: bool) -> None:
+    from cotune.data.predictions import predictions_writer, records
+    from cotune.predict import posts_from, share_column
+
+    task, fields = predictor.run.task, predictor.run.fields
+    frame = predictor.frame(posts_from([_one_post(fields, given)], fields))
     found = next(records(frame))
     if found["label"] is None:
         raise DataError(found["error"])
     if out is not None:
-        with predictions_writer(out, predictor.columns()) as write:
+        with predictions_writer(out, predictor.columns(), predictor.text_columns()) as write:
             write(frame)
         return
     if as_json:
         print_json(found)
         return
-    answer = new_table(f"{found['label']}", "class", "probability", right=("probability",))
-    for label in sorted(predictor.run.classes, key=lambda label: -found[proba_column(label)]):
-        add_row(answer, label, number(found[proba_column(label)]))
-    print_rich(answer, f"\ntext share {found['text_share']:.0%}, image share {found['image_share']:.0%}")
+    shares = ", ".join(f"{name} share {found[share_column(name)]:.0%}" for name in predictor.field_names)
+    proba = dict(zip(task.outputs, (found[column] for column in task.columns()), strict=False))
+    if not proba:
+        print_rich(f"{found['label']:.6g}\n\n{shares}")
+    else:
+        answer = new_table(f"{found['label']}", "class", "probability", right=("probability",))
+        for label in sorted(proba, key=lambda label: -proba[label]):
+            add_row(answer, label, number(proba[label]))
+        print_rich(answer, f"\n{shares}")
     if found["error"]:
         typer.echo(f"note: {found['error']}", err=True)

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import re
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand
 
-from cotune.errors import ConfigError
+from cotune.cli.table_options import TableOptions, table_parameters
+from cotune.errors import ConfigError, did_you_mean
 
-_NAME = "flags"
-# A parameter `flags: Flags = None` stands in a command's signature where the generated flags go, and receives those
-# that were given, by the names of their settings.
+if TYPE_CHECKING:
+    from cotune.settings import FitConfig
+
+# Parameters of these names in a command's signature stand for generated options: `flags` receives the settings that
+# were given, by name; `table` what is said of the posts table.
+_FLAGS, _TABLE = "flags", "table"
 Flags = Annotated[Any, typer.Option(parser=str, hidden=True)]
+Table = Annotated[Any, typer.Option(parser=str, hidden=True)]
+_OF_FIELD = re.compile(r"([^:/\\=]+)=(.+)", re.DOTALL)
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -36,27 +44,77 @@ Set = Annotated[
 
 
 class SettingsCommand(TyperCommand):
-    """A command with flags for settings.
+    """A command with flags for settings, and for the posts table.
 
     They are looked up when the command is called for, because pydantic takes longer to import than all commands.
     """
 
     def get_params(self, ctx: Any) -> Any:
-        """Return all parameters, with those of the settings in the place of `flags`."""
-        names = [param.name for param in self.params]
-        if _NAME in names:
-            at = names.index(_NAME)
-            self.params[at : at + 1] = _options(self.name or "")
+        """Return all parameters, with the generated ones in the places of `flags` and `table`."""
+        for name, make in (
+            (_FLAGS, partial(_options, self.name or "")),
+            (_TABLE, partial(_parameters_of, table_parameters)),
+        ):
+            names = [param.name for param in self.params]
+            if name in names:
+                at = names.index(name)
+                self.params[at : at + 1] = make()
         return super().get_params(ctx)
 
     def invoke(self, ctx: Any) -> Any:
-        """Call the command with the settings that were given as one argument."""
+        """Call the command with each group of generated options as one argument."""
         from cotune.settings import settings_of
 
         names = {item.name for item in settings_of() if self.name in item.flag_of}
         given = {name: ctx.params.pop(name) for name in names & ctx.params.keys()}
-        ctx.params[_NAME] = {name: value for name, value in given.items() if value is not None}
+        takes = inspect.signature(self.callback).parameters if self.callback is not None else {}
+        if _FLAGS in takes:
+            ctx.params[_FLAGS] = _by_field({name: value for name, value in given.items() if value not in (None, [])})
+        if _TABLE in takes:
+            said = {name: ctx.params.pop(name) for name in inspect.signature(table_parameters).parameters}
+            ctx.params[_TABLE] = table_parameters(**said)
         return super().invoke(ctx)
+
+
+def _by_field(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags with encoders of single fields, given as FIELD=ENCODER, under ``field_encoders``."""
+    of_fields: dict[str, str] = {}
+    for name in [name for name, value in flags.items() if isinstance(value, list)]:
+        plain = []
+        for value in flags.pop(name):
+            found = _OF_FIELD.fullmatch(value)
+            if found:
+                of_fields[found[1]] = found[2]
+            else:
+                plain.append(value)
+        if len(plain) > 1:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} names {' and '.join(plain)}; say FIELD=ENCODER for single fields"
+            )
+        flags |= dict.fromkeys([name] if plain else [], "".join(plain))
+    return {**flags, **({"field_encoders": of_fields} if of_fields else {})}
+
+
+def settings_given(flags: dict[str, Any], pairs: list[str] | None, file: Path | None, table: TableOptions) -> FitConfig:
+    """Return the settings that a file, `--set`, flags and the columns of the posts table make together."""
+    from cotune.settings import make_config
+
+    flags = dict(flags)
+    encoders: dict[str, str] = flags.pop("field_encoders", {})
+    config = make_config({"fields": table.fields(), **key_values(pairs), **flags}, file=file)
+    if not encoders:
+        return config
+    fields = config.read_fields()
+    unknown = [name for name in encoders if name not in {field.name for field in fields}]
+    if unknown:
+        names = [field.name for field in fields]
+        raise ConfigError(
+            f"there is no field {unknown[0]!r} for the encoder {encoders[unknown[0]]}"
+            f"{did_you_mean(unknown[0], names)}; there are: {', '.join(names)}"
+        )
+    return config.model_copy(
+        update={"fields": tuple(f.model_copy(update={"encoder": encoders.get(f.name, f.encoder)}) for f in fields)}
+    )
 
 
 def _options(command: str) -> Any:
@@ -66,23 +124,29 @@ def _options(command: str) -> Any:
     parameters = []
     for item in (item for item in settings_of() if command in item.flag_of):
         default = "" if item.default is None else f" \\[default: {item.default}]"
+        many = item.name.endswith("_encoder")
         option = typer.Option(
             f"--{item.name.replace('_', '-')}",
             help=item.help + default,
             rich_help_panel=item.panel,
             show_default=False,
-            metavar=item.metavar,
+            metavar="[FIELD=]ENCODER" if many else item.metavar,
         )
         # Typer takes no unions; what is not text is made a number by the settings.
-        kind = str if str in get_args(item.type) else item.type
+        kind: Any = list[str] if many else str if str in get_args(item.type) else item.type
         kwargs: Any = {"default": None, "annotation": Annotated[kind | None, option]}
         parameters.append(inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, **kwargs))
 
     def takes(**_: Any) -> None: ...
 
     takes.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return _parameters_of(takes)
+
+
+def _parameters_of(function: Any) -> Any:
+    """Return the options that typer makes of a function's parameters."""
     app = typer.Typer(add_completion=False)
-    app.command()(takes)
+    app.command()(function)
     return typer.main.get_command(app).params
 
 

@@ -12,21 +12,14 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
-    Format,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    LabelColumn,
+    Plugin,
     PostsPath,
-    TextColumn,
-    Where,
-    columns_from,
-    rows_from,
 )
 from cotune.cli.run_folder import open_run
-from cotune.cli.settings import ConfigFile, Flags, Set, key_values
+from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
 from cotune.cli.show import command, print_json, print_rich
 from cotune.cli.stop import StoppedError
+from cotune.cli.table_options import TableOptions
 from cotune.errors import ConfigError, CotuneError
 from cotune.report.numbers import number
 from cotune.report.terminal import score_table
@@ -45,6 +38,7 @@ def fit(
     flags: Flags = None,
     config: ConfigFile = None,
     settings: Set = None,
+    plugin: Plugin = None,
     start_from: Annotated[
         Path | None,
         typer.Option("--start-from", help="Continue from the weights of this run; its labels stay.",
@@ -62,18 +56,12 @@ def fit(
         typer.Option("--logger", help="tensorboard, mlflow or wandb, in addition to the CSV log; repeatable.",
                      rich_help_panel=_RUN),
     ] = None,
-    id_column: IdColumn = "id",
-    text_column: TextColumn = "text",
-    image_column: ImageColumn = "image",
-    label_column: LabelColumn = "label",
-    group_column: GroupColumn = "group",
-    where: Where = None,
+    table: Table = None,
     validation_where: Annotated[
         list[str] | None,
         typer.Option("--validation-where", help="Like --where, for the table that --validation names.",
                      metavar="COLUMN=VALUE", rich_help_panel=_HOLDOUT),
     ] = None,
-    table_format: Format = None,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -83,20 +71,21 @@ def fit(
     holds everything that predicting needs, a report and a model card. Ctrl-C saves the last finished epoch; --resume
     continues from it.
     """
-    from cotune.settings import make_config
+    from cotune.plugins import load_plugins
 
-    given_settings = {**key_values(settings), **flags}
+    load_plugins(plugin or [])
     start = None
     if start_from is not None:
-        start, given_settings = _start(start_from, given_settings)
-    settings_ = make_config(given_settings, file=config)
-    columns = columns_from(id_column, text_column, image_column, label_column, group_column)
+        start, flags = _start(start_from, flags)
+    settings_ = settings_given(flags, settings, config, table)
+    # One column of a kind keeps its field's usual name, and is not a setting of the run.
+    columns = table.columns(settings_.fields)
     result, left = _train(
         posts,
         out,
         settings_,
         columns=columns,
-        rows=rows_from(where, table_format),
+        rows=table.rows(),
         validation_rows=_validation_rows(validation_where, settings_),
         resume=resume,
         overwrite=overwrite,
@@ -115,10 +104,10 @@ def fit(
     else:
         last = result.run.metrics["history"][-1]
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")
-    table = "posts.csv" if str(posts) == "-" else posts
+    name = "posts.csv" if str(posts) == "-" else posts
     print_rich(
         f"\nRun saved to {out}; its report is {out / 'report.html'}. Next:\n"
-        f"  {command('cotune', 'predict', out, table, '--out', 'predictions.csv')}"
+        f"  {command('cotune', 'predict', out, name, '--out', 'predictions.csv')}"
     )
 
 
@@ -261,4 +250,4 @@ def _validation_rows(where: list[str] | None, config: FitConfig) -> dict[str, An
     """Return which rows of the validation table count; `--where` is about the training table alone."""
     if where and not isinstance(config.validation, str):
         raise ConfigError("--validation-where picks rows of a validation table; name one with --validation")
-    return {"where": rows_from(where, None)["where"]}
+    return {"where": TableOptions(where=tuple(where or ())).rows()["where"]}

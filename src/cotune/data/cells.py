@@ -272,9 +272,7 @@ def _image(value: Any, base: str) -> Any:
     try:
         plain = plain_image(value)
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # a file that is closed, a tensor without data
-        raise BadCellError(
-            f"the image is a {type(value).__name__} that cannot be read: {clip(str(error))}"
-        ) from error
+        raise BadCellError(f"the image is a {type(value).__name__} that cannot be read: {clip(str(error))}") from error
     if isinstance(plain, str):
         return _path(plain.strip(), base)
     if isinstance(plain, bytes):

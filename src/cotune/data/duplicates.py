@@ -169,7 +169,9 @@ def near_duplicate_groups(
         raise ConfigError(f"near duplicates are found by 'text' and 'image', not by {sorted(unknown)[0]!r}")
     fields = [field for field in DEFAULT_FIELDS if field.kind in by]
     known = {} if hashes is None else {"image": hashes}
-    return near_duplicates(posts, fields, known, max_distance=max_distance, progress=progress, allow_remote=allow_remote)
+    return near_duplicates(
+        posts, fields, known, max_distance=max_distance, progress=progress, allow_remote=allow_remote
+    )
 
 
 def near_duplicates(

@@ -129,7 +129,9 @@ def iter_posts(
     picked = RowFilter(where, count_split=tell is not None and SPLIT not in names.columns())
     seen: list[str] = []
     by_row = False
-    for number, chunk in enumerate(read_chunks(table, list(dict.fromkeys([*names.columns(), *picked.columns])), chunk_size, kind=kind)):
+    for number, chunk in enumerate(
+        read_chunks(table, list(dict.fromkeys([*names.columns(), *picked.columns])), chunk_size, kind=kind)
+    ):
         seen = chunk.columns
         if number == 0:
             # Only tables with a header name all columns at the start; elsewhere the first label may come late.

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _TEXT_KINDS = (".csv", ".tsv", ".jsonl", ".json")
 KINDS = (*_TEXT_KINDS, ".parquet", ".xlsx")
-TEXTS = ("id", "true", "label", "error")
-"""Columns that hold text; all others hold numbers."""
+TEXTS = frozenset({"id", "true", "label", "error"})
+"""Columns that hold text, if nothing else is said; all others hold numbers."""
 
 Write = Callable[["pd.DataFrame"], None]
 
@@ -90,7 +90,7 @@ def _kind(out: str | Path) -> tuple[str, bool]:
 
 
 @contextmanager
-def predictions_writer(out: str | Path, columns: Sequence[str]) -> Iterator[Write]:
+def predictions_writer(out: str | Path, columns: Sequence[str], texts: Collection[str] = TEXTS) -> Iterator[Write]:
     """Open a predictions table; it appears under its name only when the block ends well.
 
     Parameters
@@ -99,7 +99,9 @@ def predictions_writer(out: str | Path, columns: Sequence[str]) -> Iterator[Writ
         A .csv, .tsv, .jsonl, .json (each also .gz), .parquet or .xlsx file, or ``-`` for comma-separated lines on
         standard output.
     columns : sequence of str
-        The table's columns; those in `TEXTS` hold text, the others numbers.
+        The table's columns.
+    texts : collection of str
+        Those that hold text; the others hold numbers.
 
     Yields
     ------
@@ -114,7 +116,7 @@ def predictions_writer(out: str | Path, columns: Sequence[str]) -> Iterator[Writ
     kind, compressed = _kind(out)
     with atomic_path(out) as temporary, ExitStack() as stack:
         if kind == ".parquet":
-            yield stack.enter_context(_parquet_rows(temporary, columns))
+            yield stack.enter_context(_parquet_rows(temporary, columns, texts))
         elif kind == ".xlsx":
             rows = stack.enter_context(workbook_writer(temporary, columns))
             yield lambda frame: rows(list(record.values()) for record in records(frame))
@@ -189,10 +191,10 @@ def _csv_rows(handle: TextIO, columns: Sequence[str], delimiter: str) -> Iterato
 
 
 @contextmanager
-def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Write]:
+def _parquet_rows(path: Path, columns: Sequence[str], texts: Collection[str]) -> Iterator[Write]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.string() if name in TEXTS else pa.float64()) for name in columns])
+    schema = pa.schema([(name, pa.string() if name in texts else pa.float64()) for name in columns])
     with pq.ParquetWriter(path, schema) as writer:
         yield lambda frame: writer.write_table(pa.Table.from_pylist(list(records(frame)), schema=schema))

@@ -60,8 +60,8 @@ def checked_labels(y: Any, n_posts: int) -> np.ndarray:
         if _kind(label) == "float" and not float(label).is_integer():
             raise DataError(
                 f"y holds {float(label):g} at position {position}: numbers with fractions look like a quantity, which "
-                "JointRegressor learns; cut them into classes (pandas.cut), or convert them to text if each number is a "
-                "class"
+                "JointRegressor learns; cut them into classes (pandas.cut), or convert them to text if each number is "
+                "a class"
             )
     if label_kind(labels) is None:
         kinds = sorted({type(label).__name__ for label in labels})
@@ -87,7 +87,9 @@ def indicator_labels(y: Any, n_posts: int) -> tuple[list[str], list[str]] | None
     if hasattr(y, "toarray"):  # sparse
         y = y.toarray()
     if isinstance(y, list | tuple) and y and all(isinstance(row, list | tuple | set | frozenset) for row in y):
-        parts = [[label_name(label) for label in (sorted(row) if isinstance(row, set | frozenset) else row)] for row in y]
+        parts = [
+            [label_name(label) for label in (sorted(row) if isinstance(row, set | frozenset) else row)] for row in y
+        ]
         if not all(name in ("0", "1") for row in parts for name in row):
             _check_length(len(y), n_posts)
             known = sorted({name for row in parts for name in row})
@@ -101,8 +103,12 @@ def indicator_labels(y: Any, n_posts: int) -> tuple[list[str], list[str]] | None
     wrong = np.argwhere(~np.isin(table, (0, 1)))
     if len(wrong):
         row, column = wrong[0]
-        raise DataError(f"y holds {table[row, column]!r} at position {row}, {names[column]!r}; a table of labels holds 0 and 1")
-    texts = [LABEL_SEPARATOR.join(names[at] for at in np.flatnonzero(row)) or LABEL_SEPARATOR for row in table.astype(bool)]
+        raise DataError(
+            f"y holds {table[row, column]!r} at position {row}, {names[column]!r}; a table of labels holds 0 and 1"
+        )
+    texts = [
+        LABEL_SEPARATOR.join(names[at] for at in np.flatnonzero(row)) or LABEL_SEPARATOR for row in table.astype(bool)
+    ]
     return names, texts
 
 

@@ -1,4 +1,4 @@
-"""The demo: one small experiment on the posts that ship with the package, from pictures to predictions."""
+"""The demo: one small experiment on the posts that ship with the package, from images to predictions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import pandas as pd
 from cotune.data.posts import data_hash
 from cotune.demo.posts import read_demo_posts
 from cotune.environment import environment
-from cotune.metrics import AucComparison, Evaluation, evaluate, paired_bootstrap_auc
+from cotune.metrics import AucComparison, Evaluation, paired_bootstrap_auc
 from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.run import Run
 from cotune.settings import FitConfig, make_config
+from cotune.tasks.single_label import SingleLabel
+from cotune.training.build import open_encoders, prepare_posts, read_options
 from cotune.training.device import make_fabric
-from cotune.training.loop import predict_rows
-from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
+from cotune.training.trainer import Trained, Trainer, TrainingData, predict_rows
 
 NOTE = (
     "The pairing is synthetic: real tweets with human ratings beside real emoji pictures, joined by a seeded draw; "
@@ -95,7 +96,7 @@ def run_demo(
     settings : dict, optional
         Settings for all four, on top of the defaults.
     n_examples : int
-        Held-out posts to predict, drawn by the seed.
+        Held-out posts to predict, sampled by the seed.
     progress : Progress, optional
         Whom to tell.
     on_result : callable, optional
@@ -103,28 +104,28 @@ def run_demo(
     """
     progress = progress or Progress()
     posts = read_demo_posts()
-    classes = sorted(posts["label"].unique())
-    labels = posts["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+    task = SingleLabel.learn(posts["label"].tolist())
+    targets = task.encode(posts["label"].tolist())
     train, test = (np.flatnonzero(posts["split"] == part) for part in ("train", "test"))
     configs = {name: make_config({**(settings or {}), **own}) for name, (_, own) in METHODS.items()}
     both = configs[JOINT]
     fabric = make_fabric(both)
-    features = prepare_posts(posts, open_encoders(both), both, progress=progress, fabric=fabric)
+    features = prepare_posts(posts, open_encoders(both), both, read_options(both, progress=progress))
     fitted: dict[str, tuple[Trained, np.ndarray, float]] = {}
     for name, config in configs.items():
         started = time.perf_counter()
-        trained = fit_rows(features, labels, train, len(classes), config, progress=progress, fabric=fabric)
-        proba = predict_rows(trained.model, features, test, trained.source, device=fabric.device)
+        trained = Trainer(TrainingData(features, targets, train), task, config, progress=progress).fit()
+        proba = predict_rows(trained.model, task, features, test, trained.source)
         fitted[name] = trained, proba, time.perf_counter() - started
         if on_result is not None:
-            on_result(name, evaluate(labels[test], proba, classes, n_bootstrap=0).scores["auc"].value, fitted[name][2])
+            on_result(name, task.score(targets[test], proba)["auc"], fitted[name][2])
     joint, joint_proba, seconds = fitted[JOINT]
     results = [
         DemoResult(
             name,
             METHODS[name][0],
-            evaluate(labels[test], proba, classes, seed=both.seed),
-            None if name == JOINT else paired_bootstrap_auc(labels[test], joint_proba, proba, seed=both.seed),
+            task.evaluate(targets[test], proba, seed=both.seed),
+            None if name == JOINT else paired_bootstrap_auc(targets[test], joint_proba, proba, seed=both.seed),
             took,
         )
         for name, (_, proba, took) in fitted.items()
@@ -136,7 +137,7 @@ def run_demo(
             "read": len(posts),
             "train": len(train),
             "held_out": len(test),
-            "labels": {label: int((labels[train] == i).sum()) for i, label in enumerate(classes)},
+            "labels": task.count(targets[train]),
             "unlabelled": 0,
             "unreadable_images": len(features.faults),
         },
@@ -145,7 +146,7 @@ def run_demo(
         "validation": held_out,
         "demo": {"note": NOTE, "models": [result.to_dict() for result in results]},
     }
-    run = Run(joint.model, tuple(classes), both, metrics, environment(both.seed, data_hash(posts), fabric.device.type))
+    run = Run(joint.model, both, metrics, environment(both.seed, data_hash(posts), fabric.device.type))
     return Demo(run, results, _examples(run, posts.iloc[test], n_examples, both))
 
 

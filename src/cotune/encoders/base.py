@@ -101,6 +101,13 @@ class Encoder(nn.Module, abc.ABC):
         """Learn from the training posts what must be known before training starts; only if it is ``learned``."""
         return
 
+    def plain(self, inputs: Inputs) -> Tensor:
+        """Return what a method without an encoder of its own may read of a batch, shape (B, width).
+
+        Only of encoders that are learned from scratch, whose embeddings mean nothing before they are.
+        """
+        return next(iter(inputs.values())).float().flatten(1)
+
     @abc.abstractmethod
     def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
         """Return the smallest inputs that the network accepts, or those that go with cached activations."""

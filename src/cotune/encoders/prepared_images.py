@@ -25,7 +25,7 @@ from cotune.data.sources import is_url
 from cotune.data.store import ArrayStore, StoreFullError, evict
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.encoders.preprocess import Preprocessor
-from cotune.training.release_memory import releasing_memory
+from cotune.release_memory import releasing_memory
 
 _CHUNK = 256
 

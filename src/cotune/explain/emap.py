@@ -12,43 +12,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cotune.fusion import FusionHead
+from cotune.heads import Embeddings, FusionHead
 
 
-def additive_logits(
-    head: FusionHead, text: Tensor, image: Tensor, present: Tensor, *, batch_size: int = 8192
-) -> np.ndarray:
-    """Return the additive projection of the head's logits at the posts themselves, shape (N, n_classes).
+def can_project(head: FusionHead) -> bool:
+    """Tell whether a head's answers can be projected: it reads two fields, and their embeddings alone."""
+    return len(head.fields) == 2 and not head.needs_states
 
-    Every text is paired with every image: N * N passes through the head, in batches.
+
+def additive_outputs(head: FusionHead, posts: Embeddings, *, batch_size: int = 8192) -> np.ndarray:
+    """Return the additive projection of the head's outputs at the posts themselves, shape (N, n_outputs).
+
+    The first field of every post is paired with the second of every other: N * N passes through the head, in batches.
 
     Parameters
     ----------
     head : FusionHead
-        In evaluation mode.
-    text, image : Tensor
-        Embeddings, shapes (N, text_dim) and (N, image_dim).
-    present : Tensor
-        Boolean, shape (N, 2): which posts have a text and which an image.
+        Of two fields, in evaluation mode.
+    posts : Embeddings
+        Some posts.
     batch_size : int
         Pairs in one pass.
     """
-    n = len(present)
+    one, other = head.fields
+    n, present = posts.n_posts, posts.present
     rows: list[Tensor] = []
-    by_image: Tensor | None = None
+    by_other: Tensor | None = None
     at_once = max(1, batch_size // max(n, 1))
     with torch.inference_mode():
         for start in range(0, n, at_once):
-            texts = torch.arange(start, min(start + at_once, n), device=present.device)
-            left = texts.repeat_interleave(n)
-            right = torch.arange(n, device=left.device).repeat(len(texts))
+            first = torch.arange(start, min(start + at_once, n), device=present.device)
+            left = first.repeat_interleave(n)
+            right = torch.arange(n, device=left.device).repeat(len(first))
             pairs = torch.stack([present[left, 0], present[right, 1]], dim=1)
-            logits = head(text[left], image[right], pairs).cpu().double().view(len(texts), n, -1)
-            rows.append(logits.mean(dim=1))
-            part = logits.sum(dim=0) / n
-            by_image = part if by_image is None else by_image + part
-    if by_image is None:
-        return np.zeros((0, head.n_classes))
-    by_text = torch.cat(rows)
-    result: np.ndarray = (by_text + by_image - by_text.mean(dim=0)).cpu().numpy()
+            paired = Embeddings({one: posts[one][left], other: posts[other][right]}, pairs)
+            outputs = head(paired).cpu().double().view(len(first), n, -1)
+            rows.append(outputs.mean(dim=1))
+            part = outputs.sum(dim=0) / n
+            by_other = part if by_other is None else by_other + part
+    if by_other is None:
+        return np.zeros((0, head.n_outputs))
+    by_one = torch.cat(rows)
+    result: np.ndarray = (by_one + by_other - by_one.mean(dim=0)).cpu().numpy()
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,108 +13,144 @@ from cotune.encoders.crop_geometry import CropGeometry
 from cotune.explain.pixels import Pixels
 from cotune.explain.words import Words
 from cotune.files import plain, to_json
-from cotune.fusion.contributions import REMOVED
+from cotune.heads.contributions import REMOVED
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """An image of an explained post.
+
+    Attributes
+    ----------
+    pixels : Pixels or None
+        What its parts did, if asked for.
+    image : PIL image
+        The image, small, upright.
+    frame : CropGeometry
+        What part of it the encoder sees.
+    """
+
+    pixels: Pixels | None
+    image: Image.Image = field(repr=False)
+    frame: CropGeometry
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Why the model said what it said of one post.
 
-    Contributions are Shapley values in log-odds; for each class ``base + text + image`` are the log-odds of
-    its probability. They are 0 for a modality that the post lacks.
+    Contributions are Shapley values on the task's scale, such as log-odds; for each output ``base`` plus all parts is
+    the prediction. They are 0 for a field that the post lacks.
 
     Attributes
     ----------
     id : str
         Of the post.
-    text : str or None
-        The post's text.
-    label : str
-        The predicted class.
-    true : str or None
+    fields : dict
+        The fields of a post and their kinds.
+    texts : dict
+        The post's texts by field; None where it has none.
+    label : str or float
+        What is predicted.
+    true : str, float or None
         The post's own label, if it has one.
-    proba, base, text_part, image_part, interaction : dict
-        By class: probability; log-odds with both modalities removed; contribution of text and of image; what
-        the two say together beyond what each says alone.
-    text_share, image_share : float
-        Parts of the two contributions to the predicted class; they add up to 1.
-    text_alone, image_alone : str or None
-        What would be predicted from one modality alone; None where the post lacks it.
+    explained : str
+        The output that shares, words and pixels are about, such as the predicted class.
+    scale : str
+        Unit of the contributions: ``log-odds`` or ``value``.
+    predictions, base : dict
+        By output: probability or value; what is predicted with all fields removed.
+    parts : dict
+        By field and output: the field's contribution.
+    interactions : dict
+        By pair of fields and output: what the two say together beyond what each says alone.
+    shares : dict
+        By field its part of all contributions to the explained output; they add up to 1.
+    alone : dict
+        By field what would be predicted from it alone; None where the post lacks it.
     conflict : float
-        How hard the two pull against each other over the predicted class; 0 where they pull the same way.
+        How hard fields pull against each other over the explained output; 0 where they pull the same way.
     removed : dict
-        For text and image: a key of :data:`cotune.fusion.contributions.REMOVED`.
-    words : Words or None
-        What the words did, if asked for and if there is a text.
-    pixels : Pixels or None
-        What the parts of the picture did, if asked for and if there is a picture.
+        By field a key of :data:`cotune.heads.contributions.REMOVED`.
+    words : dict
+        By field what its words did, if asked for.
+    images : dict
+        By field the image, and what its parts did, if asked for.
     notes : tuple of str
-        What a reader must know, such as that the picture cannot be read.
-    picture : PIL image or None
-        The picture, small, upright.
-    frame : CropGeometry or None
-        What part of it the encoder sees.
+        What a reader must know, such as that the image cannot be read.
     """
 
     id: str
-    text: str | None
-    label: str
-    true: str | None
-    proba: dict[str, float]
+    fields: dict[str, str]
+    texts: dict[str, str | None]
+    label: Any
+    true: Any
+    explained: str
+    scale: str
+    predictions: dict[str, float]
     base: dict[str, float]
-    text_part: dict[str, float]
-    image_part: dict[str, float]
-    interaction: dict[str, float]
-    text_share: float
-    image_share: float
-    text_alone: str | None
-    image_alone: str | None
+    parts: dict[str, dict[str, float]]
+    interactions: dict[tuple[str, str], dict[str, float]]
+    shares: dict[str, float]
+    alone: dict[str, Any]
     conflict: float
     removed: dict[str, str]
-    words: Words | None = None
-    pixels: Pixels | None = None
+    words: dict[str, Words] = field(default_factory=dict)
+    images: dict[str, ImagePart] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    picture: Image.Image | None = field(default=None, repr=False)
-    frame: CropGeometry | None = None
 
     @cached_property
     def verdict(self) -> str:
-        """What text and image have to do with each other here, in words."""
+        """What the fields have to do with each other here, in words."""
         return verdict(
-            self.label, self.text_part[self.label], self.image_part[self.label], self.text_alone, self.image_alone
+            self.label, {name: part[self.explained] for name, part in self.parts.items()}, self.alone, self.explained
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for ``json.dumps``: arrays are lists, NaN is None; the image is left out."""
+        """Return plain values, ready for ``json.dumps``: arrays are lists, NaN is None; images are left out.
+
+        What belongs to one text or image field is by itself where a post has one of the kind, else by field.
+        """
         found = {
             "id": self.id,
-            "text": self.text,
+            "fields": self.fields,
+            "text": self._single("text", self.texts),
             "label": self.label,
             "true": self.true,
-            "probability": self.proba,
-            "log_odds": {
+            "explained": self.explained,
+            "probability" if self.scale == "log-odds" else "prediction": self.predictions,
+            self.scale.replace("-", "_"): {
                 name: {
                     "base": self.base[name],
-                    "text": self.text_part[name],
-                    "image": self.image_part[name],
-                    "interaction": self.interaction[name],
+                    **{of: part[name] for of, part in self.parts.items()},
+                    **self._interactions(name),
                 }
-                for name in self.proba
+                for name in self.predictions
             },
-            "text_share": self.text_share,
-            "image_share": self.image_share,
-            "text_alone": self.text_alone,
-            "image_alone": self.image_alone,
+            **{f"{name}_share": share for name, share in self.shares.items()},
+            **{f"{name}_alone": label for name, label in self.alone.items()},
             "conflict": self.conflict,
             "verdict": self.verdict,
             "removed": {name: {"by": key, "meaning": REMOVED[key]} for name, key in self.removed.items()},
-            "words": None if self.words is None else self.words.to_dict(),
-            "pixels": None if self.pixels is None else self.pixels.to_dict(),
-            "frame": None if self.frame is None else vars(self.frame),
+            "words": self._single("text", {name: words.to_dict() for name, words in self.words.items()}),
+            "pixels": self._single(
+                "image", {name: part.pixels.to_dict() for name, part in self.images.items() if part.pixels is not None}
+            ),
+            "frame": self._single("image", {name: vars(part.frame) for name, part in self.images.items()}),
             "notes": list(self.notes),
         }
         result: dict[str, Any] = plain(found)
         return result
+
+    def _single(self, kind: str, values: Mapping[str, Any]) -> Any:
+        """Return the value of the only field of a kind, or all values by field where there are several."""
+        names = [name for name, own in self.fields.items() if own == kind]
+        return values.get(names[0]) if len(names) == 1 else dict(values)
+
+    def _interactions(self, output: str) -> dict[str, Any]:
+        if len(self.fields) == 2:
+            return dict.fromkeys(["interaction"], next(iter(self.interactions.values()))[output])
+        return {"interactions": {f"{one}:{other}": v[output] for (one, other), v in self.interactions.items()}}
 
     def to_json(self) -> str:
         """Return :meth:`to_dict` as strict JSON."""
@@ -122,41 +159,71 @@ class Explanation:
     def _repr_html_(self) -> str:
         from cotune.report.explanation import fragment
 
-        return str(fragment(self.to_dict(), self.picture, style=True))
+        return str(fragment(self.to_dict(), {name: part.image for name, part in self.images.items()}, style=True))
 
 
-def verdict(label: str, text: float, image: float, text_alone: str | None, image_alone: str | None) -> str:
-    """Say what text and image have to do with each other.
+def verdict(label: Any, parts: Mapping[str, float], alone: Mapping[str, Any], explained: str | None = None) -> str:
+    """Say what the fields have to do with each other.
 
     Parameters
     ----------
-    label : str
-        The predicted class.
-    text, image : float
-        Their contributions to it.
-    text_alone, image_alone : str or None
+    label : str or float
+        What is predicted.
+    parts : mapping
+        Contributions to the explained output by field.
+    alone : mapping
         What each alone would be taken for; None for one that is not there.
+    explained : str, optional
+        The explained output, if it is not the label.
     """
-    if text_alone is None or image_alone is None:
-        there = "text" if image_alone is None else "image"
-        return f"The {there} decides alone."
-    if text >= 0 and image >= 0:
-        parts = [f"Text and image both speak for {label}."]
-    elif text < 0 and image < 0:
-        parts = [f"Text and image both speak against {label}, which is still the likeliest class."]
+    there = [name for name in parts if alone[name] is not None]
+    if len(there) == 1:
+        return f"The {there[0]} decides alone."
+    about = str(label) if isinstance(label, str) and explained in (None, label) else str(explained)
+    up, down = [name for name in there if parts[name] >= 0], [name for name in there if parts[name] < 0]
+    if not isinstance(label, str):
+        return _of_value(up, down)
+    both = "both " if len(there) == 2 else "all "
+    if not down:
+        said = [f"{_names(up)} {both}speak for {about}."]
+    elif not up:
+        likeliest = ", which is still the likeliest class" if about == label else ""
+        said = [f"{_names(down)} {both}speak against {about}{likeliest}."]
     else:
-        pro, contra = ("text", "image") if text > 0 else ("image", "text")
-        parts = [f"The {pro} speaks for {label}, the {contra} against it."]
-    if text_alone == label == image_alone:
-        parts.append("Each alone would give the same class.")
-    elif text_alone == label:
-        parts.append(f"The text overturns the image, which alone would give {image_alone}.")
-    elif image_alone == label:
-        parts.append(f"The image overturns the text, which alone would give {text_alone}.")
-    elif text_alone == image_alone:
-        parts.append(f"Only together do they give it: each alone would give {text_alone}.")
-    else:
-        parts.append(
-            f"Only together do they give it: the text alone would give {text_alone}, the image alone {image_alone}."
-        )
-    return " ".join(parts)
+        said = [f"The {' and the '.join(up)} {_verb(up)} for {about}, the {' and the '.join(down)} against it."]
+    return " ".join([*said, _of_alone(label, {name: alone[name] for name in there})])
+
+
+def _of_alone(label: str, alone: Mapping[str, Any]) -> str:
+    same = [name for name, own in alone.items() if own == label]
+    other = {name: own for name, own in alone.items() if own != label}
+    if not other:
+        return "Each alone would give the same class."
+    if len(alone) == 2 and same:
+        (name, own), (stronger,) = next(iter(other.items())), same
+        return f"The {stronger} overturns the {name}, which alone would give {own}."
+    if not same and len(set(other.values())) == 1:
+        return f"Only together do they give it: each alone would give {next(iter(other.values()))}."
+    if not same:
+        first, *rest = [f"the {name} alone {own}" for name, own in other.items()]
+        first = first.replace(" alone ", " alone would give ", 1)
+        return f"Only together do they give it: {', '.join([first, *rest])}."
+    return f"Alone, {' and '.join(f'the {name} would give {own}' for name, own in other.items())}."
+
+
+def _of_value(up: list[str], down: list[str]) -> str:
+    if up and down:
+        raised, lowered = (" and the ".join(names) for names in (up, down))
+        ends = ["" if len(names) > 1 else "s" for names in (up, down)]
+        return f"The {raised} raise{ends[0]} the value, the {lowered} lower{ends[1]} it."
+    both = "both" if len(up or down) == 2 else "all"
+    return f"{_names(up or down)} {both} {'raise' if up else 'lower'} the value."
+
+
+def _verb(names: list[str]) -> str:
+    return "speaks" if len(names) == 1 else "speak"
+
+
+def _names(names: list[str]) -> str:
+    joined = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+    return joined[:1].upper() + joined[1:]

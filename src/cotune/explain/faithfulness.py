@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cotune.explain.pixels import GRID, with_patches
 from cotune.explain.segments import Segmented
@@ -30,7 +30,7 @@ def word_evaluator(target: Target, parts: Segmented) -> Evaluate:
 
     def run(kept: np.ndarray) -> np.ndarray:
         texts = [parts.without(np.flatnonzero(~row).tolist()) for row in kept]
-        return _probability(target.of_texts(texts))
+        return _predicted(target, target.of_texts(texts))
 
     return run
 
@@ -40,16 +40,16 @@ def patch_evaluator(target: Target, pixels: Tensor) -> Evaluate:
 
     def run(kept: np.ndarray) -> np.ndarray:
         values = [
-            target.of_pictures(with_patches(pixels, kept[start : start + target.batch_size]))
+            target.of_images(with_patches(pixels, kept[start : start + target.batch_size]))
             for start in range(0, len(kept), target.batch_size)
         ]
-        return _probability(torch.cat(values))
+        return _predicted(target, torch.cat(values))
 
     return run
 
 
-def _probability(log_odds: Tensor) -> np.ndarray:
-    result: np.ndarray = torch.sigmoid(log_odds.double()).numpy()
+def _predicted(target: Target, values: Tensor) -> np.ndarray:
+    result: np.ndarray = target.model.task.from_scale(values.double()).numpy()
     return result
 
 
@@ -119,15 +119,15 @@ def with_random_weights(model: JointModel, parts: Sequence[str], seed: int) -> J
     model : JointModel
         The trained model; it stays as it is.
     parts : sequence of str
-        Any of ``head``, ``text`` and ``image``.
+        ``head`` and fields, whose encoders they are.
     seed : int
         Of the weights.
     """
     shuffled = copy.deepcopy(model)
     random = torch.Generator().manual_seed(seed)
     for name in parts:
-        part = getattr(shuffled, name)
-        if not isinstance(part, nn.Module):
+        part = shuffled.head if name == "head" else shuffled.encoders.get(name)
+        if part is None:
             continue
         with torch.no_grad():
             for parameter in part.parameters():

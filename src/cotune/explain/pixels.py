@@ -95,7 +95,7 @@ def explain_pixels(target: Target, pixels: Tensor, *, method: Method | None = No
         raise CotuneError(f"{target.image_encoder.spec} ends in no feature map; use integrated gradients")
     found = grad_cam(target, pixels, layer) if layer is not None else smooth_gradients(target, pixels)
     lost = blurred_away(target, pixels) if blur else np.full((GRID, GRID), np.nan)
-    value, baseline = target.of_pictures(torch.cat([pixels, blurred(pixels)])).tolist()
+    value, baseline = target.of_images(torch.cat([pixels, blurred(pixels)])).tolist()
     return Pixels("grad-cam" if layer is not None else "integrated gradients", found, lost, value, baseline)
 
 
@@ -202,10 +202,10 @@ def blurred(pixels: Tensor) -> Tensor:
 
 def blurred_away(target: Target, pixels: Tensor, grid: int = GRID) -> np.ndarray:
     """Return how much the log-odds fall when each patch is blurred away, shape (grid, grid)."""
-    whole = target.of_pictures(pixels)[0]
+    whole = target.of_images(pixels)[0]
     masks = np.ones((grid * grid, grid * grid), dtype=bool)
     np.fill_diagonal(masks, False)
-    values = target.of_pictures(with_patches(pixels, masks))
+    values = target.of_images(with_patches(pixels, masks))
     result: np.ndarray = (whole - values).double().numpy().reshape(grid, grid)
     return result
 

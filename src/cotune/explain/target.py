@@ -1,7 +1,7 @@
-"""One post and one class: the number that word and pixel explanations explain.
+"""One post and one output: the number that word and pixel explanations explain.
 
-The number is the log-odds of a class under the whole joint model. While one modality is taken apart, the other
-is held as it is, as an embedding that was computed once.
+The number is on the task's scale: the log-odds of a class, or a value, under the whole joint model. While one field is
+taken apart, the others are held as they are, as embeddings that were computed once.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from torch import Tensor
 
 from cotune.encoders.image import ImageEncoder
 from cotune.encoders.text import TextEncoder
-from cotune.fusion.contributions import log_odds
 from cotune.model import Batch, JointModel
 
 Inputs = Mapping[str, Tensor]
 
 
 class Target:
-    """The log-odds of one class for one post, as a function of its text or of its picture.
+    """One output for one post, as a function of one of its fields.
 
     Parameters
     ----------
@@ -29,21 +28,24 @@ class Target:
         In evaluation mode.
     batch : Batch
         The post alone, from raw inputs, on the model's device.
+    field : str
+        The field that is taken apart.
     index : int, optional
-        The class; the predicted one by default.
+        The output; by default the one that explanations are about, such as the predicted class.
     batch_size : int
         Versions of the post in one pass.
     """
 
-    def __init__(self, model: JointModel, batch: Batch, index: int | None = None, *, batch_size: int = 32) -> None:
-        self.model = model
-        self.batch = batch
+    def __init__(
+        self, model: JointModel, batch: Batch, field: str, index: int | None = None, *, batch_size: int = 32
+    ) -> None:
+        self.model, self.batch, self.field = model, batch, field
         self.batch_size = batch_size
         with torch.no_grad():
-            self.text, self.image = model.embed(batch)
-            logits = model.head(self.text, self.image, batch.present)
-        self.index = int(logits.argmax()) if index is None else index
-        self.value = float(log_odds(logits)[0, self.index])
+            self.embeddings = model.embed(batch)
+            outputs = model.head(self.embeddings)
+        self.index = int(model.task.explained(model.task.predictions(outputs))) if index is None else index
+        self.value = float(self._scaled(outputs)[0])
 
     @property
     def device(self) -> torch.device:
@@ -52,30 +54,26 @@ class Target:
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """The text encoder."""
-        return cast(TextEncoder, self.model.text)
+        """The field's encoder, if it is a text."""
+        return cast(TextEncoder, self.model.encoders[self.field])
 
     @property
     def image_encoder(self) -> ImageEncoder:
-        """The image encoder."""
-        return cast(ImageEncoder, self.model.image)
+        """The field's encoder, if it is an image."""
+        return cast(ImageEncoder, self.model.encoders[self.field])
 
-    def of_text(self, inputs: Inputs) -> Tensor:
-        """Return the log-odds for texts given as the encoder's inputs, shape (B,); gradients pass."""
-        pooled = self.text_encoder(inputs).pooled.float()
-        n = len(pooled)
-        logits = self.model.head(pooled, self.image.expand(n, -1), self._present(n))
-        return log_odds(logits)[:, self.index]
+    def of_inputs(self, inputs: Inputs) -> Tensor:
+        """Return the output for versions of the field given as the encoder's inputs, shape (B,); gradients pass."""
+        found = self.model.encoders[self.field](inputs)
+        states = found if self.model.head.needs_states else None
+        return self._scaled(self.model.head(self.embeddings.replaced(self.field, found.pooled.float(), states)))
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
-        """Return the log-odds for pictures, bytes or normalised floats, shape (B,); gradients pass."""
-        pooled = self.image_encoder({"pixels": pixels}).pooled.float()
-        n = len(pooled)
-        logits = self.model.head(self.text.expand(n, -1), pooled, self._present(n))
-        return log_odds(logits)[:, self.index]
+        """Return the output for images, bytes or normalised floats, shape (B,); gradients pass."""
+        return self.of_inputs({"pixels": pixels})
 
     def of_texts(self, texts: Sequence[str]) -> Tensor:
-        """Return the log-odds for other texts with the same picture, shape (N,), without gradients.
+        """Return the output for other texts with the rest of the post as it is, shape (N,), without gradients.
 
         A text that says nothing counts as absent, as it does in prediction.
         """
@@ -86,26 +84,26 @@ class Target:
         full_order = sorted(range(len(full)), key=lambda at: len(tokens[at]))
         with torch.no_grad():
             if empty:
-                found[empty] = self._without("text")
+                found[empty] = self._without()
             for start in range(0, len(full), self.batch_size):
                 at = full_order[start : start + self.batch_size]
                 inputs = self.text_encoder.collate([tokens[i] for i in at])
-                values = self.of_text({key: value.to(self.device) for key, value in inputs.items()})
+                values = self.of_inputs({key: value.to(self.device) for key, value in inputs.items()})
                 found[[full[i] for i in at]] = values.float().cpu()
         return found
 
-    def of_pictures(self, pixels: Tensor) -> Tensor:
-        """Return the log-odds for other pictures (N, 3, H, W) with the same text, shape (N,), without gradients."""
+    def of_images(self, pixels: Tensor) -> Tensor:
+        """Return the output for other images (N, 3, H, W) with the rest as it is, shape (N,), without gradients."""
         with torch.no_grad():
             parts = [
                 self.of_pixels(part.to(self.device)).float().cpu() for part in torch.split(pixels, self.batch_size)
             ]
         return torch.cat(parts)
 
-    def _without(self, modality: str) -> float:
-        present = self.batch.present.clone()
-        present[:, 0 if modality == "text" else 1] = False
-        return float(log_odds(self.model.head(self.text, self.image, present))[0, self.index])
+    def _without(self) -> float:
+        present = self.embeddings.present.clone()
+        present[:, self.model.head.fields.index(self.field)] = False
+        return float(self._scaled(self.model.head(self.embeddings.with_present(present)))[0])
 
-    def _present(self, n: int) -> Tensor:
-        return self.batch.present.expand(n, -1)
+    def _scaled(self, outputs: Tensor) -> Tensor:
+        return self.model.task.contribution_scale(outputs)[:, self.index]

@@ -219,13 +219,13 @@ class _AtTheLayer(_Line):
             put = self.layer(words)
             handle = self.layer.register_forward_hook(lambda *_: put)
             try:
-                return float(self.target.of_text({"input_ids": self.ids, "attention_mask": self.mask})[0])
+                return float(self.target.of_inputs({"input_ids": self.ids, "attention_mask": self.mask})[0])
             finally:
                 handle.remove()
 
     def _attribute(self, steps: int) -> Tensor:
         def run(ids: Tensor, mask: Tensor) -> Tensor:
-            return self.target.of_text({"input_ids": ids, "attention_mask": mask})
+            return self.target.of_inputs({"input_ids": ids, "attention_mask": mask})
 
         method = need_captum().LayerIntegratedGradients(run, self.layer)
         found: Tensor = method.attribute(self.ids, baselines=self.blank, **self._settings(steps))
@@ -238,7 +238,7 @@ class _FromEmbeddings(_Line):
     def ends(self) -> tuple[float, float]:
         start, value = super().ends()
         with torch.no_grad():
-            asked = float(self.target.of_text({"input_ids": self.ids, "attention_mask": self.mask})[0])
+            asked = float(self.target.of_inputs({"input_ids": self.ids, "attention_mask": self.mask})[0])
         if abs(asked - value) > _LITTLE / 100:
             raise ValueError("it answers differently to words and to their embeddings")
         return start, value
@@ -255,7 +255,7 @@ class _FromEmbeddings(_Line):
         return found
 
     def _run(self, embeddings: Tensor, mask: Tensor) -> Tensor:
-        return self.target.of_text({"inputs_embeds": embeddings, "attention_mask": mask})
+        return self.target.of_inputs({"inputs_embeds": embeddings, "attention_mask": mask})
 
 
 def word_embedding(encoder: TextEncoder) -> nn.Module:

@@ -9,7 +9,7 @@ the task's prior is the answer.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -71,16 +71,26 @@ class Embeddings(dict[str, Tensor]):
         """Return the posts at these positions."""
         states = {
             name: EncoderOutput(
-                own.pooled[at], None if own.states is None else own.states[at], None if own.mask is None else own.mask[at]
+                own.pooled[at],
+                None if own.states is None else own.states[at],
+                None if own.mask is None else own.mask[at],
             )
             for name, own in self.states.items()
         }
         return Embeddings({name: own[at] for name, own in self.items()}, self.present[at], states)
 
 
+def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
+    """Return the posts of several batches as one; states are left out, as their lengths differ."""
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Embeddings(found, torch.cat([part.present for part in parts]))
+
+
 def _expanded(output: EncoderOutput, n: int) -> EncoderOutput:
     states = None if output.states is None else output.states.expand(n, -1, -1)
-    return EncoderOutput(output.pooled.expand(n, -1), states, None if output.mask is None else output.mask.expand(n, -1))
+    return EncoderOutput(
+        output.pooled.expand(n, -1), states, None if output.mask is None else output.mask.expand(n, -1)
+    )
 
 
 class FusionHead(nn.Module, abc.ABC):

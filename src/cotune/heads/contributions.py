@@ -133,7 +133,11 @@ def contributions(
     present = {name: embeddings.present[:, at] for at, name in enumerate(head.fields)}
     zeros = torch.zeros_like(whole)
     for name in set(fields or ()) - set(head.fields):
-        parts[name], alone[name], present[name] = zeros, nothing, torch.zeros(len(whole), dtype=torch.bool).to(zeros.device)
+        parts[name], alone[name], present[name] = (
+            zeros,
+            nothing,
+            torch.zeros(len(whole), dtype=torch.bool).to(zeros.device),
+        )
     order = tuple(fields or head.fields)
     return Contributions(
         task,
@@ -157,7 +161,7 @@ class _Coalitions:
         self.head, self.task, self.embeddings = head, task, embeddings
         powers = 2 ** torch.arange(len(head.fields), device=embeddings.present.device)
         self.there = (embeddings.present.long() * powers).sum(dim=1)
-        self.kinds = [int(bits) for bits in self.there.unique()]
+        self.kinds = sorted(set(self.there.tolist()))
         self._known: dict[int, Tensor] = {}
 
     def of(self, bits: int) -> Tensor:
@@ -173,7 +177,9 @@ class _Coalitions:
     def _pass(self, bits: int) -> Tensor:
         if bits not in self._known:
             posts, n = self.embeddings, self.embeddings.n_posts
-            left = torch.tensor([bits >> at & 1 == 1 for at in range(len(self.head.fields))], device=posts.present.device)
+            left = torch.tensor(
+                [bits >> at & 1 == 1 for at in range(len(self.head.fields))], device=posts.present.device
+            )
             if bits == 0:  # nothing of the post is left, so one row stands for all
                 one = posts.rows(torch.zeros(min(n, 1), dtype=torch.long, device=left.device))
                 said = self.head(one.with_present(left.expand(len(one.present), -1)))

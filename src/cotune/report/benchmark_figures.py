@@ -46,7 +46,7 @@ def bars(summaries: Sequence[Summary], paper: str | None) -> list[Bar]:
     theirs = PAPER.get(paper or "", {})
     found = []
     for s in summaries:
-        auc = s.scores.get("auc")
+        auc = next(iter(s.scores.values()), None)
         value, low, high = (auc.value, auc.low, auc.high) if auc else (s.auc_mean, math.nan, math.nan)
         found.append(
             Bar(
@@ -64,10 +64,12 @@ def bars(summaries: Sequence[Summary], paper: str | None) -> list[Bar]:
 
 
 def roc(results: Results, summaries: Sequence[Summary], looks: dict[RowKey, int]) -> dict[str, Any] | None:
-    """Return the ROC curves of the rows that are complete, and their legend."""
+    """Return the ROC curves of the rows that are complete, and their legend; None for a task without."""
+    if results.folds.task.main_score != "auc":
+        return None
     lines = [
         Line(
-            named(s, summaries), roc_points(results.folds.labels, results.rows[s.key].proba), looks[s.key],
+            named(s, summaries), roc_points(results.folds.targets, results.rows[s.key].proba), looks[s.key],
             note=f"{s.scores['auc'].value:.4f}",
         )
         for s in summaries if s.scores
@@ -84,11 +86,11 @@ def roc_points(labels: np.ndarray, tables: np.ndarray, n: int = 101) -> list[tup
 
     grid = np.linspace(0, 1, n)
     n_classes = tables.shape[2]
-    columns = [1] if n_classes == 2 else range(n_classes)
+    columns = [1] if n_classes == 2 and labels.ndim == 1 else range(n_classes)
     rates = []
     for table in tables:
         for k in columns:
-            fall, rise, _ = roc_curve(labels == k, table[:, k])
+            fall, rise, _ = roc_curve(labels == k if labels.ndim == 1 else labels[:, k] > 0, table[:, k])
             rates.append(np.interp(grid, fall, rise))
     mean = np.mean(rates, axis=0)
     mean[0] = 0.0
@@ -96,13 +98,15 @@ def roc_points(labels: np.ndarray, tables: np.ndarray, n: int = 101) -> list[tup
 
 
 def calibration(results: Results, summaries: Sequence[Summary]) -> list[tuple[str, str, Any]]:
-    """Return name, calibration error and curve of each complete row (of its first seed)."""
-    found = []
+    """Return name, calibration error and curve of each complete row (of its first seed); classes alone have any."""
+    found: list[tuple[str, str, Any]] = []
+    if results.folds.task.name != "single-label":
+        return found
     for s in summaries:
         row = results.rows[s.key]
         if row.complete:
             proba = row.proba[0] / row.proba[0].sum(axis=1, keepdims=True)
-            bins = calibration_bins(results.folds.labels, proba)
+            bins = calibration_bins(results.folds.targets, proba)
             error = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / len(proba)
             found.append((named(s, summaries), f"{error:.3f}", calibration_chart(bins)))
     return found
@@ -111,13 +115,13 @@ def calibration(results: Results, summaries: Sequence[Summary]) -> list[tuple[st
 def confusion(results: Results, summaries: Sequence[Summary]) -> dict[str, Any] | None:
     """Return the confusion matrix of each complete row, or None for too many classes."""
     classes = results.folds.classes
-    if len(classes) > _MATRIX_CLASSES:
+    if len(classes) > _MATRIX_CLASSES or results.folds.task.name != "single-label":
         return None
     matrices = []
     for s in summaries:
         row = results.rows[s.key]
         if row.complete:
-            counts = confusion_matrix(results.folds.labels, row.proba[0])
+            counts = confusion_matrix(results.folds.targets, row.proba[0])
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             cells = [
                 [
@@ -149,7 +153,7 @@ def losses(results: Results, summaries: Sequence[Summary], looks: dict[RowKey, i
 
 def curves(results: Results, looks: dict[RowKey, int]) -> dict[str, Any] | None:
     """Return the learning curves, or None if there are none."""
-    found = learning_curves(results)
+    found, main = learning_curves(results), results.folds.task.main_title
     if not found:
         return None
     whole = float(results.folds.most_shots())
@@ -165,27 +169,27 @@ def curves(results: Results, looks: dict[RowKey, int]) -> dict[str, Any] | None:
     if any(p.shots is None for points in found.values() for p in points):
         ticks.append((whole, "all"))
     drawn = line_plot(
-        lines, title="AUC by training posts per class", x_name="training posts per class", y_name="AUC", log=True,
+        lines, title=f"{main} by training posts per class", x_name="training posts per class", y_name=main, log=True,
         x_ticks=ticks,
     )  # fmt: skip
     return {"svg": drawn, "legend": legend(lines)}
 
 
-def trades(summaries: Sequence[Summary], looks: dict[RowKey, int]) -> dict[str, Any] | None:
-    """Return AUC against parameters and against time."""
+def trades(summaries: Sequence[Summary], looks: dict[RowKey, int], main: str) -> dict[str, Any] | None:
+    """Return the main score against parameters and against time."""
     charts, spots = [], []
     for kind, title, x_name in (
-        ("parameters", "AUC and size", "parameters"),
-        ("seconds", "AUC and time", "time to train and score a fold"),
+        ("parameters", f"{main} and size", "parameters"),
+        ("seconds", f"{main} and time", "time to train and score a fold"),
     ):
         spots = [Spot(named(s, summaries), getattr(s, kind), s.auc_mean, looks[s.key]) for s in summaries]
-        drawn = scatter(spots, title=title, x_name=x_name, y_name="mean AUC", kind=kind)
+        drawn = scatter(spots, title=title, x_name=x_name, y_name=f"mean {main}", kind=kind)
         if drawn:
             charts.append((title, drawn))
     return {"charts": charts, "legend": legend(spots)} if charts else None
 
 
-def grid_figure(summaries: Sequence[Summary], method: str, table: Table) -> dict[str, Any]:
+def grid_figure(summaries: Sequence[Summary], method: str, table: Table, main: str) -> dict[str, Any]:
     """Return the heat map of one method's pairs of encoders, and what they cost."""
     mine = [s for s in summaries if s.key.method == method and s.key.text and s.key.image]
     texts = list(dict.fromkeys(s.key.text for s in mine))
@@ -208,7 +212,9 @@ def grid_figure(summaries: Sequence[Summary], method: str, table: Table) -> dict
     charts = []
     for kind, x_name in (("parameters", "parameters"), ("seconds", "time to train and score a fold")):
         spots = [Spot(s.key.encoders, getattr(s, kind), s.auc_mean, texts.index(s.key.text)) for s in mine]
-        charts.append(scatter(spots, title=f"AUC and {kind}", x_name=x_name, y_name="mean AUC", kind=kind, join=True))
+        charts.append(
+            scatter(spots, title=f"{main} and {kind}", x_name=x_name, y_name=f"mean {main}", kind=kind, join=True)
+        )
     names = legend([Spot(short_name(text), 1, 1, i) for i, text in enumerate(texts)])
     return {
         "title": mine[0].key.title, "images": [short_name(i) for i in images], "heat": heat, "charts": charts,

@@ -62,7 +62,7 @@ def write_all(
     summaries = summarise(results, n_bootstrap=n_bootstrap)
     tables = [table_1(results, summaries, paper=paper), table_2(results, summaries)] if summaries else []
     tables += [t for t in (table_emap(summaries), table_curves(results)) if t is not None]
-    tables += [table_grid(summaries, method) for method in grid_methods(summaries)]
+    tables += [table_grid(summaries, method, results.folds.task.main_title) for method in grid_methods(summaries)]
     summary = {
         "settings": results.settings,
         "posts": len(results.folds.ids),
@@ -88,7 +88,7 @@ def benchmark_report(
     results: Results, summaries: Sequence[Summary], tables: Sequence[Table], *, paper: str | None = None
 ) -> str:
     """Return the report as one HTML page."""
-    grids = grid_methods(summaries)
+    grids, main = grid_methods(summaries), results.folds.task.main_title
     shown = _shown(summaries, grids)
     anchors = [s for s in summaries if s.key.method == ANCHOR]
     best = max((s for s in summaries if not math.isnan(s.auc_mean)), key=lambda s: s.auc_mean, default=None)
@@ -97,6 +97,7 @@ def benchmark_report(
     looks = figures.looks(shown)
     return render(
         "benchmark.html",
+        main=main,
         facts=_facts(results),
         anchor=anchor,
         best=best if best is not anchor else None,
@@ -105,7 +106,7 @@ def benchmark_report(
         table_2=named.get("table2"),
         emap=named.get("emap"),
         curve_table=named.get("learning_curve"),
-        intervals=interval_chart(figures.bars(shown, paper), title="AUC by method, with 95 % intervals"),
+        intervals=interval_chart(figures.bars(shown, paper), title=f"{main} by method, with 95 % intervals"),
         only_best=len(shown) < len(summaries),
         paper=paper,
         roc=figures.roc(results, shown, looks),
@@ -113,7 +114,7 @@ def benchmark_report(
         confusion=figures.confusion(results, shown),
         losses=figures.losses(results, shown, looks),
         curves=figures.curves(results, looks),
-        trades=figures.trades(summaries, looks) if not grids else None,
+        trades=figures.trades(summaries, looks, main) if not grids else None,
         dumbbells=[
             (
                 figures.named(s, shown),
@@ -122,7 +123,7 @@ def benchmark_report(
             for s in shown
             if s.emap is not None
         ],
-        grids=[figures.grid_figure(summaries, method, named[f"grid_{method}"]) for method in grids],
+        grids=[figures.grid_figure(summaries, method, named[f"grid_{method}"], main) for method in grids],
         failures=results.failures,
         settings=_settings(results),
     )
@@ -141,7 +142,15 @@ def _facts(results: Results) -> list[tuple[str, str, str]]:
     folds, settings = results.folds, results.settings
     left = ", ".join(f"{n:,} with {reason}" for reason, n in folds.left_out.items() if n)
     return [
-        ("Posts", f"{len(folds.ids):,}", f"left out: {left}" if left else f"{len(folds.classes)} classes"),
+        (
+            "Posts",
+            f"{len(folds.ids):,}",
+            f"left out: {left}"
+            if left
+            else folds.task.describe()
+            if folds.task.name != "single-label"
+            else f"{len(folds.classes)} classes",
+        ),
         ("Folds", str(settings["folds"]), f"{settings['protocol']}, seed {settings['fold_seed']}"),
         ("Time of all cells", seconds(results.seconds), f"encoders tuned: {settings['fit']['tune']}"),
     ]

@@ -12,24 +12,20 @@ from cotune.report.pages import render, style_sheet
 
 #: Classes shown in full; the rest are in the summary's JSON.
 CLASSES = 20
-_LISTS = {
-    "conflicts": (
-        "Text and image pull apart most",
-        "Opposite contributions to the predicted class, ranked by the smaller of the two, so that both have to pull.",
-    ),
-    "image_driven": (
-        "Most image-driven",
-        "Of the posts that have both, those with the largest share of the image.",
-    ),
-    "text_driven": (
-        "Most text-driven",
-        "Of the posts that have both, those with the largest share of the text.",
-    ),
-    "mistakes": (
-        "Wrong and sure of it",
-        "Posts whose label is another than the predicted one, the most confident first.",
-    ),
-}
+
+
+def _about_list(name: str, fields: Sequence[str]) -> tuple[str, str]:
+    """Return title and note of a list of posts."""
+    pair = len(fields) == 2
+    if name == "conflicts":
+        who = f"{fields[0].capitalize()} and {fields[1]}" if pair else "Fields"
+        smaller = "the smaller of the two, so that both have" if pair else "the smaller side, so that both sides have"
+        return f"{who} pull apart most", f"Opposite contributions to the predicted class, ranked by {smaller} to pull."
+    if name == "mistakes":
+        return "Wrong and sure of it", "Posts whose label is another than the predicted one, the worst first."
+    field = name.removesuffix("_driven")
+    both = "both" if pair else "several fields"
+    return f"Most {field}-driven", f"Of the posts that have {both}, those with the largest share of the {field}."
 
 
 def page_name(row: int) -> str:
@@ -51,9 +47,10 @@ def post_page(found: Explanation, *, row: int, run: str, index: str | None = Non
     index : str, optional
         Address of the page of the whole table.
     """
+    images = {name: part.image for name, part in found.images.items()}
     return render(
         "explain_post.html", title=f"Post {found.id}", row=row, run=run, index=index,
-        explanation=fragment(found.to_dict(), found.picture), css=style_sheet(STYLE),
+        explanation=fragment(found.to_dict(), images), css=style_sheet(STYLE),
     )  # fmt: skip
 
 
@@ -70,6 +67,7 @@ def set_page(found: ExplainedPosts, *, run: str, posts: str, folder: str = "post
         Where the pages of the posts lie.
     """
     summary = found.summary
+    fields = summary["fields"]
     names = sorted(summary["classes"], key=lambda name: -summary["classes"][name]["posts"])
     links = {row: f"{folder}/{page_name(row)}" for row in found.explained}
     return render(
@@ -77,23 +75,29 @@ def set_page(found: ExplainedPosts, *, run: str, posts: str, folder: str = "post
         title=f"{run} on {posts}",
         summary=summary,
         parts=summary["of_posts_with_both"],
-        classes=[_class(name, summary["classes"][name], summary["base"][name]) for name in names[:CLASSES]],
+        fields=fields,
+        pair=" and ".join(fields) if len(fields) == 2 else "several fields",
+        first=fields[0],
+        first_share=summary[f"{fields[0]}_share"],
+        alone={name: summary[f"{name}_alone"] for name in fields},
+        classes=[_class(name, summary["classes"][name], summary["base"].get(name), fields) for name in names[:CLASSES]],
         more_classes=max(0, len(names) - CLASSES),
         top_words=[(name, summary["top_words"][name]) for name in names[:CLASSES] if summary["top_words"].get(name)],
-        lists=[(*_LISTS[name], _rows(rows, links)) for name, rows in found.lists.items() if rows],
-        explained=[_entry(row, values, links[row]) for row, values in found.explained.items()],
+        lists=[(*_about_list(name, fields), _rows(rows, links, fields)) for name, rows in found.lists.items() if rows],
+        explained=[_entry(row, values, links[row], fields[0]) for row, values in found.explained.items()],
         failed=found.failed,
         zeros=[name for name, by in summary["removed"].items() if by == "zeros"],
     )  # fmt: skip
 
 
-def _class(name: str, values: Mapping[str, Any], base: float) -> dict[str, Any]:
+def _class(name: str, values: Mapping[str, Any], base: float | None, fields: Sequence[str]) -> dict[str, Any]:
     counts = values["histogram"]
     most = max(counts, default=0) or 1
     edges = [i / len(counts) for i in range(len(counts))]
     return {
         "name": name,
         "base": base,
+        "parts": [values[f"mean_{field}_part"] for field in fields],
         "bars": [
             {"n": n, "height": n / most, "low": low, "high": low + 1 / len(counts)}
             for n, low in zip(counts, edges, strict=True)
@@ -102,22 +106,36 @@ def _class(name: str, values: Mapping[str, Any], base: float) -> dict[str, Any]:
     }
 
 
-def _rows(rows: Sequence[Mapping[str, Any]], links: Mapping[int, str]) -> list[dict[str, Any]]:
+def _rows(rows: Sequence[Mapping[str, Any]], links: Mapping[int, str], fields: Sequence[str]) -> list[dict[str, Any]]:
     return [
-        {**row, "link": links.get(int(row["row"])),
-         "verdict": verdict(row["label"], row["text"], row["image"], row["text_alone"], row["image_alone"])}
+        {
+            **row,
+            "label": _said(row["label"]),
+            "true": None if row["true"] is None else _said(row["true"]),
+            "link": links.get(int(row["row"])),
+            "parts": [(name, row[name], row[f"{name}_share"]) for name in fields],
+            "verdict": verdict(
+                row["label"], {name: row[name] for name in fields}, {name: row[f"{name}_alone"] for name in fields}
+            ),
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
-def _entry(row: int, values: Mapping[str, Any], link: str) -> dict[str, Any]:
+def _said(label: Any) -> str:
+    return label if isinstance(label, str) else f"{label:.4g}"
+
+
+def _entry(row: int, values: Mapping[str, Any], link: str, first: str) -> dict[str, Any]:
+    proba = values.get("probability")
+    text = values["text"] if not isinstance(values["text"], dict) else " ".join(filter(None, values["text"].values()))
     return {
         "row": row,
         "link": link,
         "id": values["id"],
-        "label": values["label"],
-        "true": values["true"],
-        "confidence": values["probability"][values["label"]],
-        "text_share": values["text_share"],
-        "snippet": " ".join((values["text"] or "").split())[:120],
+        "label": _said(values["label"]),
+        "true": None if values["true"] is None else _said(values["true"]),
+        "confidence": None if proba is None else proba[values["explained"]],
+        "share": values[f"{first}_share"],
+        "snippet": " ".join((text or "").split())[:120],
     }

@@ -20,30 +20,77 @@ _CLASSES, _WORDS = 12, 8
 _MARKED_WORDS = 400
 
 
-def fragment(found: Mapping[str, Any], image: Image.Image | None, *, style: bool = False) -> Markup:
+#: How the bars of the fields are filled, in their order.
+_FILLS = ("text", "image", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
+
+def fragment(found: Mapping[str, Any], images: Mapping[str, Image.Image], *, style: bool = False) -> Markup:
     """Return an explanation as a piece of HTML.
 
     Parameters
     ----------
     found : mapping
         What to show, as :meth:`cotune.explain.explanation.Explanation.to_dict` gives it.
-    image : PIL image or None
-        The post's image.
+    images : mapping
+        The post's images by field.
     style : bool
         Whether to bring the style sheet along, as a notebook needs it.
     """
+    names = list(found["fields"])
+    said = found.get("probability")
     return Markup(render(
         "explanation.html",
         x=found,
-        interaction=found["log_odds"][found["label"]]["interaction"],
+        proba=said,
+        sure=None if said is None else said[found["explained"]],
+        scale="log-odds" if said is not None else "value",
+        fields=[
+            {"name": name, "title": name[:1].upper() + name[1:], "fill": fill, "share": found[f"{name}_share"]}
+            for name, fill in zip(names, _FILLS, strict=False)
+        ],
+        several=" and ".join(names),
+        interaction=_contributions(found)[found["explained"]].get("interaction"),
         style=style_sheet(STYLE) if style else None,
         classes=_classes(found),
-        more_classes=max(0, len(found["probability"]) - _CLASSES),
+        more_classes=max(0, len(_contributions(found)) - _CLASSES),
         removed=_removed(found["removed"]),
-        words=None if found["words"] is None else _words(found["words"], found["text"]),
-        pixels=None if found["pixels"] is None else _pixels(found, image),
-        picture=None if image is None else data_url(shrink(image)),
+        texts=[_text_part(found, name) for name, kind in found["fields"].items() if kind == "text"],
+        images=[_image_part(found, name, images.get(name)) for name, of in found["fields"].items() if of == "image"],
     ))  # fmt: skip
+
+
+def _contributions(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    values: Mapping[str, Any] = found["log_odds"] if "log_odds" in found else found["value"]
+    return values
+
+
+def _of_field(found: Mapping[str, Any], key: str, name: str) -> Any:
+    """Return what belongs to one field; it is by itself where a post has one field of the kind."""
+    kind = found["fields"][name]
+    alone = sum(other == kind for other in found["fields"].values()) == 1
+    value = found[key]
+    return value if alone or value is None else value.get(name)
+
+
+def _text_part(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    text, words = _of_field(found, "text", name), _of_field(found, "words", name)
+    named = "" if name == "text" else f" of {name}"
+    return {
+        "words_title": f"The words{named}",
+        "title": "The text" if name == "text" else f"The text {name}",
+        "text": text,
+        "words": None if words is None else _words(words, text),
+    }
+
+
+def _image_part(found: Mapping[str, Any], name: str, image: Image.Image | None) -> dict[str, Any]:
+    pixels = _of_field(found, "pixels", name)
+    frame = _of_field(found, "frame", name)
+    return {
+        "title": "The image" if name == "image" else f"The image {name}",
+        "picture": None if image is None else data_url(shrink(image)),
+        "pixels": None if pixels is None or image is None else _pixels(pixels, frame, image),
+    }
 
 
 def _removed(state: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
@@ -56,19 +103,19 @@ def _removed(state: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
 
 
 def _classes(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    proba, parts = found["probability"], found["log_odds"]
+    proba, parts, fields = found.get("probability") or found["prediction"], _contributions(found), list(found["fields"])
     names = sorted(proba, key=lambda name: -proba[name])[:_CLASSES]
-    most = max((abs(parts[name][kind]) for name in names for kind in ("text", "image")), default=0) or 1
+    most = max((abs(parts[name][of]) for name in names for of in fields), default=0) or 1
     return [
         {
             "name": name,
             "proba": proba[name],
             "base": parts[name]["base"],
-            "sum": parts[name]["base"] + parts[name]["text"] + parts[name]["image"],
-            "predicted": name == found["label"],
+            "sum": parts[name]["base"] + sum(parts[name][of] for of in fields),
+            "predicted": name == found["explained"],
             "parts": [
-                {"kind": kind, "value": parts[name][kind], "width": 50 * abs(parts[name][kind]) / most}
-                for kind in ("text", "image")
+                {"kind": fill, "value": parts[name][of], "width": 50 * abs(parts[name][of]) / most}
+                for of, fill in zip(fields, _FILLS, strict=False)
             ],
         }
         for name in names
@@ -104,9 +151,8 @@ def _sign(value: float, most: float) -> str:
     return "for" if value > 0 else "against"
 
 
-def _pixels(found: Mapping[str, Any], image: Image.Image | None) -> dict[str, Any]:
-    assert image is not None
-    pixels, geometry = found["pixels"], CropGeometry(**found["frame"])
+def _pixels(pixels: Mapping[str, Any], frame: Mapping[str, float], image: Image.Image) -> dict[str, Any]:
+    geometry = CropGeometry(**frame)
     patches = _array(pixels["patches"])
     return {
         "overlay": data_url(overlay(image, _array(pixels["map"]), patches, geometry)),

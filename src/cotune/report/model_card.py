@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from cotune.fields import DEFAULT_FIELDS
 from cotune.model import JointModel, head_name
 from cotune.report.numbers import number
 from cotune.settings import FitConfig
 
 
-def model_card(model: JointModel, classes: Sequence[str], config: FitConfig, metrics: Mapping[str, Any]) -> str:
+def model_card(model: JointModel, config: FitConfig, metrics: Mapping[str, Any]) -> str:
     """Return the run's ``README.md``: what the model is, how it was made and measured, how to use it."""
     lines = [
         "---",
@@ -21,13 +22,13 @@ def model_card(model: JointModel, classes: Sequence[str], config: FitConfig, met
         "",
         "# A cotune model",
         "",
-        f"Classifies posts (words and a picture) as {_listed(_code(label) for label in classes)}.",
+        _purpose(model, config),
         "",
         "| part | what | parameters |",
         "|---|---|---|",
     ]
     counts = model.parameter_counts()
-    for name, encoder in model.encoders.items():
+    for name, encoder in model.distinct_encoders.items():
         lines.append(f"| {name} encoder | {_code(encoder.spec)} | {counts[name]:,} |")
     lines.append(f"| fusion head | `{head_name(model)}` | {counts['head']:,} |")
     lines.append(f"| total | | {counts['total']:,} |")
@@ -77,6 +78,19 @@ def model_card(model: JointModel, classes: Sequence[str], config: FitConfig, met
         "",
     ]
     return "\n".join(lines)
+
+
+def _purpose(model: JointModel, config: FitConfig) -> str:
+    """Say in one sentence what the model reads and predicts."""
+    fields = config.read_fields()
+    reads = "text and image" if fields == DEFAULT_FIELDS else _listed(f"{_code(f.name)}: {f.kind}" for f in fields)
+    names = _listed(_code(label) for label in model.task.outputs)
+    what = {
+        "single-label": f"Classifies posts ({reads}) as {names}.",
+        "multi-label": f"Says which of these labels apply to posts ({reads}): {names}.",
+        "regression": f"Predicts a number for posts ({reads}).",
+    }
+    return what.get(model.task.name, f"Predicts of posts ({reads}): {model.task.describe()}.")
 
 
 def _code(text: str) -> str:

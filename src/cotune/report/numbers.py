@@ -4,6 +4,26 @@ from __future__ import annotations
 
 import math
 
+SCORE_TITLES = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "micro_auc": "micro AUC",
+    "mean_average_precision": "mean average precision",
+    "micro_f1": "micro F1",
+    "subset_accuracy": "subset accuracy",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R\u00b2",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+}
+"""What tables call the scores."""
+
 
 def count(value: int | None) -> str:
     """Return a whole number with separators, or a dash for none."""

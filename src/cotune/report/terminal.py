@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cotune.report.numbers import number, percent, plural
+from cotune.report.numbers import SCORE_TITLES, number, percent, plural
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _WORDS = 60  # letters of a text in a table
-_TITLES = {
-    "auc": "AUC",
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "weighted_f1": "weighted F1",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-    "calibration_error": "calibration error",
-}
 
 
 def new_table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
@@ -46,7 +37,7 @@ def score_table(found: Mapping[str, Any], title: str) -> Table:
     table = new_table(title, "score", "value", interval, right=("value", interval))
     for name, estimate in found["scores"].items():
         low, high = number(estimate["low"]), number(estimate["high"])
-        add_row(table, _TITLES.get(name, name), number(estimate["value"]), f"{low} to {high}")
+        add_row(table, SCORE_TITLES.get(name, name), number(estimate["value"]), f"{low} to {high}")
     return table
 
 
@@ -61,12 +52,27 @@ def confusion_table(classes: Sequence[str], counts: Sequence[Sequence[int]], *, 
     return table
 
 
+def per_label_table(rows: Mapping[str, Mapping[str, Any]], *, most: int = 30) -> Table:
+    """Return the scores of each of several labels."""
+    numbers = ("posts", "AUC", "average precision", "F1", "precision", "recall", "threshold")
+    table = new_table("By label", "label", *numbers, right=numbers)
+    for name, row in list(rows.items())[:most]:
+        cells = (row[key] for key in ("auc", "average_precision", "f1", "precision", "recall", "threshold"))
+        add_row(table, name, f"{row['support']:,}", *(number(cell, 3) for cell in cells))
+    return table
+
+
 def run_table(about: Mapping[str, Any]) -> Table:
     """Return what a run is: its labels, posts and training."""
     metrics, fitted = about["metrics"], about["fit"]
     table = new_table(f"Run {about['run']}", "", "")
     table.show_header = False
-    add_row(table, "labels", ", ".join(about["labels"]))
+    add_row(table, "task", about["task"])
+    if about["task"] != "regression":
+        add_row(table, "labels", ", ".join(about["labels"]))
+    for name, field in about["fields"].items():
+        columns = ", ".join(field["columns"])
+        add_row(table, f"field {name}", field["kind"] + (f", read from {columns}" if columns != name else ""))
     add_row(table, "status", metrics.get("status", "unknown"))
     posts = metrics.get("posts", {})
     if posts:
@@ -103,27 +109,37 @@ def environment_table(values: Mapping[str, Any]) -> Table:
 
 
 def shares_table(summary: Mapping[str, Any]) -> Table:
-    """Return how much text and image did for each predicted class."""
-    numbers = ("posts", "text share", "text part", "image part")
-    table = new_table("Posts with text and image, by predicted class", "class", *numbers, right=numbers)
+    """Return how much each field did for each predicted class."""
+    fields = summary["fields"]
+    if len(fields) == 2:
+        numbers = ["posts", f"{fields[0]} share", *(f"{name} part" for name in fields)]
+    else:
+        numbers = ["posts", *(f"{name} share" for name in fields)]
+    which = " and ".join(fields) if len(fields) == 2 else "several fields"
+    table = new_table(f"Posts with {which}, by predicted class", "class", *numbers, right=numbers)
     for name, row in summary["classes"].items():
-        cells = [row["mean_text_part"], row["mean_image_part"]]
-        add_row(table, name, f"{row['posts']:,}", percent(row["mean"]),
-                *("-" if cell is None else f"{cell:+.2f}" for cell in cells))  # fmt: skip
+        if len(fields) == 2:
+            cells = [row[f"mean_{of}_part"] for of in fields]
+            shown = [percent(row["mean"]), *("-" if cell is None else f"{cell:+.2f}" for cell in cells)]
+        else:
+            shown = [percent(share) for share in row["mean_shares"].values()]
+        add_row(table, name, f"{row['posts']:,}", *shown)
     return table
 
 
-def posts_table(rows: Sequence[Mapping[str, Any]], find: str) -> Table:
+def posts_table(rows: Sequence[Mapping[str, Any]], find: str, fields: Sequence[str]) -> Table:
     """Return one of the lists of explained posts."""
-    title = {"conflicts": "Posts whose text and image pull apart most", "mistakes": "Wrong, the surest first"}
-    columns = ("id", "predicted", "label", "text", "image", "post")
-    table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=("text", "image"))
+    pull = " and ".join(fields) if len(fields) == 2 else "fields"
+    title = {"conflicts": f"Posts whose {pull} pull apart most", "mistakes": "Wrong, the surest first"}
+    columns = ("id", "predicted", "label", *fields, "post")
+    table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=fields)
     for row in rows:
         snippet = row.get("snippet") or ""
-        add_row(
-            table, row["id"], f"{row['label']} {row['confidence']:.0%}", row["true"] or "-", f"{row['text']:+.2f}",
-            f"{row['image']:+.2f}", snippet if len(snippet) <= 80 else snippet[:79] + "…",
-        )  # fmt: skip
+        sure = "" if row.get("confidence") is None else f" {row['confidence']:.0%}"
+        said = row["label"] if isinstance(row["label"], str) else f"{row['label']:.4g}"
+        parts = (f"{row[name]:+.2f}" for name in fields)
+        true = "-" if row["true"] is None else row["true"]
+        add_row(table, row["id"], f"{said}{sure}", true, *parts, snippet if len(snippet) <= 80 else snippet[:79] + "…")
     return table
 
 

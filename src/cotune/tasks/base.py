@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from cotune.errors import clip
 from cotune.registry import Registry
 
 if TYPE_CHECKING:
-    import torch
-
     from cotune.metrics import Evaluation
     from cotune.settings import FitConfig
 
@@ -69,6 +68,8 @@ class Task(abc.ABC):
         The main score of a model that knows nothing; None if there is no such value.
     scores : dict
         Functions of a sheet (see :meth:`sheet`) and resampling counts of shape (B, N), each giving B values.
+    table_scores : tuple of str
+        The scores that a benchmark's table shows, the main score first.
     scale : str
         Unit of contributions.
     outputs : tuple of str
@@ -83,6 +84,7 @@ class Task(abc.ABC):
     loss_title: ClassVar[str] = "log loss"
     chance: ClassVar[float | None] = 0.5
     scores: ClassVar[Mapping[str, Score]]
+    table_scores: ClassVar[tuple[str, ...]]
     scale: ClassVar[str] = "log-odds"
     text_label: ClassVar[bool] = True
     outputs: tuple[str, ...]
@@ -120,7 +122,9 @@ class Task(abc.ABC):
     def note_on_unknown(self, labels: Sequence[str], n: int) -> str:
         """Return a note on `n` posts whose labels have a :meth:`problem`."""
         what = "posts have labels" if n > 1 else "post has a label"
-        return f"{n:,} {what} that the run cannot score, left out: the label {clip(labels[0])!r} {self.problem(labels[0])}"
+        return (
+            f"{n:,} {what} that the run cannot score, left out: the label {clip(labels[0])!r} {self.problem(labels[0])}"
+        )
 
     @abc.abstractmethod
     def refuse_untrainable(self, targets: np.ndarray) -> None:
@@ -188,6 +192,14 @@ class Task(abc.ABC):
     def contribution_scale(self, outputs: Tensor) -> Tensor:
         """Return outputs on the scale on which contributions add up, such as log-odds; the same shape."""
 
+    def from_scale(self, values: Tensor) -> Tensor:
+        """Return predictions of values on the scale of contributions; the same shape."""
+        return torch.sigmoid(values)
+
+    def confidence(self, predictions: Tensor) -> Tensor:
+        """Return how sure the model is of what it says of each post, shape (B,); NaN where there is no such thing."""
+        return predictions.amax(dim=1)
+
     @abc.abstractmethod
     def decode(self, predictions: np.ndarray) -> list[Any]:
         """Return a label for every row of predictions, shape (N, n_outputs)."""
@@ -239,5 +251,5 @@ class Loss(nn.Module, abc.ABC):
     """
 
     @abc.abstractmethod
-    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> torch.Tensor:
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the loss, a number."""

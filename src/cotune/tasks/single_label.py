@@ -31,6 +31,7 @@ class SingleLabel(Task):
 
     name: ClassVar[str] = "single-label"
     scores: ClassVar[Any] = SCORES
+    table_scores: ClassVar[tuple[str, ...]] = ("auc", "accuracy", "macro_f1")
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.outputs = tuple(classes)
@@ -150,8 +151,8 @@ class SingleLabel(Task):
         return None
 
     def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> ScoreSheet:
-        """Return the score sheet of classes and their probabilities."""
-        return ScoreSheet.of(targets, predictions)
+        """Return the score sheet of classes and their probabilities; rows add up to one again after rounding."""
+        return ScoreSheet(np.asarray(targets), predictions / predictions.sum(axis=1, keepdims=True))
 
     def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
         """Return AUC and log loss; no AUC where all posts have the same label."""

@@ -172,7 +172,11 @@ def fit_posts(
         }
     if held is not None:
         metrics["validation"] = _validate(trained, task, held, config, progress)
-    judged = [] if trained.interrupted else [below_the_probe(trained.history, task, config), below_chance(trained.history, task)]
+    judged = (
+        []
+        if trained.interrupted
+        else [below_the_probe(trained.history, task, config), below_chance(trained.history, task)]
+    )
     for note in filter(None, judged):
         notes.append(note)
         progress.say(f"note: {note}")
@@ -208,9 +212,7 @@ def _validation_part(config: FitConfig) -> float | None:
     return 0.1 if config.stop == "validation" else None
 
 
-def _validate(
-    trained: Trained, task: Task, held: HeldOut, config: FitConfig, progress: Progress
-) -> dict[str, Any]:
+def _validate(trained: Trained, task: Task, held: HeldOut, config: FitConfig, progress: Progress) -> dict[str, Any]:
     progress.begin(f"scoring {len(held.rows):,} held-out posts")
     found = predict_rows(trained.model, task, held.features, held.rows, trained.source)
     if not np.isfinite(found).all():
@@ -252,8 +254,8 @@ def _refuse_other_labels(task: Task, posts: pd.DataFrame, what: str, *, started:
         if problem is not None:
             which = "the run to start from has" if started else "it has"
             raise DataError(
-                f"the {what} of row {row} has the label {listed([label], quote=True)}, which {problem} ({which} the task "
-                f"{task.describe()}); leave such posts out, or train from scratch with posts of that label"
+                f"the {what} of row {row} has the label {listed([label], quote=True)}, which {problem} ({which} the "
+                f"task {task.describe()}); leave such posts out, or train from scratch with posts of that label"
             )
 
 
@@ -300,9 +302,12 @@ def _groups(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.nd
     if config.folds_group == "none":
         return None
     if config.folds_group == "near-duplicates":
-        return near_duplicates(posts, config.read_fields(), {
-            name: prepared.fingerprints for name, prepared in features.fields.items() if prepared.fingerprints
-        }, allow_remote=features.kept.options.allow_remote)
+        return near_duplicates(
+            posts,
+            config.read_fields(),
+            {name: prepared.fingerprints for name, prepared in features.fields.items() if prepared.fingerprints},
+            allow_remote=features.kept.options.allow_remote,
+        )
     if posts["group"].isna().all():
         raise DataError("--folds-group group needs a `group` column; name it with --group-column")
     alone = pd.Series([f"\0{i}" for i in range(len(posts))], index=posts.index)

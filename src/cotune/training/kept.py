@@ -41,7 +41,9 @@ class Kept:
     device: torch.device
     _stores: dict[tuple[str, Source], ArrayStore] = field(default_factory=dict)
 
-    def inputs(self, name: str, posts: Prepared, rows: np.ndarray, source: Source, ragged: bool) -> Mapping[str, Tensor]:
+    def inputs(
+        self, name: str, posts: Prepared, rows: np.ndarray, source: Source, ragged: bool
+    ) -> Mapping[str, Tensor]:
         """Return the encoder's inputs of a field for the posts at `rows`, all of which have it."""
         if source == "raw":
             return posts.inputs(rows)

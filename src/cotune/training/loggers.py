@@ -15,7 +15,6 @@ from cotune.files import write_text
 from cotune.settings import FitConfig
 
 History = Sequence[Mapping[str, Any]]
-COLUMNS = ("stage", "epoch", "train_loss", "validation_auc", "validation_loss", "seconds", "posts_per_second")
 
 
 class EpochLogger(Protocol):
@@ -122,7 +121,7 @@ class HistoryLog:
     def __call__(self, history: History) -> None:
         """Take the history of all epochs so far."""
         text = io.StringIO()
-        writer = csv.DictWriter(UnixLines(text), COLUMNS, extrasaction="ignore")
+        writer = csv.DictWriter(UnixLines(text), list(history[0]) if history else [], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(history)
         write_text(self.table, text.getvalue())
@@ -152,4 +151,4 @@ def _needs(package: str) -> Any:
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     stage = row["stage"]
-    return {f"{stage}/{name}": float(row[name]) for name in COLUMNS[1:] if row.get(name) is not None}
+    return {f"{stage}/{name}": float(value) for name, value in row.items() if name != "stage" and value is not None}

@@ -49,6 +49,6 @@ def below_chance(history: list[dict[str, Any]], task: Task) -> str | None:
     if not found or task.chance is None or max(found) > task.chance:
         return None
     return (
-        f"the validation {task.main_title} never rose above {max(found):.3f}, no better than chance: check the labels of "
-        "the validation posts, or hold out more of them"
+        f"the validation {task.main_title} never rose above {max(found):.3f}, no better than chance: check the labels "
+        "of the validation posts, or hold out more of them"
     )

@@ -1,7 +1,7 @@
 """Training that reads in one sitting: stages, epochs, steps, early stopping, resuming.
 
-Random numbers are drawn anew at the start of every epoch from the seed, the stage and the epoch alone. So a run that was
-killed and goes on from its last epoch gives the numbers of one that was never interrupted.
+At the start of every epoch random numbers are seeded by the seed, the stage and the epoch alone. So a run that was
+killed and is resumed from its last epoch gives the numbers of one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -288,9 +288,7 @@ class Trainer:
             state.stale += 1
         state.finished = state.epoch >= stage.min_epochs and state.stale >= stage.patience
 
-    def _row(
-        self, stage: Stage, epoch: int, loss: float, score: Watched | None, seconds: float
-    ) -> dict[str, Any]:
+    def _row(self, stage: Stage, epoch: int, loss: float, score: Watched | None, seconds: float) -> dict[str, Any]:
         return {
             "stage": stage.name,
             "epoch": epoch,

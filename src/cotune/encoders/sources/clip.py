@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +12,6 @@ from torch import nn
 from cotune.encoders.base import Encoder
 from cotune.encoders.dual import DualImageEncoder, DualTextEncoder, Tower
 from cotune.encoders.hf import reading
-from cotune.encoders.image import ImageEncoder
 from cotune.encoders.sources.base import SOURCES, Source, Wanted, in_one_line
 from cotune.encoders.sources.hub import from_hub
 from cotune.encoders.tokenizer import open_tokenizer
@@ -28,7 +27,9 @@ class ClipSource(Source):
 
     def open(self, name: str, wanted: Wanted) -> Encoder:
         """Open the tower that reads the modality."""
-        encoder = _open_dual(name, wanted.max_tokens)[wanted.modality]
+        encoder = _open_dual(name, wanted.max_tokens).get(wanted.modality)
+        if encoder is None:
+            raise EncoderError(f"{wanted.spec} reads texts and images, not a field of kind {wanted.modality}")
         encoder.spec = wanted.spec
         return encoder
 
@@ -45,29 +46,6 @@ class ClipSource(Source):
         _refuse_unimodal(config, spec)
         dual = AutoModel.from_config(config, trust_remote_code=False)
         return f"both towers of {type(dual).__name__}", nn.ModuleList([Tower(dual, "text"), Tower(dual, "image")])
-
-
-def open_dual_encoder(spec: str, *, max_tokens: int = 128, crop: str = "encoder") -> dict[str, Encoder]:
-    """Open a CLIP or SigLIP model as a text and an image encoder.
-
-    Parameters
-    ----------
-    spec : str
-        ``hf:OWNER/NAME``, or a local folder, for which no network is used.
-    max_tokens : int
-        Longest text in tokens.
-    crop : {"encoder", "none"}
-        Whether pictures are cropped as the encoder was trained, or squeezed whole into its frame.
-
-    Raises
-    ------
-    EncoderError
-        If nothing answers to that name, it is no dual encoder, or cannot do without a crop.
-    """
-    towers = _open_dual(spec, max_tokens)
-    if crop == "none":
-        cast(ImageEncoder, towers["image"]).see_whole_images()
-    return towers
 
 
 def _open_dual(spec: str, max_tokens: int) -> dict[str, Encoder]:

@@ -17,13 +17,15 @@ import torch
 
 from cotune.data.posts import PostsHash
 from cotune.data.predictions import predictions_writer
+from cotune.encoders.base import EncoderOutput
 from cotune.errors import RunError
-from cotune.explain.explainer import WORDS, Explainer
+from cotune.explain.explainer import Explainer
 from cotune.explain.explanation import Explanation
 from cotune.explain.table.second_pass import ExplainPlan, Kept, SecondPass, remove_kept
-from cotune.explain.table.summary import KEPT, TableSummary
+from cotune.explain.table.summary import TableSummary, kept_columns
 from cotune.files import atomic_path, to_json, write_json
-from cotune.fusion.contributions import log_odds, removed_state
+from cotune.heads import Embeddings
+from cotune.heads.contributions import removed_state
 from cotune.ownership import EXPLANATIONS as KIND
 from cotune.predict import SEEN_POSTS, was_trained_on
 from cotune.progress import Progress
@@ -43,7 +45,7 @@ class ExplainedPosts:
     summary : dict
         See :meth:`cotune.explain.table.summary.TableSummary.to_dict`; with ``emap``, ``top_words`` and ``notes``.
     lists : dict
-        Posts that pull apart most, are driven most by one modality, or are wrong and sure of it.
+        Posts whose fields pull apart most, that are driven most by one field, or that are wrong and sure of it.
     explained : list of dict
         The explanations, as plain values, by row of the table.
     failed : dict
@@ -73,11 +75,11 @@ def explain_posts(
     explainer : Explainer
         The run.
     chunks : callable
-        Opens the table anew and gives its posts in chunks, the same ones each time.
+        Opens the table and gives its posts in chunks, the same ones each time.
     plan : ExplainPlan
         How much to explain.
     out : Path, optional
-        Folder for the results and for what makes it possible to go on; without it nothing is written.
+        Folder for the results and for what makes it possible to resume; without it nothing is written.
     key : mapping, optional
         What the chunks and explanations depend on, as plain values; other ones there are thrown away.
     on_explanation : callable, optional
@@ -87,8 +89,8 @@ def explain_posts(
     """
     progress = progress or Progress()
     kept = None if out is None else Kept(out / UNFINISHED, {**(key or {}), **vars(plan)})
-    summary = TableSummary(explainer.run.classes, plan.limit)
-    seen = PostsHash()
+    summary = TableSummary(explainer.run.task, explainer.field_names, plan.limit)
+    seen = PostsHash(explainer.run.fields)
     for frame in _frames(explainer, chunks, kept, seen, progress):
         summary.add(frame)
     notes = [SEEN_POSTS] if was_trained_on(explainer.run, seen) else []
@@ -100,7 +102,7 @@ def explain_posts(
     second_pass.run(chunks(), progress)
     found = {
         **summary.to_dict(),
-        "removed": removed_state(explainer.model.head),
+        "removed": removed_state(explainer.model.head, explainer.field_names),
         "emap": second_pass.emap(),
         "top_words": second_pass.top_words(),
         "word_posts": second_pass.word_posts(),
@@ -120,29 +122,30 @@ def finish(out: Path) -> None:
 def _frames(
     explainer: Explainer, chunks: Chunks, kept: Kept | None, seen: PostsHash, progress: Progress
 ) -> Iterator[pd.DataFrame]:
-    columns = explainer.modality_columns()
+    columns = explainer.contribution_columns()
     for number, posts in enumerate(progress.track(chunks(), "shares (in chunks)", None)):
         seen.update(posts)
         path = None if kept is None else kept.chunk(number)
         if path is not None and path.is_file():
-            kept_frame = _read_chunk(path, columns)
+            kept_frame = _read_chunk(path, explainer)
             if kept_frame is not None and len(kept_frame) == len(posts):
                 yield kept_frame
                 continue  # else it was damaged, and is computed again
-        frame = explainer.modality_frame(posts)
+        frame = explainer.contribution_frame(posts)
         if path is not None:
-            with predictions_writer(path, columns) as write:
+            with predictions_writer(path, columns, explainer.text_columns()) as write:
                 write(frame)
         yield frame
 
 
-def _read_chunk(path: Path, columns: list[str]) -> pd.DataFrame | None:
+def _read_chunk(path: Path, explainer: Explainer) -> pd.DataFrame | None:
     """Return the numbers of a finished chunk; None if the file is damaged."""
+    columns, texts = explainer.contribution_columns(), explainer.text_columns()
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         frame = pd.DataFrame(rows, columns=columns)
         for name in columns:
-            if name in WORDS:
+            if name in texts:
                 frame[name] = np.asarray([row[name] for row in rows], dtype=object)
             elif name != "row":
                 frame[name] = frame[name].astype(float)
@@ -152,22 +155,23 @@ def _read_chunk(path: Path, columns: list[str]) -> pd.DataFrame | None:
 
 
 def _base(explainer: Explainer) -> dict[str, float]:
-    """Return the log-odds that the head gives with both modalities removed."""
-    sizes = [encoder.dim if encoder is not None else 0 for encoder in (explainer.model.text, explainer.model.image)]
-    device = explainer.fabric.device
-    empty = [torch.zeros((1, size), device=device) for size in sizes]
+    """Return what is predicted with all fields removed, on the scale of contributions."""
+    head, device = explainer.model.head, explainer.fabric.device
+    nothing = torch.zeros((1, len(head.fields)), dtype=torch.bool, device=device)
+    empty = {name: torch.zeros((1, dim), device=device) for name, dim in head.dims.items()}
+    states = {name: EncoderOutput(empty[name], empty[name].unsqueeze(1)) for name in empty if head.needs_states}
     with torch.inference_mode():
-        logits = explainer.model.head(*empty, torch.zeros((1, 2), dtype=torch.bool, device=device))
-    return dict(zip(explainer.run.classes, log_odds(logits)[0].cpu().double().tolist(), strict=True))
+        outputs = explainer.run.task.contribution_scale(head(Embeddings(empty, nothing, states)))
+    return dict(zip(explainer.run.classes, outputs[0].cpu().double().tolist(), strict=True))
 
 
 def _write(out: Path, explainer: Explainer, plan: ExplainPlan, result: ExplainedPosts, kept: Kept | None) -> None:
     """Write the tables; the pages are made by whoever knows how a page looks."""
     assert kept is not None
-    columns = explainer.modality_columns()
-    with predictions_writer(out / MODALITY, columns) as write:
+    columns = explainer.contribution_columns()
+    with predictions_writer(out / MODALITY, columns, explainer.text_columns()) as write:
         for path in kept.chunks():
-            frame = _read_chunk(path, columns)
+            frame = _read_chunk(path, explainer)
             if frame is None:
                 raise RunError(f"{path} was damaged while it was needed; the same command computes it again")
             write(frame)
@@ -175,13 +179,13 @@ def _write(out: Path, explainer: Explainer, plan: ExplainPlan, result: Explained
     with atomic_path(out / EXPLANATIONS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(lines)
     if plan.find is not None:
-        write_list(out / f"{plan.find}.csv", result.lists[plan.find])
+        write_list(out / f"{plan.find}.csv", result.lists[plan.find], explainer)
     found = {**result.summary, "lists": result.lists, "not_explained": result.failed}
     write_json(out / SUMMARY, {**KIND.mark(), **found})
 
 
-def write_list(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_list(path: Path, rows: list[dict[str, Any]], explainer: Explainer) -> None:
     """Write one of the lists of posts as a table."""
-    columns = [*KEPT, "snippet"]
-    with predictions_writer(path, columns) as write:
+    columns = [*kept_columns(explainer.contribution_columns()), "snippet"]
+    with predictions_writer(path, columns, {*explainer.text_columns(), "snippet"}) as write:
         write(pd.DataFrame([{name: row.get(name) for name in columns} for row in rows], columns=columns, dtype=object))

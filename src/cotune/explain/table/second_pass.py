@@ -14,11 +14,13 @@ import torch
 
 from cotune.data.posts import has_text
 from cotune.errors import CotuneError, DataError
-from cotune.explain.emap import additive_logits
-from cotune.explain.explainer import Embedded, Explainer
+from cotune.explain.emap import additive_outputs, can_project
+from cotune.explain.explainer import Explainer
 from cotune.explain.explanation import Explanation
 from cotune.explain.table.summary import TableSummary, TopWords
 from cotune.files import read_json, remove, to_json, write_json, write_text
+from cotune.heads import Embeddings
+from cotune.heads.base import concatenate
 from cotune.ownership import EXPLANATIONS
 from cotune.progress import Progress
 
@@ -134,12 +136,16 @@ class SecondPass:
         tell: Callable[[int, Explanation], None] | None,
     ) -> None:
         self.explainer, self.plan, self.kept, self.tell = explainer, plan, kept, tell
-        encoders = explainer.model.encoders
         written = kept is not None
+        head, task = explainer.model.head, explainer.run.task
+        self.texts = [name for name, kind in explainer.kinds.items() if kind == "text"]
+        read = [name for name in self.texts if name in head.fields]
+        self.word_field = read[0] if read and task.text_label else None
         self.chosen = set(summary.choose(plan.find, plan.limit)) if written or tell is not None else set()
-        self.for_emap = set(summary.sample("both", plan.emap, plan.seed)) if written and len(encoders) == 2 else set()
-        count = written and plan.words and "text" in encoders
-        self.for_words = set(summary.sample("text", plan.word_posts, plan.seed)) if count else set()
+        project = written and can_project(head) and task.text_label
+        self.for_emap = set(summary.sample("both", plan.emap, plan.seed)) if project else set()
+        count = written and plan.words and self.word_field is not None
+        self.for_words = set(summary.sample(str(self.word_field), plan.word_posts, plan.seed)) if count else set()
         self.listed: dict[int, list[dict[str, Any]]] = {}
         for found in lists.values():
             for record in found:
@@ -147,7 +153,7 @@ class SecondPass:
         self.explained: dict[int, dict[str, Any]] = {}
         self.failed: dict[int, str] = {}
         self._words = TopWords()
-        self._embedded: list[Embedded] = []
+        self._embedded: list[Embeddings] = []
         self._labels: list[str | None] = []
 
     def run(self, chunks: Iterable[pd.DataFrame], progress: Progress) -> None:
@@ -158,21 +164,24 @@ class SecondPass:
         for posts in progress.track(self._visits(chunks, single), "words and pixels", len(single)):
             row = int(posts["row"].iloc[0])
             for record in self.listed.get(row, []):
-                text = posts["text"].iloc[0]
-                record["snippet"] = " ".join(text.split())[:_SNIPPET] if has_text(text) else None
+                texts = [posts[name].iloc[0] for name in self.texts if name in posts]
+                said = " ".join(" ".join(text.split()) for text in texts if has_text(text))
+                record["snippet"] = said[:_SNIPPET] or None
             if row in self.chosen:
                 self._explain(row, posts)
-            if row in self.for_words and (found := self.explainer.word_effects(posts)) is not None:
+            if row not in self.for_words or self.word_field is None:
+                continue
+            if (found := self.explainer.word_effects(posts, self.word_field)) is not None:
                 self._words.add(*found)
 
     def _visits(self, chunks: Iterable[pd.DataFrame], single: set[int]) -> Iterator[pd.DataFrame]:
         """Yield single posts; posts for the additive projection are embedded a chunk at a time on the way."""
         for posts in chunks:
             sample = posts[posts["row"].isin(self.for_emap)].reset_index(drop=True)
-            found = self.explainer.embeddings(sample) if len(sample) else None
-            if found is not None:  # pictures may have gone since the first pass
-                self._embedded.append(found)
-                self._labels += sample["label"].iloc[found.positions].tolist()
+            found = self.explainer.complete_embeddings(sample) if len(sample) else None
+            if found is not None:  # images may have gone since the first pass
+                self._embedded.append(found[0])
+                self._labels += sample["label"].iloc[found[1]].tolist()
             for at in np.flatnonzero(posts["row"].isin(single).to_numpy()):
                 yield posts.iloc[[int(at)]].reset_index(drop=True)
 
@@ -184,7 +193,7 @@ class SecondPass:
             return
         try:
             found = self.explainer.explain(post, words=self.plan.words, pixels=self.plan.pixels)
-        except DataError as fault:  # the post was fine in the first pass, so its picture has gone since
+        except DataError as fault:  # the post was fine in the first pass, so its image has gone since
             self.failed[row] = str(fault)
             return
         if self.tell is not None:
@@ -198,27 +207,26 @@ class SecondPass:
         """Return what the additive projection of the model would say of the sampled posts; None without any."""
         if not self._embedded:
             return None
-        text, image, present = (
-            torch.cat([getattr(part, name) for part in self._embedded]) for name in ("text", "image", "present")
-        )
-        head = self.explainer.model.head
+        head, task = self.explainer.model.head, self.explainer.run.task
+        posts = concatenate(self._embedded)
         with torch.inference_mode():
-            whole = head(text, image, present).cpu().double().numpy()
-        additive = additive_logits(head, text, image, present)
-        classes = list(self.explainer.run.classes)
-        said, alone = whole.argmax(axis=1), additive.argmax(axis=1)
-        labelled = np.asarray([label in classes for label in self._labels])
-        true = np.asarray([classes.index(label) if label in classes else -1 for label in self._labels])
+            whole = head(posts).cpu().double()
+        projected = torch.from_numpy(additive_outputs(head, posts))
+        said, alone = (
+            np.asarray(task.decode(task.predictions(part).numpy()), dtype=object) for part in (whole, projected)
+        )
+        labelled = np.asarray([label is not None and task.problem(label) is None for label in self._labels])
+        true = np.asarray(self._labels, dtype=object)
         scores = {
             name: float((answers[labelled] == true[labelled]).mean()) if labelled.any() else None
             for name, answers in (("accuracy", said), ("additive_accuracy", alone))
         }
         # A constant added to all logits of a post changes nothing, so it is taken out before sizes are compared.
-        whole, additive = (logits - logits.mean(axis=1, keepdims=True) for logits in (whole, additive))
-        centred, rest = whole - whole.mean(axis=0), whole - additive
+        logits, additive = ((part - part.mean(dim=1, keepdim=True)).numpy() for part in (whole, projected))
+        centred, rest = logits - logits.mean(axis=0), logits - additive
         spread = float((centred**2).sum())
         return {
-            "posts": len(whole),
+            "posts": len(logits),
             "same_label": float((said == alone).mean()),
             "interaction_variance": float((rest**2).sum()) / spread if spread > 0 else None,
             "labelled": int(labelled.sum()),

@@ -6,22 +6,32 @@ import heapq
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cotune.data.predictions import records
 from cotune.explain.words import Words
+from cotune.tasks import Task
 
 BINS = 10
-#: What the lists of posts are called, and by what they are sorted, the largest first.
-LISTS = ("conflicts", "image_driven", "text_driven", "mistakes")
-KEPT = (
-    "id", "row", "label", "true", "confidence", "text_share", "image_share", "text", "image", "interaction",
-    "text_alone", "image_alone", "conflict",
-)  # fmt: skip
+ALL = "all posts"
+_FEW = 2
+
+
+def list_names(fields: Sequence[str]) -> tuple[str, ...]:
+    """Return what the lists of posts are called."""
+    return ("conflicts", *(f"{name}_driven" for name in reversed(fields)), "mistakes")
+
+
+def kept_columns(columns: Sequence[str]) -> list[str]:
+    """Return the columns of contributions that lists of posts keep: all but those of single outputs."""
+    return [
+        name
+        for name in columns
+        if (":" not in name or name.startswith("interaction:")) and name not in ("base", "error")
+    ]
 
 
 class Best:
@@ -49,81 +59,100 @@ class Best:
         return [record for _, _, record in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
 
 
-@dataclass
 class TableSummary:
     """Counts, shares and lists over all posts seen so far.
 
     Parameters
     ----------
-    classes : sequence of str
-        The run's labels.
+    task : Task
+        What the run predicts.
+    fields : sequence of str
+        What a post has.
     most : int
         Length of each list of posts.
     """
 
-    classes: Sequence[str]
-    most: int
-    posts: int = 0
-    scored: int = 0
-    alone: dict[str, int] = field(default_factory=lambda: {"text": 0, "image": 0})
-    both: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    base: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.best = {name: Best(self.most) for name in LISTS}
-        self._shares: dict[str, list[np.ndarray]] = {name: [] for name in self.classes}
-        self._parts: dict[str, np.ndarray] = {name: np.zeros(4) for name in self.classes}
-        self._rows: dict[str, list[np.ndarray]] = {"both": [], "text": []}
+    def __init__(self, task: Task, fields: Sequence[str], most: int) -> None:
+        self.task, self.fields, self.most = task, tuple(fields), most
+        #: Predictions are told apart by class where each post has one, else taken together.
+        self.classes = task.outputs if task.name == "single-label" else (ALL,)
+        self.posts = self.scored = self.both = 0
+        self.alone = dict.fromkeys(self.fields, 0)
+        self.counts: dict[str, int] = defaultdict(int)
+        self.base: dict[str, float] = {}
+        self.best = {name: Best(most) for name in list_names(fields)}
+        self._shares: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
+        self._parts: dict[str, np.ndarray] = {name: np.zeros(len(self.fields) + 2) for name in self.classes}
+        self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
         self._first: list[int] = []
 
     def add(self, frame: pd.DataFrame) -> None:
-        """Take in the modality numbers of the next posts."""
+        """Take in the contributions of the next posts."""
         self.posts += len(frame)
         scored = frame[frame["label"].notna()]
         self.scored += len(scored)
         if len(self._first) < self.most:
             self._first += scored["row"].head(self.most - len(self._first)).tolist()
-        has_text, has_image = scored["text_alone"].notna(), scored["image_alone"].notna()
-        self.alone["text"] += int((has_text & ~has_image).sum())
-        self.alone["image"] += int((has_image & ~has_text).sum())
-        known = scored["true"].isin(list(self.classes))
-        self.counts["labelled"] += int(known.sum())
-        self.counts["right"] += int((known & (scored["true"] == scored["label"])).sum())
-        both = scored[has_text & has_image]
+        has = {name: scored[f"{name}_alone"].notna() for name in self.fields}
+        there = sum((mask.astype(int) for mask in has.values()), start=pd.Series(0, index=scored.index))
+        for name, mask in has.items():
+            self.alone[name] += int((mask & (there == 1)).sum())
+            self._rows[name].append(scored[mask]["row"].to_numpy(dtype=np.int64))
+        wrong, how_wrong = self._mistakes(scored)
+        both = scored[there >= _FEW]
         self._add_both(both)
-        for name, rows in (("both", both), ("text", scored[has_text])):
-            self._rows[name].append(rows["row"].to_numpy(dtype=np.int64))
-        for name, scores, rows in (
-            ("conflicts", both["conflict"], both[both["conflict"] > 0]),
-            ("image_driven", both["image_share"], both),
-            ("text_driven", both["text_share"], both),
-            ("mistakes", scored["confidence"], scored[known & (scored["true"] != scored["label"])]),
-        ):
-            self._offer(name, scores, rows)
+        self._rows["both"].append(both["row"].to_numpy(dtype=np.int64))
+        self._offer("conflicts", both["conflict"], both[both["conflict"] > 0])
+        for name in self.fields:
+            self._offer(f"{name}_driven", both[f"{name}_share"], both[has[name].loc[both.index]])
+        self._offer("mistakes", how_wrong, scored[wrong])
+
+    def _mistakes(self, scored: pd.DataFrame) -> tuple[pd.Series[bool], pd.Series[Any]]:
+        """Return which posts are predicted wrong, and what ranks them: confidence, or the error of a number."""
+        if not self.task.text_label:
+            known = scored["true"].notna()
+            self.counts["labelled"] += int(known.sum())
+            return known, (scored["label"].astype(float) - scored["true"].astype(float)).abs().rename("error_size")
+        known = scored["true"].map(lambda label: label is not None and self.task.problem(label) is None).astype(bool)
+        same = scored["true"] == scored["label"]
+        if self.task.name != "single-label":  # the same labels may stand in another order
+            at = np.flatnonzero(known)
+            pair = [self.task.encode(scored[column].iloc[at].tolist()) for column in ("true", "label")]
+            if len(at):
+                same.iloc[at] = (pair[0] == pair[1]).all(axis=1).tolist()
+        self.counts["labelled"] += int(known.sum())
+        self.counts["right"] += int((known & same).sum())
+        return known & ~same, scored["confidence"]
 
     def _add_both(self, both: pd.DataFrame) -> None:
         self.both += len(both)
-        text, image = both["text"].to_numpy(), both["image"].to_numpy()
-        self.counts["pull_apart"] += int((text * image < 0).sum())
-        self.counts["flips_without_image"] += int((both["text_alone"] != both["label"]).sum())
-        self.counts["flips_without_text"] += int((both["image_alone"] != both["label"]).sum())
-        neither = (both["text_alone"] != both["label"]) & (both["image_alone"] != both["label"])
-        self.counts["only_together"] += int(neither.sum())
+        self.counts["pull_apart"] += int((both["conflict"] > 0).sum())
+        if len(self.fields) == _FEW and self.task.text_label:
+            self._add_pairs(both)
+        of = both["label"] if self.task.name == "single-label" else pd.Series(ALL, index=both.index)
+        interaction = both["interaction"] if len(self.fields) == _FEW else pd.Series(0.0, index=both.index)
+        for label, rows in both.groupby(of):
+            for name in self.fields:
+                self._shares[name, str(label)].append(rows[f"{name}_share"].to_numpy(dtype=np.float32))
+            sums = [*(rows[name].sum() for name in self.fields), interaction.loc[rows.index].sum()]
+            self._parts[str(label)] += np.asarray([*sums, interaction.loc[rows.index].abs().sum()])
+
+    def _add_pairs(self, both: pd.DataFrame) -> None:
+        """Count what two fields do together."""
+        one, other = (both[f"{name}_alone"] != both["label"] for name in self.fields)
+        self.counts[f"flips_without_{self.fields[1]}"] += int(one.sum())
+        self.counts[f"flips_without_{self.fields[0]}"] += int(other.sum())
+        self.counts["only_together"] += int((one & other).sum())
         self.counts["reinforce"] += int((both["interaction"] > 0).sum())
-        for name, rows in both.groupby("label"):
-            self._shares[str(name)].append(rows["text_share"].to_numpy(dtype=np.float32))
-            sums = [rows[part].sum() for part in ("text", "image", "interaction")]
-            self._parts[str(name)] += np.asarray([*sums, rows["interaction"].abs().sum()])
 
     def _offer(self, name: str, scores: pd.Series[Any], rows: pd.DataFrame) -> None:
         best = self.best[name]
         likely = rows[scores.loc[rows.index] > best.worst()] if self.most else rows.head(0)
-        for record in records(likely[list(KEPT)]):
-            best.offer(record[str(scores.name)], record)
+        for at, record in zip(likely.index, records(likely[kept_columns(list(rows.columns))]), strict=True):
+            best.offer(float(scores.loc[at]), record)
 
-    def sample(self, kind: Literal["both", "text"], most: int, seed: int) -> list[int]:
-        """Return the rows of some posts that have both modalities, or a text, drawn by lot, in order."""
+    def sample(self, kind: str, most: int, seed: int) -> list[int]:
+        """Return the rows of some posts that have several fields ("both"), or one by name, sampled at random."""
         parts = self._rows[kind]
         rows = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         if len(rows) <= most:
@@ -133,7 +162,7 @@ class TableSummary:
 
     def choose(self, find: str | None, limit: int) -> list[int]:
         """Return the rows of the posts worth a page: the list asked for, or some of every list in turn."""
-        lists = [self.best[find].ranked()] if find else [self.best[name].ranked() for name in LISTS]
+        lists = [self.best[find].ranked()] if find else [best.ranked() for best in self.best.values()]
         rows = [record["row"] for turn in itertools.zip_longest(*lists) for record in turn if record is not None]
         if find is None:
             rows += self._first
@@ -142,32 +171,44 @@ class TableSummary:
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain values."""
         both = max(self.both, 1)
-        parts = ("pull_apart", "flips_without_text", "flips_without_image", "only_together", "reinforce")
         labelled = self.counts["labelled"]
+        right = self.counts["right"] / labelled if labelled and self.task.text_label else None
+        parts = ["pull_apart"]
+        if len(self.fields) == _FEW and self.task.text_label:
+            parts += [*(f"flips_without_{name}" for name in self.fields), "only_together", "reinforce"]
         return {
+            "task": self.task.name,
+            "fields": list(self.fields),
             "posts": self.posts,
             "scored": self.scored,
             "errors": self.posts - self.scored,
             "with_both": self.both,
-            "text_alone": self.alone["text"],
-            "image_alone": self.alone["image"],
+            **{f"{name}_alone": n for name, n in self.alone.items()},
             "labelled": labelled,
-            "accuracy": self.counts["right"] / labelled if labelled else None,
+            "accuracy": right,
             "of_posts_with_both": {name: self.counts[name] / both if self.both else None for name in parts},
-            "text_share": _spread([part for parts in self._shares.values() for part in parts]),
+            **{
+                f"{name}_share": _spread([part for label in self.classes for part in self._shares[name, label]])
+                for name in self.fields
+            },
             "classes": {name: self._of_class(name) for name in self.classes},
             "base": self.base,
         }
 
     def _of_class(self, name: str) -> dict[str, Any]:
-        spread = _spread(self._shares[name])
-        means = self._parts[name] / max(spread["posts"], 1)
-        keys = ("mean_text_part", "mean_image_part", "mean_interaction", "mean_interaction_size")
-        return {**spread, **{key: float(m) if spread["posts"] else None for key, m in zip(keys, means, strict=True)}}
+        spread = {of: _spread(self._shares[of, name]) for of in self.fields}
+        first = spread[self.fields[0]]
+        means = self._parts[name] / max(first["posts"], 1)
+        keys = (*(f"mean_{of}_part" for of in self.fields), "mean_interaction", "mean_interaction_size")
+        return {
+            **first,
+            "mean_shares": {of: spread[of]["mean"] for of in self.fields},
+            **{key: float(m) if first["posts"] else None for key, m in zip(keys, means, strict=True)},
+        }
 
 
 def _spread(shares: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Return mean, quartiles and histogram of text shares."""
+    """Return mean, quartiles and histogram of shares."""
     values = np.concatenate(shares) if shares else np.zeros(0, dtype=np.float32)
     histogram = np.histogram(values, bins=BINS, range=(0, 1))[0].tolist()
     quartiles = np.quantile(values.astype(float), [0.25, 0.5, 0.75]).tolist() if len(values) else [None] * 3
