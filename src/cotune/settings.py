@@ -114,6 +114,13 @@ class FitConfig(BaseModel):
     label_smoothing: float = setting(
         0.0, "Fraction of each label that is spread over all classes.", _TRAINING, ge=0, lt=1
     )
+    regression_loss: Literal["squared", "huber"] = setting(
+        "squared",
+        "Loss of a regression; huber: an error of more than one standard deviation counts linearly, so that outliers "
+        "have less effect.",
+        _TRAINING,
+        "",
+    )
     class_weights: Literal["none", "balanced"] = setting(
         "none", "Weights of the classes in the loss; balanced: rare classes count as much as frequent ones.", _TRAINING
     )

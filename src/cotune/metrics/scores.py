@@ -40,16 +40,32 @@ class Ranking:
 
         The AUC is the chance that a positive outranks a negative, a tie counting one half (as midranks do).
         """
+        positive, negative = self._steps(counts)
+        outranked = np.cumsum(negative, axis=1) - negative / 2
+        pairs = positive.sum(axis=1) * negative.sum(axis=1)
+        wins = np.einsum("bn,bn->b", positive, outranked)
+        return ratio(wins, pairs)
+
+    def average_precision(self, counts: Floats) -> Floats:
+        """Return the average precision of each row of `counts` (shape (B, N)); NaN where there is no positive.
+
+        The mean over positives of the precision among the posts that score as high or higher, without interpolation.
+        """
+        positive, negative = self._steps(counts)
+        hits = positive[:, ::-1].cumsum(axis=1)[:, ::-1]
+        chosen = hits + negative[:, ::-1].cumsum(axis=1)[:, ::-1]
+        precision = np.nan_to_num(ratio(hits, chosen))
+        return ratio(np.einsum("bn,bn->b", positive, precision), positive.sum(axis=1))
+
+    def _steps(self, counts: Floats) -> tuple[Floats, Floats]:
+        """Return the positives and negatives drawn at each step of the score, from the lowest up."""
         drawn = counts[:, self._order]
         positive = drawn * self._positive
         negative = drawn - positive
         if len(self._starts) < drawn.shape[1]:  # posts with equal scores become one step
             positive = np.add.reduceat(positive, self._starts, axis=1)
             negative = np.add.reduceat(negative, self._starts, axis=1)
-        outranked = np.cumsum(negative, axis=1) - negative / 2
-        pairs = positive.sum(axis=1) * negative.sum(axis=1)
-        wins = np.einsum("bn,bn->b", positive, outranked)
-        return ratio(wins, pairs)
+        return positive, negative
 
 
 class MacroAuc:

@@ -1,6 +1,6 @@
 """Tasks: what a target is, one module for each."""
 
-from cotune.tasks import single_label  # noqa: F401 - it registers itself
+from cotune.tasks import multi_label, regression, single_label  # noqa: F401 - they register themselves
 from cotune.tasks.base import TASKS, Task, Watched
 from cotune.tasks.choose import make_task, restore_task
 

@@ -9,7 +9,7 @@ from cotune.tasks.base import TASKS, Task
 
 AUTO = "auto"
 # The most telling first: any label can be a class.
-_ORDER = ("single-label",)
+_ORDER = ("multi-label", "regression", "single-label")
 
 
 def make_task(name: str, labels: Sequence[str]) -> Task:

@@ -45,7 +45,7 @@ class SingleLabel(Task):
             raise DataError(
                 f"all {len(labels):,} posts have the label {listed(found, quote=True)}; a classifier needs at least two"
             )
-        return cls(_sorted(found))
+        return cls(sorted_labels(found))
 
     @classmethod
     def recognises(cls, labels: Sequence[str]) -> bool:
@@ -187,7 +187,8 @@ class CrossEntropy(Loss):
         return weighted
 
 
-def _sorted(labels: set[str]) -> list[str]:
+def sorted_labels(labels: set[str]) -> list[str]:
+    """Return labels in the order of the alphabet; if all are numbers, by their size."""
     try:
         numbers = {label: float(label) for label in labels}
     except ValueError:

@@ -1,0 +1,272 @@
+"""Any number of labels for every post: a sigmoid and binary cross-entropy for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from cotune.data.cells import LABEL_SEPARATOR
+from cotune.errors import DataError, clip, listed
+from cotune.metrics import Evaluation, evaluate_sheet
+from cotune.metrics.multi_label import (
+    DEFAULT_THRESHOLD,
+    MULTI_LABEL_SCORES,
+    MultiLabelSheet,
+    best_f1_threshold,
+    per_label,
+)
+from cotune.settings import FitConfig
+from cotune.tasks.base import TASKS, Loss, Task, Watched
+from cotune.tasks.single_label import sorted_labels
+
+_SHOWN = 5
+_OTHER_SEPARATORS = ",;"
+_LEAST_STRATUM = 10
+_LEAST_FOR_THRESHOLD = 5
+
+
+@TASKS.register("multi-label")
+class MultiLabel(Task):
+    """Each post has any number of several labels.
+
+    A label, as tables hold it, is the names joined with ``|``, as in ``funny|sad``; ``|`` alone for none of them.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Names of the labels, in the order of the model's outputs.
+    thresholds : sequence of float, optional
+        The probability from which each label is predicted; 0.5 if not given.
+    """
+
+    name: ClassVar[str] = "multi-label"
+    main_title: ClassVar[str] = "macro AUC"
+    scores: ClassVar[Any] = MULTI_LABEL_SCORES
+
+    def __init__(self, classes: Sequence[str], thresholds: Sequence[float] | None = None) -> None:
+        self.outputs = tuple(classes)
+        self.thresholds = np.full(len(self.outputs), DEFAULT_THRESHOLD)
+        if thresholds is not None:
+            self.thresholds = np.asarray(thresholds, dtype=np.float64)
+        if self.thresholds.shape != (self.n_outputs,):
+            raise DataError(f"{self.n_outputs} labels need as many thresholds, not {self.thresholds.size}")
+        self._index = {name: i for i, name in enumerate(self.outputs)}
+
+    @classmethod
+    def learn(cls, labels: Sequence[str]) -> MultiLabel:
+        """Return the task with the names among `labels`, sorted; numbers by their size."""
+        found: set[str] = set()
+        for label in dict.fromkeys(map(str, labels)):
+            if (problem := _problem_of_form(label)) is not None:
+                raise DataError(f"the label {clip(label)!r} {problem}")
+            found.update(_names(label))
+        if len(found) < 2:
+            what = f"name only {listed(found, quote=True)}" if found else "name none"
+            raise DataError(
+                f"the labels of all {len(labels):,} posts {what}; multi-label needs at least two names, joined with "
+                f"{LABEL_SEPARATOR} where a post has several"
+            )
+        return cls(sorted_labels(found))
+
+    @classmethod
+    def recognises(cls, labels: Sequence[str]) -> bool:
+        """Tell whether any label holds the separator of names."""
+        return any(LABEL_SEPARATOR in str(label) for label in labels)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the names of the labels and their thresholds."""
+        return {"classes": list(self.outputs), "thresholds": self.thresholds.tolist()}
+
+    def encode(self, labels: Sequence[str]) -> np.ndarray:
+        """Return 1 where a post has a label, else 0, shape (N, n_outputs)."""
+        targets = np.zeros((len(labels), self.n_outputs), dtype=np.float32)
+        for row, label in zip(targets, labels, strict=True):
+            row[[self._index[name] for name in _names(str(label))]] = 1
+        return targets
+
+    def problem(self, label: str) -> str | None:
+        """Return what is wrong with the form of a label, or which of its names are not known."""
+        if (problem := _problem_of_form(label)) is not None:
+            return problem
+        unknown = [name for name in _names(label) if name not in self._index]
+        if not unknown:
+            return None
+        are = "is" if len(unknown) == 1 else "are"
+        return f"names {listed(unknown, quote=True)}, which {are} not known; known are {listed(self.outputs)}"
+
+    def refuse_untrainable(self, targets: np.ndarray) -> None:
+        """Refuse a label with fewer than two posts, or that fewer than two posts do not have."""
+        held = self.count(targets)
+        rare = [name for name, n in held.items() if n < 2]
+        if rare:
+            raise DataError(
+                f"fewer than two usable posts have the label {listed(rare, most=_SHOWN, quote=True)}; give each label "
+                "at least two posts, or leave the label out"
+            )
+        common = [name for name, n in held.items() if len(targets) - n < 2]
+        if common:
+            raise DataError(
+                f"all usable posts but at most one have the label {listed(common, most=_SHOWN, quote=True)}; add at "
+                "least two posts without it, or leave the label out"
+            )
+
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        """Return a class index for every set of labels; sets that are too rare share one by their number of labels."""
+        least = max(_LEAST_STRATUM, len(targets) / 50)
+        sets, place = np.unique(targets, axis=0, return_inverse=True)
+        place = place.reshape(-1)  # numpy 2.0 keeps a second axis
+        sizes = len(sets) + targets.sum(axis=1).astype(np.int64)
+        place = np.where(_too_few(place, least), sizes, place)
+        rest = len(sets) + self.n_outputs + 1
+        place = np.where(_too_few(place, least), rest, place)
+        others = place[place != rest]
+        if len(others) and len(place) - len(others) < 2:
+            place = np.where(place == rest, np.bincount(others).argmax(), place)
+        return np.unique(place, return_inverse=True)[1]
+
+    def count(self, targets: np.ndarray) -> dict[str, int]:
+        """Return how many posts have each label."""
+        return {name: int(n) for name, n in zip(self.outputs, targets.sum(axis=0), strict=True)}
+
+    def note_on_held_out(self, targets: np.ndarray) -> str | None:
+        """Return a note if no label is given to some posts and not to others."""
+        held = targets.sum(axis=0)
+        if ((held > 0) & (held < len(targets))).any():
+            return None
+        return f"no label is given to some of the {len(targets):,} held-out posts and not to others"
+
+    def describe(self) -> str:
+        """Return the number of labels and their names."""
+        return f"multi-label, {self.n_outputs} labels: {listed(self.outputs, most=20)}"
+
+    def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> BinaryCrossEntropy:
+        """Return the binary cross-entropy, with the class weights and the label smoothing that are asked for."""
+        with_label, without = self._counts(targets, weights)
+        balance = None if config.class_weights == "none" else tuple((without / with_label).tolist())
+        return BinaryCrossEntropy(balance, config.label_smoothing)
+
+    def _counts(self, targets: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weight of the posts with and without each label, shape (n_outputs,) each."""
+        each = np.ones(len(targets)) if weights is None else np.asarray(weights, dtype=np.float64)
+        with_label = each @ targets.astype(np.float64)
+        # A label that no post has, or every one, stays possible.
+        return np.maximum(with_label, 0.5), np.maximum(each.sum() - with_label, 0.5)
+
+    def prior(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Tensor:
+        """Return the log-odds of the labels' shares; zeros where class weights balance both sides."""
+        if config.class_weights == "balanced":
+            return torch.zeros(self.n_outputs)
+        with_label, without = self._counts(targets, weights)
+        return torch.as_tensor(np.log(with_label / without)).float()
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each label on its own."""
+        return torch.sigmoid(outputs)
+
+    def contribution_scale(self, outputs: Tensor) -> Tensor:
+        """Return the outputs, which are log-odds."""
+        return outputs
+
+    def decode(self, predictions: np.ndarray) -> list[Any]:
+        """Return the names of the labels whose probability reaches the threshold, joined; ``|`` for none."""
+        chosen = np.asarray(predictions) >= self.thresholds
+        return [
+            LABEL_SEPARATOR.join(self.outputs[k] for k in np.flatnonzero(row)) or LABEL_SEPARATOR for row in chosen
+        ]
+
+    def explained(self, predictions: Tensor) -> Tensor:
+        """Return the most likely label."""
+        return predictions.argmax(dim=1)
+
+    def choose_thresholds(self, targets: np.ndarray, predictions: np.ndarray) -> None:
+        """Choose for each label the threshold with the best F1; 0.5 where that is as good or posts are too few."""
+        self.thresholds = np.full(self.n_outputs, DEFAULT_THRESHOLD)
+        for k in range(self.n_outputs):
+            positive, proba = targets[:, k] == 1, predictions[:, k].astype(np.float64)
+            fewest = min(positive.sum(), (~positive).sum())
+            if fewest >= _LEAST_FOR_THRESHOLD and np.isfinite(proba).all():
+                self.thresholds[k] = best_f1_threshold(positive, proba)
+
+    def check_predictions(self, predictions: np.ndarray) -> str | None:
+        """Return what is wrong with predictions that are not probabilities."""
+        if np.all((predictions >= 0) & (predictions <= 1)):
+            return None
+        return "scores that are no probabilities (0 to 1, each label's on its own); apply a sigmoid to margins or logits"
+
+    def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> MultiLabelSheet:
+        """Return the score sheet of the labels, their probabilities and the thresholds."""
+        return MultiLabelSheet.of(targets, predictions, self.thresholds)
+
+    def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
+        """Return macro AUC and log loss; no AUC where no label is given to some posts and not to others."""
+        if not np.isfinite(predictions).all():
+            return Watched(None, None)
+        sheet, once = self.sheet(targets, predictions), np.ones((1, len(targets)))
+        auc = float(sheet.auc(once)[0])
+        return Watched(None if math.isnan(auc) else auc, float(sheet.log_loss(once)[0]))
+
+    def evaluate(
+        self, targets: np.ndarray, predictions: np.ndarray, *, n_bootstrap: int = 1000, seed: int = 0
+    ) -> Evaluation:
+        """Return all scores with intervals, and the scores of each label."""
+        sheet = self.sheet(targets, predictions)
+        details = {"classes": list(self.outputs), "per_label": per_label(sheet, self.outputs)}
+        return evaluate_sheet(sheet, self.scores, details, n=sheet.n, n_bootstrap=n_bootstrap, seed=seed)
+
+
+class BinaryCrossEntropy(Loss):
+    """The binary cross-entropy of a batch, mean over labels, with the weights of labels and of posts.
+
+    Parameters
+    ----------
+    pos_weight : sequence of float, optional
+        How much a post with a label counts, relative to one without it.
+    label_smoothing : float
+        How far targets are moved toward 0.5: with 1 they are all 0.5.
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(self, pos_weight: Sequence[float] | None, label_smoothing: float) -> None:
+        super().__init__()
+        self.register_buffer("pos_weight", None if pos_weight is None else torch.tensor(pos_weight))
+        self.label_smoothing = label_smoothing
+
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the loss, a number."""
+        smooth = targets.to(outputs) * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+        cells = binary_cross_entropy_with_logits(outputs, smooth, pos_weight=self.pos_weight, reduction="none")
+        each = cells.mean(dim=1)
+        return each.mean() if weights is None else (each * weights.to(outputs)).mean()
+
+
+def _names(label: str) -> list[str]:
+    """Return the names in a label, without blanks around them; none for the separator alone."""
+    return [] if label.strip() == LABEL_SEPARATOR else [name.strip() for name in label.split(LABEL_SEPARATOR)]
+
+
+def _problem_of_form(label: str) -> str | None:
+    """Return what is wrong with a label whatever names there are, as the rest of "the label ..."; None if nothing."""
+    names = _names(label)
+    if not all(names):
+        return (
+            f"has an empty name; write one {LABEL_SEPARATOR} between two names, and {LABEL_SEPARATOR} alone for none of "
+            "the labels"
+        )
+    other = next((mark for mark in _OTHER_SEPARATORS if mark in label), None)
+    if other is not None and LABEL_SEPARATOR in label:
+        return f"mixes the separators {LABEL_SEPARATOR} and {other}; write {LABEL_SEPARATOR} between all names"
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return None if twice is None else f"has the name {clip(twice, 60)!r} twice; write each name once"
+
+
+def _too_few(place: np.ndarray, least: float) -> np.ndarray:
+    """Tell for each post whether fewer than `least` are in the same place."""
+    few: np.ndarray = np.bincount(place)[place] < least
+    return few
