@@ -1,0 +1,512 @@
+"""The table encoder: columns of numbers and categories, such as likes, author, device or hour of a post.
+
+Unlike text and image encoders it is not pretrained but learned from scratch together with the head. What it has to
+know of the training posts (means, scales, which values occur) is kept in buffers beside its weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
+from cotune.errors import DataError, EncoderError, clip, did_you_mean, listed
+
+ColumnKind = Literal["number", "category"]
+_KINDS: tuple[ColumnKind, ...] = ("number", "category")
+
+_MOSTLY_NUMBERS = 0.9  # from this share on, a value that is no number is taken for a mistake
+_MOST_CATEGORIES = 10_000
+_FEW_VALUES = 20  # up to so many values, all of them may differ by chance
+_HEAVY_TAIL = 2.0  # skewness; 2 is that of an exponential distribution
+_FARTHEST = 10.0  # standard deviations; one wild number shall not outweigh all that is known of a post
+_UNSEEN_RATE = 0.05
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table field.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the posts table.
+    kind : {"number", "category"}
+        How its values are read.
+    values : tuple of str
+        The values of a category, sorted; empty for a number.
+    """
+
+    name: str
+    kind: ColumnKind
+    values: tuple[str, ...] = ()
+
+
+# ---- cells and columns -----------------------------------------------------------------------------------
+
+
+def read_columns(
+    rows: Sequence[Mapping[str, object]],
+    names: Sequence[str],
+    kinds: Mapping[str, str] | None = None,
+    where: str = "the posts table",
+    numbers: Sequence[int] | None = None,
+) -> list[Column]:
+    """Decide from the cells which columns hold numbers and which hold categories.
+
+    A column holds numbers if all of its values are finite numbers, or texts that parse as such; missing cells do not
+    count. Booleans and everything else are categories.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        The cells of each post by column. None, NaN, an empty text and the text ``NaN`` are missing.
+    names : sequence of str
+        The columns to read.
+    kinds : mapping, optional
+        The kind of columns that are not to be decided by their cells: ``number`` or ``category``.
+    where : str
+        What the rows come from, for messages.
+    numbers : sequence of int, optional
+        The rows' numbers in that file; counted from 1 by default.
+
+    Returns
+    -------
+    list of Column
+        One for each name, in their order.
+
+    Raises
+    ------
+    DataError
+        If a column has no values, mixes numbers with a few other values, or looks like an identifier.
+    """
+    kinds = kinds or {}
+    _check_names(rows, names, kinds, where)
+    return [_read_column(_Cells.of(rows, name, where, numbers), kinds.get(name)) for name in names]
+
+
+def _check_names(
+    rows: Sequence[Mapping[str, object]], names: Sequence[str], kinds: Mapping[str, str], where: str
+) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{where}: the column {twice[0]!r} is listed twice; list it once")
+    known = {key: None for row in rows for key in row}
+    for name in names:
+        if name not in known:
+            raise DataError(f"{where} has no column {clip(name, 60)!r}{did_you_mean(name, known)}; check its name")
+    for name, kind in kinds.items():
+        if name not in names:
+            raise DataError(
+                f"a kind is declared for {clip(name, 60)!r}, which is not among the columns "
+                f"({listed(names)}){did_you_mean(name, names)}"
+            )
+        if kind not in _KINDS:
+            raise DataError(f"the column {name!r} is declared {kind!r}; a column is a number or a category")
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The values of one column that are not missing, with the numbers of their rows."""
+
+    name: str
+    where: str
+    values: list[object]
+    rows: list[int]
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, object]], name: str, where: str, numbers: Sequence[int] | None) -> _Cells:
+        at = [i for i, row in enumerate(rows) if not _missing(row.get(name))]
+        found = [rows[i][name] for i in at]
+        return cls(name, where, found, [i + 1 if numbers is None else numbers[i] for i in at])
+
+
+def _read_column(cells: _Cells, kind: str | None) -> Column:
+    if not cells.values:
+        raise DataError(f"{cells.where}: the column {cells.name!r} has no values; fill it in or leave the column out")
+    if kind is None:
+        kind = _guess_kind(cells)
+    if kind == "number":
+        _refuse_first(cells, [_number(value) is None for value in cells.values])
+        return Column(cells.name, "number")
+    return Column(cells.name, "category", _categories(cells))
+
+
+def _guess_kind(cells: _Cells) -> ColumnKind:
+    wrong = [isinstance(value, bool | np.bool_) or _number(value) is None for value in cells.values]
+    if 1 - sum(wrong) / len(wrong) < _MOSTLY_NUMBERS:
+        return "category"
+    _refuse_first(cells, wrong)
+    return "number"
+
+
+def _refuse_first(cells: _Cells, wrong: Sequence[bool]) -> None:
+    if not any(wrong):
+        return
+    first = wrong.index(True)
+    raise DataError(
+        f"{cells.where}, row {cells.rows[first]}: {_not_a_number(cells.name, cells.values[first])}; "
+        "fix the cell, leave it empty, or declare the column a category"
+    )
+
+
+def _categories(cells: _Cells) -> tuple[str, ...]:
+    texts = [_text(value) for value in cells.values]
+    values = sorted(set(texts))
+    if len(values) > _MOST_CATEGORIES:
+        found = f"has {len(values):,} different values, more than {_MOST_CATEGORIES:,}"
+    elif len(values) == len(texts) > _FEW_VALUES:
+        found = f"has a different value in each of {len(texts):,} rows"
+    else:
+        return tuple(values)
+    raise DataError(
+        f"{cells.where}: the category column {cells.name!r} {found}, like an identifier; "
+        "leave the column out or group its values"
+    )
+
+
+def _not_a_number(name: str, value: object) -> str:
+    return f"the column {name!r} holds {clip(_text(value), 60)!r}, expected a number"
+
+
+def _missing(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip() in ("", "nan", "NaN")  # not "Nan", which is a name
+    if isinstance(value, float | np.floating):
+        return math.isnan(value)
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    return value is None or value is pd.NA or value is pd.NaT
+
+
+def _number(value: object) -> float | None:
+    """Return `value` as a finite number, booleans as 0 or 1; None if it is no such number."""
+    if not isinstance(value, str | bool | np.bool_ | int | float | np.integer | np.floating | Decimal):
+        return None
+    if isinstance(value, str) and "_" in value:  # Python reads 1_000, nothing that writes tables does
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: object) -> str:
+    """Return `value` as the name of a category: without white space around it, whole floats without a point."""
+    if isinstance(value, float | np.floating | Decimal) and (number := _number(value)) is not None:
+        return str(int(number) if number.is_integer() else value)
+    return str(value).strip()
+
+
+# ---- the network -----------------------------------------------------------------------------------------
+
+
+class _TableNetwork(nn.Module):
+    """Standardise numbers, look up categories, and mix both with two linear layers.
+
+    What is known of the training posts are buffers: ``mean``, ``scale`` and ``log`` of the numbers, ``seen`` for the
+    values of all category columns one after another, and ``gaps`` for the columns that had missing cells.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    log: Tensor
+    seen: Tensor
+    gaps: Tensor
+    number_at: Tensor
+    category_at: Tensor
+    first_value: Tensor
+
+    def __init__(self, columns: Sequence[Column], dim: int, width: int, dropout: float) -> None:
+        super().__init__()
+        number_at = [i for i, column in enumerate(columns) if column.kind == "number"]
+        category_at = [i for i, column in enumerate(columns) if column.kind == "category"]
+        sizes = [len(columns[i].values) for i in category_at]
+        self.register_buffer("mean", torch.zeros(len(number_at)))
+        self.register_buffer("scale", torch.ones(len(number_at)))
+        self.register_buffer("log", torch.zeros(len(number_at)))
+        self.register_buffer("seen", torch.ones(sum(sizes), dtype=torch.bool))
+        self.register_buffer("gaps", torch.ones(len(columns), dtype=torch.bool))
+        first_value = [sum(sizes[:i]) for i in range(len(sizes))]
+        for name, at in (("number_at", number_at), ("category_at", category_at), ("first_value", first_value)):
+            self.register_buffer(name, torch.tensor(at, dtype=torch.long), persistent=False)
+        # Before the values come two rows: 0 for unseen and 1 for missing.
+        self.embeddings = nn.ModuleList([nn.Embedding(size + 2, _embedding_size(size)) for size in sizes])
+        inner = 2 * len(number_at) + sum(map(_embedding_size, sizes))
+        self.layers = nn.Sequential(
+            nn.Linear(inner, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, dim), nn.LayerNorm(dim)
+        )
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Turn cells (B, n_columns) into embeddings (B, dim)."""
+        parts = [self._numbers(cells)]
+        index = self._indices(cells)
+        parts += [embedding(index[:, i]) for i, embedding in enumerate(self.embeddings)]
+        joined = torch.cat([part.to(self.layers[0].weight.dtype) for part in parts], dim=1)
+        result: Tensor = self.layers(joined)
+        return result
+
+    def _numbers(self, cells: Tensor) -> Tensor:
+        """Return standardised numbers and flags of missing ones, (B, 2 * n_numbers)."""
+        values = cells[:, self.number_at]
+        missing = values.isnan()
+        values = torch.where(self.log.bool(), values.sign() * values.abs().log1p(), values)
+        values = ((values - self.mean) / self.scale).clamp(-_FARTHEST, _FARTHEST)
+        flags = missing & self.gaps[self.number_at]
+        return torch.cat([values.masked_fill(missing, 0.0), flags.to(values.dtype)], dim=1)
+
+    def _indices(self, cells: Tensor) -> Tensor:
+        """Return the rows of the embeddings, (B, n_categories)."""
+        codes = cells[:, self.category_at]
+        missing = codes.isnan() & self.gaps[self.category_at]
+        codes = codes.nan_to_num(-1.0).long()
+        known = (codes >= 0) & self.seen[self.first_value + codes.clamp(min=0)]
+        if self.training:
+            known = known & (torch.rand(codes.shape, device=codes.device) >= _UNSEEN_RATE)
+        return torch.where(known, codes + 2, missing.long())
+
+    def learn(self, cells: np.ndarray) -> None:
+        """Set the buffers from the cells of the training posts, (N, n_columns)."""
+        numbers = cells[:, self.number_at.cpu().numpy()].astype(np.float64)
+        log = np.array([_is_heavy_tailed(column) for column in numbers.T], dtype=bool)
+        mean, scale = _mean_and_scale(np.where(log, _log(numbers), numbers))
+        seen = np.zeros(len(self.seen), dtype=bool)
+        codes = cells[:, self.category_at.cpu().numpy()]
+        seen[(codes + self.first_value.cpu().numpy())[codes >= 0].astype(np.int64)] = True
+        learned = {"mean": mean, "scale": scale, "log": log, "seen": seen, "gaps": np.isnan(cells).any(axis=0)}
+        for name, value in learned.items():
+            getattr(self, name).copy_(torch.from_numpy(value))
+
+    def restart(self) -> None:
+        """Draw all weights again."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm):
+                module.reset_parameters()
+
+
+def _embedding_size(n_values: int) -> int:
+    return min(16, math.ceil(1.6 * n_values**0.56))
+
+
+def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each column; 0 and 1 where there is nothing to learn them from."""
+    mean, scale = np.zeros(numbers.shape[1]), np.ones(numbers.shape[1])
+    there = ~np.isnan(numbers).all(axis=0)
+    if there.any():
+        scaler = StandardScaler().fit(numbers[:, there])
+        mean[there], scale[there] = scaler.mean_, scaler.scale_
+    return mean, scale.clip(_SMALLEST, _LARGEST)
+
+
+def _is_heavy_tailed(numbers: np.ndarray) -> bool:
+    """Tell whether a column of numbers is better read as logarithms: it is very skewed, its logarithms are less so."""
+    numbers = numbers[~np.isnan(numbers)]
+    skewed = abs(_skewness(numbers))
+    return skewed > _HEAVY_TAIL and abs(_skewness(_log(numbers))) < skewed
+
+
+def _log(numbers: np.ndarray) -> np.ndarray:
+    result: np.ndarray = np.sign(numbers) * np.log1p(np.abs(numbers))
+    return result
+
+
+def _skewness(numbers: np.ndarray) -> float:
+    if len(numbers) == 0 or numbers.std() <= 1e-12 * np.abs(numbers).max():
+        return 0.0
+    return float(np.mean(((numbers - numbers.mean()) / numbers.std()) ** 3))
+
+
+# ---- the encoder -----------------------------------------------------------------------------------------
+
+
+class TableEncoder(Encoder):
+    """A small network over columns of numbers and categories, learned from scratch with the head.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        What it reads, as :func:`read_columns` found it.
+    dim : int
+        Size of the embedding.
+    width : int
+        Size of the hidden layer.
+    dropout : float
+        Share of the hidden layer that is dropped in training.
+
+    Raises
+    ------
+    EncoderError
+        If there is no column, or one is neither a number nor a category with values.
+    """
+
+    modality: ClassVar[Modality] = "table"
+    learned: ClassVar[bool] = True
+
+    def __init__(self, columns: Sequence[Column], *, dim: int = 64, width: int = 64, dropout: float = 0.1) -> None:
+        _check_columns(columns)
+        super().__init__(_TableNetwork(columns, dim, width, dropout), spec="table", dim=dim, units=())
+        self.columns = tuple(columns)
+        self.width = width
+        self.dropout = dropout
+        self._codes = [{value: code for code, value in enumerate(column.values)} for column in columns]
+
+    @property
+    def network(self) -> _TableNetwork:
+        """The network with its own type."""
+        return cast(_TableNetwork, self.model)
+
+    def read(self, rows: Sequence[Mapping[str, object]]) -> np.ndarray:
+        """Turn the cells of posts into numbers, float32, shape (N, n_columns).
+
+        Parameters
+        ----------
+        rows : sequence of mapping
+            The cells of each post by column; columns that are not there are missing, others are ignored.
+
+        Returns
+        -------
+        ndarray
+            Numbers as they are; categories as positions in ``values``, -1 for other values; NaN for missing cells
+            and for what is no number in a number column (see :meth:`problem`).
+        """
+        cells = np.full((len(rows), len(self.columns)), np.nan, dtype=np.float32)
+        for i, row in enumerate(rows):
+            for j, column in enumerate(self.columns):
+                cells[i, j] = self._read_cell(row.get(column.name), j)
+        return cells
+
+    def _read_cell(self, value: object, j: int) -> float:
+        if _missing(value):
+            return math.nan
+        if self.columns[j].kind == "category":
+            return self._codes[j].get(_text(value), -1)
+        number = _number(value)
+        return math.nan if number is None else min(max(number, -_LARGEST), _LARGEST)
+
+    def problem(self, row: Mapping[str, object]) -> str | None:
+        """Return in one line what is wrong with a post's cells: the first that should be a number and is not."""
+        for column in self.columns:
+            value = row.get(column.name)
+            if column.kind == "number" and not _missing(value) and _number(value) is None:
+                return _not_a_number(column.name, value)
+        return None
+
+    def present(self, rows: Sequence[Mapping[str, object]]) -> np.ndarray:
+        """Tell which posts have a value in any column that can be read, boolean, shape (N,)."""
+        result: np.ndarray = ~np.isnan(self.read(rows)).all(axis=1)
+        return result
+
+    def fit_columns(self, cells: np.ndarray) -> None:
+        """Learn scales and known values from the training posts, and draw the network's weights again.
+
+        Numbers are standardised; those with heavy tails (skewness above 2, and less of it afterwards) are replaced by
+        ``sign(x) * log1p(abs(x))`` before. Values and missing cells that do not occur here will be treated like the
+        values that training hides at random, and like the mean, for no weight was ever trained for them.
+
+        Parameters
+        ----------
+        cells : ndarray
+            What :meth:`read` gave for the training posts, shape (N, n_columns).
+
+        Raises
+        ------
+        EncoderError
+            If the shape is another one, or there are no posts.
+        """
+        if cells.ndim != 2 or cells.shape[1] != len(self.columns) or len(cells) == 0:
+            raise EncoderError(
+                f"the table encoder has {len(self.columns)} columns and cannot learn from cells of shape "
+                f"{cells.shape}; pass what read() returned for the training posts"
+            )
+        self.network.learn(cells)
+        self.network.restart()
+        self.weights_changed()
+
+    def encode(self, inputs: Inputs) -> EncoderOutput:
+        """Run the network on ``cells``, shape (B, n_columns)."""
+        return EncoderOutput(self.model(inputs["cells"]))
+
+    def collate(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Stack the cells of posts to ``cells``, shape (B, n_columns)."""
+        return {"cells": torch.from_numpy(np.stack(rows).astype(np.float32, copy=False))}
+
+    def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
+        """Return one post whose cells are all missing."""
+        device = self.network.mean.device if like is None else next(iter(like.values())).device
+        return {"cells": torch.full((1, len(self.columns)), math.nan, device=device)}
+
+    def probe_inputs(self, n: int) -> dict[str, Tensor]:
+        """Return `n` posts of random numbers and categories, a few of them missing."""
+        random = np.random.default_rng(0)
+        cells = random.normal(size=(n, len(self.columns))).astype(np.float32)
+        for j, column in enumerate(self.columns):
+            if column.kind == "category":
+                cells[:, j] = random.integers(-1, len(column.values), n)
+        cells[random.random(cells.shape) < 0.1] = np.nan
+        return {"cells": torch.from_numpy(cells).to(self.network.mean.device)}
+
+    def take(self, inputs: Inputs, at: int) -> dict[str, Tensor]:
+        """Return one post of a batch as it is alone."""
+        return {key: value[at : at + 1] for key, value in inputs.items()}
+
+    def depths(self) -> dict[str, int]:
+        """Map every parameter to 1, for there are no units."""
+        return depths_by_order(self.model, self.units)
+
+    def describe(self) -> dict[str, Any]:
+        """Return columns and sizes."""
+        return {
+            "kind": "table",
+            "modality": self.modality,
+            "spec": self.spec,
+            "columns": [{**asdict(column), "values": list(column.values)} for column in self.columns],
+            "dim": self.dim,
+            "width": self.width,
+            "dropout": self.dropout,
+        }
+
+    def save_config(self, folder: Path) -> None:
+        """Write columns and sizes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "encoder.json").write_text(json.dumps(self.describe(), indent=2), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, saved: Mapping[str, Any]) -> TableEncoder:
+        """Build an encoder from what :meth:`save_config` wrote, without weights; they are to be loaded into it.
+
+        Raises
+        ------
+        EncoderError
+            If the file lacks a setting.
+        """
+        try:
+            columns = [Column(each["name"], each["kind"], tuple(each["values"])) for each in saved["columns"]]
+            return cls(columns, dim=saved["dim"], width=saved["width"], dropout=saved["dropout"])
+        except (KeyError, TypeError) as error:
+            raise EncoderError(
+                f"{folder / 'encoder.json'} does not describe a table encoder ({error}); restore the file"
+            ) from error
+
+
+def _check_columns(columns: Sequence[Column]) -> None:
+    if not columns:
+        raise EncoderError("a table encoder needs at least one column; name the columns it shall read")
+    for column in columns:
+        if column.kind not in _KINDS:
+            raise EncoderError(f"the column {column.name!r} has the kind {column.kind!r}; use number or category")
+        if column.kind == "category" and not column.values:
+            raise EncoderError(f"the category column {column.name!r} has no values; take columns from read_columns()")
