@@ -69,8 +69,6 @@ class Encoder(nn.Module, abc.ABC):
     modality: ClassVar[Modality]
     #: Whether it is learned from scratch with the head rather than pretrained.
     learned: ClassVar[bool] = False
-    #: Whether it is learned from scratch with the head rather than pretrained.
-    learned: ClassVar[bool] = False
     #: Whether activations differ in length from post to post, as those of texts do.
     ragged: ClassVar[bool] = False
     #: Posts in a pass that embeds.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,9 +21,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
+from cotune.encoders.prepared import Prepared, ReadOptions
+from cotune.encoders.prepared_table import PreparedTable
 from cotune.errors import DataError, EncoderError, clip, did_you_mean, listed
 
 ColumnKind = Literal["number", "category"]
+#: The cells of a post by column; None for a post that has none.
+Cells = Mapping[str, object] | None
 _KINDS: tuple[ColumnKind, ...] = ("number", "category")
 
 _MOSTLY_NUMBERS = 0.9  # from this share on, a value that is no number is taken for a mistake
@@ -59,7 +63,7 @@ class Column:
 
 
 def read_columns(
-    rows: Sequence[Mapping[str, object]],
+    rows: Sequence[Cells],
     names: Sequence[str],
     kinds: Mapping[str, str] | None = None,
     where: str = "the posts table",
@@ -95,16 +99,14 @@ def read_columns(
     """
     kinds = kinds or {}
     _check_names(rows, names, kinds, where)
-    return [_read_column(_Cells.of(rows, name, where, numbers), kinds.get(name)) for name in names]
+    return [_read_column(_Values.of(rows, name, where, numbers), kinds.get(name)) for name in names]
 
 
-def _check_names(
-    rows: Sequence[Mapping[str, object]], names: Sequence[str], kinds: Mapping[str, str], where: str
-) -> None:
+def _check_names(rows: Sequence[Cells], names: Sequence[str], kinds: Mapping[str, str], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{where}: the column {twice[0]!r} is listed twice; list it once")
-    known = {key: None for row in rows for key in row}
+    known = {key: None for row in rows for key in row or ()}
     for name in names:
         if name not in known:
             raise DataError(f"{where} has no column {clip(name, 60)!r}{did_you_mean(name, known)}; check its name")
@@ -119,7 +121,7 @@ def _check_names(
 
 
 @dataclass(frozen=True)
-class _Cells:
+class _Values:
     """The values of one column that are not missing, with the numbers of their rows."""
 
     name: str
@@ -128,43 +130,43 @@ class _Cells:
     rows: list[int]
 
     @classmethod
-    def of(cls, rows: Sequence[Mapping[str, object]], name: str, where: str, numbers: Sequence[int] | None) -> _Cells:
-        at = [i for i, row in enumerate(rows) if not _missing(row.get(name))]
-        found = [rows[i][name] for i in at]
-        return cls(name, where, found, [i + 1 if numbers is None else numbers[i] for i in at])
+    def of(cls, rows: Sequence[Cells], name: str, where: str, numbers: Sequence[int] | None) -> _Values:
+        cells = [None if row is None else row.get(name) for row in rows]
+        at = [i for i, value in enumerate(cells) if not _missing(value)]
+        return cls(name, where, [cells[i] for i in at], [i + 1 if numbers is None else numbers[i] for i in at])
 
 
-def _read_column(cells: _Cells, kind: str | None) -> Column:
-    if not cells.values:
-        raise DataError(f"{cells.where}: the column {cells.name!r} has no values; fill it in or leave the column out")
+def _read_column(column: _Values, kind: str | None) -> Column:
+    if not column.values:
+        raise DataError(f"{column.where}: the column {column.name!r} has no values; fill it in or leave the column out")
     if kind is None:
-        kind = _guess_kind(cells)
+        kind = _guess_kind(column)
     if kind == "number":
-        _refuse_first(cells, [_number(value) is None for value in cells.values])
-        return Column(cells.name, "number")
-    return Column(cells.name, "category", _categories(cells))
+        _refuse_first(column, [_number(value) is None for value in column.values])
+        return Column(column.name, "number")
+    return Column(column.name, "category", _categories(column))
 
 
-def _guess_kind(cells: _Cells) -> ColumnKind:
-    wrong = [isinstance(value, bool | np.bool_) or _number(value) is None for value in cells.values]
+def _guess_kind(column: _Values) -> ColumnKind:
+    wrong = [isinstance(value, bool | np.bool_) or _number(value) is None for value in column.values]
     if 1 - sum(wrong) / len(wrong) < _MOSTLY_NUMBERS:
         return "category"
-    _refuse_first(cells, wrong)
+    _refuse_first(column, wrong)
     return "number"
 
 
-def _refuse_first(cells: _Cells, wrong: Sequence[bool]) -> None:
+def _refuse_first(column: _Values, wrong: Sequence[bool]) -> None:
     if not any(wrong):
         return
     first = wrong.index(True)
     raise DataError(
-        f"{cells.where}, row {cells.rows[first]}: {_not_a_number(cells.name, cells.values[first])}; "
+        f"{column.where}, row {column.rows[first]}: {_not_a_number(column.name, column.values[first])}; "
         "fix the cell, leave it empty, or declare the column a category"
     )
 
 
-def _categories(cells: _Cells) -> tuple[str, ...]:
-    texts = [_text(value) for value in cells.values]
+def _categories(column: _Values) -> tuple[str, ...]:
+    texts = [_text(value) for value in column.values]
     values = sorted(set(texts))
     if len(values) > _MOST_CATEGORIES:
         found = f"has {len(values):,} different values, more than {_MOST_CATEGORIES:,}"
@@ -173,7 +175,7 @@ def _categories(cells: _Cells) -> tuple[str, ...]:
     else:
         return tuple(values)
     raise DataError(
-        f"{cells.where}: the category column {cells.name!r} {found}, like an identifier; "
+        f"{column.where}: the category column {column.name!r} {found}, like an identifier; "
         "leave the column out or group its values"
     )
 
@@ -209,7 +211,10 @@ def _text(value: object) -> str:
     """Return `value` as the name of a category: without white space around it, whole floats without a point."""
     if isinstance(value, float | np.floating | Decimal) and (number := _number(value)) is not None:
         return str(int(number) if number.is_integer() else value)
-    return str(value).strip()
+    try:
+        return str(value).strip()
+    except ValueError:  # a whole number of thousands of digits, which Python does not write out
+        return type(value).__name__
 
 
 # ---- the network -----------------------------------------------------------------------------------------
@@ -256,7 +261,7 @@ class _TableNetwork(nn.Module):
         parts = [self._numbers(cells)]
         index = self._indices(cells)
         parts += [embedding(index[:, i]) for i, embedding in enumerate(self.embeddings)]
-        joined = torch.cat([part.to(self.layers[0].weight.dtype) for part in parts], dim=1)
+        joined = torch.cat([part.to(self.mean.dtype) for part in parts], dim=1)
         result: Tensor = self.layers(joined)
         return result
 
@@ -299,7 +304,7 @@ class _TableNetwork(nn.Module):
 
 
 def _embedding_size(n_values: int) -> int:
-    return min(16, math.ceil(1.6 * n_values**0.56))
+    return min(16, math.ceil(1.6 * math.pow(n_values, 0.56)))
 
 
 def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -369,7 +374,16 @@ class TableEncoder(Encoder):
         """The network with its own type."""
         return cast(_TableNetwork, self.model)
 
-    def read(self, rows: Sequence[Mapping[str, object]]) -> np.ndarray:
+    def prepare(self, values: Sequence[Cells], options: ReadOptions) -> PreparedTable:
+        """Read the cells of posts; what is wrong with one counts as missing (see :meth:`problem`)."""
+        return PreparedTable(self.read(values), self.collate)
+
+    def learn_from(self, prepared: Prepared, rows: np.ndarray) -> None:
+        """Learn from those of the training posts at `rows` that have a cell (see :meth:`fit_columns`)."""
+        assert isinstance(prepared, PreparedTable)
+        self.fit_columns(prepared.cells[rows[prepared.present[rows]]])
+
+    def read(self, rows: Sequence[Cells]) -> np.ndarray:
         """Turn the cells of posts into numbers, float32, shape (N, n_columns).
 
         Parameters
@@ -386,7 +400,7 @@ class TableEncoder(Encoder):
         cells = np.full((len(rows), len(self.columns)), np.nan, dtype=np.float32)
         for i, row in enumerate(rows):
             for j, column in enumerate(self.columns):
-                cells[i, j] = self._read_cell(row.get(column.name), j)
+                cells[i, j] = math.nan if row is None else self._read_cell(row.get(column.name), j)
         return cells
 
     def _read_cell(self, value: object, j: int) -> float:
@@ -397,15 +411,15 @@ class TableEncoder(Encoder):
         number = _number(value)
         return math.nan if number is None else min(max(number, -_LARGEST), _LARGEST)
 
-    def problem(self, row: Mapping[str, object]) -> str | None:
+    def problem(self, row: Cells) -> str | None:
         """Return in one line what is wrong with a post's cells: the first that should be a number and is not."""
         for column in self.columns:
-            value = row.get(column.name)
+            value = None if row is None else row.get(column.name)
             if column.kind == "number" and not _missing(value) and _number(value) is None:
                 return _not_a_number(column.name, value)
         return None
 
-    def present(self, rows: Sequence[Mapping[str, object]]) -> np.ndarray:
+    def present(self, rows: Sequence[Cells]) -> np.ndarray:
         """Tell which posts have a value in any column that can be read, boolean, shape (N,)."""
         result: np.ndarray = ~np.isnan(self.read(rows)).all(axis=1)
         return result

@@ -1,4 +1,4 @@
-"""Table encoders: learned from the posts of a run, so they are saved and loaded but never opened by name."""
+"""``table:``, the encoder of columns: made for the posts that are given, never opened by name."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from torch import nn
 
 from cotune.encoders.base import Encoder
 from cotune.encoders.sources.base import SOURCES, Source, Wanted
-from cotune.encoders.table import TableEncoder
+from cotune.encoders.table import TableEncoder, read_columns
 from cotune.errors import EncoderError
 
 
 class TableSource(Source):
-    """Encoders of columns, which exist only in the runs that learned them."""
+    """Encoders of columns, which are learned from scratch."""
 
-    example = "table"
+    example = "table:"
     kinds = frozenset({"table"})
 
     def open(self, name: str, wanted: Wanted) -> Encoder:
-        """Refuse: there is no pretrained encoder of columns."""
-        _refuse(wanted.spec)
+        """Make an encoder for the columns of the posts; there is no pretrained one."""
+        if name or wanted.values is None:
+            _refuse(wanted.spec)
+        kinds = dict.fromkeys(wanted.categories, "category")
+        return TableEncoder(read_columns(wanted.values, wanted.columns, kinds, numbers=wanted.rows))
 
     def load(self, folder: Path, saved: Mapping[str, Any]) -> Encoder:
         """Build the encoder that ``encoder.json`` describes, without weights."""
@@ -35,8 +38,8 @@ class TableSource(Source):
 
 def _refuse(spec: str) -> NoReturn:
     raise EncoderError(
-        f"{spec} cannot be opened by name: a table encoder is learned from the posts' columns while a model is "
-        "trained; name the columns of the posts table instead"
+        f"{spec} cannot be opened by name: a table encoder is learned from columns of the posts while a model "
+        "is trained; name those columns instead"
     )
 
 
