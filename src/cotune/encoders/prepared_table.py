@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cotune.encoders.prepared import Prepared
-
-Collate = Callable[[Sequence[np.ndarray]], Mapping[str, Tensor]]
 
 
 class PreparedTable(Prepared):
@@ -19,14 +18,16 @@ class PreparedTable(Prepared):
     Parameters
     ----------
     cells : ndarray
-        What a table encoder read, float32, NaN for missing, shape (N, n_columns).
-    collate : callable
-        Makes a batch of the cells of posts.
+        What a table encoder read, float32, NaN for missing, shape (N, n_columns). A post whose cells are all missing
+        does not have the field.
+    problems : mapping
+        Position of a post to what is wrong with one of its cells, in one line.
     """
 
-    def __init__(self, cells: np.ndarray, collate: Collate) -> None:
+    def __init__(self, cells: np.ndarray, problems: Mapping[int, str]) -> None:
         super().__init__(len(cells))
-        self.cells, self.collate = cells, collate
+        self.cells = cells
+        self.problems = dict(problems)
         self.present = ~np.isnan(cells).all(axis=1)
         self.keys = [
             hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() if here else ""
@@ -34,9 +35,10 @@ class PreparedTable(Prepared):
         ]
 
     def inputs(self, rows: np.ndarray) -> Mapping[str, Tensor]:
-        """Return the cells of the posts at `rows`."""
-        return self.collate([self.cells[i] for i in rows])
+        """Return ``cells`` of the posts at `rows`, shape (B, n_columns)."""
+        return {"cells": torch.from_numpy(self.cells[rows])}
 
     def subset(self, rows: np.ndarray) -> PreparedTable:
         """Return the posts at `rows`."""
-        return PreparedTable(self.cells[rows], self.collate)
+        problems = {new: self.problems[int(old)] for new, old in enumerate(rows) if int(old) in self.problems}
+        return PreparedTable(self.cells[rows], problems)

@@ -1,14 +1,15 @@
 """The table encoder: columns of numbers and categories, such as likes, author, device or hour of a post.
 
-Unlike text and image encoders it is not pretrained but learned from scratch together with the head. What it has to
-know of the training posts (means, scales, which values occur) is kept in buffers beside its weights.
+Unlike text and image encoders it is not pretrained but learned from scratch together with the head. What is learned
+of the training posts before training starts (means, scales, which values occur) is kept in buffers beside the weights.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -30,14 +31,15 @@ ColumnKind = Literal["number", "category"]
 Cells = Mapping[str, object] | None
 _KINDS: tuple[ColumnKind, ...] = ("number", "category")
 
-_MOSTLY_NUMBERS = 0.9  # from this share on, a value that is no number is taken for a mistake
-_MOST_CATEGORIES = 10_000
-_FEW_VALUES = 20  # up to so many values, all of them may differ by chance
+_MOSTLY_NUMBERS = 0.9  # from this share of numbers on, any other value is taken for a mistake
+_MAX_CATEGORIES = 10_000
+_FEW_VALUES = 20  # up to this many values, all of them may differ by chance
 _HEAVY_TAIL = 2.0  # skewness; 2 is that of an exponential distribution
-_FARTHEST = 10.0  # standard deviations; one wild number shall not outweigh all that is known of a post
+_MAX_DEVIATION = 10.0  # in standard deviations, so that one extreme number does not outweigh all other columns
 _UNSEEN_RATE = 0.05
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)
+_WHOLE_FLOAT = re.compile(r"(0|-?[1-9][0-9]*)\.0+")
 
 
 @dataclass(frozen=True)
@@ -63,29 +65,26 @@ class Column:
 
 
 def read_columns(
-    rows: Sequence[Cells],
+    values: Sequence[Cells],
     names: Sequence[str],
-    kinds: Mapping[str, str] | None = None,
-    where: str = "the posts table",
-    numbers: Sequence[int] | None = None,
+    categories: Collection[str] = (),
+    rows: Sequence[int] | None = None,
 ) -> list[Column]:
-    """Decide from the cells which columns hold numbers and which hold categories.
+    """Decide from the posts' cells which columns hold numbers and which hold categories.
 
-    A column holds numbers if all of its values are finite numbers, or texts that parse as such; missing cells do not
-    count. Booleans and everything else are categories.
+    A column holds numbers if all of its values are finite numbers, or strings that parse as such. Missing cells do not
+    count: None, NaN, empty strings and the string ``NaN``. Booleans and everything else are categories.
 
     Parameters
     ----------
-    rows : sequence of mapping
-        The cells of each post by column. None, NaN, an empty text and the text ``NaN`` are missing.
+    values : sequence of mapping or None
+        The cells of each post by column; None for a post without any.
     names : sequence of str
         The columns to read.
-    kinds : mapping, optional
-        The kind of columns that are not to be decided by their cells: ``number`` or ``category``.
-    where : str
-        What the rows come from, for messages.
-    numbers : sequence of int, optional
-        The rows' numbers in that file; counted from 1 by default.
+    categories : collection of str
+        Columns that are categories whatever they hold.
+    rows : sequence of int, optional
+        The posts' rows in their table, for messages; counted from 1 by default.
 
     Returns
     -------
@@ -97,86 +96,70 @@ def read_columns(
     DataError
         If a column has no values, mixes numbers with a few other values, or looks like an identifier.
     """
-    kinds = kinds or {}
-    _check_names(rows, names, kinds, where)
-    return [_read_column(_Values.of(rows, name, where, numbers), kinds.get(name)) for name in names]
+    _check_names(names, categories)
+    return [_read_column(_Values.of(values, name, rows), name in categories) for name in names]
 
 
-def _check_names(rows: Sequence[Cells], names: Sequence[str], kinds: Mapping[str, str], where: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{where}: the column {twice[0]!r} is listed twice; list it once")
-    known = {key: None for row in rows for key in row or ()}
-    for name in names:
-        if name not in known:
-            raise DataError(f"{where} has no column {clip(name, 60)!r}{did_you_mean(name, known)}; check its name")
-    for name, kind in kinds.items():
-        if name not in names:
-            raise DataError(
-                f"a kind is declared for {clip(name, 60)!r}, which is not among the columns "
-                f"({listed(names)}){did_you_mean(name, names)}"
-            )
-        if kind not in _KINDS:
-            raise DataError(f"the column {name!r} is declared {kind!r}; a column is a number or a category")
+def _check_names(names: Sequence[str], categories: Collection[str]) -> None:
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise DataError(f"the column {duplicates[0]!r} is listed twice among the table columns; list it once")
+    unknown = [name for name in categories if name not in names]
+    if unknown:
+        raise DataError(
+            f"{clip(unknown[0], 60)!r} is declared a category but is not among the table columns "
+            f"({listed(names)}){did_you_mean(unknown[0], names)}; correct its name or list it there"
+        )
 
 
 @dataclass(frozen=True)
 class _Values:
-    """The values of one column that are not missing, with the numbers of their rows."""
+    """The values of one column that are not missing, and their rows."""
 
     name: str
-    where: str
     values: list[object]
     rows: list[int]
 
     @classmethod
-    def of(cls, rows: Sequence[Cells], name: str, where: str, numbers: Sequence[int] | None) -> _Values:
-        cells = [None if row is None else row.get(name) for row in rows]
+    def of(cls, posts: Sequence[Cells], name: str, rows: Sequence[int] | None) -> _Values:
+        cells = [None if post is None else post.get(name) for post in posts]
         at = [i for i, value in enumerate(cells) if not _missing(value)]
-        return cls(name, where, [cells[i] for i in at], [i + 1 if numbers is None else numbers[i] for i in at])
+        return cls(name, [cells[i] for i in at], [i + 1 if rows is None else int(rows[i]) for i in at])
 
 
-def _read_column(column: _Values, kind: str | None) -> Column:
+def _read_column(column: _Values, is_category: bool) -> Column:
     if not column.values:
-        raise DataError(f"{column.where}: the column {column.name!r} has no values; fill it in or leave the column out")
-    if kind is None:
-        kind = _guess_kind(column)
-    if kind == "number":
-        _refuse_first(column, [_number(value) is None for value in column.values])
-        return Column(column.name, "number")
-    return Column(column.name, "category", _categories(column))
+        raise DataError(f"the column {column.name!r} has no values; fill it in or leave it out of the table columns")
+    if is_category or _guess_kind(column) == "category":
+        return Column(column.name, "category", _categories(column))
+    return Column(column.name, "number")
 
 
 def _guess_kind(column: _Values) -> ColumnKind:
-    wrong = [isinstance(value, bool | np.bool_) or _number(value) is None for value in column.values]
-    if 1 - sum(wrong) / len(wrong) < _MOSTLY_NUMBERS:
+    wrong = [_number(value) is None for value in column.values]
+    if sum(wrong) > (1 - _MOSTLY_NUMBERS) * len(wrong) + 1e-9:
         return "category"
-    _refuse_first(column, wrong)
+    if any(wrong):
+        first = wrong.index(True)
+        raise DataError(
+            f"row {column.rows[first]}: {_not_a_number(column.name, column.values[first])}; "
+            "fix the cell, leave it empty, or declare the column a category"
+        )
     return "number"
-
-
-def _refuse_first(column: _Values, wrong: Sequence[bool]) -> None:
-    if not any(wrong):
-        return
-    first = wrong.index(True)
-    raise DataError(
-        f"{column.where}, row {column.rows[first]}: {_not_a_number(column.name, column.values[first])}; "
-        "fix the cell, leave it empty, or declare the column a category"
-    )
 
 
 def _categories(column: _Values) -> tuple[str, ...]:
     texts = [_text(value) for value in column.values]
     values = sorted(set(texts))
-    if len(values) > _MOST_CATEGORIES:
-        found = f"has {len(values):,} different values, more than {_MOST_CATEGORIES:,}"
+    if len(values) > _MAX_CATEGORIES:
+        found = f"has {len(values):,} different values, more than {_MAX_CATEGORIES:,}"
     elif len(values) == len(texts) > _FEW_VALUES:
-        found = f"has a different value in each of {len(texts):,} rows"
+        found = f"has a different value in each of {len(texts):,} posts"
     else:
         return tuple(values)
     raise DataError(
-        f"{column.where}: the category column {column.name!r} {found}, like an identifier; "
-        "leave the column out or group its values"
+        f"the category column {column.name!r} {found}, which looks like an identifier; "
+        "leave it out of the table columns or group its values"
     )
 
 
@@ -191,14 +174,16 @@ def _missing(value: object) -> bool:
         return math.isnan(value)
     if isinstance(value, Decimal):
         return value.is_nan()
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
     return value is None or value is pd.NA or value is pd.NaT
 
 
 def _number(value: object) -> float | None:
-    """Return `value` as a finite number, booleans as 0 or 1; None if it is no such number."""
-    if not isinstance(value, str | bool | np.bool_ | int | float | np.integer | np.floating | Decimal):
+    """Return `value` as a finite number; None if it is none, as booleans are not."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | np.integer | np.floating | Decimal):
         return None
-    if isinstance(value, str) and "_" in value:  # Python reads 1_000, nothing that writes tables does
+    if isinstance(value, str) and "_" in value:  # Python reads 1_000, but no program writes it into tables
         return None
     try:
         number = float(value)
@@ -208,13 +193,15 @@ def _number(value: object) -> float | None:
 
 
 def _text(value: object) -> str:
-    """Return `value` as the name of a category: without white space around it, whole floats without a point."""
+    """Return `value` as the name of a category, the same for 3, 3.0 and "3.0", and without white space around it."""
     if isinstance(value, float | np.floating | Decimal) and (number := _number(value)) is not None:
         return str(int(number) if number.is_integer() else value)
     try:
-        return str(value).strip()
+        text = str(value).strip()
     except ValueError:  # a whole number of thousands of digits, which Python does not write out
         return type(value).__name__
+    whole = _WHOLE_FLOAT.fullmatch(text)  # a table saved by pandas has 3.0 for 3 where cells are missing
+    return whole[1] if whole else text
 
 
 # ---- the network -----------------------------------------------------------------------------------------
@@ -223,8 +210,17 @@ def _text(value: object) -> str:
 class _TableNetwork(nn.Module):
     """Standardise numbers, look up categories, and mix both with two linear layers.
 
-    What is known of the training posts are buffers: ``mean``, ``scale`` and ``log`` of the numbers, ``seen`` for the
-    values of all category columns one after another, and ``gaps`` for the columns that had missing cells.
+    What is known of the training posts is kept in buffers: ``mean``, ``scale`` and ``log`` of the numbers, ``seen``
+    for the values of all category columns one after another, and ``gaps`` for the columns that had missing cells.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        What the cells mean.
+    dim, width : int
+        Size of the embedding and of the hidden layer.
+    dropout : float
+        Share of the hidden layer that is dropped in training.
     """
 
     mean: Tensor
@@ -270,7 +266,7 @@ class _TableNetwork(nn.Module):
         values = cells[:, self.number_at]
         missing = values.isnan()
         values = torch.where(self.log.bool(), values.sign() * values.abs().log1p(), values)
-        values = ((values - self.mean) / self.scale).clamp(-_FARTHEST, _FARTHEST)
+        values = ((values - self.mean) / self.scale).clamp(-_MAX_DEVIATION, _MAX_DEVIATION)
         flags = missing & self.gaps[self.number_at]
         return torch.cat([values.masked_fill(missing, 0.0), flags.to(values.dtype)], dim=1)
 
@@ -296,8 +292,8 @@ class _TableNetwork(nn.Module):
         for name, value in learned.items():
             getattr(self, name).copy_(torch.from_numpy(value))
 
-    def restart(self) -> None:
-        """Draw all weights again."""
+    def reset_weights(self) -> None:
+        """Initialise all weights again, from torch's current random state."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm):
                 module.reset_parameters()
@@ -363,7 +359,7 @@ class TableEncoder(Encoder):
 
     def __init__(self, columns: Sequence[Column], *, dim: int = 64, width: int = 64, dropout: float = 0.1) -> None:
         _check_columns(columns)
-        super().__init__(_TableNetwork(columns, dim, width, dropout), spec="table", dim=dim, units=())
+        super().__init__(_TableNetwork(columns, dim, width, dropout), spec="table:", dim=dim, units=())
         self.columns = tuple(columns)
         self.width = width
         self.dropout = dropout
@@ -375,32 +371,28 @@ class TableEncoder(Encoder):
         return cast(_TableNetwork, self.model)
 
     def prepare(self, values: Sequence[Cells], options: ReadOptions) -> PreparedTable:
-        """Read the cells of posts; what is wrong with one counts as missing (see :meth:`problem`)."""
-        return PreparedTable(self.read(values), self.collate)
+        """Read the cells of posts; one that cannot be read counts as missing and is listed among the problems."""
+        problems = {i: problem for i, post in enumerate(values) if (problem := self.problem(post)) is not None}
+        return PreparedTable(self.cells(values), problems)
 
-    def learn_from(self, prepared: Prepared, rows: np.ndarray) -> None:
-        """Learn from those of the training posts at `rows` that have a cell (see :meth:`fit_columns`)."""
-        assert isinstance(prepared, PreparedTable)
-        self.fit_columns(prepared.cells[rows[prepared.present[rows]]])
-
-    def read(self, rows: Sequence[Cells]) -> np.ndarray:
-        """Turn the cells of posts into numbers, float32, shape (N, n_columns).
+    def cells(self, values: Sequence[Cells]) -> np.ndarray:
+        """Turn the cells of posts into numbers.
 
         Parameters
         ----------
-        rows : sequence of mapping
-            The cells of each post by column; columns that are not there are missing, others are ignored.
+        values : sequence of mapping or None
+            The cells of each post by column; a column that is not there is missing, others are ignored.
 
         Returns
         -------
         ndarray
-            Numbers as they are; categories as positions in ``values``, -1 for other values; NaN for missing cells
-            and for what is no number in a number column (see :meth:`problem`).
+            Shape (N, n_columns), float32. Numbers as they are; categories as positions in ``values``, -1 for any other
+            value; NaN for missing cells and for what is not a number in a number column (see :meth:`problem`).
         """
-        cells = np.full((len(rows), len(self.columns)), np.nan, dtype=np.float32)
-        for i, row in enumerate(rows):
-            for j, column in enumerate(self.columns):
-                cells[i, j] = math.nan if row is None else self._read_cell(row.get(column.name), j)
+        cells = np.full((len(values), len(self.columns)), np.nan, dtype=np.float32)
+        for i, post in enumerate(values):
+            if post is not None:
+                cells[i] = [self._read_cell(post.get(column.name), j) for j, column in enumerate(self.columns)]
         return cells
 
     def _read_cell(self, value: object, j: int) -> float:
@@ -411,52 +403,50 @@ class TableEncoder(Encoder):
         number = _number(value)
         return math.nan if number is None else min(max(number, -_LARGEST), _LARGEST)
 
-    def problem(self, row: Cells) -> str | None:
-        """Return in one line what is wrong with a post's cells: the first that should be a number and is not."""
-        for column in self.columns:
-            value = None if row is None else row.get(column.name)
+    def problem(self, post: Cells) -> str | None:
+        """Return in one line what is wrong with a post: the first cell that should be a number and is not."""
+        for column in self.columns if post is not None else ():
+            value = cast(Mapping[str, object], post).get(column.name)
             if column.kind == "number" and not _missing(value) and _number(value) is None:
                 return _not_a_number(column.name, value)
         return None
 
-    def present(self, rows: Sequence[Cells]) -> np.ndarray:
-        """Tell which posts have a value in any column that can be read, boolean, shape (N,)."""
-        result: np.ndarray = ~np.isnan(self.read(rows)).all(axis=1)
-        return result
+    def learn_from(self, prepared: Prepared, rows: np.ndarray) -> None:
+        """Learn scales and known values from the training posts, and initialise the network's weights again.
 
-    def fit_columns(self, cells: np.ndarray) -> None:
-        """Learn scales and known values from the training posts, and draw the network's weights again.
-
-        Numbers are standardised; those with heavy tails (skewness above 2, and less of it afterwards) are replaced by
-        ``sign(x) * log1p(abs(x))`` before. Values and missing cells that do not occur here will be treated like the
-        values that training hides at random, and like the mean, for no weight was ever trained for them.
+        Numbers are standardised. Those with heavy tails are replaced by ``sign(x) * log1p(abs(x))`` before: if their
+        skewness is above 2 in size, and smaller afterwards. A category value that does not occur in the training posts
+        is read as the one "unseen" value, a missing cell of a column that had none missing as the mean or as "unseen":
+        no weight is trained for them.
 
         Parameters
         ----------
-        cells : ndarray
-            What :meth:`read` gave for the training posts, shape (N, n_columns).
+        prepared : Prepared
+            What :meth:`prepare` returned.
+        rows : ndarray of int
+            Positions of the training posts; those that have no cell are passed over.
 
         Raises
         ------
-        EncoderError
-            If the shape is another one, or there are no posts.
+        DataError
+            If no training post has a cell.
         """
-        if cells.ndim != 2 or cells.shape[1] != len(self.columns) or len(cells) == 0:
-            raise EncoderError(
-                f"the table encoder has {len(self.columns)} columns and cannot learn from cells of shape "
-                f"{cells.shape}; pass what read() returned for the training posts"
+        if not isinstance(prepared, PreparedTable) or prepared.cells.shape[1] != len(self.columns):
+            raise EncoderError("a table encoder learns from what its own prepare() returned; pass that")
+        rows = np.asarray(rows, dtype=np.int64)
+        cells = prepared.cells[rows[prepared.present[rows]]]
+        if len(cells) == 0:
+            raise DataError(
+                f"no training post has a value in the table columns ({listed(column.name for column in self.columns)}); "
+                "fill them in or leave the columns out"
             )
         self.network.learn(cells)
-        self.network.restart()
+        self.network.reset_weights()
         self.weights_changed()
 
     def encode(self, inputs: Inputs) -> EncoderOutput:
         """Run the network on ``cells``, shape (B, n_columns)."""
         return EncoderOutput(self.model(inputs["cells"]))
-
-    def collate(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Stack the cells of posts to ``cells``, shape (B, n_columns)."""
-        return {"cells": torch.from_numpy(np.stack(rows).astype(np.float32, copy=False))}
 
     def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
         """Return one post whose cells are all missing."""
@@ -505,7 +495,7 @@ class TableEncoder(Encoder):
         Raises
         ------
         EncoderError
-            If the file lacks a setting.
+            If the file does not describe a table encoder.
         """
         try:
             columns = [Column(each["name"], each["kind"], tuple(each["values"])) for each in saved["columns"]]

@@ -1,4 +1,4 @@
-"""``table:``, the encoder of columns: made for the posts that are given, never opened by name."""
+"""``table:``, the encoder of columns: made for the posts that are given, never opened by itself."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ class TableSource(Source):
     kinds = frozenset({"table"})
 
     def open(self, name: str, wanted: Wanted) -> Encoder:
-        """Make an encoder for the columns of the posts; there is no pretrained one."""
+        """Make an encoder for columns of the posts; there is no pretrained one."""
+        if wanted.modality != "table":
+            raise EncoderError(
+                f"{wanted.spec} reads columns of numbers and categories, not a field of kind {wanted.modality}; "
+                f"choose an encoder for {wanted.modality}"
+            )
         if name or wanted.values is None:
             _refuse(wanted.spec)
-        kinds = dict.fromkeys(wanted.categories, "category")
-        return TableEncoder(read_columns(wanted.values, wanted.columns, kinds, numbers=wanted.rows))
+        return TableEncoder(read_columns(wanted.values, wanted.columns, wanted.categories, wanted.rows))
 
     def load(self, folder: Path, saved: Mapping[str, Any]) -> Encoder:
         """Build the encoder that ``encoder.json`` describes, without weights."""
@@ -38,8 +42,8 @@ class TableSource(Source):
 
 def _refuse(spec: str) -> NoReturn:
     raise EncoderError(
-        f"{spec} cannot be opened by name: a table encoder is learned from columns of the posts while a model "
-        "is trained; name those columns instead"
+        f"{spec} cannot be opened by itself: there is no pretrained table encoder, it is learned from columns of the "
+        "posts when a model is trained; name those columns instead"
     )
 
 
