@@ -436,10 +436,8 @@ class TableEncoder(Encoder):
         rows = np.asarray(rows, dtype=np.int64)
         cells = prepared.cells[rows[prepared.present[rows]]]
         if len(cells) == 0:
-            raise DataError(
-                f"no training post has a value in the table columns ({listed(column.name for column in self.columns)}); "
-                "fill them in or leave the columns out"
-            )
+            names = listed(column.name for column in self.columns)
+            raise DataError(f"no training post has a value in the columns {names}; fill them in or leave them out")
         self.network.learn(cells)
         self.network.reset_weights()
         self.weights_changed()
