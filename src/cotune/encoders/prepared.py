@@ -54,6 +54,8 @@ class Prepared(abc.ABC):
         Length of every post by which batches are bucketed, such as its number of tokens; zeros if all are alike.
     faults : dict
         Position of a post to what is wrong with its image.
+    problems : dict
+        Position of a post to what of it could not be read and counts as missing.
     store : ArrayStore or None
         What of it is kept on disk.
     fingerprints : list or None
@@ -65,6 +67,7 @@ class Prepared(abc.ABC):
         self.keys = [""] * n
         self.lengths = np.zeros(n, dtype=np.int64)
         self.faults: dict[int, ImageFault] = {}
+        self.problems: dict[int, str] = {}
         self.store: ArrayStore | None = None
         self.fingerprints: list[Fingerprint | None] | None = None
 

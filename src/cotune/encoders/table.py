@@ -446,6 +446,16 @@ class TableEncoder(Encoder):
         """Run the network on ``cells``, shape (B, n_columns)."""
         return EncoderOutput(self.model(inputs["cells"]))
 
+    def plain(self, inputs: Inputs) -> Tensor:
+        """Return numbers as they are, NaN where one is missing, and categories one-hot; shape (B, width)."""
+        cells, parts = inputs["cells"], []
+        for at, column in enumerate(self.columns):
+            values = cells[:, at : at + 1]
+            if column.kind == "category":
+                values = (values == torch.arange(len(column.values), device=cells.device)).to(cells.dtype)
+            parts.append(values)
+        return torch.cat(parts, dim=1)
+
     def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
         """Return one post whose cells are all missing."""
         device = self.network.mean.device if like is None else next(iter(like.values())).device

@@ -236,6 +236,31 @@ def calibration_chart(bins: Sequence[dict[str, float]]) -> Markup:
     )  # fmt: skip
 
 
+def pairs_chart(pairs: Sequence[Sequence[float]]) -> Markup:
+    """Draw predicted over true values, beside the diagonal of a perfect model.
+
+    Parameters
+    ----------
+    pairs : sequence of (float, float)
+        True and predicted value of some posts.
+    """
+    every = [value for pair in pairs for value in pair]
+    ticks = nice_ticks(min(every), max(every))
+    low, high = min(*ticks, *every), max(*ticks, *every)
+    x = Scale(low, high, _LEFT, WIDTH - _RIGHT)
+    y = Scale(low, high, HEIGHT - _BOTTOM, _TOP)
+    parts = [horizontal(y, ticks, _LEFT, WIDTH - _RIGHT)]
+    parts += [text("tick mid", x(tick), HEIGHT - _BOTTOM + 16, f"{tick:g}") for tick in ticks]
+    ideal = Markup('<line class="ideal" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+    parts.append(ideal.format(x(low), y(low), x(high), y(high)))
+    dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="2.5"><title>{}</title></circle>')
+    parts += [dot.format(x(true), y(said), f"true {true:.4g}, predicted {said:.4g}") for true, said in pairs]
+    parts.append(text("tick end", WIDTH - _RIGHT, HEIGHT - 3, "true value"))
+    return svg(
+        WIDTH, HEIGHT, parts, "Predicted and true values", f"predicted over true values of {len(pairs)} posts"
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Bar:
     """One row of :func:`interval_chart`.

@@ -10,28 +10,39 @@ from markupsafe import Markup
 
 from cotune.model import head_name
 from cotune.predict import EvaluatedPosts
-from cotune.report.charts import calibration_chart, line_chart
-from cotune.report.numbers import count
+from cotune.report.charts import calibration_chart, line_chart, pairs_chart
+from cotune.report.numbers import SCORE_TITLES, count
 from cotune.report.pages import render
 from cotune.run import Run
 from cotune.settings import FitConfig
+from cotune.tasks import Task
 
 #: More classes than this would make a matrix that nobody can read; the confusions are listed instead.
 MATRIX_CLASSES = 16
 _LISTED = 25
 
 SCORES = {
-    "auc": ("AUC", "chance that a post of the class outranks another; 0.5 is guessing", True),
-    "accuracy": ("Accuracy", "share of posts classified right", True),
-    "macro_f1": ("Macro F1", "F1, every class counting alike", True),
-    "weighted_f1": ("Weighted F1", "F1, classes weighed by their posts", True),
-    "log_loss": ("Log loss", "lower is better", False),
-    "brier": ("Brier score", "squared error of the probabilities; lower is better", False),
-    "calibration_error": ("Calibration error", "gap between confidence and accuracy; lower is better", True),
+    "auc": ("chance that a post of the class outranks another; 0.5 is guessing", True),
+    "accuracy": ("share of posts classified right", True),
+    "macro_f1": ("F1, every class counting alike", True),
+    "weighted_f1": ("F1, classes weighed by their posts", True),
+    "log_loss": ("lower is better", False),
+    "brier": ("squared error of the probabilities; lower is better", False),
+    "calibration_error": ("gap between confidence and accuracy; lower is better", True),
+    "micro_auc": ("over all pairs of a post and a label", True),
+    "mean_average_precision": ("area under precision and recall, mean over labels", True),
+    "micro_f1": ("F1 over all pairs of a post and a label", True),
+    "subset_accuracy": ("share of posts with exactly the right labels", True),
+    "mae": ("mean absolute error; lower is better", False),
+    "rmse": ("root of the mean squared error; lower is better", False),
+    "r2": ("share of the variance that is explained", False),
+    "spearman": ("correlation of ranks; 0 is guessing", False),
+    "pearson": ("linear correlation", False),
 }
+_COUNTED = {"single-label": "class", "multi-label": "label", "regression": "range of values"}
 _STAGES = {
     "probe": "Probe: the fusion head alone, on frozen embeddings",
-    "top": "Joint fine-tuning of the upper layers of both encoders",
+    "top": "Joint fine-tuning of the upper layers of the encoders",
     "joint": "Joint fine-tuning of all weights",
     "lora": "Joint fine-tuning through low-rank adapters",
 }
@@ -71,8 +82,8 @@ def run_report(run: Run, *, name: str) -> str:
         facts=facts,
         scores=run.metrics.get("validation"),
         class_counts=posts.get("labels", {}),
-        counts_title="Training posts of each class",
-        stages=_stages(run.metrics.get("history", [])),
+        counts_title=f"Training posts of each {_COUNTED.get(run.task.name, 'label')}",
+        stages=_stages(run.metrics.get("history", []), run.task),
         demo=run.metrics.get("demo"),
         notes=run.metrics.get("notes", []),
     )
@@ -100,8 +111,11 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         interrupted=False,
         facts=facts,
         scores=found,
-        class_counts={label: numbers["support"] for label, numbers in found["per_class"].items()},
-        counts_title="Scored posts of each class",
+        class_counts={
+            label: numbers["support"]
+            for label, numbers in (found.get("per_class") or found.get("per_label", {})).items()
+        },
+        counts_title=f"Scored posts of each {_COUNTED.get(run.task.name, 'label')}",
         stages=[],
         demo=None,
         notes=result.notes,
@@ -111,11 +125,13 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
 def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[str, int], **more: Any) -> str:
     counts = run.model.parameter_counts()
     parts = [
-        (f"{name.capitalize()} encoder", encoder.spec, counts[name]) for name, encoder in run.model.encoders.items()
+        (f"{name[:1].upper()}{name[1:]} encoder", encoder.spec, counts[name])
+        for name, encoder in run.model.distinct_encoders.items()
     ]
     parts += [("Fusion head", head_name(run.model), counts["head"]), ("Total", "", counts["total"])]
     return render(
         "report.html",
+        main_title=run.task.main_title,
         scores=None if scores is None else _scores(scores),
         class_counts=_bars(class_counts),
         parts=parts,
@@ -128,18 +144,21 @@ def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[s
 def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for key, estimate in found["scores"].items():
-        title, meaning, unit = SCORES.get(key, (key, "", False))
-        rows.append({"key": key, "title": title, "meaning": meaning, "unit": unit, **estimate})
-    classes, matrix = found["classes"], found["confusion"]
-    bins = found.get("calibration", [])
+        meaning, unit = SCORES.get(key, ("", False))
+        title = SCORE_TITLES.get(key, key)
+        rows.append({"key": key, "title": title[:1].upper() + title[1:], "meaning": meaning, "unit": unit, **estimate})
+    classes, matrix = found.get("classes", []), found.get("confusion", [])
+    bins, pairs = found.get("calibration", []), found.get("scatter", [])
     return {
         "n": found["n"],
         "n_bootstrap": found["n_bootstrap"],
         "confidence": found["confidence"],
         "rows": rows,
         "classes": classes,
-        "per_class": found["per_class"],
-        "matrix": _matrix(matrix) if len(classes) <= MATRIX_CLASSES else None,
+        "per_class": found.get("per_class", {}),
+        "per_label": found.get("per_label", {}),
+        "scatter": pairs_chart(pairs) if pairs else Markup(""),
+        "matrix": _matrix(matrix) if matrix and len(classes) <= MATRIX_CLASSES else None,
         "confusions": _confusions(classes, matrix),
         "bins": bins,
         "calibration": calibration_chart(bins) if bins else Markup(""),
@@ -165,18 +184,20 @@ def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"name": name, "n": n, "part": n / most, "share": n / total} for name, n in counts.items()]
 
 
-def _stages(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _stages(history: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
     stages = []
     for name in dict.fromkeys(row["stage"] for row in history):
         rows = [row for row in history if row["stage"] == name]
         charts = []
-        has_auc = any(row.get("validation_auc") is not None for row in rows)
-        held_out = ("validation_auc", "Validation AUC") if has_auc else ("validation_loss", "Validation loss")
+        key, title = f"validation_{task.main_score}", f"Validation {task.main_title}"
+        scored = any(row.get(key) is not None for row in rows)
+        held_out = (key, title) if scored else ("validation_loss", "Validation loss")
         for key, title in (("train_loss", "Training loss"), held_out):
             chart = line_chart([row.get(key) for row in rows], title=title, x_name="epoch")
             if chart:
                 charts.append({"title": title, "svg": chart})
-        stages.append({"title": _STAGES.get(name, name), "charts": charts, "rows": rows})
+        shown = [{**row, "score": row.get(f"validation_{task.main_score}")} for row in rows]
+        stages.append({"title": _STAGES.get(name, name), "charts": charts, "rows": shown})
     return stages
 
 

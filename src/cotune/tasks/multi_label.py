@@ -48,6 +48,7 @@ class MultiLabel(Task):
     name: ClassVar[str] = "multi-label"
     main_title: ClassVar[str] = "macro AUC"
     scores: ClassVar[Any] = MULTI_LABEL_SCORES
+    table_scores: ClassVar[tuple[str, ...]] = ("auc", "micro_auc", "mean_average_precision", "macro_f1")
 
     def __init__(self, classes: Sequence[str], thresholds: Sequence[float] | None = None) -> None:
         self.outputs = tuple(classes)
@@ -173,12 +174,14 @@ class MultiLabel(Task):
         """Return the outputs, which are log-odds."""
         return outputs
 
+    def confidence(self, predictions: Tensor) -> Tensor:
+        """Return how sure the model is of each label, mean over labels."""
+        return torch.maximum(predictions, 1 - predictions).mean(dim=1)
+
     def decode(self, predictions: np.ndarray) -> list[Any]:
         """Return the names of the labels whose probability reaches the threshold, joined; ``|`` for none."""
         chosen = np.asarray(predictions) >= self.thresholds
-        return [
-            LABEL_SEPARATOR.join(self.outputs[k] for k in np.flatnonzero(row)) or LABEL_SEPARATOR for row in chosen
-        ]
+        return [LABEL_SEPARATOR.join(self.outputs[k] for k in np.flatnonzero(row)) or LABEL_SEPARATOR for row in chosen]
 
     def explained(self, predictions: Tensor) -> Tensor:
         """Return the most likely label."""
@@ -197,7 +200,9 @@ class MultiLabel(Task):
         """Return what is wrong with predictions that are not probabilities."""
         if np.all((predictions >= 0) & (predictions <= 1)):
             return None
-        return "scores that are no probabilities (0 to 1, each label's on its own); apply a sigmoid to margins or logits"
+        return (
+            "scores that are no probabilities (0 to 1, each label's on its own); apply a sigmoid to margins or logits"
+        )
 
     def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> MultiLabelSheet:
         """Return the score sheet of the labels, their probabilities and the thresholds."""

@@ -42,6 +42,7 @@ class Regression(Task):
     loss_title: ClassVar[str] = "RMSE"
     chance: ClassVar[float | None] = 0.0
     scores: ClassVar[Any] = REGRESSION_SCORES
+    table_scores: ClassVar[tuple[str, ...]] = ("spearman", "r2", "mae", "rmse")
     scale: ClassVar[str] = "value"
     text_label: ClassVar[bool] = False
 
@@ -138,6 +139,14 @@ class Regression(Task):
     def contribution_scale(self, outputs: Tensor) -> Tensor:
         """Return values in the unit of the labels, so that a base and its contributions add up to the prediction."""
         return self.predictions(outputs)
+
+    def from_scale(self, values: Tensor) -> Tensor:
+        """Return the values, which are predictions."""
+        return values
+
+    def confidence(self, predictions: Tensor) -> Tensor:
+        """Return NaN: a number comes without a probability."""
+        return torch.full((len(predictions),), torch.nan, device=predictions.device)
 
     def decode(self, predictions: np.ndarray) -> list[Any]:
         """Return the values, rounded to six significant digits."""

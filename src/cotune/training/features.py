@@ -139,6 +139,9 @@ def prepare(
         for name, encoder in encoders.items()
     }
     features = Features(encoders, fields, Kept(options, device or torch.device("cpu")), len(posts))
+    for name, prepared in fields.items():
+        for i, reason in prepared.problems.items():
+            features.errors[i] = RowError((), f"{name}: {reason}")
     for i, error in enumerate(row_errors(posts)):
         if error is not None:
             features.errors[i] = error

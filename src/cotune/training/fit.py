@@ -271,6 +271,11 @@ def _usable(posts: pd.DataFrame, features: Features, config: FitConfig, what: st
         rest = "what else they have" if config.fields else "their text alone"
         done = "left out" if config.bad_images == "skip" else f"used by {rest}"
         progress.say(f"note: {n:,} {what} {_posts(n)} with an unreadable image {'is' if n == 1 else 'are'} {done}")
+    cells = [(at, error) for at, error in features.errors.items() if not error.fields]
+    for at, error in cells[:_SHOWN]:
+        progress.say(f"note: row {posts['row'].iloc[at]}: {error}, counted as missing")
+    if len(cells) > _SHOWN:
+        progress.say(f"note: {len(cells) - _SHOWN:,} more such {_posts(len(cells) - _SHOWN)}")
     empty = int((~features.present.any(axis=1)).sum() - sum(not features.present[i].any() for i in features.faults))
     if empty:
         progress.say(f"note: {empty:,} {what} {_posts(empty)} with nothing that the model reads left out")

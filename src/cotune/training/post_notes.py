@@ -41,7 +41,8 @@ def count_cut_texts(posts: pd.DataFrame, features: Features, progress: Progress)
             what = "text" if name == "text" else f"text in {name!r}"
             progress.say(
                 f"note: {cut:,} {'post' if cut == 1 else 'posts'} ({share:.0%}) {'has' if cut == 1 else 'have'} a "
-                f"{what} that is cut at {encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder can"
+                f"{what} that is cut at {encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder "
+                "can"
             )
         found = {"texts_cut": found.get("texts_cut", 0) + cut, "max_tokens": encoder.max_tokens}
     return found
