@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from cotune.benchmark import METHODS, Method, Outcome
 from cotune.benchmark.methods import Task, fit
-from cotune.fusion import HEADS, FusionHead, make_head
-from cotune.fusion.attention import AttentionHead
-from cotune.fusion.base import drop_modalities
+from cotune.heads import HEADS, FusionHead, make_head
+from cotune.heads.attention import AttentionHead
+from cotune.heads.base import drop_modalities
 from cotune.model import Batch, JointModel
 from cotune.training import loop, recipe
 

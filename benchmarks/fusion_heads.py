@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cotune.benchmark import METHODS, Method
 from cotune.benchmark.methods import fit
-from cotune.fusion import HEADS, FusionHead, make_head
+from cotune.heads import HEADS, FusionHead, make_head
 
 
 class _Head(FusionHead):

@@ -23,7 +23,7 @@ from cotune.data.posts import read_posts
 from cotune.environment import environment
 from cotune.explain.explainer import Explainer
 from cotune.files import write_json
-from cotune.fusion.contributions import modality_contributions
+from cotune.heads.contributions import modality_contributions
 from cotune.predict import Predictor
 from cotune.run import load_run
 from cotune.training.features import iterate

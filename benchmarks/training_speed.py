@@ -31,13 +31,13 @@ from cotune.data.images import load_image
 from cotune.data.posts import read_posts
 from cotune.demo import demo_posts_path
 from cotune.environment import environment
-from cotune.fusion import make_head
+from cotune.heads import make_head
 from cotune.model import Batch, JointModel
 from cotune.settings import FitConfig
 from cotune.training.features import iterate
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups, set_train_mode
 from cotune.training.recipe import open_encoders, prepare_posts
-from cotune.training.release_memory import release_memory
+from cotune.release_memory import release_memory
 
 
 def reference_batches(posts, model, labels, config, part: int) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cotune.benchmark import METHODS, Method
 from cotune.benchmark.methods import fit
-from cotune.fusion import HEADS, FusionHead
+from cotune.heads import HEADS, FusionHead
 
 
 @HEADS.register("bilinear")

@@ -12,10 +12,11 @@ import torch
 
 from cotune.data.posts import read_posts
 from cotune.explain.explainer import Explainer
-from cotune.fusion import make_head
+from cotune.heads import make_head
 from cotune.model import JointModel
 from cotune.run import Run
 from cotune.settings import FitConfig
+from cotune.tasks.single_label import SingleLabel
 from cotune.training.fit import fit_posts
 from runs import tiny_config
 from tiny import WORDS, Zoo, picture, stir
@@ -27,15 +28,13 @@ def random_run(
     """Return a run that was never trained, with weights that all tell."""
     torch.manual_seed(0)
     used = {"text": ("text",), "image": ("image",)}.get(head, ("text", "image"))
-    encoders = {
-        "text": zoo.text(text) if "text" in used else None,
-        "image": zoo.image(image) if "image" in used else None,
-    }
-    dims = {name: 0 if encoder is None else encoder.dim for name, encoder in encoders.items()}
-    made = make_head(head, dims["text"], dims["image"], classes, width=16, heads=2)
+    encoders = {name: zoo.text(text) if name == "text" else zoo.image(image) for name in used}
+    dims = {name: encoder.dim for name, encoder in encoders.items()}
+    made = make_head(head, dims, classes, width=16, heads=2)
     stir(made, 1)
-    model = JointModel(encoders["text"], encoders["image"], made)
-    return Run(model.requires_grad_(False).eval(), tuple(f"class{i}" for i in range(classes)), FitConfig())
+    task = SingleLabel([f"class{i}" for i in range(classes)])
+    model = JointModel(encoders, made, task)
+    return Run(model.requires_grad_(False).eval(), FitConfig())
 
 
 def explainer(run: Run, **settings: Any) -> Explainer:

@@ -138,8 +138,8 @@ def test_methods_of_ones_own(
         "    return Outcome(np.tile(counts / counts.sum(), (len(task.test), 1)), {'total': 0, 'trained': 0})\n"
         "METHODS.add('prior', Method('Class frequencies', run=prior))\n"
         "from cotune.benchmark.methods import fit\n"
-        "from cotune.fusion.concat import ConcatHead\n"
-        "from cotune.fusion.base import HEADS\n"
+        "from cotune.heads.concat import ConcatHead\n"
+        "from cotune.heads.base import HEADS\n"
         "HEADS.add('mine', type('Mine', (ConcatHead,), {}))\n"
         "METHODS.add('own_head', Method('My head', run=fit, settings={'fusion': 'mine', 'tune': 'frozen'}))\n"
     )

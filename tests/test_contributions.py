@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cotune.fusion import HEADS, FusionHead, make_head
-from cotune.fusion.contributions import log_odds, modality_contributions
+from cotune.heads import HEADS, FusionHead, make_head
+from cotune.heads.contributions import log_odds, modality_contributions
 
 PRESENT = torch.tensor([[True, True], [True, False], [False, True], [False, False]] * 3)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cotune.benchmark.emap import Embedded, additive_logits, embed_rows, softmax
-from cotune.fusion import make_head
-from cotune.fusion.base import FusionHead
+from cotune.heads import make_head
+from cotune.heads.base import FusionHead
 from cotune.training.loop import predict_rows
 from cotune.training.recipe import fit_rows, prepare_posts
 from runs import tiny_config

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotune.errors import ConfigError
-from cotune.fusion import HEADS, FusionHead, make_head
-from cotune.fusion.base import drop_modalities
+from cotune.heads import HEADS, FusionHead, make_head
+from cotune.heads.base import drop_modalities
 
 NAMES = ("attention", "reference", "concat", "text", "image")
 BOTH = ("attention", "reference", "concat")

@@ -14,7 +14,7 @@ import torch
 
 from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark import METHODS, read_results, run_plan
-from cotune.fusion import HEADS, make_head
+from cotune.heads import HEADS, make_head
 from cotune.model import Batch, JointModel
 from cotune.training import loop, recipe
 from tiny import Zoo, picture

@@ -17,7 +17,7 @@ from cotune.explain.table.explain_posts import explain_posts
 from cotune.explain.table.second_pass import ExplainPlan
 from cotune.explain.table.summary import Best, TableSummary, TopWords
 from cotune.explain.words import Word, Words
-from cotune.fusion import FusionHead, make_head
+from cotune.heads import FusionHead, make_head
 from explained import explainer, ruled_posts, ruled_run
 from tiny import Zoo
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cotune.errors import ConfigError
-from cotune.fusion import make_head
+from cotune.heads import make_head
 from cotune.metrics import roc_auc
 from cotune.model import JointModel
 from cotune.progress import Progress

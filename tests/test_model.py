@@ -9,7 +9,7 @@ from transformers import CLIPConfig, CLIPModel, DistilBertConfig, DistilBertMode
 
 from cotune.encoders.image import TimmEncoder
 from cotune.encoders.text import TextEncoder
-from cotune.fusion import HEADS, make_head
+from cotune.heads import HEADS, make_head
 from cotune.model import Batch, JointModel
 from tiny import Zoo, make_tokenizer, picture
 

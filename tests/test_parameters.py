@@ -10,7 +10,7 @@ from torch import nn
 from architectures import IMAGE, MAKERS, TEXT
 from cotune.encoders.resolve import resolve_image, resolve_text
 from cotune.errors import ConfigError
-from cotune.fusion import make_head
+from cotune.heads import make_head
 from cotune.model import JointModel
 from cotune.settings import FitConfig, make_config
 from cotune.training.lora import adapt, add_adapters, merge_adapters

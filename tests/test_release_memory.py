@@ -4,8 +4,8 @@ import ctypes
 
 import pytest
 
-from cotune.training import release_memory as module
-from cotune.training.release_memory import release_memory, releasing_memory
+from cotune import release_memory as module
+from cotune.release_memory import release_memory, releasing_memory
 
 
 def test_batches_pass_through_and_memory_is_given_back_between_them(monkeypatch: pytest.MonkeyPatch) -> None:

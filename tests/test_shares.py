@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cotune.fusion import FusionHead, make_head
-from cotune.fusion.contributions import log_odds, modality_contributions, removed_state
+from cotune.heads import FusionHead, make_head
+from cotune.heads.contributions import log_odds, modality_contributions, removed_state
 from cotune.predict import Predictor
 from cotune.run import load_run, save_run
 from explained import explainer, random_run

@@ -23,7 +23,7 @@ from cotune.explain.faithfulness import (
 from cotune.explain.segments import find_words, segment
 from cotune.explain.target import Target
 from cotune.explain.words import explain_words, left_out, rank_correlation, word_embedding, word_gradients
-from cotune.fusion import make_head
+from cotune.heads import make_head
 from cotune.model import Batch, JointModel
 from explained import explainer, post, random_run, ruled_posts, ruled_run
 from tiny import TEXTS, Zoo, picture
@@ -191,7 +191,7 @@ def test_dual_encoders_have_words_too(tmp_path: Path) -> None:
     import transformers as t
 
     from cotune.encoders.dual import DualTextEncoder
-    from cotune.fusion import make_head
+    from cotune.heads import make_head
     from cotune.model import Batch, JointModel
     from tiny import make_tokenizer, stir
 

@@ -69,7 +69,7 @@ class SettingsCommand(TyperCommand):
         given = {name: ctx.params.pop(name) for name in names & ctx.params.keys()}
         takes = inspect.signature(self.callback).parameters if self.callback is not None else {}
         if _FLAGS in takes:
-            ctx.params[_FLAGS] = _by_field({name: value for name, value in given.items() if value not in (None, [])})
+            ctx.params[_FLAGS] = _by_field({name: value for name, value in given.items() if value not in (None, [], ())})
         if _TABLE in takes:
             said = {name: ctx.params.pop(name) for name in inspect.signature(table_parameters).parameters}
             ctx.params[_TABLE] = table_parameters(**said)
@@ -79,7 +79,7 @@ class SettingsCommand(TyperCommand):
 def _by_field(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags with encoders of single fields, given as FIELD=ENCODER, under ``field_encoders``."""
     of_fields: dict[str, str] = {}
-    for name in [name for name, value in flags.items() if isinstance(value, list)]:
+    for name in [name for name, value in flags.items() if isinstance(value, list | tuple)]:
         plain = []
         for value in flags.pop(name):
             found = _OF_FIELD.fullmatch(value)

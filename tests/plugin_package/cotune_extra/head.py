@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cotune.fusion import FusionHead
+from cotune.heads import FusionHead
 
 
 class SumHead(FusionHead):
