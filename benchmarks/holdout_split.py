@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cotune.training.loop import predict_rows
+from cotune.training.recipe import fit_rows, open_encoders, prepare_posts
 
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import data_hash, read_posts
@@ -24,8 +26,6 @@ from cotune.environment import environment
 from cotune.metrics import evaluate
 from cotune.progress import TerminalProgress
 from cotune.settings import FitConfig, make_config
-from cotune.training.loop import predict_rows
-from cotune.training.recipe import fit_rows, open_encoders, prepare_posts
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cotune.training.recipe import open_unchecked
+
 from cotune.checksums import damage
 from cotune.data.posts import read_posts
 from cotune.environment import environment
@@ -26,7 +28,6 @@ from cotune.predict import Predictor
 from cotune.run import load_run, read_settings
 from cotune.settings import FitConfig
 from cotune.training.encoder_check import check_encoder
-from cotune.training.recipe import open_unchecked
 
 TUNES = ("frozen", "top", "joint", "lora")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from cotune.training.prepare import prepare
 
 from cotune.data.posts import read_posts
 from cotune.environment import environment
@@ -27,7 +28,6 @@ from cotune.heads.contributions import modality_contributions
 from cotune.predict import Predictor
 from cotune.run import load_run
 from cotune.training.features import iterate
-from cotune.training.prepare import prepare
 
 
 def without_shares(predictor: Predictor, posts: pd.DataFrame) -> int:

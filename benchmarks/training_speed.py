@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cotune.training.recipe import open_encoders, prepare_posts
 from torch import nn
 
 from cotune.data.images import load_image
@@ -33,11 +34,10 @@ from cotune.demo import demo_posts_path
 from cotune.environment import environment
 from cotune.heads import make_head
 from cotune.model import Batch, JointModel
+from cotune.release_memory import release_memory
 from cotune.settings import FitConfig
 from cotune.training.features import iterate
 from cotune.training.parameters import cut_for_top, freeze, parameter_groups, set_train_mode
-from cotune.training.recipe import open_encoders, prepare_posts
-from cotune.release_memory import release_memory
 
 
 def reference_batches(posts, model, labels, config, part: int) -> Iterator[Batch]:

@@ -6,6 +6,7 @@ From the shell:
 """
 
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,27 +14,28 @@ from torch import Tensor, nn
 
 from cotune.benchmark import METHODS, Method
 from cotune.benchmark.methods import fit
-from cotune.heads import HEADS, FusionHead
+from cotune.heads import HEADS, Embeddings, FusionHead
 
 
 @HEADS.register("bilinear")
 class BilinearHead(FusionHead):
-    """The product of two projections, feature by feature, beside the projections themselves."""
+    """The product of the projections, feature by feature, beside the projections themselves."""
 
     def __init__(
-        self, text_dim: int, image_dim: int, n_classes: int, *, width: int = 128, modality_dropout: float = 0.1
+        self, dims: Mapping[str, int], n_outputs: int, *, width: int = 128, modality_dropout: float = 0.1
     ) -> None:
-        super().__init__(text_dim, image_dim, n_classes, modality_dropout=modality_dropout)
+        super().__init__(dims, n_outputs, modality_dropout=modality_dropout)
         self.width = width
-        self.text, self.image = nn.Linear(text_dim, width), nn.Linear(image_dim, width)
-        self.output = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), nn.Linear(3 * width, n_classes))
+        self.project = nn.ModuleList([nn.Linear(dim, width) for dim in dims.values()])
+        self.output = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), nn.Linear((len(dims) + 1) * width, n_outputs))
 
-    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
-        text, image = self.text(text), self.image(image)
-        logits: Tensor = self.output(torch.cat([text, image, text * image], dim=1))
-        return logits
+    def fuse(self, embeddings: Embeddings) -> Tensor:
+        parts = [project(embeddings[name]) for project, name in zip(self.project, self.fields, strict=True)]
+        product = torch.stack(parts).prod(dim=0)
+        outputs: Tensor = self.output(torch.cat([*parts, product], dim=1))
+        return outputs
 
-    def settings(self) -> dict[str, Any]:  # what builds the head anew when a run is loaded
+    def settings(self) -> dict[str, Any]:  # what builds the head again when a run is loaded
         return {**super().settings(), "width": self.width}
 
 

@@ -121,7 +121,7 @@ class JointModel(nn.Module):
             return outputs
         assert batch.targets is not None
         total = loss(outputs.float(), batch.targets, batch.weights)
-        own = self.head.own_loss(embeddings, outputs, batch.targets)
+        own = self.head.own_loss(embeddings, outputs, batch.targets, loss)
         result: Tensor = total if own is None else total + own
         return result
 

@@ -9,7 +9,7 @@ the task's prior is the answer.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -66,6 +66,13 @@ class Embeddings(dict[str, Tensor]):
         if output is not None and field in states:
             states[field] = output
         return Embeddings(found, self.present.expand(n, -1), states)
+
+    def only(self, fields: Sequence[str]) -> Embeddings:
+        """Return some of the fields of the same posts."""
+        names = list(self)
+        present = self.present[:, [names.index(name) for name in fields]]
+        states = {name: own for name, own in self.states.items() if name in fields}
+        return Embeddings({name: self[name] for name in fields}, present, states)
 
     def rows(self, at: Tensor) -> Embeddings:
         """Return the posts at these positions."""
@@ -140,7 +147,9 @@ class FusionHead(nn.Module, abc.ABC):
     def fuse(self, embeddings: Embeddings) -> Tensor:
         """Return outputs (B, n_outputs) from the embeddings of all fields, each (B, dim)."""
 
-    def own_loss(self, embeddings: Embeddings, outputs: Tensor, targets: Tensor) -> Tensor | None:
+    def own_loss(
+        self, embeddings: Embeddings, outputs: Tensor, targets: Tensor, loss: Callable[..., Tensor]
+    ) -> Tensor | None:
         """Return a loss that is added to the task's in training, a number; None for none.
 
         Parameters
@@ -151,6 +160,8 @@ class FusionHead(nn.Module, abc.ABC):
             What :meth:`fuse` made of them, shape (B, n_outputs).
         targets : Tensor
             The task's targets.
+        loss : callable
+            The task's loss, a function of outputs and targets, for further outputs that the head has in training.
         """
         return None
 
