@@ -224,8 +224,8 @@ def test_columns_of_wild_cells_are_read_or_refused_in_one_line(posts: list[dict[
 
 
 def test_numbers_are_standardised_over_the_training_posts() -> None:
-    posts = [{"likes": value} for value in (1, 2, 3, None, 1000)]
-    encoder = learned([LIKES], posts, rows=[0, 1, 2, 3])
+    posts = [{"likes": value, "device": "web"} for value in (1, 2, 3, None, 1000)]
+    encoder = learned([LIKES, DEVICE], posts, rows=[0, 1, 2, 3])
     step = math.sqrt(1.5)
     found = seen_by_network(encoder, posts)
     expected = torch.tensor([[-step, 0], [0, 0], [step, 0], [0, 1], [10, 0]])  # far values are limited
