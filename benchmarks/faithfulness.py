@@ -75,17 +75,18 @@ def main() -> None:
     for done, at in enumerate(TerminalProgress().track(order[: args.limit], "posts", min(args.limit, len(order)))):
         post = posts.iloc[[int(at)]].reset_index(drop=True)
         try:
-            target, batch = explainer.target(post)
+            target, batch = explainer.target(post, next(iter(explainer.model.encoders)))
         except DataError:
             skipped += 1
             continue
-        checked = done < args.sanity
-        others = {name: Target(model, batch, target.index) for name, model in shuffled.items() if checked}
-        text, picture = batch.present[0].tolist()
-        if text and "text" in explainer.model.encoders:
-            errors += words(args, target, post["text"].iloc[0], others, areas, correlations, random)
-        if picture and "image" in explainer.model.encoders:
-            patches(args, target, batch.inputs["image"]["pixels"], others, areas, correlations, random)
+        for field in batch.inputs:
+            target = Target(explainer.model, batch, field, target.index)
+            checked = shuffled.items() if done < args.sanity else ()
+            others = {name: Target(model, batch, field, target.index) for name, model in checked}
+            if field == "text":
+                errors += words(args, target, post["text"].iloc[0], others, areas, correlations, random)
+            elif field == "image":
+                patches(args, target, batch.inputs["image"]["pixels"], others, areas, correlations, random)
     report(args, explainer, areas, correlations, errors, skipped, time.perf_counter() - started)
 
 

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cotune.training.loop import predict_rows
-from cotune.training.recipe import fit_rows, open_encoders, prepare_posts
 
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import data_hash, read_posts
 from cotune.data.splits import holdout_split
 from cotune.environment import environment
-from cotune.metrics import evaluate
 from cotune.progress import TerminalProgress
 from cotune.settings import FitConfig, make_config
+from cotune.tasks import make_task
+from cotune.training.build import open_encoders, prepare_posts, read_options
+from cotune.training.trainer import Trainer, TrainingData, predict_rows
 
 
 def main() -> None:
@@ -50,11 +50,11 @@ def measure(table: Path, rows: list[tuple[str, dict[str, Any]]], out: Path) -> N
     """Fit, score and write."""
     progress = TerminalProgress()
     posts = read_posts(table, require_labels=True)
-    classes = sorted(posts["label"].unique())
-    y = posts["label"].map(classes.index).to_numpy()
+    task = make_task("single-label", posts["label"].tolist())
+    y = task.encode(posts["label"].tolist())
     train, test = holdout_split(y, fraction=0.2, seed=42, groups=near_duplicate_groups(posts))
     base = FitConfig()
-    features = prepare_posts(posts, open_encoders(base), base, progress=progress)
+    features = prepare_posts(posts, open_encoders(base), base, read_options(base, progress=progress))
     result: dict[str, Any] = {
         "train": len(train),
         "test": len(test),
@@ -69,9 +69,9 @@ def measure(table: Path, rows: list[tuple[str, dict[str, Any]]], out: Path) -> N
         result["rows"] = [row for row in earlier["rows"] if row["name"] not in measured]
     for name, settings in rows:
         started = time.perf_counter()
-        trained = fit_rows(features, y, train, len(classes), make_config(settings), progress=progress)
-        proba = predict_rows(trained.model, features, test, trained.source)
-        scores = evaluate(y[test], proba, classes).to_dict()["scores"]
+        trained = Trainer(TrainingData(features, y, train), task, make_config(settings), progress=progress).fit()
+        proba = predict_rows(trained.model, task, features, test, trained.source)
+        scores = task.evaluate(y[test], proba).to_dict()["scores"]
         row = {"name": name, **settings, "seconds": time.perf_counter() - started}
         row |= {key: scores[key] for key in ("auc", "accuracy", "macro_f1")}
         result["rows"].append(row)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cotune.training.recipe import open_unchecked
+from cotune.training.build import open_unchecked
 
 from cotune.checksums import damage
 from cotune.data.posts import read_posts

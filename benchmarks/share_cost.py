@@ -18,29 +18,24 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from cotune.training.prepare import prepare
 
 from cotune.data.posts import read_posts
 from cotune.environment import environment
 from cotune.explain.explainer import Explainer
 from cotune.files import write_json
-from cotune.heads.contributions import modality_contributions
+from cotune.heads.contributions import contributions
 from cotune.predict import Predictor
 from cotune.run import load_run
-from cotune.training.features import iterate
 
 
 def without_shares(predictor: Predictor, posts: pd.DataFrame) -> int:
     """Do what ``predict`` does, but for the shares; return the number of posts scored."""
-    features = prepare(posts, predictor.model.encoders, root=None, device=predictor.fabric.device)
-    rows = features.present.any(axis=1).nonzero()[0]
+    features, rows, _ = predictor.read(posts)
     scored = 0
-    with torch.inference_mode():
-        for batch in iterate(features, rows, dict.fromkeys(predictor.model.encoders, "raw"), predictor.batch_size):
-            moved = batch.to(predictor.fabric.device)
-            text, image = predictor.model.embed(moved)
-            logits = predictor.model.head(text, image, moved.present)
-            scored += len(torch.softmax(logits, dim=1).double().cpu().numpy())
+    for _, embeddings in predictor.embedded(features, rows):
+        with torch.inference_mode():
+            outputs = predictor.model.head(embeddings)
+            scored += len(predictor.run.task.predictions(outputs).double().cpu().numpy())
     return scored
 
 
@@ -91,12 +86,11 @@ def main() -> None:
 
 def head_cost(predictor: Predictor, posts: pd.DataFrame, repeats: int = 50) -> dict[str, float]:
     """Return milliseconds per thousand posts in the head: one pass, and all that the shares need."""
-    found = Explainer(predictor.run).embeddings(posts.head(64))
-    head, n = predictor.model.head, len(found.present)
-    ways = {
-        "one_pass": lambda: head(found.text, found.image, found.present),
-        "shares": lambda: modality_contributions(head, found.text, found.image, found.present).shares(),
-    }
+    found = Explainer(predictor.run).complete_embeddings(posts.head(64))
+    assert found is not None
+    head, task, embeddings = predictor.model.head, predictor.run.task, found[0]
+    n = embeddings.n_posts
+    ways = {"one_pass": lambda: head(embeddings), "shares": lambda: contributions(head, task, embeddings).shares()}
     with torch.inference_mode():
         return {
             name: statistics.median(timed(work) for _ in range(repeats)) * 1e6 / n

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cotune.training.recipe import open_encoders, prepare_posts
+
 from torch import nn
 
 from cotune.data.images import load_image
@@ -37,7 +37,9 @@ from cotune.model import Batch, JointModel
 from cotune.release_memory import release_memory
 from cotune.settings import FitConfig
 from cotune.training.features import iterate
-from cotune.training.parameters import cut_for_top, freeze, parameter_groups, set_train_mode
+from cotune.tasks.single_label import SingleLabel
+from cotune.training.build import open_encoders, prepare_posts
+from cotune.training.parameters import cut_for_top, parameter_groups, set_gradients, set_train_mode
 
 
 def reference_batches(posts, model, labels, config, part: int) -> Iterator[Batch]:
@@ -45,34 +47,35 @@ def reference_batches(posts, model, labels, config, part: int) -> Iterator[Batch
     order = np.random.default_rng(config.seed).permutation(len(posts))
     for start in range(0, len(order), part):
         rows = order[start : start + part]
-        words = model.text.tokenizer(
+        words = model.encoders["text"].tokenizer(
             [posts["text"].iloc[i] for i in rows],
             padding="max_length",
             truncation=True,
             max_length=512,
             return_tensors="pt",
         )
-        pictures = [model.image.preprocessor(load_image(posts["image"].iloc[i])) for i in rows]
-        pixels = model.image.normalise(torch.from_numpy(np.stack(pictures))).contiguous()
+        images = [model.encoders["image"].preprocessor(load_image(posts["image"].iloc[i])) for i in rows]
+        pixels = model.encoders["image"].normalise(torch.from_numpy(np.stack(images))).contiguous()
         inputs = {
             "text": {key: words[key] for key in ("input_ids", "attention_mask")},
             "image": {"pixels": pixels},
         }
-        yield Batch(torch.ones((len(rows), 2), dtype=torch.bool), inputs, torch.from_numpy(labels[rows]))
+        present = torch.ones((len(rows), 2), dtype=torch.bool)
+        yield Batch(present, ("text", "image"), inputs, torch.from_numpy(labels[rows]))
 
 
 def timed(
     model: JointModel, batches: Iterator[Batch], config: FitConfig, n: int, *, frozen_norms: bool, parts: int = 1
 ) -> float:
     """Train on `n` batches of some `parts`, after one for warming up; return posts per second, loading included."""
-    optimizer = torch.optim.AdamW(parameter_groups(model, config))
+    optimizer = torch.optim.AdamW(parameter_groups(model, "joint", config))
     loss_function = nn.CrossEntropyLoss()
     set_train_mode(model, frozen_norms=frozen_norms)
     posts, started = 0, 0.0
     for i, batch in enumerate(batches):
         if i == parts:
             posts, started = 0, time.perf_counter()
-        (loss_function(model(batch), batch.labels) / parts).backward()
+        (loss_function(model(batch), batch.targets) / parts).backward()
         posts += len(batch)
         if (i + 1) % parts:
             continue
@@ -89,10 +92,11 @@ def timed(
 
 def build(config: FitConfig, encoders, n_classes: int, *, contiguous: bool = False) -> JointModel:
     """Return a fresh model on fresh encoders."""
-    head = make_head("attention", encoders["text"].dim, encoders["image"].dim, n_classes, **config.head_settings())
-    model = JointModel(encoders["text"], encoders["image"], head)
+    dims = {name: encoder.dim for name, encoder in encoders.items()}
+    head = make_head("attention", dims, n_classes, **config.head_settings())
+    model = JointModel(encoders, head, SingleLabel([str(k) for k in range(n_classes)]))
     if contiguous:
-        model.image.model.to(memory_format=torch.contiguous_format)
+        model.encoders["image"].model.to(memory_format=torch.contiguous_format)
     return model
 
 
@@ -134,13 +138,13 @@ def measure(args, posts, labels, n_classes: int, config: FitConfig) -> None:
         features.compute(name, "hidden", encoder)
         once[f"{name} activations"] = time.perf_counter() - started
     for model in (reference, joint, top):
-        freeze(model)
+        set_gradients(model, "joint", config)
 
     def source(kind: str) -> dict[str, str]:
         return dict.fromkeys(("text", "image"), kind)
 
     def batches(kind: str, seed: int) -> Iterator[Batch]:
-        return iterate(features, rows, source(kind), config.batch_size, labels=labels, seed=seed)
+        return iterate(features, rows, source(kind), config.batch_size, targets=labels, seed=seed)
 
     ways: dict[str, Callable[[int], float]] = {
         "reference": lambda _: timed(

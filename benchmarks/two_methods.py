@@ -49,7 +49,7 @@ def main() -> None:
         if len(rows) < 2:
             continue
         order = np.argsort([str(identity) for identity in results.folds.ids])
-        here = results.folds.labels[order]
+        here = results.folds.targets[order]
         if labels is not None and not np.array_equal(labels, here):
             raise SystemExit(f"{folder} holds results of other posts than {args.results[0]}")
         labels = here
@@ -116,7 +116,7 @@ def _key(results: Results, method: str, folder: Path) -> RowKey:
 def _same_folds(folder: Path, results: Results, first: Path) -> Results:
     other = read_results(folder)
     same = all(
-        np.array_equal(getattr(other.folds, name), getattr(results.folds, name)) for name in ("ids", "labels", "fold")
+        np.array_equal(getattr(other.folds, name), getattr(results.folds, name)) for name in ("ids", "targets", "fold")
     )
     if not same:
         raise SystemExit(f"{folder} has other posts or folds than {first}")

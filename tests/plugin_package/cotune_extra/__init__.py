@@ -1,1 +1,1 @@
-"""A package outside of cotune that adds one of each: a fusion head, a source of encoders, a benchmark method."""
+"""A package outside of cotune that adds one of each: head, source, task, kind of field, benchmark method."""

@@ -119,7 +119,7 @@ class TableSummary:
             at = np.flatnonzero(known)
             pair = [self.task.encode(scored[column].iloc[at].tolist()) for column in ("true", "label")]
             if len(at):
-                same.iloc[at] = (pair[0] == pair[1]).all(axis=1).tolist()
+                same.iloc[at] = (pair[0] == pair[1]).reshape(len(at), -1).all(axis=1).tolist()
         self.counts["labelled"] += int(known.sum())
         self.counts["right"] += int((known & same).sum())
         return known & ~same, scored["confidence"]
