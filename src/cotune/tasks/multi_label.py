@@ -176,9 +176,7 @@ class MultiLabel(Task):
     def decode(self, predictions: np.ndarray) -> list[Any]:
         """Return the names of the labels whose probability reaches the threshold, joined; ``|`` for none."""
         chosen = np.asarray(predictions) >= self.thresholds
-        return [
-            LABEL_SEPARATOR.join(self.outputs[k] for k in np.flatnonzero(row)) or LABEL_SEPARATOR for row in chosen
-        ]
+        return [LABEL_SEPARATOR.join(self.outputs[k] for k in np.flatnonzero(row)) or LABEL_SEPARATOR for row in chosen]
 
     def explained(self, predictions: Tensor) -> Tensor:
         """Return the most likely label."""
@@ -197,7 +195,9 @@ class MultiLabel(Task):
         """Return what is wrong with predictions that are not probabilities."""
         if np.all((predictions >= 0) & (predictions <= 1)):
             return None
-        return "scores that are no probabilities (0 to 1, each label's on its own); apply a sigmoid to margins or logits"
+        return (
+            "scores that are no probabilities (0 to 1, each label's on its own); apply a sigmoid to margins or logits"
+        )
 
     def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> MultiLabelSheet:
         """Return the score sheet of the labels, their probabilities and the thresholds."""
@@ -256,8 +256,8 @@ def _problem_of_form(label: str) -> str | None:
     names = _names(label)
     if not all(names):
         return (
-            f"has an empty name; write one {LABEL_SEPARATOR} between two names, and {LABEL_SEPARATOR} alone for none of "
-            "the labels"
+            f"has an empty name; write one {LABEL_SEPARATOR} between two names, or {LABEL_SEPARATOR} alone if no label "
+            "applies"
         )
     other = next((mark for mark in _OTHER_SEPARATORS if mark in label), None)
     if other is not None and LABEL_SEPARATOR in label:
