@@ -141,7 +141,7 @@ def test_no_cut_between_probabilities_has_a_better_f1_than_the_chosen_one(n, see
 
     chosen = best_f1_threshold(positive, proba)
     values = np.unique(proba)
-    best = max((f1(cut) for cut in [0.5, *(values[:-1] + values[1:]) / 2]))
+    best = max(f1(cut) for cut in [0.5, *(values[:-1] + values[1:]) / 2])
     assert f1(chosen) == pytest.approx(best)
     if f1(0.5) == pytest.approx(best):
         assert chosen == 0.5

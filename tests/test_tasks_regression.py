@@ -18,7 +18,7 @@ from cotune.tasks.regression import Regression
 
 CONFIG = FitConfig()
 TASK = Regression(mean=10.0, scale=2.0)
-values = st.floats(-1e29, 1e29, width=32)
+values = st.floats(-(2.0**96), 2.0**96, width=32)
 
 
 def test_mean_and_deviation_are_learned():
