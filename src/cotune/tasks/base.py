@@ -120,9 +120,7 @@ class Task(abc.ABC):
     def note_on_unknown(self, labels: Sequence[str], n: int) -> str:
         """Return a note on `n` posts whose labels have a :meth:`problem`."""
         what = "posts have labels" if n > 1 else "post has a label"
-        return (
-            f"{n:,} {what} that the run cannot score, left out: the label {clip(labels[0])!r} {self.problem(labels[0])}"
-        )
+        return f"{n:,} {what} that the run cannot score, left out: the label {clip(labels[0])!r} {self.problem(labels[0])}"
 
     @abc.abstractmethod
     def refuse_untrainable(self, targets: np.ndarray) -> None:

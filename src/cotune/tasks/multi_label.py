@@ -128,6 +128,8 @@ class MultiLabel(Task):
         others = place[place != rest]
         if len(others) and len(place) - len(others) < 2:
             place = np.where(place == rest, np.bincount(others).argmax(), place)
+        if len(set(place.tolist())) == 1:  # too few posts for any set to be frequent
+            place = _most_even(targets)
         return np.unique(place, return_inverse=True)[1]
 
     def count(self, targets: np.ndarray) -> dict[str, int]:
@@ -270,3 +272,11 @@ def _too_few(place: np.ndarray, least: float) -> np.ndarray:
     """Tell for each post whether fewer than `least` are in the same place."""
     few: np.ndarray = np.bincount(place)[place] < least
     return few
+
+
+def _most_even(targets: np.ndarray) -> np.ndarray:
+    """Return the label that splits the posts most evenly; zeros if it leaves fewer than two on one side."""
+    held = targets.sum(axis=0)
+    smaller = np.minimum(held, len(targets) - held)
+    best: np.ndarray = targets[:, smaller.argmax()]
+    return best if smaller.max() >= 2 else np.zeros_like(best)
