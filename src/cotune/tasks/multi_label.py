@@ -129,6 +129,8 @@ class MultiLabel(Task):
         others = place[place != rest]
         if len(others) and len(place) - len(others) < 2:
             place = np.where(place == rest, np.bincount(others).argmax(), place)
+        if len(set(place.tolist())) == 1:  # too few posts for any set to be frequent
+            place = _most_even(targets)
         return np.unique(place, return_inverse=True)[1]
 
     def count(self, targets: np.ndarray) -> dict[str, int]:
@@ -261,8 +263,8 @@ def _problem_of_form(label: str) -> str | None:
     names = _names(label)
     if not all(names):
         return (
-            f"has an empty name; write one {LABEL_SEPARATOR} between two names, and {LABEL_SEPARATOR} alone for none of "
-            "the labels"
+            f"has an empty name; write one {LABEL_SEPARATOR} between two names, or {LABEL_SEPARATOR} alone if no label "
+            "applies"
         )
     other = next((mark for mark in _OTHER_SEPARATORS if mark in label), None)
     if other is not None and LABEL_SEPARATOR in label:
@@ -275,3 +277,11 @@ def _too_few(place: np.ndarray, least: float) -> np.ndarray:
     """Tell for each post whether fewer than `least` are in the same place."""
     few: np.ndarray = np.bincount(place)[place] < least
     return few
+
+
+def _most_even(targets: np.ndarray) -> np.ndarray:
+    """Return the label that splits the posts most evenly; zeros if it leaves fewer than two on one side."""
+    held = targets.sum(axis=0)
+    smaller = np.minimum(held, len(targets) - held)
+    best: np.ndarray = targets[:, smaller.argmax()]
+    return best if smaller.max() >= 2 else np.zeros_like(best)

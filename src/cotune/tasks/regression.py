@@ -96,7 +96,7 @@ class Regression(Task):
             return {}
         low, high = float(targets.min()), float(targets.max())
         if low == high:
-            return {f"{low:.{_DIGITS}g}": len(targets)}
+            return {_readable(low, _DIGITS): len(targets)}
         counts, edges = np.histogram(targets.astype(np.float64), bins=4)
         shown = _different(edges)
         return {f"{a} to {b}": int(n) for (a, b), n in zip(pairwise(shown), counts, strict=True)}
@@ -105,11 +105,11 @@ class Regression(Task):
         """Return a note if all posts have the same value."""
         if len(set(targets.tolist())) != 1:
             return None
-        return f"all {len(targets):,} held-out posts have the value {targets[0]:.{_DIGITS}g}"
+        return f"all {len(targets):,} held-out posts have the value {_readable(float(targets[0]), _DIGITS)}"
 
     def describe(self) -> str:
         """Return the mean and the standard deviation."""
-        return f"regression, mean {self.mean:.4g}, standard deviation {self.deviation:.4g}"
+        return f"regression, mean {_readable(self.mean, 4)}, standard deviation {_readable(self.deviation, 4)}"
 
     def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> StandardisedLoss:
         """Return the squared loss, or the Huber loss, of the standardised values.
@@ -234,14 +234,21 @@ def _refuse_equal(targets: np.ndarray) -> None:
         raise DataError("no post has a number as its label; a regression needs at least two different values")
     if targets.min() == targets.max():
         raise DataError(
-            f"all {len(targets):,} posts have the value {targets[0]:.{_DIGITS}g}; a regression needs at least two "
-            "different values"
+            f"all {len(targets):,} posts have the value {_readable(float(targets[0]), _DIGITS)}; a regression needs at "
+            "least two different values"
         )
+
+
+def _readable(value: float, digits: int) -> str:
+    """Return a number with so many significant digits; 250000 rather than 2.5e+05."""
+    if value != 0 and not 1e-4 <= abs(value) < 1e12:
+        return f"{value:.{digits}g}"
+    return np.format_float_positional(value, precision=digits, unique=False, fractional=False, trim="-")
 
 
 def _different(edges: np.ndarray) -> list[str]:
     """Return numbers as text, with no more digits than tell them apart."""
-    texts = [[f"{edge:.{digits}g}" for edge in edges.tolist()] for digits in range(4, 18)]
+    texts = [[_readable(edge, digits) for edge in edges.tolist()] for digits in range(4, 18)]
     return next((shown for shown in texts if len(set(shown)) == len(shown)), texts[-1])
 
 
