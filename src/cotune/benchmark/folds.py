@@ -45,6 +45,8 @@ class Folds:
         How many posts are not used, by reason.
     seed : int
         Seed of folds and draws.
+    labels : tuple of str
+        The labels as the table has them, where they are more than names of classes.
     """
 
     ids: np.ndarray
@@ -54,6 +56,7 @@ class Folds:
     groups: np.ndarray
     left_out: dict[str, int]
     seed: int
+    labels: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -115,8 +118,7 @@ class Folds:
         """Return the labels as they are saved: numbers of classes, or text."""
         if self._by_class:
             return self.targets
-        shape = (len(self.targets), self.task.n_outputs)
-        return [str(label) for label in self.task.decode(self.targets.reshape(shape).astype(np.float64))]
+        return list(self.labels)
 
     def _content(self) -> str:
         numbers = [np.asarray(column, dtype=np.int64) for column in (self.fold, self.groups)]
@@ -146,7 +148,8 @@ class Folds:
             left_out, seed = dict(about["left_out"]), int(about["seed"])
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise RunError(f"{path} cannot be read ({fault}); begin again in another folder") from fault
-        folds = cls(ids, targets, task, fold, group, left_out, seed)
+        text = tuple(labels.tolist()) if "task" in about else ()
+        folds = cls(ids, targets, task, fold, group, left_out, seed, text)
         if not seal_holds(about) or about.get("content", folds._content()) != folds._content():
             raise RunError(f"{path} cannot be read (its checksum differs); begin again in another folder")
         return folds
@@ -214,7 +217,8 @@ def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on
     for i, rows in enumerate(tests):
         fold[rows] = i
     ids = kept["id"].astype(str).to_numpy(dtype=object)
-    return Folds(ids, targets, task, fold, groups, left_out, plan.fold_seed)
+    labels = () if task.name == "single-label" else tuple(kept["label"])
+    return Folds(ids, targets, task, fold, groups, left_out, plan.fold_seed, labels)
 
 
 def posts_of(posts: pd.DataFrame, folds: Folds) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def make_folds(
     Parameters
     ----------
     posts_or_labels : pandas.DataFrame or sequence
-        Posts, or their labels alone.
+        Posts, or their labels alone; an array of whole numbers is taken for strata, any of which may be rare.
     n_folds : int
         How many folds.
     protocol : {"paper", "grouped"}
@@ -57,11 +57,15 @@ def make_folds(
     if n_folds < 2:
         raise ConfigError(f"the number of folds must be at least 2, not {n_folds}")
     labels = _labels(posts_or_labels)
-    _refuse_rare(labels, n_folds, None)
+    strata = _are_strata(posts_or_labels)
+    if not strata:
+        _refuse_rare(labels, n_folds, None)
     nothing = np.zeros(len(labels))
     if protocol == "paper":
         cut = StratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
-        return [test.astype(np.int64) for _, test in cut.split(nothing, labels)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a rare stratum
+            return [test.astype(np.int64) for _, test in cut.split(nothing, labels)]
     if groups is None:
         if not isinstance(posts_or_labels, pd.DataFrame):
             raise DataError(
@@ -69,7 +73,8 @@ def make_folds(
             )
         groups = near_duplicate_groups(posts_or_labels)
     codes = _codes(groups, len(labels))
-    _refuse_rare(labels, n_folds, codes)
+    if not strata:
+        _refuse_rare(labels, n_folds, codes)
     cut = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -169,9 +174,14 @@ def _labels(source: pd.DataFrame | Sequence[Any] | np.ndarray[Any, Any]) -> np.n
         shown = ", ".join(map(str, lacking[:5])) + ("..." if len(lacking) > 5 else "")
         raise DataError(f"{len(lacking)} posts have no label (rows {shown}); label or remove them")
     names = np.array([str(value) for value in values], dtype=object)
-    if len(set(names)) == 1:
+    if len(set(names)) == 1 and not _are_strata(source):
         raise DataError(f"all {len(names)} posts have the label {names[0]!r}; at least two labels are needed")
     return names
+
+
+def _are_strata(source: object) -> bool:
+    """Tell whether posts are given by what stratifies them, as a task says, and not by labels that a user knows."""
+    return isinstance(source, np.ndarray) and source.dtype.kind in "iu"
 
 
 def _codes(groups: Sequence[Any] | np.ndarray[Any, Any], size: int) -> Indices:

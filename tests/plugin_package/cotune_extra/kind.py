@@ -52,7 +52,8 @@ class TagEncoder(Encoder):
     learned: ClassVar[bool] = True
 
     def __init__(self, dim: int = 8) -> None:
-        super().__init__(nn.Linear(BUCKETS, dim), spec="hashtags:", dim=dim, units=())
+        network = nn.Sequential(nn.Linear(BUCKETS, dim), nn.LayerNorm(dim))
+        super().__init__(network, spec="hashtags:", dim=dim, units=())
 
     def prepare(self, values: Sequence[Any], options: ReadOptions) -> PreparedTags:
         return PreparedTags(values)
