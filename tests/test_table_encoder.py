@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cotune.encoders.sources import SOURCES, Wanted
 from cotune.encoders.table import Column, TableEncoder, read_columns
 from cotune.errors import DataError, EncoderError
 
-Posts = Sequence[Mapping[str, object] | None]
+Posts = Sequence[Any]
 LIKES = Column("likes", "number")
 DEVICE = Column("device", "category", ("phone", "tablet", "web"))
 
@@ -45,7 +45,7 @@ def prepared(encoder: TableEncoder, posts: Posts) -> PreparedTable:
     return encoder.prepare(posts, ReadOptions())
 
 
-def embed(encoder: TableEncoder, *posts: Mapping[str, object]) -> Tensor:
+def embed(encoder: TableEncoder, *posts: Any) -> Tensor:
     with torch.no_grad():
         return encoder(prepared(encoder, posts).inputs(np.arange(len(posts)))).pooled
 
@@ -275,7 +275,7 @@ def test_unseen_values_are_alike() -> None:
 def test_training_hides_some_values() -> None:
     encoder = learned([DEVICE], [{"device": "web"}])
     cells = torch.full((4000, 1), 2.0)
-    assert set(encoder.network._indices(cells).unique().tolist()) == {4}
+    assert bool((encoder.network._indices(cells) == 4).all())
     encoder.train()
     hidden = (encoder.network._indices(cells) == 0).float().mean().item()
     assert 0.03 < hidden < 0.07
@@ -331,7 +331,7 @@ def test_it_follows_the_protocol(columns: list[Column]) -> None:
 
 def test_sizes_of_category_embeddings() -> None:
     columns = [Column(str(n), "category", tuple(map(str, range(n)))) for n in (1, 3, 10, 1000)]
-    shapes = [tuple(each.weight.shape) for each in TableEncoder(columns).network.embeddings]  # type: ignore[union-attr]
+    shapes = [tuple(each.shape) for each in TableEncoder(columns).network.embeddings.parameters()]
     assert shapes == [(3, 2), (5, 3), (12, 6), (1002, 16)]
 
 
