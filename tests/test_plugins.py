@@ -1,8 +1,9 @@
-"""A head, a source of encoders and a benchmark method that live in another package."""
+"""A head, a source, a task, a kind of field and a benchmark method that live in another package."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,56 @@ def test_an_installed_package_needs_no_flag(run: Path, posts: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (posts.parent / "explained" / "index.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def ordinal(zoo: Zoo, posts: Path) -> Path:
+    """A run with a task, a kind of field and a head of the package, whose own setting is given."""
+    folder = posts.parent
+    table = pd.read_csv(posts)
+    table["tags"] = [f"#class{i % 3} #x" for i in range(len(table))]
+    table.assign(label=[i % 3 for i in range(len(table))]).to_csv(folder / "ordinal.csv", index=False)
+    (folder / "ordinal.yaml").write_text(
+        "task: ordinal\nfusion: sum\nhead_options: {slope: 0.1}\ntune: frozen\nprobe_epochs: 80\nprobe_lr: 0.01\n"
+        "fields: {text: {kind: text}, image: {kind: image}, tags: {kind: hashtags}}\n"
+    )
+    done = run_cotune(
+        folder, "fit", "ordinal.csv", "--out", "ordinal", "--config", "ordinal.yaml", "--text-encoder",
+        zoo("distilbert"), "--image-encoder", zoo("timm-resnet"), "--width", 8, "--set", "heads=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "ordinal"
+
+
+def test_a_task_and_a_kind_of_field_of_the_package(ordinal: Path) -> None:
+    folder = ordinal.parent
+    done = run_cotune(folder, "predict", ordinal, "ordinal.csv", "--out", "ranks.csv")
+    assert done.returncode == 0, done.stderr
+    found, given = pd.read_csv(folder / "ranks.csv"), pd.read_csv(folder / "ordinal.csv")
+    assert (found["label"] == given["label"]).mean() > 0.9
+    assert found["tags_share"].mean() > found[["text_share", "image_share"]].mean().max()
+    for command in (
+        ("evaluate", ordinal, "ordinal.csv"),
+        ("explain", ordinal, "ordinal.csv", "--out", "ranks", "--limit", 1, "--word-posts", 2, "--emap", 0),
+        ("bench", "ordinal.csv", "--out", "ordinal_bench", "--config", "ordinal.yaml", "--methods", "prior,probe",
+         "--folds", 2, "--protocol", "paper", "--bootstrap", 20),
+    ):  # fmt: skip
+        done = run_cotune(folder, *command)
+        assert done.returncode == 0, done.stderr
+    settings = json.loads((ordinal / "config.json").read_text())
+    assert settings["head"]["settings"]["slope"] == 0.1
+    assert {part["package"] for part in settings["needs"].values()} == {"cotune-extra"}
+    assert len(settings["needs"]) == 3
+
+
+def test_a_setting_that_the_head_does_not_have(posts: Path, zoo: Zoo) -> None:
+    done = run_cotune(
+        posts.parent, "fit", posts, "--out", "none", "--text-encoder", zoo("distilbert"), "--image-encoder",
+        zoo("timm-resnet"), "--fusion", "sum", "--set", "head-options={slop: 1}",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "the fusion head 'sum' has no setting 'slop' (did you mean 'slope'?)" in done.stderr
+    assert not (posts.parent / "none").exists()
 
 
 def test_a_run_without_its_package_names_it(run: Path, posts: Path) -> None:

@@ -288,6 +288,7 @@ def mean_of(parts: Sequence[np.ndarray]) -> np.ndarray:
 METHODS.add("svm", Method("SVM on frozen embeddings", run=svm, settings={"fusion": "concat", "tune": "frozen"}))
 METHODS.add("image", Method("Image encoder alone", run=fit, settings={"fusion": "image"}, uses=("image",)))
 METHODS.add("text", Method("Text encoder alone", run=fit, settings={"fusion": "text"}, uses=("text",)))
+METHODS.add("table", Method("Table columns alone", run=fit, settings={"fusion": "table"}, uses=("table",)))
 METHODS.add("concat", Method("Both, concatenated", run=fit, settings={"fusion": "concat"}))
 METHODS.add("clip", Method("Dual encoder (CLIP)", run=fit, settings={"fusion": "concat"}, encoders="clip"))
 METHODS.add("probe", Method("Fusion head on frozen encoders", run=fit, settings={"tune": "frozen"}))
