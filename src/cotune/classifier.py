@@ -362,10 +362,11 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
         The latter if the model was trained on such a table.
         """
         found, task = self._predictions(X), self.run_.task
-        if task.name == "single-label":
-            labels: np.ndarray = self.classes_[found[:, self._columns].argmax(axis=1)]
-            return labels
         said = task.decode(found)
+        if task.name == "single-label":
+            places = dict(zip(task.outputs, np.argsort(self._columns), strict=True))
+            labels: np.ndarray = self.classes_[[places[name] for name in said]]
+            return labels
         if self.run_.label_type != _INDICATOR:
             return np.asarray(said, dtype=object)
         return np.asarray(task.encode(said)[:, self._columns], dtype=np.int64)

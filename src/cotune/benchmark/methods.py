@@ -223,7 +223,7 @@ def _machine(
     train: np.ndarray, test: np.ndarray, labels: np.ndarray, n_classes: int, seed: int
 ) -> tuple[np.ndarray, int]:
     """Return class probabilities of the test posts, and how many numbers the machine holds."""
-    from scipy.special import softmax
+    from scipy.special import expit
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.model_selection import StratifiedKFold
     from sklearn.svm import SVC
@@ -244,7 +244,8 @@ def _machine(
     else:
         fitted = machine.fit(train, labels)
         margins = fitted.decision_function(test)
-        scores = softmax(np.column_stack([-margins, margins]) / 2 if margins.ndim == 1 else margins, axis=1)
+        scores = expit(np.column_stack([-margins, margins]) if margins.ndim == 1 else margins)
+        scores /= scores.sum(axis=1, keepdims=True)
     proba[:, fitted.classes_] = scores
     return proba, int(machine.dual_coef_.size + machine.intercept_.size)
 

@@ -69,10 +69,12 @@ class SettingsCommand(TyperCommand):
         given = {name: ctx.params.pop(name) for name in names & ctx.params.keys()}
         takes = inspect.signature(self.callback).parameters if self.callback is not None else {}
         if _FLAGS in takes:
-            ctx.params[_FLAGS] = _by_field({name: value for name, value in given.items() if value not in (None, [], ())})
+            ctx.params[_FLAGS] = _by_field(
+                {name: value for name, value in given.items() if value not in (None, [], ())}
+            )
         if _TABLE in takes:
-            said = {name: ctx.params.pop(name) for name in inspect.signature(table_parameters).parameters}
-            ctx.params[_TABLE] = table_parameters(**said)
+            names = inspect.signature(table_parameters).parameters
+            ctx.params[_TABLE] = table_parameters(**{name: ctx.params.pop(name) for name in names})
         return super().invoke(ctx)
 
 

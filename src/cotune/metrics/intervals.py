@@ -149,9 +149,7 @@ def evaluate(
         "per_class": _per_class(names, confusion),
         "calibration": calibration_bins(sheet.y, sheet.proba),
     }
-    return evaluate_sheet(
-        sheet, SCORES, details, n=sheet.n, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence
-    )
+    return evaluate_sheet(sheet, SCORES, details, n=sheet.n, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
 
 
 def bootstrap_interval(

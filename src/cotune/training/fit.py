@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from cotune.data.posts import ColumnNames, data_hash, read_posts
 from cotune.data.sources import has_urls, is_url
 from cotune.data.splits import holdout_split
 from cotune.encoders.base import Encoder
+from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.prepared_images import PreparedImages
 from cotune.encoders.resolve import asks_hub
 from cotune.environment import environment
@@ -88,102 +89,128 @@ def fit_posts(
     """
     progress = progress or Progress()
     started = time.perf_counter()
-    device = make_fabric(config).device
-    fields = config.read_fields()
     if validation_posts is None and isinstance(config.validation, str):
-        validation_posts = read_posts(config.validation, columns=ColumnNames(fields=fields))
-    whole = posts
-    posts, unreadable = readable_posts(posts, progress)
-    posts = _labelled(posts, progress)
-    weighed = posts["weight"].to_numpy(dtype=float) if "weight" in posts else None
-    task, encoders, config = _begin(posts, config, start, progress)
-    _refuse_other_labels(task, posts, "post", started=start is not None)
-    fraction = _validation_part(config) if validation_posts is None else None
-    looks = fraction is not None and config.folds_group == "near-duplicates"
+        validation_posts = read_posts(config.validation, columns=ColumnNames(fields=config.read_fields()))
+    usable, counts = _readable(posts, progress)
+    task, encoders, config = _begin(usable, config, start, progress)
+    _refuse_other_labels(task, usable, "post", started=start is not None)
+    part = _validation_part(config) if validation_posts is None else None
+    looks = part is not None and config.folds_group == "near-duplicates"
     options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
-    features = prepare_posts(posts, encoders, config, options, device=device)
-    rows = _usable(posts, features, config, "training", progress)
-    if weighed is not None:
-        rows = rows[weighed[rows] > 0]
-    targets = task.encode(posts["label"].tolist())
-    cut = count_cut_texts(posts, features, progress)
-    task.refuse_untrainable(targets[rows])
-    tell_gaps(posts, features, rows, task, progress)
-    held: HeldOut | None = None
-    overlap = 0
+    data = _training_data(usable, task, encoders, config, options)
+    counts |= count_cut_texts(usable, data.features, progress)
+    task.refuse_untrainable(data.targets[data.rows])
+    tell_gaps(usable, data.features, data.rows, task, progress)
     if validation_posts is not None:
-        validation_posts = _labelled(readable_posts(validation_posts, progress)[0], progress)
-        _refuse_other_labels(task, validation_posts, "validation post", started=False)
-        theirs = prepare_posts(validation_posts, encoders, config, options, device=device)
-        at = _usable(validation_posts, theirs, config, "validation", progress)
-        overlap = count_overlap(features, rows, theirs, at, progress)
-        labels = task.encode(validation_posts["label"].tolist())[at]
-        held = HeldOut(theirs.subset(at), labels, np.arange(len(at)))
-    elif fraction is not None:
-        progress.begin("choosing posts to hold out")
-        rows, at = _hold_out(posts, features, task.strata(targets), rows, fraction, config)
-        progress.say(f"{len(at):,} of {len(at) + len(rows):,} posts are held out for validation")
-        held = HeldOut(features, targets, at)
-    hashed = data_hash(whole, fields, _known_keys(posts, features))
-    key = {
-        "form": 2,
-        "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}),
-        "posts": hashed,
-        "validation posts": None if validation_posts is None else data_hash(validation_posts, fields),
-    }
-    tables = [posts] if validation_posts is None else [posts, validation_posts]
-    images = [field.name for field in fields if field.kind == "image"]
-    if allow_remote and any(has_urls(table[name]) for table in tables for name in images if name in table):
-        key["images by URL"] = "fetched"  # with them and without them the posts to train on are others
-    if weighed is not None:
-        key["weights of posts"] = hashlib.sha256(weighed.tobytes()).hexdigest()
+        validation_posts = _readable(validation_posts, progress)[0]
+        data = replace(data, held_out=_table_held_out(validation_posts, task, encoders, config, options))
+        counts["validation_overlap"] = _overlap(data, progress)
+    elif part is not None:
+        data = _hold_out(usable, data, task, part, config)
+    key = _key(posts, usable, validation_posts, data, config)
     if start is not None:
         key["run to start from"] = weights_hash(start.model)
     for callback in callbacks:
         callback.on_begin(key)
-    notes: list[str] = []
-    if held is not None and (note := task.note_on_held_out(held.targets[held.rows])) is not None:
-        notes.append(undefined_score(note, task, config))
-        progress.say(f"note: {notes[-1]}")
-    data = TrainingData(features, targets, rows, weighed, held)
-    trained = Trainer(
-        data, task, config, start=None if start is None else start.model.head, callbacks=callbacks, progress=progress
-    ).fit()
+    notes = [] if data.held_out is None else _notes_before(data.held_out, task, config, progress)
+    head = None if start is None else start.model.head
+    trained = Trainer(data, task, config, start=head, callbacks=callbacks, progress=progress).fit()
     metrics: dict[str, Any] = {
         "status": "interrupted" if trained.interrupted else "finished",
         "posts": {
-            "read": len(whole),
-            "train": len(rows),
-            "held_out": 0 if held is None else len(held.rows),
-            "labels": task.count(targets[rows]),
-            "unreadable_cells": unreadable,
-            "unlabelled": len(whole) - unreadable - len(posts),
-            "unreadable_images": len(features.faults),
-            **cut,
-            **({} if validation_posts is None else {"validation_overlap": overlap}),
+            "read": len(posts),
+            "train": len(data.rows),
+            "held_out": 0 if data.held_out is None else len(data.held_out.rows),
+            "labels": task.count(data.targets[data.rows]),
+            "unreadable_images": len(data.features.faults),
+            **counts,
         },
         "seconds": time.perf_counter() - started,
         "history": trained.history,
     }
     if start is not None:
-        metrics["started_from"] = {
-            "data_hash": start.environment.get("data_hash"),
-            "weights": key["run to start from"],
-        }
-    if held is not None:
-        metrics["validation"] = _validate(trained, task, held, config, progress)
-    judged = (
-        []
-        if trained.interrupted
-        else [below_the_probe(trained.history, task, config), below_chance(trained.history, task)]
-    )
-    for note in filter(None, judged):
-        notes.append(note)
-        progress.say(f"note: {note}")
+        before = start.environment.get("data_hash")
+        metrics["started_from"] = {"data_hash": before, "weights": key["run to start from"]}
+    if data.held_out is not None:
+        metrics["validation"] = _validate(trained, task, data.held_out, config, progress)
+    notes += _notes_after(trained, task, config, progress)
     if notes:
         metrics["notes"] = notes
-    about = environment(config.seed, hashed, str(device.type))
+    about = environment(config.seed, key["posts"], str(make_fabric(config).device.type))
     return FitResult(Run(trained.model, config, metrics, about), trained.interrupted)
+
+
+def _readable(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the posts that have a label and can be read, and how many do not or cannot."""
+    kept, unreadable = readable_posts(posts, progress)
+    kept = _labelled(kept, progress)
+    return kept, {"unreadable_cells": unreadable, "unlabelled": len(posts) - unreadable - len(kept)}
+
+
+def _training_data(
+    posts: pd.DataFrame, task: Task, encoders: Mapping[str, Encoder], config: FitConfig, options: ReadOptions
+) -> TrainingData:
+    """Read the posts to train on, before some of them are held out."""
+    features = prepare_posts(posts, encoders, config, options)
+    rows = _usable(posts, features, config, "training", options.progress)
+    weights = posts["weight"].to_numpy(dtype=float) if "weight" in posts else None
+    if weights is not None:
+        rows = rows[weights[rows] > 0]
+    return TrainingData(features, task.encode(posts["label"].tolist()), rows, weights)
+
+
+def _table_held_out(
+    posts: pd.DataFrame, task: Task, encoders: Mapping[str, Encoder], config: FitConfig, options: ReadOptions
+) -> HeldOut:
+    """Return the posts of a validation table."""
+    _refuse_other_labels(task, posts, "validation post", started=False)
+    features = prepare_posts(posts, encoders, config, options)
+    rows = _usable(posts, features, config, "validation", options.progress)
+    return HeldOut(features.subset(rows), task.encode(posts["label"].tolist())[rows], np.arange(len(rows)))
+
+
+def _overlap(data: TrainingData, progress: Progress) -> int:
+    assert data.held_out is not None
+    return count_overlap(data.features, data.rows, data.held_out.features, data.held_out.rows, progress)
+
+
+def _key(
+    whole: pd.DataFrame, posts: pd.DataFrame, validation: pd.DataFrame | None, data: TrainingData, config: FitConfig
+) -> dict[str, Any]:
+    """Return what a training is made of; a checkpoint of anything else is not resumed."""
+    fields = config.read_fields()
+    key: dict[str, Any] = {
+        "form": 2,
+        "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}),
+        "posts": data_hash(whole, fields, _known_keys(posts, data.features)),
+        "validation posts": None if validation is None else data_hash(validation, fields),
+    }
+    tables = [posts] if validation is None else [posts, validation]
+    images = [field.name for field in fields if field.kind == "image"]
+    remote = data.features.kept.options.allow_remote
+    if remote and any(has_urls(table[name]) for table in tables for name in images if name in table):
+        key["images by URL"] = "fetched"  # with them and without them the posts to train on are others
+    if data.weights is not None:
+        key["weights of posts"] = hashlib.sha256(data.weights.tobytes()).hexdigest()
+    return key
+
+
+def _notes_before(held: HeldOut, task: Task, config: FitConfig, progress: Progress) -> list[str]:
+    found = task.note_on_held_out(held.targets[held.rows])
+    notes = [] if found is None else [undefined_score(found, task, config)]
+    for note in notes:
+        progress.say(f"note: {note}")
+    return notes
+
+
+def _notes_after(trained: Trained, task: Task, config: FitConfig, progress: Progress) -> list[str]:
+    if trained.interrupted:
+        return []
+    found = [below_the_probe(trained.history, task, config), below_chance(trained.history, task)]
+    notes = [note for note in found if note is not None]
+    for note in notes:
+        progress.say(f"note: {note}")
+    return notes
 
 
 def _begin(
@@ -285,21 +312,19 @@ def _usable(posts: pd.DataFrame, features: Features, config: FitConfig, what: st
     return rows
 
 
-def _hold_out(
-    posts: pd.DataFrame,
-    features: Features,
-    strata: np.ndarray,
-    rows: np.ndarray,
-    fraction: float,
-    config: FitConfig,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the posts to train on and those to hold out."""
-    groups = _groups(posts, features, config)
-    own = None if groups is None else groups[rows]
+def _hold_out(posts: pd.DataFrame, data: TrainingData, task: Task, fraction: float, config: FitConfig) -> TrainingData:
+    """Return the data with a part of the posts held out."""
+    progress = data.features.kept.options.progress
+    progress.begin("choosing posts to hold out")
+    groups = _groups(posts, data.features, config)
+    own = None if groups is None else groups[data.rows]
     if own is not None and config.folds_group == "near-duplicates" and (note := large_group_note(own)) is not None:
-        features.kept.options.progress.say(f"note: {note}")
-    train, held = holdout_split(strata[rows], fraction=fraction, seed=config.seed, groups=own)
-    return rows[train], rows[held]
+        progress.say(f"note: {note}")
+    strata = task.strata(data.targets)[data.rows]
+    train, held = holdout_split(strata, fraction=fraction, seed=config.seed, groups=own)
+    progress.say(f"{len(held):,} of {len(data.rows):,} posts are held out for validation")
+    held_out = HeldOut(data.features, data.targets, data.rows[held])
+    return replace(data, rows=data.rows[train], held_out=held_out)
 
 
 def _groups(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.ndarray | None:

@@ -236,7 +236,7 @@ class Trainer:
     def _train_epoch(self, step: _Step, stage: Stage, state: StageState) -> float:
         """Train for one epoch and return the mean loss over posts."""
         data, n = self.data, n_batches(len(self.data.rows), stage.batch_size)
-        keys = [self.config.seed, len(stage.name), state.epoch]
+        keys = [self.config.seed, stage.place, state.epoch]
         torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
         set_train_mode(self.model, frozen_norms=stage.frozen_norms)
         batches = iterate(
