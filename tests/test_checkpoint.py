@@ -8,7 +8,7 @@ import torch
 
 from cotune.errors import CotuneError, RunError
 from cotune.training.checkpoint import Checkpoint, to_device
-from cotune.training.loop import StageState
+from cotune.training.stages import StageState
 
 KEY = {"settings": {"epochs": 3, "lr_text": 1e-4}, "data": "abc"}
 

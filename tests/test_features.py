@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+from cotune.data.images import ReadImage
+from cotune.encoders import prepared_images
 from cotune.encoders.base import Encoder
+from cotune.encoders.prepared import ReadOptions
 from cotune.progress import Progress
-from cotune.training import pictures
-from cotune.training.features import Features, iterate
-from cotune.training.prepare import prepare
+from cotune.training.features import Features, iterate, prepare
 from tiny import PostsMaker, Zoo, picture
 
 RAW = {"text": "raw", "image": "raw"}
@@ -28,7 +29,7 @@ class Listener(Progress):
 
 
 def ready(posts: pd.DataFrame, encoders: dict[str, Encoder], root: Path, **settings: Any) -> Features:
-    return prepare(posts, encoders, root=root, **{"max_bytes": 10**9, **settings})
+    return prepare(posts, encoders, ReadOptions(root=root, **{"max_bytes": 10**9, **settings}))
 
 
 def count_calls(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -46,12 +47,12 @@ def count_calls(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     seen: list[object] = []
-    real = pictures.load_image
-    monkeypatch.setattr(pictures, "load_image", lambda source, **more: seen.append(source) or real(source, **more))
+    real = ReadImage.decode
+    monkeypatch.setattr(ReadImage, "decode", lambda self, **more: seen.append(self.key) or real(self, **more))
     return seen
 
 
-def test_posts_without_a_modality(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
+def test_posts_without_a_field(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
     posts = new_posts(12)
     features = ready(posts, zoo.pair(), cache)
     assert features.present[:, 0].tolist() == [i % 6 != 4 for i in range(12)]
@@ -159,12 +160,14 @@ def test_equal_posts_are_computed_once(
     for name, encoder in encoders.items():
         features.compute(name, "pooled", encoder)
     assert sum(calls["image"]) == sum(calls["text"]) == 4
-    assert features.keys["image"][0] == features.keys["image"][4] == features.keys["image"][11]
-    assert features.pixels is not None
-    assert len(features.pixels) == 4
+    keys = features.fields["image"].keys
+    assert keys[0] == keys[4] == keys[11]
+    store = features.fields["image"].store
+    assert store is not None
+    assert len(store) == 4
 
 
-def test_broken_pictures_are_listed_and_count_as_absent(
+def test_broken_images_are_listed_and_count_as_absent(
     zoo: Zoo, new_posts: PostsMaker, cache: Path, tmp_path: Path
 ) -> None:
     posts = new_posts(6, gaps=False)
@@ -186,11 +189,11 @@ def test_broken_pictures_are_listed_and_count_as_absent(
     assert len(features.batch(np.arange(6), POOLED | {"text": "raw"}).inputs["image"]["pooled"]) == 1
 
 
-def test_pictures_may_be_images_and_arrays(zoo: Zoo, cache: Path) -> None:
+def test_images_may_be_opened_ones_and_arrays(zoo: Zoo, cache: Path) -> None:
     shot = picture(1, size=(64, 64))
     posts = pd.DataFrame({"text": ["a", "b", "c"], "image": [shot, np.asarray(shot), None]}, dtype=object)
     features = ready(posts, zoo.pair(), cache)
-    assert features.keys["image"][0] == features.keys["image"][1] != ""
+    assert features.fields["image"].keys[0] == features.fields["image"].keys[1] != ""
     pixels = features.batch(np.arange(3), RAW).inputs["image"]["pixels"]
     assert torch.equal(pixels[0], pixels[1])
 
@@ -198,16 +201,17 @@ def test_pictures_may_be_images_and_arrays(zoo: Zoo, cache: Path) -> None:
 def test_a_full_store_falls_back_to_decoding(
     zoo: Zoo, new_posts: PostsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cotune.training.prepare._CHUNK", 2)
+    monkeypatch.setattr("cotune.encoders.prepared_images._CHUNK", 2)
     posts = new_posts(8, gaps=False)
     expected = ready(posts, zoo.pair(), tmp_path / "wide").batch(np.arange(8), RAW).inputs["image"]["pixels"]
     one = 3 * 64 * 64
     listener = Listener()
     features = ready(posts, zoo.pair(), tmp_path / "narrow", max_bytes=5 * one, progress=listener)
-    assert features.pixels is not None
-    assert len(features.pixels) == 4
+    store = features.fields["image"].store
+    assert store is not None
+    assert len(store) == 4
     assert (tmp_path / "narrow").stat()
-    assert [line for line in listener.lines if "decoded anew" in line]
+    assert [line for line in listener.lines if "decoded again" in line]
     decodes = count_decodes(monkeypatch)
     assert torch.equal(features.batch(np.arange(8), RAW).inputs["image"]["pixels"], expected)
     assert len(decodes) == 4
@@ -215,23 +219,26 @@ def test_a_full_store_falls_back_to_decoding(
     assert size <= 5 * one
 
 
-def test_without_a_cache_folder_pictures_stay_in_memory(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
+def test_without_a_cache_folder_images_stay_in_memory(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
     posts = new_posts(6)
     expected = ready(posts, zoo.pair(), cache).batch(np.arange(5), RAW).inputs["image"]["pixels"]
-    features = prepare(posts, zoo.pair(), root=None)
+    features = prepare(posts, zoo.pair())
     assert torch.equal(features.batch(np.arange(5), RAW).inputs["image"]["pixels"], expected)
 
 
-def test_one_modality_alone_reads_nothing_of_the_other(
+def test_one_field_alone_reads_nothing_of_the_other(
     zoo: Zoo, new_posts: PostsMaker, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decodes = count_decodes(monkeypatch)
+    read: list[object] = []
+    real = prepared_images.read_image
+    monkeypatch.setattr(prepared_images, "read_image", lambda image, **more: read.append(image) or real(image, **more))
     features = ready(new_posts(6), {"text": zoo.text()}, cache)
-    assert decodes == []
-    assert not features.present[:, 1].any()
+    assert read == []
+    assert list(features.fields) == ["text"]
+    assert features.present[:, 0].sum() == 5
     images = ready(new_posts(6).drop(columns="text"), {"image": zoo.image()}, cache)
-    assert not images.present[:, 0].any()
-    assert images.present[:, 1].sum() == 5
+    assert list(images.fields) == ["image"]
+    assert images.present[:, 0].sum() == len(read) == 5
 
 
 def test_batches_hold_each_post_once_with_its_label(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
@@ -240,11 +247,11 @@ def test_batches_hold_each_post_once_with_its_label(zoo: Zoo, new_posts: PostsMa
     rows = np.asarray([11, 2, 5, 7, 4])
     for seed in (None, 1):
         seen = []
-        for batch in iterate(features, rows, RAW, 2, labels=labels, seed=seed):
+        for batch in iterate(features, rows, RAW, 2, targets=labels, seed=seed):
             assert batch.rows is not None
-            assert batch.labels is not None
+            assert batch.targets is not None
             seen += batch.rows.tolist()
-            assert batch.labels.tolist() == labels[batch.rows.numpy()].tolist()
+            assert batch.targets.tolist() == labels[batch.rows.numpy()].tolist()
             assert torch.equal(batch.present, torch.from_numpy(features.present[batch.rows.numpy()]))
         assert sorted(seen) == sorted(rows.tolist())
 

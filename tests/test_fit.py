@@ -15,6 +15,8 @@ from cotune.progress import Progress
 from cotune.report.run_report import run_report
 from cotune.run import load_run, save_run
 from cotune.settings import make_config
+from cotune.tasks.single_label import SingleLabel
+from cotune.training.callbacks import CheckpointCallback
 from cotune.training.fit import fit_posts
 from cotune.training.notes import below_the_probe
 from runs import tiny_config, write_table
@@ -61,7 +63,7 @@ def test_posts_that_cannot_be_used_are_counted_and_named(zoo: Zoo, tmp_path: Pat
         assert words in text, words
 
 
-def test_text_only_keeps_posts_with_broken_pictures(zoo: Zoo, tmp_path: Path) -> None:
+def test_text_only_keeps_posts_with_broken_images(zoo: Zoo, tmp_path: Path) -> None:
     posts = make_posts(tmp_path / "posts", 16, gaps=False)
     Path(posts["image"][6]).write_bytes(b"broken")
     told = Told()
@@ -123,7 +125,7 @@ def test_an_interrupted_fit_is_usable_and_resumes_to_the_same(
     stopped = fit_posts(
         posts,
         config,
-        checkpoint=tmp_path / "run" / "checkpoint",
+        callbacks=[CheckpointCallback(tmp_path / "run" / "checkpoint")],
         progress=StopAt(at, epoch),  # type: ignore[arg-type]
     )
     assert stopped.interrupted
@@ -135,7 +137,7 @@ def test_an_interrupted_fit_is_usable_and_resumes_to_the_same(
     save_run(tmp_path / "run", stopped.run)
     probabilities, _, _ = Predictor(load_run(tmp_path / "run"), device="cpu").scores(posts)
     assert np.isfinite(probabilities).all()
-    resumed = fit_posts(posts, config, checkpoint=tmp_path / "run" / "checkpoint", resume=True)
+    resumed = fit_posts(posts, config, callbacks=[CheckpointCallback(tmp_path / "run" / "checkpoint", resume=True)])
     assert not resumed.interrupted
     assert same_weights(weights_of(resumed.run.model), weights_of(whole.model))
     losses = [[row["train_loss"] for row in run.metrics["history"]] for run in (resumed.run, whole)]
@@ -148,7 +150,7 @@ def test_a_stop_in_the_first_epoch_leaves_nothing_to_save(zoo: Zoo, tmp_path: Pa
         fit_posts(
             posts,
             tiny_config(zoo, tmp_path / "c", tune="frozen", image_encoder="", fusion="text"),
-            checkpoint=tmp_path / "checkpoint",
+            callbacks=[CheckpointCallback(tmp_path / "checkpoint")],
             progress=StopAt("probe", 1),  # type: ignore[arg-type]
         )
 
@@ -156,18 +158,20 @@ def test_a_stop_in_the_first_epoch_leaves_nothing_to_save(zoo: Zoo, tmp_path: Pa
 def test_a_checkpoint_of_other_posts_or_settings_is_refused(zoo: Zoo, tmp_path: Path) -> None:
     posts = make_posts(tmp_path / "posts", 12)
     config = tiny_config(zoo, tmp_path / "c", tune="frozen", fusion="text")
-    fit_posts(posts, config, checkpoint=tmp_path / "checkpoint")
+    fit_posts(posts, config, callbacks=[CheckpointCallback(tmp_path / "checkpoint")])
     other = posts.assign(text=["other " + str(text) for text in posts["text"]])
     with pytest.raises(Exception, match="other posts"):
-        fit_posts(other, config, checkpoint=tmp_path / "checkpoint", resume=True)
+        fit_posts(other, config, callbacks=[CheckpointCallback(tmp_path / "checkpoint", resume=True)])
     changed = tiny_config(zoo, tmp_path / "c", tune="frozen", fusion="text", seed=1)
     with pytest.raises(Exception, match=r"other seed \(42, now 1\)"):
-        fit_posts(posts, changed, checkpoint=tmp_path / "checkpoint", resume=True)
-    fit_posts(other, config, checkpoint=tmp_path / "checkpoint")  # anew is fine
+        fit_posts(posts, changed, callbacks=[CheckpointCallback(tmp_path / "checkpoint", resume=True)])
+    fit_posts(other, config, callbacks=[CheckpointCallback(tmp_path / "checkpoint")])  # anew is fine
     other.loc[0, "image"] = "memory://nowhere/a.jpg"
-    fit_posts(other, config, checkpoint=tmp_path / "checkpoint")
-    with pytest.raises(Exception, match="other pictures by URL"):
-        fit_posts(other, config, checkpoint=tmp_path / "checkpoint", resume=True, allow_remote=True)
+    fit_posts(other, config, callbacks=[CheckpointCallback(tmp_path / "checkpoint")])
+    with pytest.raises(Exception, match="other images by URL"):
+        fit_posts(
+            other, config, callbacks=[CheckpointCallback(tmp_path / "checkpoint", resume=True)], allow_remote=True
+        )
 
 
 def test_validation_by_part_by_table_and_by_name(zoo: Zoo, tmp_path: Path) -> None:
@@ -240,7 +244,7 @@ def row(stage: str, auc: float | None, loss: float) -> dict[str, Any]:
 def test_a_score_below_the_probe_is_noted(
     probe: dict[str, Any], tuned: dict[str, Any], settings: dict[str, Any], words: str | None
 ) -> None:
-    said = below_the_probe([probe, tuned], make_config(settings))
+    said = below_the_probe([probe, tuned], SingleLabel(["no", "yes"]), make_config(settings))
     assert said is None if words is None else said is not None and words in said and "--stop validation" in said
 
 

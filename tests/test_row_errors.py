@@ -220,7 +220,7 @@ def test_a_benchmark_leaves_them_out_and_counts_them(zoo: Zoo, tmp_path: Path) -
 
 
 def test_explain_gives_them_an_error(fitted: Run, tmp_path: Path) -> None:
-    table = Explainer(fitted, device="cpu").modality_frame(spoiled(tmp_path))
+    table = Explainer(fitted, device="cpu").contribution_frame(spoiled(tmp_path))
     assert table["error"][0].startswith("the text is a list")
     assert table["label"].isna().tolist()[:2] == [True, True]
 

@@ -15,11 +15,11 @@ from cotune import load
 from cotune.classifier import JointClassifier
 from cotune.cli import main
 from cotune.errors import ConfigError, CotuneError, DataError
-from cotune.model import Batch
 from cotune.run import Run, load_run, save_run
 from cotune.settings import make_config
+from cotune.tasks.single_label import CrossEntropy
+from cotune.training.callbacks import CheckpointCallback
 from cotune.training.fit import fit_posts
-from cotune.training.loop import StagePlan, WeightedLoss
 from runs import tiny_config, tiny_settings, write_table
 from tiny import Zoo, make_posts, same_weights, weights_of
 
@@ -32,37 +32,31 @@ def posts(tmp_path: Path) -> pd.DataFrame:
 # ---- weights of posts --------------------------------------------------------------------------------
 
 
-def plan(weights: Any, **more: Any) -> StagePlan:
-    return StagePlan("probe", {}, 1, 4, 1, post_weights=None if weights is None else torch.tensor(weights), **more)
-
-
 @pytest.mark.parametrize("class_weights", [None, (0.5, 2.0)])
 def test_the_loss_counts_each_post_by_its_weight(class_weights: Any) -> None:
     torch.manual_seed(0)
-    logits, labels = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
-    batch = Batch(torch.ones(4, 2, dtype=torch.bool), {}, labels, torch.tensor([3, 0, 2, 1]))
-    even = WeightedLoss(plan([1.0] * 4, class_weights=class_weights))(logits, batch)
-    assert torch.allclose(even, WeightedLoss(plan(None, class_weights=class_weights))(logits, batch))
-    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    classes = torch.tensor(class_weights or (1.0, 1.0))[labels]
-    by_row = torch.tensor([2.0, 0.0, 1.0, 5.0])
-    weighed = WeightedLoss(plan(by_row.tolist(), class_weights=class_weights))(logits, batch)
-    expected = (each * classes * by_row[[3, 0, 2, 1]]).sum() / classes.sum()
-    assert torch.allclose(weighed, expected)
+    outputs, targets = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+    loss = CrossEntropy(class_weights, 0.0)
+    torch.testing.assert_close(loss(outputs, targets, torch.ones(4)), loss(outputs, targets))
+    each = torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+    classes = torch.tensor(class_weights or (1.0, 1.0))[targets]
+    weights = torch.tensor([5.0, 2.0, 1.0, 0.0])
+    expected = (each * classes * weights).sum() / classes.sum()
+    torch.testing.assert_close(loss(outputs, targets, weights), expected)
 
 
 def test_weights_move_predictions_and_priors(zoo: Zoo, posts: pd.DataFrame, tmp_path: Path) -> None:
     config = tiny_config(zoo, tmp_path / "cache", tune="frozen", probe_epochs=5)
     first = posts["label"].iloc[0]
     heavy = np.where(posts["label"] == first, 9.0, 1.0)
-    plain, weighed = fit_posts(posts, config).run, fit_posts(posts, config, sample_weight=heavy).run
-    twice = fit_posts(posts, config, sample_weight=heavy * 7).run
+    plain, weighed = fit_posts(posts, config).run, fit_posts(posts.assign(weight=heavy), config).run
+    twice = fit_posts(posts.assign(weight=heavy * 7), config).run
     at = plain.classes.index(first)
-    assert weighed.model.head.log_prior.exp()[at].item() == pytest.approx(0.9)
-    assert plain.model.head.log_prior.exp()[at].item() == pytest.approx(0.5)
+    assert weighed.model.head.prior.exp()[at].item() == pytest.approx(0.9)
+    assert plain.model.head.prior.exp()[at].item() == pytest.approx(0.5)
     assert same_weights(weights_of(weighed.model), weights_of(twice.model)), "only proportions matter"
     balanced = tiny_config(zoo, tmp_path / "cache", tune="frozen", class_weights="balanced")
-    prior = fit_posts(posts, balanced, sample_weight=heavy).run.model.head.log_prior.exp()
+    prior = fit_posts(posts.assign(weight=heavy), balanced).run.model.head.prior.exp()
     assert prior.tolist() == pytest.approx([0.5, 0.5]), "balanced by weight, not by number"
 
 
@@ -71,7 +65,7 @@ def test_a_post_of_weight_zero_is_left_out(zoo: Zoo, posts: pd.DataFrame, tmp_pa
     posts.loc[3, "label"] = None  # weights stay with their posts where one has no label
     weights = np.ones(24)
     weights[[0, 1, 8]] = 0
-    run = fit_posts(posts, config, sample_weight=weights).run
+    run = fit_posts(posts.assign(weight=weights), config).run
     assert run.metrics["posts"]["train"] == 20
     fewer = fit_posts(posts[weights > 0].reset_index(drop=True), config).run
     for name, tensor in weights_of(run.model).items():
@@ -110,7 +104,7 @@ def test_training_begins_with_the_runs_weights(zoo: Zoo, run: Run, tmp_path: Pat
     still = tiny_config(zoo, tmp_path / "cache", tune="joint", lr_text=1e-12, lr_image=1e-12, lr_head=1e-12)
     same = fit_posts(new, still, start=run).run
     for name, tensor in weights_of(same.model).items():
-        if "log_prior" not in name and "num_batches" not in name:
+        if "prior" not in name and "num_batches" not in name:
             torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-4)
     config = tiny_config(zoo, tmp_path / "cache", tune="top")
     moved = fit_posts(new, config, start=run).run
@@ -164,12 +158,12 @@ def test_a_loaded_classifier_goes_on_with_warm_start(run: Run, posts: pd.DataFra
 
 def test_a_checkpoint_of_another_start_is_refused(zoo: Zoo, run: Run, posts: pd.DataFrame, tmp_path: Path) -> None:
     config = tiny_config(zoo, tmp_path / "cache", tune="top")
-    fit_posts(posts, config.model_copy(update={"probe_epochs": 0}), checkpoint=tmp_path / "c")
+    fit_posts(posts, config.model_copy(update={"probe_epochs": 0}), callbacks=[CheckpointCallback(tmp_path / "c")])
     with pytest.raises(CotuneError, match="begun with other run to start from"):
-        fit_posts(posts, config, start=run, checkpoint=tmp_path / "c", resume=True)
+        fit_posts(posts, config, start=run, callbacks=[CheckpointCallback(tmp_path / "c", resume=True)])
     with pytest.raises(CotuneError, match="other weights of posts"):
-        fit_posts(posts, config.model_copy(update={"probe_epochs": 0}), sample_weight=np.arange(1.0, 25.0),
-                  checkpoint=tmp_path / "c", resume=True)  # fmt: skip
+        fit_posts(posts.assign(weight=np.arange(1.0, 25.0)), config.model_copy(update={"probe_epochs": 0}),
+                  callbacks=[CheckpointCallback(tmp_path / "c", resume=True)])  # fmt: skip
 
 
 # ---- settings of a run -------------------------------------------------------------------------------

@@ -103,6 +103,14 @@ def test_what_is_watched():
     assert (lost.score, lost.loss, lost.value) == (None, None, -np.inf)
 
 
+def test_posts_of_one_class_are_watched_by_their_log_loss():
+    two = SingleLabel(["no", "yes"])
+    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    better, worse = (two.watch(np.array([1, 1, 1]), table) for table in (proba[:, ::-1], proba))
+    assert better.loss == pytest.approx(-np.log([0.9, 0.2, 0.6]).mean())
+    assert better.value > worse.value
+
+
 def test_decoding_and_checking():
     assert THREE.decode(np.array([[0.2, 0.5, 0.3], [0.4, 0.3, 0.3]])) == ["b", "a"]
     assert THREE.check_predictions(np.array([[0.2, 0.5, 0.3]])) is None

@@ -1,16 +1,19 @@
+"""Images of unusual shape on their way to an encoder."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cotune.training.pictures import decode, not_too_long
+from cotune.data.images import read_image
+from cotune.encoders.prepared_images import not_too_long, pixels_of
 from tiny import Zoo, picture
 
 
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 9_000), (9_000, 8)])
 @pytest.mark.parametrize("kind", ["timm-resnet", "convnext", "vit"])
-def test_very_long_pictures_do_not_fill_the_memory(zoo: Zoo, kind: str, size: tuple[int, int]) -> None:
+def test_very_long_images_do_not_fill_the_memory(zoo: Zoo, kind: str, size: tuple[int, int]) -> None:
     encoder = zoo.image(kind)
     seen = []
     real = encoder.preprocessor
@@ -23,12 +26,12 @@ def test_very_long_pictures_do_not_fill_the_memory(zoo: Zoo, kind: str, size: tu
         preprocessor = staticmethod(preprocess)
 
     Wrapped.preprocessor.size = real.size  # type: ignore[attr-defined]
-    block = decode(Image.new("RGB", size, (7, 99, 200)), Wrapped(), False)  # type: ignore[arg-type]
+    block = pixels_of(read_image(Image.new("RGB", size, (7, 99, 200))), Wrapped())  # type: ignore[arg-type]
     assert max(seen[0]) <= 50 * min(seen[0])
     assert np.abs(block.astype(int) - np.asarray([7, 99, 200])[:, None, None]).max() <= 1
 
 
-def test_only_the_ends_of_a_long_picture_are_cut() -> None:
+def test_only_the_ends_of_a_long_image_are_cut() -> None:
     shot = picture(1, size=(300, 4))
     cut = not_too_long(shot)
     assert cut.size == (200, 4)

@@ -1,3 +1,5 @@
+"""From prepared posts to a trained model: every way of tuning, validation, interruption and resuming."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,10 +14,12 @@ from cotune.errors import ConfigError, RunError
 from cotune.metrics import roc_auc
 from cotune.progress import Progress
 from cotune.settings import FitConfig, make_config
-from cotune.training.checkpoint import Checkpoint
+from cotune.tasks.single_label import SingleLabel
+from cotune.training.build import open_encoders, prepare_posts
+from cotune.training.callbacks import Callback, CheckpointCallback, HistoryCallback
+from cotune.training.device import make_fabric
 from cotune.training.features import Features
-from cotune.training.loop import predict_rows
-from cotune.training.recipe import Trained, fit_rows, open_encoders, prepare_posts
+from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
 from tiny import IMAGES, TEXTS, PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 RAW = {"text": "raw", "image": "raw"}
@@ -28,6 +32,7 @@ class Bench:
     def __init__(self, zoo: Zoo, posts: pd.DataFrame, text: str = "distilbert", image: str = "timm-resnet") -> None:
         self.posts = posts
         self.labels = labels_of(posts)
+        self.task = SingleLabel([f"class{i}" for i in range(int(self.labels.max()) + 1)])
         self.names = {"text_encoder": str(zoo(text)), "image_encoder": str(zoo(image))}
         config = self.config()
         self.features: Features = prepare_posts(posts, open_encoders(config), config)
@@ -40,10 +45,24 @@ class Bench:
         }  # fmt: skip
         return make_config({**self.names, **small, **settings})
 
-    def fit(self, rows: np.ndarray | None = None, *, more: dict[str, Any] | None = None, **settings: Any) -> Trained:
+    def trainer(
+        self,
+        rows: np.ndarray | None = None,
+        *,
+        held_out: HeldOut | None = None,
+        callbacks: tuple[Callback, ...] = (),
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> Trainer:
         rows = np.arange(len(self.posts)) if rows is None else rows
-        n = int(self.labels.max()) + 1
-        return fit_rows(self.features, self.labels, rows, n, self.config(**settings), **(more or {}))
+        data = TrainingData(self.features, self.labels, rows, held_out=held_out)
+        return Trainer(data, self.task, self.config(**settings), callbacks=callbacks, progress=progress)
+
+    def fit(self, rows: np.ndarray | None = None, **more: Any) -> Trained:
+        return self.trainer(rows, **more).fit()
+
+    def held(self, rows: np.ndarray) -> HeldOut:
+        return HeldOut(self.features, self.labels, rows)
 
     def changed(self, trained: Trained, modality: str) -> set[str]:
         after = weights_of(trained.model.encoders[modality].model)
@@ -51,7 +70,7 @@ class Bench:
         return {name for name, tensor in after.items() if not torch.equal(tensor, self.before[modality][name])}
 
     def proba(self, trained: Trained, source: dict[str, Any]) -> np.ndarray:
-        return predict_rows(trained.model, self.features, np.arange(len(self.posts)), source)
+        return predict_rows(trained.model, self.task, self.features, np.arange(len(self.posts)), source)
 
 
 @pytest.fixture
@@ -220,17 +239,9 @@ def test_three_classes_one_of_them_rare(zoo: Zoo, new_posts: PostsMaker) -> None
     assert bench.proba(trained, trained.source).shape == (15, 3)
 
 
-def test_balanced_class_weights_have_mean_one_over_the_posts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr("cotune.training.recipe.run_stage", lambda *args, **_: seen.append(args[6]) or _stop())
-
-    def _stop() -> None:
-        raise StopIteration
-
+def test_balanced_class_weights_have_mean_one_over_the_posts(bench: Bench) -> None:
     rows = np.asarray([0, 2, 4, 1])
-    with pytest.raises(StopIteration):
-        bench.fit(rows, class_weights="balanced")
-    weights = np.asarray(seen[0].class_weights)
+    weights = bench.trainer(rows, class_weights="balanced").loss.mean.weight.numpy()
     np.testing.assert_allclose(weights, [4 / 6, 2])
     assert weights[bench.labels[rows]].mean() == pytest.approx(1)
 
@@ -248,8 +259,8 @@ def test_one_training_post(bench: Bench) -> None:
 
 
 def test_validation_rows_choose_the_best(bench: Bench) -> None:
-    held = {"validation_rows": np.asarray([8, 9, 10, 11])}
-    trained = bench.fit(np.arange(8), more=held, stop="validation", epochs=4, min_epochs=4, lr_head=0.01)
+    held = bench.held(np.asarray([8, 9, 10, 11]))
+    trained = bench.fit(np.arange(8), held_out=held, stop="validation", epochs=4, min_epochs=4, lr_head=0.01)
     joint = [row["validation_auc"] for row in trained.history if row["stage"] == "joint"]
     score = roc_auc(bench.labels[8:], bench.proba(trained, RAW)[8:])
     assert score >= max(joint) - 1e-9
@@ -258,11 +269,18 @@ def test_validation_rows_choose_the_best(bench: Bench) -> None:
 @pytest.mark.parametrize("tune", ["joint", "top", "frozen"])
 def test_a_validation_table_of_its_own(zoo: Zoo, new_posts: PostsMaker, bench: Bench, tune: str) -> None:
     other = Bench(zoo, new_posts(8, seed=3))
-    trained = bench.fit(more={"validation": (other.features, other.labels)}, stop="validation", tune=tune)
+    trained = bench.fit(held_out=other.held(np.arange(8)), stop="validation", tune=tune)
     assert all(row["validation_auc"] is not None for row in trained.history)
 
 
 # ---- interrupted and resumed -------------------------------------------------------------------------
+
+
+def checkpoint(folder: Path, *, resume: bool = False, **key: Any) -> CheckpointCallback:
+    """Return what keeps the state of a training made of `key`."""
+    callback = CheckpointCallback(folder, resume=resume)
+    callback.on_begin(key or {"a": 1})
+    return callback
 
 
 class Killed(RuntimeError):
@@ -297,16 +315,16 @@ def test_resumed_equals_uninterrupted(
 ) -> None:
     bench = Bench(zoo, new_posts(12))
     settings = {"tune": tune, "epochs": 3, "min_epochs": 3, **SETTINGS[tune]}
-    rows, held = np.arange(9), {"validation_rows": np.arange(9, 12)}
-    whole = bench.fit(rows, more=dict(held), **settings)
+    rows, held = np.arange(9), np.arange(9, 12)
+    whole = bench.fit(rows, held_out=bench.held(held), **settings)
     assert len(whole.history) == 5
     fault = Killed()
     with pytest.raises(Killed):
-        checkpoint = Checkpoint(tmp_path / "state", {"a": 1})
-        bench.fit(rows, more={**held, "checkpoint": checkpoint, "on_epoch": kill_after(epochs_done, fault)}, **settings)
+        kept = (checkpoint(tmp_path / "state"), HistoryCallback(kill_after(epochs_done, fault)))
+        bench.fit(rows, held_out=bench.held(held), callbacks=kept, **settings)
     later = Bench(zoo, bench.posts)
-    again = Checkpoint(tmp_path / "state", {"a": 1})
-    resumed = later.fit(rows, more={**held, "checkpoint": again, "resume": True}, **settings)
+    again = (checkpoint(tmp_path / "state", resume=True),)
+    resumed = later.fit(rows, held_out=later.held(held), callbacks=again, **settings)
     assert same_weights(weights_of(resumed.model), weights_of(whole.model))
     for one, two in zip(whole.history, resumed.history, strict=True):
         assert {k: one[k] for k in ("stage", "epoch", "train_loss", "validation_auc")} == {
@@ -315,22 +333,21 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_resuming_a_finished_run_changes_nothing(bench: Bench, tmp_path: Path) -> None:
-    key = {"a": 1}
-    first = bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", key)})
-    second = bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", key), "resume": True})
+    first = bench.fit(callbacks=(checkpoint(tmp_path / "s"),))
+    second = bench.fit(callbacks=(checkpoint(tmp_path / "s", resume=True),))
     assert same_weights(weights_of(first.model), weights_of(second.model))
     assert len(second.history) == len(first.history)
 
 
 def test_resuming_without_a_checkpoint_starts_anew(bench: Bench, tmp_path: Path) -> None:
-    trained = bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {}), "resume": True})
+    trained = bench.fit(callbacks=(checkpoint(tmp_path / "s", resume=True),))
     assert len(trained.history) == 4
 
 
 def test_resuming_with_other_settings_is_refused(bench: Bench, tmp_path: Path) -> None:
-    bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {"seed": 1})})
+    bench.fit(callbacks=(checkpoint(tmp_path / "s", seed=1),))
     with pytest.raises(RunError, match="begun with other seed"):
-        bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {"seed": 2}), "resume": True})
+        bench.fit(callbacks=(checkpoint(tmp_path / "s", resume=True, seed=2),))
 
 
 @pytest.mark.parametrize("tune", ["joint", "top", "lora"])
@@ -354,9 +371,8 @@ def test_ctrl_c_leaves_the_model_of_the_last_finished_epoch(
 
     kept: list[Any] = []
     settings = {"tune": tune, "epochs": 3, "min_epochs": 3, "lr_text": 1e-3, "lr_image": 1e-3}
-    checkpoint = Checkpoint(tmp_path / "s", {})
-    more = {"checkpoint": checkpoint, "progress": Impatient(), "on_epoch": lambda history: kept.append(list(history))}
-    stopped = bench.fit(more=more, **settings)
+    callbacks = (checkpoint(tmp_path / "s"), HistoryCallback(lambda history: kept.append(list(history))))
+    stopped = bench.fit(callbacks=callbacks, progress=Impatient(), **settings)
     assert stopped.interrupted
     assert [(row["stage"], row["epoch"]) for row in stopped.history] == [
         (row["stage"], row["epoch"]) for row in kept[-1]
@@ -366,7 +382,7 @@ def test_ctrl_c_leaves_the_model_of_the_last_finished_epoch(
         assert bench.changed(stopped, "text") == bench.changed(stopped, "image") == set()
     assert np.isfinite(bench.proba(stopped, RAW)).all()
     whole = bench.fit(**settings)
-    resumed = bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {}), "resume": True}, **settings)
+    resumed = bench.fit(callbacks=(checkpoint(tmp_path / "s", resume=True),), **settings)
     assert same_weights(weights_of(resumed.model), weights_of(whole.model))
 
 
@@ -374,10 +390,10 @@ def test_ctrl_c_before_anything_is_done(bench: Bench, tmp_path: Path, monkeypatc
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    Checkpoint(tmp_path / "s", {"an older": "run"}).folder.mkdir()
-    monkeypatch.setattr("cotune.training.recipe.run_stage", stop)
+    bench.fit(callbacks=(checkpoint(tmp_path / "s", run="older"),))
+    monkeypatch.setattr(Trainer, "run_stage", stop)
     with pytest.raises(KeyboardInterrupt):
-        bench.fit(more={"checkpoint": Checkpoint(tmp_path / "s", {})})
+        bench.fit(callbacks=(checkpoint(tmp_path / "s"),))
     with pytest.raises(KeyboardInterrupt):
         bench.fit()
 
@@ -390,13 +406,6 @@ def test_nothing_to_train(bench: Bench) -> None:
         bench.fit(tune="frozen", probe_epochs=0)
 
 
-def test_an_unknown_head(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'attention'"):
-        bench.fit(fusion="atention")
-    with pytest.raises(ConfigError, match="unknown fusion head"):
-        open_encoders(bench.config(fusion="nothing"))
-
-
-def test_heads_of_one_modality_open_one_encoder(bench: Bench) -> None:
-    assert list(open_encoders(bench.config(fusion="text", image_encoder="no such encoder"))) == ["text"]
-    assert list(open_encoders(bench.config(fusion="image", text_encoder="no such encoder"))) == ["image"]
+def test_half_precision_on_a_cpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--precision 16 cannot be had on a CPU"):
+        make_fabric(make_config({"precision": "16", "device": "cpu"}))
