@@ -285,3 +285,17 @@ def test_old_stores_make_room_for_new_ones(zoo: Zoo, new_posts: PostsMaker, cach
     encoders["image"].preprocessor.config["note"] = "another transform"
     ready(new_posts(6, gaps=False, seed=2), encoders, cache, max_bytes=10 * one)
     assert not old.exists()
+
+
+def test_a_store_that_is_read_makes_no_room_for_another(zoo: Zoo, new_posts: PostsMaker, cache: Path) -> None:
+    posts = new_posts(6, gaps=False)
+    encoders = {name: zoo.image(kind) for name, kind in (("image", "timm-resnet"), ("photo", "vit"))}
+    encoders["text"] = zoo.text()
+    posts["photo"] = posts["image"]
+    both = 6 * 3 * (64 * 64 + 32 * 32)
+    features = ready(posts, encoders, cache, max_bytes=both + 100)
+    pixels = {name: features.fields[name].store for name in ("image", "photo")}
+    assert all(store is not None and store.folder.exists() and len(store) == 6 for store in pixels.values())
+    features.compute("text", "pooled", encoders["text"])
+    assert all(store is not None and store.folder.exists() for store in pixels.values())
+    assert len(features.batch(np.arange(6), {"image": "raw", "photo": "raw"}).inputs["photo"]["pixels"]) == 6

@@ -34,7 +34,7 @@ ODD: list[tuple[str, Any, str]] = [
     ("image", 5, "the image is an integer"),
     ("image", True, "the image is an integer"),
     ("image", {"url": "x"}, "the image is a dictionary of 1 value"),
-    ("label", ["x", "y"], "the label is a list of 2 values, expected a string or number"),
+    ("label", ["x", ["y", "z"]], "the label is a list of 2 values, expected a string or number"),
     ("label", {}, "the label is a dictionary of 0 values"),
     ("id", {"a": 1}, "the id is a dictionary of 1 value"),
     ("group", [1, 2], "the group is a list of 2 values"),
@@ -80,13 +80,20 @@ def test_two_odd_cells_of_a_row_are_both_named(tmp_path: Path) -> None:
 
 
 def test_a_list_that_holds_one_string_is_that_string_and_an_empty_one_is_nothing(tmp_path: Path) -> None:
-    lines = [{"text": ["hello"], "image": ["a.png"], "label": ["x"]}, {"text": [], "image": [], "label": []}]
+    lines = [{"text": ["hello"], "image": ["a.png"], "label": ["x"]}, {"text": [], "image": [], "label": None}]
     posts = read_posts(write_lines(tmp_path / "a.jsonl", lines))
     assert posts[["text", "image", "label"]].to_numpy().tolist() == [
         ["hello", str(tmp_path / "a.png"), "x"],
         [None, None, None],
     ]
     assert row_errors(posts) == [None, None]
+
+
+def test_a_list_of_labels_is_a_post_with_several_of_them_or_with_none(tmp_path: Path) -> None:
+    lines = [{"text": "a", "label": given} for given in (["x", "y"], ["y", 1, True], [])]
+    posts = read_posts(write_lines(tmp_path / "a.jsonl", lines))
+    assert posts["label"].tolist() == ["x|y", "y|1|True", "|"]
+    assert row_errors(posts) == [None] * 3
 
 
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:

@@ -395,6 +395,7 @@ def test_each_post_keeps_its_own_weight_in_every_batch(
         if loss is not None:
             assert batch.rows is not None
             assert batch.weights is not None
+            assert batch.weights.dtype == torch.float32, "MPS has no other"
             seen.update(zip(batch.rows.tolist(), batch.weights.tolist(), strict=True))
         return real(self, batch, loss)
 

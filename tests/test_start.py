@@ -120,7 +120,9 @@ def test_labels_and_encoders_are_those_of_the_run(zoo: Zoo, run: Run, posts: pd.
     config = tiny_config(zoo, tmp_path / "cache")
     three = make_posts(tmp_path / "three", 12, gaps=False, classes=3)
     three["label"] = [f"new{label}" for label in three["label"]]
-    with pytest.raises(DataError, match="which is not trained .the run to start from knows .*train from scratch"):
+    with pytest.raises(
+        DataError, match="which is not known (known are .* .the run to start from has .*train from scratch"
+    ):
         fit_posts(three, config, start=run)
     with pytest.raises(ConfigError, match="training on from a run keeps its own width .16., not 32"):
         fit_posts(posts, tiny_config(zoo, tmp_path / "cache", width=32), start=run)

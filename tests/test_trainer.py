@@ -64,10 +64,10 @@ class Bench:
     def held(self, rows: np.ndarray) -> HeldOut:
         return HeldOut(self.features, self.labels, rows)
 
-    def changed(self, trained: Trained, modality: str) -> set[str]:
-        after = weights_of(trained.model.encoders[modality].model)
-        assert after.keys() == self.before[modality].keys()
-        return {name for name, tensor in after.items() if not torch.equal(tensor, self.before[modality][name])}
+    def changed(self, trained: Trained, field: str) -> set[str]:
+        after = weights_of(trained.model.encoders[field].model)
+        assert after.keys() == self.before[field].keys()
+        return {name for name, tensor in after.items() if not torch.equal(tensor, self.before[field][name])}
 
     def proba(self, trained: Trained, source: dict[str, Any]) -> np.ndarray:
         return predict_rows(trained.model, self.task, self.features, np.arange(len(self.posts)), source)
@@ -97,11 +97,11 @@ def test_joint_training_reaches_both_encoders(zoo: Zoo, eight: pd.DataFrame, tex
     """Two steps; weight decay is off, so that what changes has had a gradient."""
     bench = Bench(zoo, eight, text, image)
     trained = bench.fit(probe_epochs=0, epochs=1, min_epochs=1, weight_decay=0.0, modality_dropout=0.0)
-    for modality in ("text", "image"):
-        encoder = trained.model.encoders[modality]
-        changed = bench.changed(trained, modality)
+    for field in ("text", "image"):
+        encoder = trained.model.encoders[field]
+        changed = bench.changed(trained, field)
         for unit in encoder.units:
-            assert any(name.startswith(unit + ".") for name in changed), f"{unit} of {modality} has not moved"
+            assert any(name.startswith(unit + ".") for name in changed), f"{unit} of {field} has not moved"
         depths = encoder.depths()
         assert any(depths.get(name) == 0 for name in changed), "not even the lowest layer is left out"
     assert np.isfinite(trained.history[-1]["train_loss"])
@@ -116,17 +116,17 @@ def test_top_trains_the_upper_part_on_kept_activations(
 ) -> None:
     bench = Bench(zoo, eight, text, image)
     trained = bench.fit(tune="top", weight_decay=0.0, lr_text=1e-3, lr_image=1e-3)
-    for modality in ("text", "image"):
-        encoder = trained.model.encoders[modality]
-        changed = bench.changed(trained, modality)
+    for field in ("text", "image"):
+        encoder = trained.model.encoders[field]
+        changed = bench.changed(trained, field)
         assert changed
         assert changed <= encoder.upper_parameters()
-        pretrained = dict(bench.features.encoders[modality].model.named_parameters())
+        pretrained = dict(bench.features.encoders[field].model.named_parameters())
         for name, parameter in encoder.model.named_parameters():
             shared = parameter.data_ptr() == pretrained[name].data_ptr()
             assert shared == (name not in encoder.upper_parameters()), name
-    for modality, source in trained.source.items():
-        assert source == f"hidden:{trained.model.encoders[modality].n_lower}"
+    for field, source in trained.source.items():
+        assert source == f"hidden:{trained.model.encoders[field].n_lower}"
     # The whole network on raw posts says what the upper part says on kept activations.
     np.testing.assert_allclose(bench.proba(trained, trained.source), bench.proba(trained, RAW), atol=5e-3)
 
@@ -144,8 +144,8 @@ def test_models_cut_at_different_depths_share_features(zoo: Zoo, eight: pd.DataF
 def test_lora_trains_both_and_leaves_plain_networks(zoo: Zoo, eight: pd.DataFrame, text: str, image: str) -> None:
     bench = Bench(zoo, eight, text, image)
     trained = bench.fit(tune="lora", lr_text=1e-2, lr_image=1e-2)
-    for modality in ("text", "image"):
-        changed = bench.changed(trained, modality)
+    for field in ("text", "image"):
+        changed = bench.changed(trained, field)
         assert changed
         assert not any("norm" in name.lower() or name.endswith("bias") for name in changed)
     assert not [name for name, _ in trained.model.named_modules() if "lora" in name]

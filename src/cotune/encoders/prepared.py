@@ -32,6 +32,8 @@ class ReadOptions:
         Whether near-duplicates among images will be looked for, so that what it takes is read in the same pass.
     progress : Progress
         Whom to tell.
+    in_use : list of Path
+        Stores of the cache folder that posts read this way are in, which never make room for others.
     """
 
     root: Path | None = None
@@ -39,6 +41,7 @@ class ReadOptions:
     allow_remote: bool = False
     looks: bool = False
     progress: Progress = field(default_factory=Progress)
+    in_use: list[Path] = field(default_factory=list, compare=False)
 
 
 class Prepared(abc.ABC):

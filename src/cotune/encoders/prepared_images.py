@@ -114,7 +114,8 @@ class PreparedImages(Prepared):
         shape = (3, *self.preprocessor.size)
         store = ArrayStore(folder, dtype="uint8", row_shape=shape, max_bytes=options.max_bytes)
         coming = max(0, sum(map(has_image, self.images)) - len(store)) * store.row_bytes
-        evict(options.root, max(0, options.max_bytes - coming), keep=[folder])
+        options.in_use.append(folder)
+        evict(options.root, max(0, options.max_bytes - coming), keep=options.in_use)
         return store
 
     def inputs(self, rows: np.ndarray) -> Mapping[str, Tensor]:

@@ -154,6 +154,7 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
         "n_bootstrap": found["n_bootstrap"],
         "confidence": found["confidence"],
         "rows": rows,
+        "any_unit": any(row["unit"] for row in rows),
         "classes": classes,
         "per_class": found.get("per_class", {}),
         "per_label": found.get("per_label", {}),

@@ -99,7 +99,7 @@ class MultiLabel(Task):
         if not unknown:
             return None
         are = "is" if len(unknown) == 1 else "are"
-        return f"names {listed(unknown, quote=True)}, which {are} not known; known are {listed(self.outputs)}"
+        return f"names {listed(unknown, quote=True)}, which {are} not known (known are {listed(self.outputs)})"
 
     def refuse_untrainable(self, targets: np.ndarray) -> None:
         """Refuse a label with fewer than two posts, or that fewer than two posts do not have."""

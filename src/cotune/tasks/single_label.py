@@ -62,7 +62,7 @@ class SingleLabel(Task):
 
     def problem(self, label: str) -> str | None:
         """Return what is wrong with a label that is no class."""
-        return None if label in self._index else f"is not known; known are {listed(self.outputs)}"
+        return None if label in self._index else f"is not known (known are {listed(self.outputs)})"
 
     def note_on_unknown(self, labels: Sequence[str], n: int) -> str:
         """Return a note on posts of other classes."""

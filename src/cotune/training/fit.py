@@ -279,10 +279,10 @@ def _refuse_other_labels(task: Task, posts: pd.DataFrame, what: str, *, started:
     for row, label in zip(posts["row"], posts["label"], strict=True):
         problem = task.problem(label)
         if problem is not None:
-            which = "the run to start from has" if started else "it has"
+            where = " by the run to start from" if started else ""
             raise DataError(
-                f"the {what} of row {row} has the label {listed([label], quote=True)}, which {problem} ({which} the "
-                f"task {task.describe()}); leave such posts out, or train from scratch with posts of that label"
+                f"the {what} of row {row} has the label {listed([label], quote=True)}, which {problem}{where}; "
+                "leave such posts out, or train from scratch with posts of that label"
             )
 
 

@@ -95,9 +95,9 @@ class Kept:
         ragged = encoder.ragged and kind == "hidden"
         lengths = posts.lengths[todo]
         coming = int(lengths.sum() if ragged else len(todo)) * store.row_bytes
-        keep = [*self._stores.values(), *([posts.store] if posts.store is not None else [])]
+        keep = [*options.in_use, *(other.folder for other in self._stores.values())]
         assert options.root is not None
-        evict(options.root, max(0, options.max_bytes - coming), keep=[other.folder for other in keep])
+        evict(options.root, max(0, options.max_bytes - coming), keep=keep)
         work = _activations if kind == "hidden" else _embeddings
         batches = list(bucketed_batches(lengths, encoder.embed_batch, seed=None))
         what = f"{name} {'activations' if kind == 'hidden' else 'embeddings'}"

@@ -266,7 +266,7 @@ class Trainer:
     def _weighted(self, batch: Batch) -> Batch:
         if self.weights is not None:
             assert batch.rows is not None
-            batch.weights = torch.from_numpy(self.weights[batch.rows.numpy()])
+            batch.weights = torch.from_numpy(self.weights[batch.rows.numpy()]).float()  # MPS has no double
         return batch
 
     def _watch(self, forward: Any, stage: Stage) -> Watched:
