@@ -193,7 +193,7 @@ def test_a_validation_label_that_nobody_trained_is_refused(zoo: Zoo, tmp_path: P
     posts, held = make_posts(tmp_path / "posts", 12), make_posts(tmp_path / "held", 12, seed=3)
     held.loc[4, "label"] = "nonsense"
     with pytest.raises(
-        DataError, match="the validation post of row .* has the label .*, which is not known (known are"
+        DataError, match="the validation post of row .* has the label .*, which is not known .known are"
     ):
         fit_posts(posts, tiny_config(zoo, tmp_path / "c"), validation_posts=held)
 

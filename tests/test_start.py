@@ -121,7 +121,7 @@ def test_labels_and_encoders_are_those_of_the_run(zoo: Zoo, run: Run, posts: pd.
     three = make_posts(tmp_path / "three", 12, gaps=False, classes=3)
     three["label"] = [f"new{label}" for label in three["label"]]
     with pytest.raises(
-        DataError, match="which is not known (known are .* .the run to start from has .*train from scratch"
+        DataError, match="which is not known .known are .*. by the run to start from; .*train from scratch"
     ):
         fit_posts(three, config, start=run)
     with pytest.raises(ConfigError, match="training on from a run keeps its own width .16., not 32"):

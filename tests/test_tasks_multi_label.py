@@ -55,7 +55,7 @@ def test_a_label_of_bad_form_is_a_problem_and_cannot_be_learned(label, problem):
 def test_unknown_names_are_a_problem_that_lists_the_known_ones():
     assert THREE.problem("funny|sad") is None
     assert THREE.problem("|") is None
-    assert THREE.problem("funny|Sad") == "names 'Sad', which is not known (known are angry, funny, sad"
+    assert THREE.problem("funny|Sad") == "names 'Sad', which is not known (known are angry, funny, sad)"
     assert "'x', 'y', which are" in THREE.problem("x|funny|y")
     assert "2 posts" in THREE.note_on_unknown(["x|funny"], 2)
 

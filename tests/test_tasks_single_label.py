@@ -37,7 +37,7 @@ def test_a_class_with_one_post_is_refused_by_name():
 
 def test_an_unknown_label_is_a_problem():
     assert THREE.problem("a") is None
-    assert THREE.problem("A") == "is not known (known are a, b, c"
+    assert THREE.problem("A") == "is not known (known are a, b, c)"
     assert "'A'" in THREE.note_on_unknown(["A"], 3)
 
 
