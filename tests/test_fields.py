@@ -113,7 +113,16 @@ def test_a_post_may_lack_any_field(run: Path, posts: Path) -> None:
 
 def test_one_post_by_options(run: Path, posts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = posts.parent / "red0.png"
-    options = ["--text", "title=good good", "--text", "caption=a=b", "--image", f"photo={image}", "--value", "followers=500"]
+    options = [
+        "--text",
+        "title=good good",
+        "--text",
+        "caption=a=b",
+        "--image",
+        f"photo={image}",
+        "--value",
+        "followers=500",
+    ]
     assert main(["predict", str(run), *options, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["label"] == "yes"
@@ -193,7 +202,10 @@ def test_python_reads_fields_as_well(zoo: Zoo, posts: Path) -> None:
 
 
 def test_columns_make_fields() -> None:
-    assert fields_of_columns(["words"], ["image"], []) == (Field(name="text", kind="text", columns=("words",)), DEFAULT_FIELDS[1])
+    assert fields_of_columns(["words"], ["image"], []) == (
+        Field(name="text", kind="text", columns=("words",)),
+        DEFAULT_FIELDS[1],
+    )
     found = fields_of_columns(["title", "body"], ["image"], ["likes"])
     assert [(field.name, field.columns) for field in found] == [
         ("title", ("title",)), ("body", ("body",)), ("image", ("image",)), ("table", ("likes",))
@@ -214,7 +226,9 @@ def test_fields_that_do_not_go_together(text: Sequence[str], image: Sequence[str
 
 
 def test_a_shared_encoder_needs_a_field_of_its_kind() -> None:
-    with pytest.raises(ConfigError, match="shares the encoder of 'photo', which is no other text field; there are: none"):
+    with pytest.raises(
+        ConfigError, match="shares the encoder of 'photo', which is no other text field; there are: none"
+    ):
         check_fields([Field(name="title", kind="text", shared="photo"), Field(name="photo", kind="image")])
 
 
@@ -233,14 +247,27 @@ def test_columns_that_cannot_be_learned(
     table[column] = values
     table.to_csv(posts.parent / "wrong.csv", index=False)
     config = write_config(zoo, posts.parent)
-    code = main(["fit", str(posts.parent / "wrong.csv"), "--out", str(tmp_path / "run"), "--config", str(config), *FLAGS])
+    code = main(
+        ["fit", str(posts.parent / "wrong.csv"), "--out", str(tmp_path / "run"), "--config", str(config), *FLAGS]
+    )
     assert code == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_column_names_the_nearest(zoo: Zoo, posts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["fit", str(posts), "--out", str(tmp_path / "run"), "--text-column", "title", "--text-column", "captoin"]
+def test_a_missing_column_names_the_nearest(
+    zoo: Zoo, posts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "fit",
+        str(posts),
+        "--out",
+        str(tmp_path / "run"),
+        "--text-column",
+        "title",
+        "--text-column",
+        "captoin",
+    ]
     assert main(arguments) == 2
     assert "has no column 'captoin' (did you mean 'caption'" in capsys.readouterr().err
     assert main([*arguments[:-1], "caption", "--text-encoder", "titel=bundled:x"]) == 2

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cotune.explain.emap import additive_logits
+from cotune.explain.emap import additive_outputs
 from cotune.explain.explanation import verdict
 from cotune.explain.table.explain_posts import explain_posts
 from cotune.explain.table.second_pass import ExplainPlan
 from cotune.explain.table.summary import Best, TableSummary, TopWords
 from cotune.explain.words import Word, Words
-from cotune.heads import FusionHead, make_head
+from cotune.heads import Embeddings, FusionHead, make_head
+from cotune.tasks.single_label import SingleLabel
 from explained import explainer, ruled_posts, ruled_run
 from tiny import Zoo
 
@@ -34,7 +35,7 @@ RULES = {
 def test_shares_and_interaction_of_known_rules(zoo: Zoo, tmp_path: Path, rule: str, fusion: str) -> None:
     run = ruled_run(zoo, tmp_path, RULES[rule], fusion=fusion)
     new = ruled_posts(tmp_path / "posts", RULES[rule], 80, seed=1)
-    frame = explainer(run).modality_frame(new)
+    frame = explainer(run).contribution_frame(new)
     assert (frame["label"] == frame["true"]).mean() > 0.95, "the rule was learned"
     share = frame["text_share"].astype(float)
     interaction = frame["interaction"].astype(float).abs().mean()
@@ -65,11 +66,11 @@ class Sum(FusionHead):
     """Class scores that are a sum of a part of each modality."""
 
     def __init__(self) -> None:
-        super().__init__(4, 3, 2)
+        super().__init__({"text": 4, "image": 3}, 2)
         self.text, self.image = nn.Linear(4, 2), nn.Linear(3, 2)
 
-    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
-        result: Tensor = self.text(text) + self.image(image)
+    def fuse(self, embeddings: Embeddings) -> Tensor:
+        result: Tensor = self.text(embeddings["text"]) + self.image(embeddings["image"])
         return result
 
 
@@ -77,46 +78,51 @@ class Product(FusionHead):
     """Class scores that are a product, of which no sum says anything."""
 
     def __init__(self) -> None:
-        super().__init__(1, 1, 2)
+        super().__init__({"text": 1, "image": 1}, 2)
 
-    def fuse(self, text: Tensor, image: Tensor) -> Tensor:
-        return torch.cat([-text * image, text * image], dim=1)
+    def fuse(self, embeddings: Embeddings) -> Tensor:
+        product = embeddings["text"] * embeddings["image"]
+        return torch.cat([-product, product], dim=1)
 
 
 def test_a_sum_is_its_own_projection() -> None:
     head = Sum().eval()
-    text, image = torch.randn(7, 4), torch.randn(7, 3)
     present = torch.ones(7, 2, dtype=torch.bool)
     present[2, 0] = present[3, 1] = False
+    given = Embeddings({"text": torch.randn(7, 4), "image": torch.randn(7, 3)}, present)
     with torch.no_grad():
-        whole = head(text, image, present).numpy()
+        whole = head(given).numpy()
     for batch_size in (1, 20, 8192):
-        assert np.allclose(additive_logits(head, text, image, present, batch_size=batch_size), whole, atol=1e-5)
+        assert np.allclose(additive_outputs(head, given, batch_size=batch_size), whole, atol=1e-5)
 
 
 def test_of_a_product_nothing_is_left() -> None:
     sign = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
     other = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
-    found = additive_logits(Product().eval(), sign, other, torch.ones(4, 2, dtype=torch.bool))
-    assert np.allclose(found, 0)
+    given = Embeddings({"text": sign, "image": other}, torch.ones(4, 2, dtype=torch.bool))
+    assert np.allclose(additive_outputs(Product().eval(), given), 0)
 
 
 def test_the_projection_is_the_nearest_sum() -> None:
-    head = make_head("concat", 4, 3, 3, width=8).eval()
+    head = make_head("concat", {"text": 4, "image": 3}, 3, width=8).eval()
     text, image = torch.randn(6, 4) * 3, torch.randn(6, 3) * 3
     present = torch.ones(6, 2, dtype=torch.bool)
     with torch.no_grad():
-        pairs = torch.stack([head(text[[i]].expand(6, -1), image, present) for i in range(6)]).double().numpy()
-    grid = pairs.mean(axis=1)[:, None] + pairs.mean(axis=0)[None] - pairs.mean(axis=(0, 1))
+        pairs = torch.stack(
+            [head(Embeddings({"text": text[[i]].expand(6, -1), "image": image}, present)) for i in range(6)]
+        )
+    table = pairs.double().numpy()
+    grid = table.mean(axis=1)[:, None] + table.mean(axis=0)[None] - table.mean(axis=(0, 1))
     # Least squares over indicators of texts and images, by another way.
     design = np.zeros((36, 12))
     for i in range(6):
         for j in range(6):
             design[i * 6 + j, [i, 6 + j]] = 1
-    solved = design @ np.linalg.lstsq(design, pairs.reshape(36, 3), rcond=None)[0]
+    solved = design @ np.linalg.lstsq(design, table.reshape(36, 3), rcond=None)[0]
     assert np.allclose(solved.reshape(6, 6, 3), grid)
-    assert np.allclose(additive_logits(head, text, image, present), grid[np.arange(6), np.arange(6)], atol=1e-5)
-    assert additive_logits(head, text[:0], image[:0], present[:0]).shape == (0, 3)
+    given = Embeddings({"text": text, "image": image}, present)
+    assert np.allclose(additive_outputs(head, given), grid[np.arange(6), np.arange(6)], atol=1e-5)
+    assert additive_outputs(head, given.rows(torch.zeros(0, dtype=torch.long))).shape == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,8 @@ def test_the_projection_is_the_nearest_sum() -> None:
     ],
 )  # fmt: skip
 def test_verdicts(text: float, image: float, alone: tuple[str | None, str | None], words: str) -> None:
-    assert words in verdict("a", text, image, *alone)
+    by_field = dict(zip(("text", "image"), alone, strict=True))
+    assert words in verdict("a", {"text": text, "image": image}, by_field)
 
 
 def frame_of(**columns: Any) -> pd.DataFrame:
@@ -148,7 +155,7 @@ def frame_of(**columns: Any) -> pd.DataFrame:
 
 
 def test_conflicts_are_ranked_and_only_those() -> None:
-    summary = TableSummary(("a", "b"), 3)
+    summary = TableSummary(SingleLabel(["a", "b"]), ("text", "image"), 3)
     summary.add(frame_of(text=[1.0, 2, -3, 4], image=[-0.5, 2, 2, -4], conflict=[0.5, 0, 2, 4]))
     summary.add(frame_of(row=[5, 6], text=[1.0, 1], image=[-9.0, 1], conflict=[1.0, 0]))
     assert [row["row"] for row in summary.best["conflicts"].ranked()] == [4, 3, 5]
@@ -157,7 +164,7 @@ def test_conflicts_are_ranked_and_only_those() -> None:
 
 
 def test_flips_shares_and_mistakes_are_counted() -> None:
-    summary = TableSummary(("a", "b"), 2)
+    summary = TableSummary(SingleLabel(["a", "b"]), ("text", "image"), 2)
     summary.add(
         frame_of(
             label=["a", "a", "b", None, "b"], true=["a", "b", "b", "a", "zzz"],
@@ -184,7 +191,7 @@ def test_flips_shares_and_mistakes_are_counted() -> None:
 
 
 def test_an_empty_summary_has_no_numbers() -> None:
-    found = TableSummary(("a",), 3).to_dict()
+    found = TableSummary(SingleLabel(["a"]), ("text", "image"), 3).to_dict()
     assert found["accuracy"] is None
     assert found["text_share"]["mean"] is None
     assert found["of_posts_with_both"]["pull_apart"] is None

@@ -11,29 +11,35 @@ from cotune.encoders.image import TimmEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.heads import HEADS, make_head
 from cotune.model import Batch, JointModel
+from cotune.tasks.single_label import SingleLabel
 from tiny import Zoo, make_tokenizer, picture
 
 TEXTS = ["a good day", "so sad", "the dog and the cat", "we love it"]
 
 
+TASK = SingleLabel(["a", "b", "c"])
+KINDS = {"text": "text", "image": "image"}
+
+
 def build(zoo: Zoo, head: str = "attention") -> JointModel:
     torch.manual_seed(0)
-    uses = HEADS[head].uses
-    text = zoo.text("distilbert") if "text" in uses else None
-    image = zoo.image("timm-vit") if "image" in uses else None
-    fusion = make_head(head, text.dim if text else 0, image.dim if image else 0, 3, width=16, heads=2)
-    return JointModel(text, image, fusion).eval()
+    encoders = {
+        name: zoo.text("distilbert") if name == "text" else zoo.image("timm-vit") for name in HEADS[head].reads(KINDS)
+    }
+    dims = {name: encoder.dim for name, encoder in encoders.items()}
+    return JointModel(encoders, make_head(head, dims, 3, width=16, heads=2), TASK).eval()
 
 
 def batch_of(model: JointModel, present: list[tuple[bool, bool]]) -> Batch:
     inputs: dict[str, Any] = {}
     has_text = [TEXTS[i] for i, (text, _) in enumerate(present) if text]
     has_image = [picture(i) for i, (_, image) in enumerate(present) if image]
-    if model.text is not None and has_text:
-        inputs["text"] = model.text.collate(model.text.tokenize(has_text))
-    if model.image is not None and has_image:
-        inputs["image"] = model.image.collate([model.image.preprocessor(shot) for shot in has_image])
-    return Batch(torch.tensor(present), inputs)
+    encoders: dict[str, Any] = model.encoders
+    if "text" in encoders and has_text:
+        inputs["text"] = encoders["text"].collate(encoders["text"].tokenize(has_text))
+    if "image" in encoders and has_image:
+        inputs["image"] = encoders["image"].collate([encoders["image"].preprocessor(shot) for shot in has_image])
+    return Batch(torch.tensor(present), ("text", "image"), inputs)
 
 
 @pytest.mark.parametrize("head", ["attention", "reference", "concat", "text", "image"])
@@ -53,8 +59,8 @@ def test_each_post_is_scored_alike_whatever_stands_beside_it(zoo: Zoo, head: str
 def test_embeddings_stand_in_the_rows_of_their_posts(zoo: Zoo) -> None:
     model = build(zoo)
     with torch.no_grad():
-        text, image = model.embed(batch_of(model, [(True, False), (False, True), (True, True)]))
-        whole_text, whole_image = model.embed(batch_of(model, [(True, True)] * 3))
+        text, image = model.embed(batch_of(model, [(True, False), (False, True), (True, True)])).values()
+        whole_text, whole_image = model.embed(batch_of(model, [(True, True)] * 3)).values()
     assert text[1].abs().sum() == 0
     assert image[0].abs().sum() == 0
     torch.testing.assert_close(text[[0, 2]], whole_text[[0, 2]], atol=1e-5, rtol=1e-5)
@@ -71,18 +77,19 @@ def test_gradients_flow_through_a_batch_with_gaps(zoo: Zoo) -> None:
 def test_a_batch_of_nothing_at_all(zoo: Zoo) -> None:
     model = build(zoo)
     with torch.no_grad():
-        logits = model(Batch(torch.zeros(2, 2, dtype=torch.bool)))
+        logits = model(Batch(torch.zeros(2, 2, dtype=torch.bool), ("text", "image")))
     torch.testing.assert_close(logits[0], logits[1])
 
 
 def test_batch_moves_with_all_its_parts() -> None:
-    batch = Batch(torch.ones(2, 2), {"text": {"pooled": torch.ones(2, 3)}}, torch.tensor([0, 1]), torch.tensor([5, 6]))
+    inputs = {"text": {"pooled": torch.ones(2, 3)}}
+    batch = Batch(torch.ones(2, 2), ("text", "image"), inputs, torch.tensor([0, 1]), torch.tensor([5, 6]))
     moved = batch.to(torch.device("meta"))
     assert len(moved) == 2
     assert moved.present.is_meta
     assert moved.inputs["text"]["pooled"].is_meta
-    assert moved.labels is not None
-    assert moved.labels.is_meta
+    assert moved.targets is not None
+    assert moved.targets.is_meta
     assert moved.rows is not None
     assert moved.rows.tolist() == [5, 6], "positions are read on the CPU"
 
@@ -107,18 +114,18 @@ def paper_model(head: str, **settings: int) -> dict[str, int]:
     with torch.device("meta"):
         text = DistilBertModel(DistilBertConfig())
         image = timm.create_model("resnet50", num_classes=0)
-        fusion = make_head(head, 768, 2048, 3, **settings)
+        fusion = make_head(head, {"text": 768, "image": 2048}, 3, **settings)
     data = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center"}
-    return JointModel(
-        TextEncoder(text, make_tokenizer("distilbert"), spec="distilbert", pooling="cls", max_tokens=64),
-        TimmEncoder(
+    encoders = {
+        "text": TextEncoder(text, make_tokenizer("distilbert"), spec="distilbert", pooling="cls", max_tokens=64),
+        "image": TimmEncoder(
             image,
             architecture="resnet50",
             data_config={**data, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
             spec="timm:resnet50",
         ),
-        fusion,
-    ).parameter_counts()
+    }
+    return JointModel(encoders, fusion, TASK).parameter_counts()
 
 
 def millions(count: int, digits: int = 1) -> float:

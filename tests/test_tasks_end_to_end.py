@@ -31,7 +31,9 @@ def labelled(folder: Path, kind: str, n: int = 80) -> pd.DataFrame:
     if kind == "multi-label":
         labels = ["|".join(np.asarray(["bright", "kind"])[[c, w]]) or "|" for c, w in zip(colour, word, strict=True)]
     else:
-        labels = [f"{10 + 5 * c + 2 * w + 0.1 * (i % 7):.2f}" for i, (c, w) in enumerate(zip(colour, word, strict=True))]
+        labels = [
+            f"{10 + 5 * c + 2 * w + 0.1 * (i % 7):.2f}" for i, (c, w) in enumerate(zip(colour, word, strict=True))
+        ]
     return posts.assign(label=labels)
 
 
@@ -153,7 +155,9 @@ def test_the_faces_open_runs_of_their_task_alone(fitted: tuple[str, Path]) -> No
 
 def test_a_table_of_labels_in_python(zoo: Zoo, tmp_path: Path) -> None:
     posts = labelled(tmp_path / "posts", "multi-label")
-    y = pd.DataFrame({"bright": posts["label"].str.contains("bright"), "kind": posts["label"].str.contains("kind")}).astype(int)
+    y = pd.DataFrame(
+        {"bright": posts["label"].str.contains("bright"), "kind": posts["label"].str.contains("kind")}
+    ).astype(int)
     model = JointClassifier(**settings(zoo, tmp_path, tune="frozen", validation=None)).fit(posts[["text", "image"]], y)
     assert list(model.classes_) == ["bright", "kind"]
     assert model.predict_proba(posts).shape == (80, 2)

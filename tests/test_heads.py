@@ -8,53 +8,65 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotune.errors import ConfigError
-from cotune.heads import HEADS, FusionHead, make_head
-from cotune.heads.base import drop_modalities
+from cotune.heads import HEADS, Embeddings, FusionHead, make_head
+from cotune.heads.base import drop_fields
 
 NAMES = ("attention", "reference", "concat", "text", "image")
 BOTH = ("attention", "reference", "concat")
 
 
+SIZES = {"text": 12, "image": 20}
+KINDS = {"text": "text", "image": "image"}
+
+
+def dims_of(name: str) -> dict[str, int]:
+    return {field: SIZES[field] for field in HEADS[name].reads(KINDS)}
+
+
 def head_of(name: str, **settings: object) -> FusionHead:
     torch.manual_seed(0)
-    uses = HEADS[name].uses
-    dims = [12 if "text" in uses else 0, 20 if "image" in uses else 0]
-    return make_head(name, *dims, 3, **{"width": 16, "heads": 2, **settings})
+    return make_head(name, dims_of(name), 3, **{"width": 16, "heads": 2, **settings})
 
 
-def embeddings(head_name: str, n: int = 6, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def embeddings(head_name: str, n: int = 6, seed: int = 1, present: torch.Tensor | None = None) -> Embeddings:
     torch.manual_seed(seed)
-    uses = HEADS[head_name].uses
-    return torch.randn(n, 12 if "text" in uses else 0), torch.randn(n, 20 if "image" in uses else 0)
+    drawn = {name: torch.randn(n, size) for name, size in SIZES.items()}
+    fields = tuple(dims_of(head_name))
+    here = everything(n) if present is None else present
+    return Embeddings({name: drawn[name] for name in fields}, here[:, [["text", "image"].index(f) for f in fields]])
 
 
 def everything(n: int = 6) -> torch.Tensor:
     return torch.ones(n, 2, dtype=torch.bool)
 
 
+def with_gaps() -> torch.Tensor:
+    present = everything()
+    present[0, 0] = present[1, 1] = False
+    return present
+
+
 def test_names() -> None:
     assert set(NAMES) <= set(HEADS)
     with pytest.raises(ConfigError, match=r"unknown fusion head 'atention' \(did you mean 'attention'"):
-        make_head("atention", 1, 1, 2)
+        make_head("atention", {"text": 1}, 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_gradients(name: str) -> None:
     head = head_of(name, modality_dropout=0.0).train()
-    text, image = (part.requires_grad_() for part in embeddings(name))
-    present = everything()
-    present[0, 0] = present[1, 1] = False
-    logits = head(text, image, present)
-    assert logits.shape == (6, 3)
-    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1, 2])).backward()
-    for part in (text, image):
-        if part.shape[1]:
-            assert part.grad is not None
-            assert part.grad.abs().sum() > 0
+    given = embeddings(name, present=with_gaps())
+    for part in given.values():
+        part.requires_grad_()
+    outputs = head(given)
+    assert outputs.shape == (6, 3)
+    torch.nn.functional.cross_entropy(outputs, torch.tensor([0, 1, 2, 0, 1, 2])).backward()
+    for part in given.values():
+        assert part.grad is not None
+        assert part.grad.abs().sum() > 0
     for key, parameter in head.named_parameters():
-        if parameter.numel():
-            assert parameter.grad is not None, key
-            assert torch.isfinite(parameter.grad).all(), key
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,82 +74,90 @@ def test_the_learned_absence_gets_a_gradient(name: str) -> None:
     head = head_of(name)
     if not head.learns_absence:
         return
-    text, image = embeddings(name)
-    present = everything()
-    present[0, 0] = present[1, 1] = False
-    head.eval()(text, image, present).pow(2).sum().backward()
-    for use in head.uses:
-        assert getattr(head, f"absent_{use}").grad.abs().sum() > 0
+    head.eval()(embeddings(name, present=with_gaps())).pow(2).sum().backward()
+    for absent in head.absent:
+        assert absent.grad is not None
+        assert absent.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("stranger", [1e6, float("nan"), float("inf")])
 def test_absent_rows_do_not_leak(name: str, stranger: float) -> None:
     head = head_of(name).eval()
-    text, image = embeddings(name)
-    present = everything()
-    present[0, 0] = present[1, 1] = False
+    present = with_gaps()
     present[2] = False
-    before = head(text, image, present)
-    text[[0, 2]] = stranger
-    image[[1, 2]] = stranger
-    torch.testing.assert_close(head(text, image, present), before, atol=0, rtol=0)
+    given = embeddings(name, present=present)
+    before = head(given)
+    for at, part in enumerate(given.values()):
+        part[~given.present[:, at]] = stranger
+    torch.testing.assert_close(head(given), before, atol=0, rtol=0)
     assert torch.isfinite(before).all()
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_both_modalities_count(name: str) -> None:
     head = head_of(name).eval()
-    text, image = embeddings(name)
-    before = head(text, image, everything())
-    assert not torch.allclose(head(text + 1, image, everything()), before)
-    assert not torch.allclose(head(text, image + 1, everything()), before)
+    given = embeddings(name)
+    before = head(given)
+    for field in given:
+        assert not torch.allclose(head(Embeddings({**given, field: given[field] + 1}, given.present)), before)
     one_less = everything()
     one_less[:, 1] = False
-    assert not torch.allclose(head(text, image, one_less), before)
+    assert not torch.allclose(head(given.with_present(one_less)), before)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_posts_do_not_influence_each_other(name: str) -> None:
     head = head_of(name).eval()
-    text, image = embeddings(name)
-    together = head(text, image, everything())
-    alone = torch.cat([head(text[i : i + 1], image[i : i + 1], everything(1)) for i in range(6)])
+    given = embeddings(name)
+    together = head(given)
+    alone = torch.cat([head(given.rows(torch.tensor([i]))) for i in range(6)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_settings_build_the_head_anew(name: str) -> None:
+def test_settings_build_the_head_again(name: str) -> None:
     head = head_of(name).eval()
-    dims = [12 if "text" in head.uses else 0, 20 if "image" in head.uses else 0]
-    again = HEADS[name](*dims, 3, **{k: v for k, v in head.settings().items() if name != "reference"}).eval()
+    settings = {k: v for k, v in head.settings().items() if name != "reference"}
+    again = HEADS[name](dims_of(name), 3, **settings).eval()
     again.load_state_dict(head.state_dict(), strict=True)
-    text, image = embeddings(name)
-    torch.testing.assert_close(again(text, image, everything()), head(text, image, everything()), atol=0, rtol=0)
+    torch.testing.assert_close(again(embeddings(name)), head(embeddings(name)), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_make_head_accepts_its_own_settings(name: str) -> None:
     head = head_of(name)
-    dims = [12 if "text" in head.uses else 0, 20 if "image" in head.uses else 0]
-    assert make_head(name, *dims, 3, **head.settings()).settings() == head.settings()
+    assert make_head(name, dims_of(name), 3, **head.settings()).settings() == head.settings()
 
 
 def test_a_head_that_takes_any_settings_is_given_all(monkeypatch: pytest.MonkeyPatch) -> None:
     class Open(HEADS["concat"]):  # type: ignore[misc]
-        def __init__(self, *sizes: int, **settings: Any) -> None:
+        def __init__(self, *sizes: Any, **settings: Any) -> None:
             super().__init__(*sizes, width=settings["width"], modality_dropout=settings["modality_dropout"])
             self.heads = settings["heads"]
 
     monkeypatch.setitem(HEADS._items, "open", Open)
-    head = make_head("open", 12, 20, 3, width=16, heads=2, modality_dropout=0.3)
+    head = make_head("open", SIZES, 3, width=16, heads=2, modality_dropout=0.3)
     assert (head.width, head.heads, head.modality_dropout) == (16, 2, 0.3)
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("n_fields", [1, 3])
+def test_heads_of_any_number_of_fields(name: str, n_fields: int) -> None:
+    torch.manual_seed(0)
+    dims = {f"field {i}": 4 + i for i in range(n_fields)}
+    head = make_head(name, dims, 2, width=16, heads=2).eval()
+    given = Embeddings({field: torch.randn(5, dim) for field, dim in dims.items()}, torch.ones(5, n_fields) > 0)
+    before = head(given)
+    assert before.shape == (5, 2)
+    for field in dims:
+        assert not torch.allclose(head(Embeddings({**given, field: given[field] + 1}, given.present)), before)
 
 
 def test_attention_rows_sum_to_one_and_differ_between_posts() -> None:
     head = head_of("attention", width=16, heads=4).eval()
-    text, image = embeddings("attention")
-    weights = head.attention_weights(text * 5, image * 5, everything())
+    given = embeddings("attention")
+    weights = head.attention_weights(Embeddings({name: 5 * part for name, part in given.items()}, given.present))
     assert weights.shape == (6, 4, 2, 2)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(6, 4, 2))
     assert (weights >= 0).all()
@@ -146,14 +166,14 @@ def test_attention_rows_sum_to_one_and_differ_between_posts() -> None:
 
 def test_attention_weights_are_those_that_fuse() -> None:
     head = head_of("attention", skip=False).eval()
-    text, image = embeddings("attention")
-    tokens = head._tokens(text, image)
+    given = embeddings("attention")
+    tokens = head._tokens(list(given.values()))
     _, used = head.attention(tokens, tokens, tokens, need_weights=True, average_attn_weights=False)
-    torch.testing.assert_close(head.attention_weights(text, image, everything()), used)
+    torch.testing.assert_close(head.attention_weights(given), used)
     without = everything()
     without[0, 1] = False
-    image[0] = torch.nan
-    alone = head.attention_weights(text, image, without)
+    given["image"][0] = torch.nan
+    alone = head.attention_weights(given.with_present(without))
     assert alone.isfinite().all()
     assert not torch.allclose(alone[0], used[0])
     torch.testing.assert_close(alone[1:], used[1:])
@@ -164,11 +184,12 @@ def test_the_skip_lets_embeddings_past_the_bottleneck(skip: bool) -> None:
     """With the tokens cut off, only a head with a skip still sees the embeddings."""
     head = head_of("attention", skip=skip).eval()
     with torch.no_grad():
-        head.project_text.weight.zero_()
-        head.project_image.weight.zero_()
-    text, image = embeddings("attention")
-    before = head(text, image, everything())
-    for changed in (head(text + 1, image, everything()), head(text, image + 1, everything())):
+        for project in head.project:
+            project.weight.zero_()
+    given = embeddings("attention")
+    before = head(given)
+    for field in given:
+        changed = head(Embeddings({**given, field: given[field] + 1}, given.present))
         assert torch.allclose(changed, before, atol=1e-6) is not skip
 
 
@@ -178,7 +199,7 @@ def test_the_reference_attends_to_one_token_with_weight_one() -> None:
     head.layer.self_attn.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        head(*embeddings("reference"), everything())
+        head(embeddings("reference"))
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
     (tokens,) = seen
@@ -188,9 +209,9 @@ def test_the_reference_attends_to_one_token_with_weight_one() -> None:
 
 
 def test_the_reference_has_the_sizes_of_the_released_code() -> None:
-    head = make_head("reference", 768, 2048, 3)
+    head = make_head("reference", {"text": 768, "image": 2048}, 3)
     layer = head.layer
-    assert head.project_text[0].out_features == head.project_image[0].out_features == 32
+    assert [project[0].out_features for project in head.project] == [32, 32]
     assert (layer.self_attn.embed_dim, layer.self_attn.num_heads, layer.linear1.out_features) == (64, 8, 2048)
     assert [layer.dropout.p, head.classify[0].p, head.classify[3].p] == [0.4, 0.5, 0.5]
     assert sum(p.numel() for p in head.parameters()) == sum(
@@ -201,7 +222,7 @@ def test_the_reference_has_the_sizes_of_the_released_code() -> None:
 def test_modality_dropout_has_the_rate_that_was_asked_for() -> None:
     torch.manual_seed(0)
     present = torch.ones(20_000, 2, dtype=torch.bool)
-    after = drop_modalities(present, 0.2)
+    after = drop_fields(present, 0.2)
     gone = (~after).float().mean(dim=0)
     assert (~after).any(dim=1).float().mean().item() == pytest.approx(0.2, abs=0.01)
     assert gone[0].item() == pytest.approx(0.1, abs=0.01)
@@ -214,49 +235,68 @@ def test_modality_dropout_has_the_rate_that_was_asked_for() -> None:
 def test_modality_dropout_never_takes_the_last(rows: list[tuple[bool, bool]], chance: float, seed: int) -> None:
     torch.manual_seed(seed)
     present = torch.tensor(rows)
-    after = drop_modalities(present, chance)
+    after = drop_fields(present, chance)
     assert (after <= present).all()
     assert torch.equal(after.any(dim=1), present.any(dim=1))
     one = ~present.all(dim=1)
     assert torch.equal(after[one], present[one])
 
 
+def test_of_three_fields_some_are_taken_and_never_all() -> None:
+    torch.manual_seed(0)
+    present = torch.ones(20_000, 3, dtype=torch.bool)
+    present[:100, 1:] = False
+    after = drop_fields(present, 0.3)
+    assert after.any(dim=1).all()
+    assert after[:100].equal(present[:100]), "a post with one field keeps it"
+    lost = (~after[100:]).sum(dim=1)
+    assert (lost > 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    # Of the six choices three take one field and three take two.
+    assert (lost == 1).sum().item() == pytest.approx((lost == 2).sum().item(), rel=0.1)
+
+
 @pytest.mark.parametrize("name", ["attention", "concat"])
 def test_modality_dropout_acts_in_training_alone(name: str) -> None:
     head = head_of(name, dropout=0.0, modality_dropout=0.9)
-    text, image = embeddings(name)
-    outcomes = {mode: set() for mode in ("train", "eval")}
+    outcomes: dict[str, set[Any]] = {mode: set() for mode in ("train", "eval")}
     for mode, seen in outcomes.items():
         getattr(head, mode)()
         for _ in range(5):
-            seen.add(tuple(head(text, image, everything()).flatten().tolist()))
+            seen.add(tuple(head(embeddings(name, seed=1)).flatten().tolist()) if mode == "eval" else _drawn(head, name))
     assert len(outcomes["eval"]) == 1
     assert len(outcomes["train"]) > 1
 
 
+def _drawn(head: FusionHead, name: str) -> tuple[float, ...]:
+    given = embeddings(name)
+    torch.seed()
+    return tuple(head(given).flatten().tolist())
+
+
 def test_heads_of_one_modality_have_nothing_of_the_other() -> None:
-    assert head_of("text").uses == ("text",)
-    assert head_of("image").uses == ("image",)
-    assert head_of("text").absent_image.numel() == 0
-    assert head_of("image").absent_text.numel() == 0
+    assert head_of("text").fields == ("text",)
+    assert head_of("image").fields == ("image",)
+    assert HEADS["text"].reads({"title": "text", "photo": "image", "caption": "text"}) == ("title", "caption")
+    with pytest.raises(ConfigError, match="the fusion head 'table' reads table fields, and there are none"):
+        HEADS["table"].reads(KINDS)
 
 
-def test_of_a_post_with_neither_the_class_frequencies_are_the_answer() -> None:
+def test_of_a_post_with_neither_the_prior_is_the_answer() -> None:
     head = head_of("attention").eval()
-    text, image = embeddings("attention")
     present = torch.tensor([[True, True], [False, False], [True, False]] * 2)
-    before = head(text, image, present)
-    head.set_prior([6, 0, 2])
-    after = head(text, image, present)
+    given = embeddings("attention", present=present)
+    before = head(given)
+    prior = (torch.tensor([6, 0.5, 2]) / 8.5).log()
+    head.set_prior(prior)
+    after = head(given)
     there = present.any(dim=1)
     assert torch.equal(after[there], before[there])
-    shares = torch.softmax(after[1], dim=0)
-    assert torch.allclose(shares, torch.tensor([6, 0.5, 2]) / 8.5, atol=1e-6)
+    assert torch.equal(after[1], prior)
 
 
 def test_a_run_from_before_frequencies_were_kept_answers_as_it_did() -> None:
     head = head_of("concat").eval()
-    text, image = embeddings("concat")
     nothing = torch.zeros(6, 2, dtype=torch.bool)
-    expected = head.fuse(head.absent_text.expand_as(text), head.absent_image.expand_as(image))
-    assert torch.allclose(head(text, image, nothing), expected)
+    given = embeddings("concat", present=nothing)
+    absent = Embeddings({name: head.absent[at].expand_as(given[name]) for at, name in enumerate(given)}, nothing)
+    assert torch.allclose(head(given), head.fuse(absent))
