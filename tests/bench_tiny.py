@@ -10,20 +10,21 @@ import pandas as pd
 
 from cotune.benchmark import METHODS, Cell, Method, Outcome, Plan, predictions
 from cotune.benchmark.folds import FILE, Folds
-from cotune.benchmark.methods import Task
+from cotune.benchmark.methods import Trial
 from cotune.benchmark.records import Record
 from cotune.benchmark.results_store import begin
+from cotune.tasks.single_label import SingleLabel
 from runs import tiny_config
 from tiny import Zoo, make_posts
 
 FAST = "fast"
 
 
-def fast(task: Task) -> Outcome:
+def fast(trial: Trial) -> Outcome:
     """Score posts by nothing but their number and the seed; no training, so that runs take no time."""
-    random = np.random.default_rng([task.config.seed, int(task.test.sum()), len(task.train)])
-    noise = random.random((len(task.test), task.n_classes))
-    noise[np.arange(len(task.test)), task.labels[task.test]] += 0.5
+    random = np.random.default_rng([trial.config.seed, int(trial.test.sum()), len(trial.train)])
+    noise = random.random((len(trial.test), trial.task.n_outputs))
+    noise[np.arange(len(trial.test)), trial.targets[trial.test]] += 0.5
     return Outcome(noise / noise.sum(axis=1, keepdims=True), {"total": 10, "trained": 5})
 
 
@@ -52,7 +53,7 @@ def made_up(out: Path, plan: Plan, skill: dict[str, float], *, n: int = 120, cla
     folds = Folds(
         np.asarray([f"id{i}" for i in range(n)], dtype=object),
         labels.astype(np.int64),
-        tuple(f"class{k}" for k in range(classes)),
+        SingleLabel([f"class{k}" for k in range(classes)]),
         (np.arange(n) % plan.folds).astype(np.int64),
         np.arange(n),
         {"no label": 2},

@@ -134,7 +134,7 @@ def test_methods_of_ones_own(
         "import numpy as np\n"
         "from cotune.benchmark import METHODS, Method, Outcome\n"
         "def prior(task):\n"
-        "    counts = np.bincount(task.labels[task.train], minlength=task.n_classes)\n"
+        "    counts = np.bincount(task.targets[task.train], minlength=task.task.n_outputs)\n"
         "    return Outcome(np.tile(counts / counts.sum(), (len(task.test), 1)), {'total': 0, 'trained': 0})\n"
         "METHODS.add('prior', Method('Class frequencies', run=prior))\n"
         "from cotune.benchmark.methods import fit\n"

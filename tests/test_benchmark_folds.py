@@ -82,7 +82,7 @@ def test_numbers_as_labels_are_sorted_as_numbers(zoo: Zoo, tmp_path: Path, posts
 def test_draws_are_stratified_nested_and_differ(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
     folds = cut_posts(posts, tiny_plan(zoo, tmp_path))
     small, large = folds.train(0, 2, 0), folds.train(0, 4, 0)
-    assert list(np.bincount(folds.labels[small])) == [2, 2, 2]
+    assert list(np.bincount(folds.targets[small])) == [2, 2, 2]
     assert set(small) < set(large) < set(folds.train(0))
     assert set(folds.train(0, 4, 1)) != set(large)
     assert set(folds.train(0, 99, 0)) == set(folds.train(0))

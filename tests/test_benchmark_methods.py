@@ -11,7 +11,7 @@ from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark import METHODS, Outcome
 from cotune.benchmark.bench import Bench
 from cotune.benchmark.folds import cut_posts
-from cotune.benchmark.methods import Task, embeddings, mean_of
+from cotune.benchmark.methods import Trial, embeddings, mean_of
 from cotune.benchmark.plan import Cell
 from cotune.errors import CotuneError, EncoderError
 from tiny import Zoo
@@ -73,7 +73,7 @@ def test_svm_of_two_classes(zoo: Zoo, tmp_path: Path) -> None:
     for shots in (1, None):
         record = bench.run(cell_of(bench, "svm", shots=shots))
         assert np.allclose(record.proba.sum(axis=1), 1)
-        right = record.proba.argmax(axis=1) == bench.folds.labels[bench.folds.test(0)]
+        right = record.proba.argmax(axis=1) == bench.folds.targets[bench.folds.test(0)]
         assert shots or right.mean() > 0.6
 
 
@@ -108,7 +108,7 @@ def test_an_encoder_that_failed_is_not_opened_again(bench: Bench, monkeypatch: p
     pair = ("bundled:nothing", bench.plan.pairs[0][1])
     with pytest.raises(EncoderError, match="no bundled text encoder"):
         bench.features(pair)
-    monkeypatch.setattr("cotune.benchmark.bench.resolve_text", lambda *_, **__: pytest.fail("opened again"))
+    monkeypatch.setattr("cotune.benchmark.bench.open_encoders", lambda *_, **__: pytest.fail("opened again"))
     with pytest.raises(EncoderError, match="no bundled text encoder"):
         bench.features(pair)
 
@@ -120,8 +120,8 @@ def test_an_encoder_that_failed_is_not_opened_again(bench: Bench, monkeypatch: p
 def test_what_a_method_returns_is_checked(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, value: float | None, said: str
 ) -> None:
-    def wrong(task: Task) -> Outcome:
-        return Outcome(np.full((len(task.test) - (value is None), 3), value or 0.1), {})
+    def wrong(trial: Trial) -> Outcome:
+        return Outcome(np.full((len(trial.test) - (value is None), 3), value or 0.1), {})
 
     monkeypatch.setitem(METHODS._items, "fast", replace(METHODS["fast"], run=wrong))
     with pytest.raises(CotuneError, match=said):

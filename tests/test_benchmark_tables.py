@@ -40,10 +40,10 @@ def test_figures_come_from_the_saved_predictions(plan: Plan, tmp_path: Path) -> 
     assert list(by_method) == ["svm", "image", "text", "concat", "joint", "ensemble"]
     for key, row in results.rows.items():
         summary = by_method[key.method]
-        aucs = [roc_auc(folds.labels[folds.test(f)], row.proba[0][folds.test(f)]) for f in range(4)]
+        aucs = [roc_auc(folds.targets[folds.test(f)], row.proba[0][folds.test(f)]) for f in range(4)]
         assert summary.auc_mean == pytest.approx(np.mean(aucs))
         assert summary.auc_std == pytest.approx(np.std(aucs, ddof=1))
-        assert summary.scores["auc"].value == pytest.approx(roc_auc(folds.labels, row.proba[0]))
+        assert summary.scores["auc"].value == pytest.approx(roc_auc(folds.targets, row.proba[0]))
         assert summary.scores["auc"].low < summary.scores["auc"].value < summary.scores["auc"].high
     assert by_method["joint"].test is None
     test = by_method["svm"].test
@@ -60,7 +60,7 @@ def test_the_paired_bootstrap_is_that_of_the_metrics(plan: Plan, tmp_path: Path)
     rows = {key.method: row.proba[0] for key, row in results.rows.items()}
     found = {s.key.method: s.test for s in summarise(results, n_bootstrap=300, seed=3)}["concat"]
     assert found is not None
-    expected = paired_bootstrap_auc(folds.labels, rows["joint"], rows["concat"], 300, 3)
+    expected = paired_bootstrap_auc(folds.targets, rows["joint"], rows["concat"], 300, 3)
     assert found.name == "paired bootstrap"
     assert (found.difference, found.low, found.high, found.p) == pytest.approx(
         (expected.difference, expected.low, expected.high, expected.p_value)
@@ -74,7 +74,7 @@ def test_two_classes_are_compared_by_delong(plan: Plan, tmp_path: Path) -> None:
     found = {s.key.method: s.test for s in summarise(results, n_bootstrap=50)}["text"]
     assert found is not None
     assert found.name == "DeLong"
-    assert found.p == pytest.approx(delong_test(folds.labels, rows["joint"], rows["text"]).p_value)
+    assert found.p == pytest.approx(delong_test(folds.targets, rows["joint"], rows["text"]).p_value)
 
 
 def test_several_seeds_are_averaged_over_scores(plan: Plan, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_several_seeds_are_averaged_over_scores(plan: Plan, tmp_path: Path) -> N
     for s in summaries:
         proba = results.rows[s.key].proba
         assert proba.shape[0] == 2
-        assert s.scores["auc"].value == pytest.approx(np.mean([roc_auc(folds.labels, table) for table in proba]))
+        assert s.scores["auc"].value == pytest.approx(np.mean([roc_auc(folds.targets, table) for table in proba]))
     test = summaries[0].test
     assert test is not None
     assert test.name == "paired bootstrap"
@@ -167,7 +167,7 @@ def test_emap_table(plan: Plan, tmp_path: Path) -> None:
     row = results.rows[joint.key]
     assert row.emap is not None
     assert joint.emap_loss.value == pytest.approx(
-        roc_auc(folds.labels, row.proba[0]) - roc_auc(folds.labels, row.emap[0]), abs=1e-6
+        roc_auc(folds.targets, row.proba[0]) - roc_auc(folds.targets, row.emap[0]), abs=1e-6
     )
     table = table_emap(summaries)
     assert table is not None

@@ -22,7 +22,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import cotune
 from cotune import JointClassifier
-from cotune.classifier import ClassifierSettings
+from cotune.classifier import EstimatorSettings
 from cotune.cli import main
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
@@ -59,7 +59,7 @@ def test_signature_docstring_and_settings_agree() -> None:
     parameters = inspect.signature(JointClassifier).parameters
     assert list(parameters) == [*FitConfig.model_fields, "allow_remote", "warm_start", "verbose"]
     described = str(JointClassifier.__doc__)
-    for item in settings_of(ClassifierSettings):
+    for item in settings_of(EstimatorSettings):
         assert parameters[item.name].default == item.default
         assert f"    {item.name} : {item.kind}, default {item.default!r}\n        {item.help}\n" in described
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
@@ -206,14 +206,15 @@ def test_labels_have_the_names_that_tables_give_them(new: Any, posts: pd.DataFra
         (np.asarray([b"a", b"b"] * 9), "of the type bytes_ at position 0"),
         ([("a", 1), ("b", 2)] * 9, "of the type tuple at position 0"),
         ([Decimal(1), Decimal(2)] * 9, "of the type Decimal"),
-        ([0.25, 0.5] * 9, "0.25 at position 0: numbers with fractions.*regression.*pandas.cut"),
+        ([0.25, 0.5] * 9, "0.25 at position 0: numbers with fractions.*JointRegressor.*pandas.cut"),
         ([1, 2.5] * 9, "2.5 at position 1: numbers with fractions"),
         ([float("inf"), 1.0] * 9, "inf at position 0"),
         ([True, 2] * 9, "cannot be sorted together"),
         (["a", 1] * 9, "cannot be sorted together"),
         ("ab" * 9, "y has the shape"),
         (5, "y has the shape"),
-        (np.zeros((18, 2)), r"y has the shape \(18, 2\)"),
+        (np.zeros((18, 2)), "the labels of all 18 posts name none"),
+        (np.zeros((18, 2, 1)), r"y has the shape \(18, 2, 1\)"),
     ],
 )
 def test_labels_that_do_not_work(new: Any, posts: pd.DataFrame, y: Any, words: str) -> None:

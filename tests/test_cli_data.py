@@ -9,8 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from cotune.cli.data import check, import_app
-from cotune.cli.options import columns_from
 from cotune.cli.settings import SettingsCommand
+from cotune.cli.table_options import TableOptions
 from cotune.data.posts import ColumnNames, read_posts
 from cotune.errors import CotuneError, DataError
 
@@ -86,8 +86,10 @@ def test_columns_by_flag(tmp_path: Path) -> None:
     flags = ("--id-column", "n", "--text-column", "tweet", "--label-column", "y")
     found = json.loads(run("check", tmp_path / "p.csv", *flags, "--json").stdout)
     assert found["labels"] == {"0": 1, "1": 1}
-    assert columns_from() == ColumnNames()
-    assert columns_from("a", "b", "c", "d", "e") == ColumnNames(id="a", text="b", image="c", label="d", group="e")
+    assert TableOptions().columns().columns() == ColumnNames().columns()
+    given = TableOptions(id="a", text=("b",), image=("c",), label=("d",), group="e").columns()
+    assert given.columns() == ColumnNames(id="a", text="b", image="c", label="d", group="e").columns()
+    assert TableOptions().fields() is None
 
 
 def test_faults_reach_the_top_as_errors_that_speak(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from PIL import Image
 
 from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark import read_results, run_plan
-from cotune.encoders.resolve import load_encoder_config
-from cotune.encoders.sources.clip import open_dual_encoder
+from cotune.encoders.resolve import load_encoder_config, resolve_image, resolve_text
 from cotune.errors import EncoderError
 from tiny import Zoo, make_tokenizer, picture, stir
 
@@ -48,6 +47,11 @@ def save_dual(kind: str, folder: Path) -> Path:
     return folder
 
 
+def _towers(folder: Path, **how: Any) -> dict[str, Any]:
+    spec = f"clip:{folder}"
+    return {"text": resolve_text(spec, **how), "image": resolve_image(spec)}
+
+
 def embed(encoders: dict[str, Any], pictures: list[Image.Image]) -> tuple[torch.Tensor, torch.Tensor]:
     text, image = encoders["text"], encoders["image"]
     with torch.no_grad():
@@ -60,7 +64,7 @@ def embed(encoders: dict[str, Any], pictures: list[Image.Image]) -> tuple[torch.
 def test_whole_pictures(duals: dict[str, Path], tmp_path: Path, kind: str) -> None:
     shot = Image.new("RGB", (160, 40), (128, 128, 128))
     shot.paste((255, 0, 0), (0, 0, 20, 40))
-    tower = open_dual_encoder(str(duals[kind]), crop="none")["image"]
+    tower = resolve_image(f"clip:{duals[kind]}", crop="none")
     block = tower.preprocessor(shot).astype(int)
     assert block[0, 0, 0] > 200 > 60 > block[2, 0, 0], "the end that a centre crop loses is seen"
     tower.save_config(tmp_path)
@@ -73,7 +77,7 @@ def test_towers_give_what_the_whole_model_gives(duals: dict[str, Path], kind: st
 
     folder = duals[kind]
     pictures = [picture(i) for i in range(3)]
-    encoders = open_dual_encoder(str(folder))
+    encoders = _towers(folder)
     words, pixels = embed(encoders, pictures)
     model = AutoModel.from_pretrained(folder).eval()
     how: dict[str, Any] = {"padding": "max_length", "max_length": 24} if kind == "siglip" else {"padding": True}
@@ -90,7 +94,7 @@ def test_towers_give_what_the_whole_model_gives(duals: dict[str, Path], kind: st
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_towers_can_be_cut(duals: dict[str, Path], kind: str) -> None:
-    encoders = open_dual_encoder(str(duals[kind]))
+    encoders = _towers(duals[kind])
     text: Any = encoders["text"]
     inputs = text.collate(text.tokenize(TEXTS))
     with torch.no_grad():
@@ -108,7 +112,7 @@ def test_towers_can_be_cut(duals: dict[str, Path], kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_towers_are_built_anew_from_what_they_save(duals: dict[str, Path], kind: str, tmp_path: Path) -> None:
-    for name, encoder in open_dual_encoder(str(duals[kind]), max_tokens=12).items():
+    for name, encoder in _towers(duals[kind], max_tokens=12).items():
         encoder.save_config(tmp_path / name)
         again = load_encoder_config(tmp_path / name)
         again.load_state_dict(encoder.state_dict())
@@ -118,32 +122,32 @@ def test_towers_are_built_anew_from_what_they_save(duals: dict[str, Path], kind:
 
 
 def test_long_and_missing_texts(duals: dict[str, Path]) -> None:
-    clip: Any = open_dual_encoder(str(duals["clip"]), max_tokens=128)["text"]
+    clip: Any = resolve_text(f"clip:{duals['clip']}", max_tokens=128)
     rows = clip.tokenize(["dog " * 500, None, ""])
     assert [len(row) for row in rows] == [24, 2, 2]
-    siglip: Any = open_dual_encoder(str(duals["siglip"]), max_tokens=8)["text"]
+    siglip: Any = resolve_text(f"clip:{duals['siglip']}", max_tokens=8)
     assert {len(row) for row in siglip.tokenize(["dog " * 500, None])} == {24}
 
 
 def test_a_unimodal_model_is_no_dual_encoder(zoo: Zoo) -> None:
     with pytest.raises(EncoderError, match="is a distilbert model, not a dual encoder"):
-        open_dual_encoder(str(zoo("distilbert")))
+        resolve_text(f"clip:{zoo('distilbert')}")
 
 
 def test_names_without_prefix_or_folder() -> None:
     for spec in ("openai/clip-vit-base-patch32", "hf:", "bundled:clip"):
         with pytest.raises(EncoderError, match="neither a folder nor hf:OWNER/NAME"):
-            open_dual_encoder(spec)
+            resolve_text(f"clip:{spec}")
 
 
 def test_a_folder_that_lacks_something(duals: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EncoderError, match="cannot be opened as a dual encoder"):
-        open_dual_encoder(str(tmp_path / "empty"))
+        resolve_text(f"clip:{tmp_path / 'empty'}")
     bare = Path(shutil.copytree(duals["clip"], tmp_path / "bare"))
     (bare / "preprocessor_config.json").unlink()
     with pytest.raises(EncoderError, match="cannot be opened as a dual encoder"):
-        open_dual_encoder(str(bare))
+        resolve_text(f"clip:{bare}")
 
 
 def test_missing_weights_are_not_made_up(duals: dict[str, Path], tmp_path: Path) -> None:
@@ -154,7 +158,7 @@ def test_missing_weights_are_not_made_up(duals: dict[str, Path], tmp_path: Path)
     weights.pop("text_projection.weight")
     save_file(weights, bare / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(EncoderError, match="lacks 1 weights"):
-        open_dual_encoder(str(bare))
+        resolve_text(f"clip:{bare}")
 
 
 @pytest.mark.parametrize(("kind", "tune"), [("clip", "top"), ("clip", "joint"), ("siglip", "top")])
@@ -196,10 +200,9 @@ def test_both_towers_are_tuned_jointly_saved_and_opened(duals: dict[str, Path], 
 
 
 def test_a_tower_by_its_source(duals: dict[str, Path], zoo: Zoo) -> None:
-    from cotune.encoders.resolve import resolve_text
     from cotune.sizes import encoder_size
 
-    towers = open_dual_encoder(str(duals["clip"]))
+    towers = _towers(duals["clip"])
     text = resolve_text(f"clip:{duals['clip']}")
     ids = text.collate(text.tokenize(TEXTS))
     with torch.no_grad():

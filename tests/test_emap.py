@@ -46,7 +46,7 @@ def posts(n: int = 11, *, gaps: bool = False) -> Embeddings:
 
 def test_an_additive_model_loses_nothing() -> None:
     head, some = Sum(SIZES, 2).eval(), posts()
-    assert np.allclose(additive_outputs(head, some), head(some).numpy())
+    assert np.allclose(additive_outputs(head, some), head(some).detach().numpy())
 
 
 def test_pure_interaction_is_averaged_out() -> None:

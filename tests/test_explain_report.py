@@ -21,8 +21,10 @@ from cotune.errors import DataError
 from cotune.explain.explanation import Explanation
 from cotune.explain.table.explain_posts import ExplainedPosts, explain_posts
 from cotune.explain.table.second_pass import ExplainPlan
+from cotune.model import JointModel
 from cotune.report.explain_report import page_name, post_page, set_page
 from cotune.run import Run
+from cotune.tasks.single_label import SingleLabel
 from explained import explainer, post, random_run
 from tiny import PostsMaker, Zoo, picture
 
@@ -120,10 +122,9 @@ def test_a_post_page_shows_every_value_as_text(found: Explanation) -> None:
     reader = check_page(page)
     text = reader.text
     assert "Post p7" in text
-    assert f"Text {found.text_share:.0%}" in text
-    assert f"Image {found.image_share:.0%}" in text
-    assert found.words is not None
-    strongest = max(found.words.words, key=lambda word: abs(word.gradient))
+    assert f"Text {found.shares['text']:.0%}" in text
+    assert f"Image {found.shares['image']:.0%}" in text
+    strongest = max(found.words["text"].words, key=lambda word: abs(word.gradient))
     assert f"{strongest.gradient:+.2f}".replace("-", "−") in text
     assert "今日" in text
     assert "\U0001f600" in text
@@ -136,7 +137,8 @@ def test_a_post_page_shows_every_value_as_text(found: Explanation) -> None:
 
 def evil_run(zoo: Zoo) -> Run:
     made = random_run(zoo)
-    return Run(made.model, (EVIL, "b & c", "</table><b>"), made.config)
+    task = SingleLabel([EVIL, "b & c", "</table><b>"])
+    return Run(JointModel(made.model.encoders, made.model.head, task).eval(), made.config)
 
 
 def evil_posts(folder: Path) -> pd.DataFrame:
@@ -216,21 +218,22 @@ def test_other_heads_have_pages_and_say_what_they_lack(
         assert "zeros" in page
     elif head in ("text", "image"):
         assert notes == f"This run reads the {head} alone."
-        assert (found.text_share, found.image_share) == ((1.0, 0.0) if head == "text" else (0.0, 1.0))
-        assert (found.words is None) == (head == "image")
-        assert (found.pixels is None) == (head == "text")
+        assert found.shares == {"text": float(head == "text"), "image": float(head == "image")}
+        assert list(found.words) == (["text"] if head == "text" else [])
+        assert list(found.images) == (["image"] if head == "image" else [])
+        assert all(part.pixels is not None for part in found.images.values())
 
 
 def test_posts_that_lack_something_are_explained_by_the_rest(run: Run) -> None:
     no_text = explainer(run).explain(post("   ", picture(1)))
-    assert (no_text.text_share, no_text.image_share) == (0.0, 1.0)
-    assert no_text.words is None
-    assert no_text.pixels is not None
+    assert no_text.shares == {"text": 0.0, "image": 1.0}
+    assert no_text.words == {}
+    assert no_text.images["image"].pixels is not None
     assert "no text" in no_text.notes[0]
     no_image = explainer(run).explain(post("good dog", None))
-    assert (no_image.text_share, no_image.image_share) == (1.0, 0.0)
-    assert no_image.pixels is None
-    assert no_image.image_alone is None
+    assert no_image.shares == {"text": 1.0, "image": 0.0}
+    assert no_image.images == {}
+    assert no_image.alone["image"] is None
     for found in (no_text, no_image):
         check_page(post_page(found, row=1, run="r"))
 
@@ -242,7 +245,7 @@ def test_a_picture_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
         explainer(run).explain(post("good dog", str(broken)))
     found = explainer(run, bad_images="text-only").explain(post("good dog", str(broken)))
     assert "scored by its text alone" in found.notes[0]
-    assert found.text_share == 1.0
+    assert found.shares["text"] == 1.0
     with pytest.raises(DataError, match="has no text and no image"):
         explainer(run).explain(post("", None))
     with pytest.raises(DataError, match="one post is explained at a time"):
@@ -252,8 +255,8 @@ def test_a_picture_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
 def test_pictures_of_any_shape_are_drawn(run: Run) -> None:
     for size in ((1, 1), (4000, 3), (3, 3000), (64, 64)):
         found = explainer(run).explain(post("good", Image.new("RGB", size, "red")), words=False)
-        assert found.picture is not None
-        assert found.words is None
+        assert found.images["image"].image is not None
+        assert found.words == {}
         check_page(post_page(found, row=1, run="r"))
 
 
@@ -262,13 +265,13 @@ def test_the_scikit_learn_face_explains(run: Run) -> None:
     row = {"text": "good dog", "image": picture(1), "label": "class0"}
     found = model.explain(row)
     proba = model.predict_proba([row])[0]
-    assert [found.proba[name] for name in run.classes] == pytest.approx(proba.tolist(), abs=1e-5)
+    assert [found.predictions[name] for name in run.classes] == pytest.approx(proba.tolist(), abs=1e-5)
     assert found.true == "class0"
-    assert found.words is not None
-    assert found.pixels is not None
+    assert found.words["text"].words
+    assert found.images["image"].pixels is not None
     plain = model.explain(pd.DataFrame([row]), words=False, pixels=False)
-    assert plain.words is None
-    assert plain.pixels is None
+    assert plain.words == {}
+    assert plain.images["image"].pixels is None
     with pytest.raises(DataError, match="one post"):
         model.explain([row, row])
 
@@ -365,4 +368,4 @@ def test_an_explanation_as_plain_values(zoo: Zoo) -> None:
     found = explainer(random_run(zoo)).explain(post("good dog", picture(1)))
     values = found.to_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
-    assert values["pixels"]["map"] == found.pixels.map.tolist()  # type: ignore[union-attr]
+    assert values["pixels"]["map"] == found.images["image"].pixels.map.tolist()  # type: ignore[union-attr]

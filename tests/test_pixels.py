@@ -40,7 +40,7 @@ torch.set_num_threads(1)
 
 
 def prepared(zoo: Zoo, kind: str = "timm-resnet", size: tuple[int, int] = (100, 60)) -> tuple[Target, torch.Tensor]:
-    target, batch = explainer(random_run(zoo, image=kind)).target(post("good dog", picture(1, size=size)))
+    target, batch = explainer(random_run(zoo, image=kind)).target(post("good dog", picture(1, size=size)), "image")
     return target, batch.inputs["image"]["pixels"]
 
 
@@ -105,7 +105,7 @@ def test_grad_cam_is_the_features_weighed_by_their_slopes(zoo: Zoo) -> None:
 
 def test_smoothed_gradients_add_up_without_noise(zoo: Zoo) -> None:
     target, pixels = prepared(zoo, "vit")
-    whole, start = target.of_pictures(torch.cat([pixels, blurred(pixels)])).tolist()
+    whole, start = target.of_images(torch.cat([pixels, blurred(pixels)])).tolist()
     found = smooth_gradients(target, pixels, steps=64, copies=1)
     assert found.shape == tuple(pixels.shape[2:])
     assert found.sum() == pytest.approx(whole - start, abs=0.05 * abs(whole - start) + 1e-3)
@@ -141,7 +141,7 @@ def test_blurred_away_is_the_loss_of_one_patch(zoo: Zoo) -> None:
     target, pixels = prepared(zoo)
     kept = np.ones((1, GRID * GRID), dtype=bool)
     kept[0, 10] = False
-    lost = target.of_pictures(pixels)[0] - target.of_pictures(with_patches(pixels, kept))[0]
+    lost = target.of_images(pixels)[0] - target.of_images(with_patches(pixels, kept))[0]
     assert blurred_away(target, pixels).ravel()[10] == pytest.approx(float(lost), abs=1e-5)
 
 
@@ -265,7 +265,7 @@ def where_colour_tells(zoo: Zoo, folder: Path) -> tuple[Any, list[Any]]:
     for i in range(0, 16, 2):
         image = Image.open(posts["image"][i]).convert("RGB").resize((80, 80))
         image.paste((128, 128, 128), (0, 0, 40, 80))
-        found.append(explainer(run).target(post("good good good sun", image)))
+        found.append(explainer(run).target(post("good good good sun", image), "image"))
     return run, found
 
 
@@ -297,7 +297,7 @@ def test_random_weights_give_another_map(zoo: Zoo, tmp_path: Path) -> None:
     correlations: dict[str, list[float]] = {"grad-cam": [], "integrated gradients": []}
     # Pictures without empty parts: where a picture equals its blurred self, no gradient of it can be anything but 0.
     for i in range(4):
-        target, batch = explainer(run).target(post("good good good sun", picture(50 + i, size=(80, 80))))
+        target, batch = explainer(run).target(post("good good good sun", picture(50 + i, size=(80, 80))), "image")
         pixels = batch.inputs["image"]["pixels"]
         for method in ("grad-cam", "integrated gradients"):
             mine = explain_pixels(target, pixels, method=method, blur=False).patches.ravel()
@@ -305,7 +305,7 @@ def test_random_weights_give_another_map(zoo: Zoo, tmp_path: Path) -> None:
                 mine, explain_pixels(target, pixels, method=method, blur=False).patches.ravel()
             ) == (pytest.approx(1))
             for other in others:
-                changed = Target(other, batch, target.index)
+                changed = Target(other, batch, "image", target.index)
                 theirs = explain_pixels(changed, pixels, method=method, blur=False).patches.ravel()
                 correlations[method].append(rank_correlation(mine, theirs) or 0.0)
     for method, found in correlations.items():

@@ -155,7 +155,7 @@ def test_columns_can_be_renamed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "tweet,y\nhello,1\n")
     posts = read_posts(path, columns=ColumnNames(text="tweet", label="y"))
     assert posts[["text", "label"]].to_numpy().tolist() == [["hello", "1"]]
-    with pytest.raises(DataError, match=r"no column 'twet' .*'tweet'.*--image-column"):
+    with pytest.raises(DataError, match=r"no column 'twet' .*'tweet'.*--text-column"):
         read_posts(path, columns=ColumnNames(text="twet"))
     with pytest.raises(DataError, match=r"no column 'id2'.*--id-column"):
         read_posts(path, columns=ColumnNames(text="tweet", id="id2"))

@@ -111,7 +111,7 @@ def test_scores_and_left_out_posts_are_counted(fitted: Run, posts: pd.DataFrame,
     result = evaluate_posts(Predictor(fitted, device="cpu"), [posts], n_bootstrap=20, progress=Told())
     assert result.left_out == {"no label": 1, "unknown label": 1, "no prediction": 5}
     assert result.evaluation.n == 5
-    assert sum(each["n"] for each in result.calibration) == 5
+    assert sum(each["n"] for each in result.evaluation.details["calibration"]) == 5
     assert len(result.predictions) == 12
     assert result.predictions["true"].tolist()[:3] == ["class0", "class1", "class2"]
     assert "1 post has a label that the run does not know ('nonsense')" in Told.lines[0]
@@ -135,7 +135,7 @@ def test_scoring_the_training_posts_is_told(fitted: Run, posts: pd.DataFrame, mo
 
 def test_nothing_to_evaluate_is_an_error(fitted: Run, posts: pd.DataFrame) -> None:
     predictor = Predictor(fitted, device="cpu")
-    with pytest.raises(DataError, match="12 with unknown label.*knows the labels class0"):
+    with pytest.raises(DataError, match="12 with unknown label.*task is single-label, 3 classes: class0"):
         evaluate_posts(predictor, [posts.assign(label="x")])
     with pytest.raises(DataError, match="no posts to evaluate"):
         evaluate_posts(predictor, [])
@@ -178,7 +178,7 @@ def test_a_model_that_gives_no_numbers_is_said_in_every_row(fitted: Run, posts: 
     assert frame["label"].isna().all()
     assert frame["error"].str.contains("not a number").all()
     explainer = Explainer(broken, device="cpu")
-    shares = explainer.modality_frame(posts)
+    shares = explainer.contribution_frame(posts)
     assert shares["label"].isna().all()
     assert shares["error"].str.contains("not a number").all()
     with pytest.raises(DataError, match="cannot be explained: .*not a number"):

@@ -6,14 +6,18 @@ import html.parser
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cotune.model import JointModel
 from cotune.predict import Predictor, evaluate_posts
 from cotune.report.charts import calibration_chart, line_chart, nice_ticks, whole_ticks
 from cotune.report.run_report import MATRIX_CLASSES, evaluation_report, run_report
 from cotune.run import Run
+from cotune.tasks.single_label import SingleLabel
 from runs import tiny_fit
 from tiny import Zoo, make_posts
 
@@ -84,6 +88,11 @@ def test_an_evaluation_counts_what_was_left_out(fitted: Run, tmp_path: Path) -> 
         assert words in page
 
 
+def with_classes(run: Run, classes: Sequence[str], metrics: dict[str, Any]) -> Run:
+    """Return a run with other classes and metrics."""
+    return Run(JointModel(run.model.encoders, run.model.head, SingleLabel(classes)).eval(), run.config, metrics)
+
+
 def test_labels_and_names_are_escaped(fitted: Run) -> None:
     names = (EVIL, "b & c", '"quoted"')
     metrics = {**fitted.metrics, "posts": {"train": 3, "labels": dict.fromkeys(names, 1)}}
@@ -92,7 +101,7 @@ def test_labels_and_names_are_escaped(fitted: Run) -> None:
         "classes": list(names),
         "per_class": dict(zip(names, metrics["validation"]["per_class"].values(), strict=True)),
     }
-    page = run_report(Run(fitted.model, names, fitted.config, metrics), name=EVIL)
+    page = run_report(with_classes(fitted, names, metrics), name=EVIL)
     check_page(page)
     assert EVIL not in page
     assert "&lt;script&gt;" in page
@@ -100,11 +109,11 @@ def test_labels_and_names_are_escaped(fitted: Run) -> None:
 
 def test_a_run_without_held_out_posts_or_interrupted_says_so(fitted: Run) -> None:
     metrics = {key: value for key, value in fitted.metrics.items() if key != "validation"}
-    page = run_report(Run(fitted.model, fitted.classes, fitted.config, {**metrics, "status": "interrupted"}), name="x")
+    page = run_report(Run(fitted.model, fitted.config, {**metrics, "status": "interrupted"}), name="x")
     check_page(page)
     assert "nothing was measured" in page
     assert "Interrupted." in page
-    check_page(run_report(Run(fitted.model, fitted.classes, fitted.config), name="bare"))
+    check_page(run_report(Run(fitted.model, fitted.config), name="bare"))
 
 
 def test_many_classes_become_a_list_of_confusions(fitted: Run) -> None:
@@ -114,7 +123,7 @@ def test_many_classes_become_a_list_of_confusions(fitted: Run) -> None:
     one = {"precision": None, "recall": 0.5, "f1": None, "support": 3}
     scores = {**fitted.metrics["validation"], "classes": names, "confusion": counts}
     scores["per_class"] = dict.fromkeys(names, one)
-    page = run_report(Run(fitted.model, tuple(names), fitted.config, {"validation": scores}), name="many")
+    page = run_report(with_classes(fitted, names, {"validation": scores}), name="many")
     check_page(page)
     assert "most frequent confusions" in page
     assert 'class="matrix"' not in page
@@ -123,7 +132,7 @@ def test_many_classes_become_a_list_of_confusions(fitted: Run) -> None:
 def test_scores_that_do_not_exist_are_dashes(fitted: Run) -> None:
     nothing = {"value": None, "low": None, "high": None}
     scores = {**fitted.metrics["validation"], "scores": {"auc": nothing}, "calibration": []}
-    page = run_report(Run(fitted.model, fitted.classes, fitted.config, {"validation": scores}), name="x")
+    page = run_report(Run(fitted.model, fitted.config, {"validation": scores}), name="x")
     check_page(page)
     assert "- to -" in page
 

@@ -19,7 +19,7 @@ import pytest
 from cotune.classifier import JointClassifier
 from cotune.errors import CotuneError, RunError
 from cotune.predict import Predictor
-from cotune.run import Run, load_run, read_settings, save_run, unknown_labels
+from cotune.run import Run, load_run, read_settings, save_run
 from cotune.settings import make_config
 from runs import tiny_fit
 from tiny import Zoo, make_posts
@@ -318,7 +318,3 @@ def test_a_run_of_a_later_version_is_refused(fitted: Run, tmp_path: Path) -> Non
     (tmp_path / "run" / "config.json").write_text(json.dumps({**settings, "format": 99}))
     with pytest.raises(RunError, match="update cotune"):
         load_run(tmp_path / "run")
-
-
-def test_unknown_labels_are_listed_once() -> None:
-    assert unknown_labels(["a", "b"], ["a", "x", None, "y", "x"]) == ["x", "y"]

@@ -25,6 +25,7 @@ from cotune.explain.target import Target
 from cotune.explain.words import explain_words, left_out, rank_correlation, word_embedding, word_gradients
 from cotune.heads import make_head
 from cotune.model import Batch, JointModel
+from cotune.tasks.single_label import SingleLabel
 from explained import explainer, post, random_run, ruled_posts, ruled_run
 from tiny import TEXTS, Zoo, picture
 
@@ -32,7 +33,7 @@ torch.set_num_threads(1)
 
 
 def target_of(zoo: Zoo, text: str, kind: str = "distilbert") -> Target:
-    return explainer(random_run(zoo, text=kind)).target(post(text, picture(1)))[0]
+    return explainer(random_run(zoo, text=kind)).target(post(text, picture(1)), "text")[0]
 
 
 @pytest.mark.parametrize(
@@ -136,25 +137,27 @@ def test_gradients_add_up_to_what_the_words_changed(zoo: Zoo, kind: str) -> None
 
 def test_left_out_is_the_change_when_the_word_is_gone(zoo: Zoo) -> None:
     text = "good bad dog"
-    target = target_of(zoo, text)
+    explain = explainer(random_run(zoo))
+    target = explain.target(post(text, picture(1)), "text")[0]
     parts = segment(target.text_encoder, text)
     lost = left_out(target, parts)
-    fewer = explainer(random_run(zoo)).target(post("good dog", picture(1)))[0]
-    other = Target(fewer.model, fewer.batch, target.index)
+    fewer = explain.target(post("good dog", picture(1)), "text")[0]
+    other = Target(fewer.model, fewer.batch, "text", target.index)
     assert lost[1] == pytest.approx(target.value - other.value, abs=1e-4)
 
 
 def test_a_single_word_left_out_leaves_no_text(zoo: Zoo) -> None:
-    target = target_of(zoo, "good")
+    explain = explainer(random_run(zoo))
+    target = explain.target(post("good", picture(1)), "text")[0]
     lost = left_out(target, segment(target.text_encoder, "good"))
-    gone = explainer(random_run(zoo)).target(post(None, picture(1)))[0]
-    other = Target(gone.model, gone.batch, target.index)
+    gone = explain.target(post(None, picture(1)), "text")[0]
+    other = Target(gone.model, gone.batch, "text", target.index)
     assert lost[0] == pytest.approx(target.value - other.value, abs=1e-4)
 
 
 def test_the_class_explained_is_the_predicted_one_unless_said(zoo: Zoo) -> None:
     target = target_of(zoo, "good dog")
-    values = [Target(target.model, target.batch, i).value for i in range(3)]
+    values = [Target(target.model, target.batch, "text", i).value for i in range(3)]
     assert target.index == int(np.argmax(values))
 
 
@@ -191,8 +194,6 @@ def test_dual_encoders_have_words_too(tmp_path: Path) -> None:
     import transformers as t
 
     from cotune.encoders.dual import DualTextEncoder
-    from cotune.heads import make_head
-    from cotune.model import Batch, JointModel
     from tiny import make_tokenizer, stir
 
     sides = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -202,10 +203,11 @@ def test_dual_encoders_have_words_too(tmp_path: Path) -> None:
         t.CLIPModel(t.CLIPConfig(text_config=words.to_dict(), vision_config=sight.to_dict(), projection_dim=24))
     )
     encoder = DualTextEncoder(dual, make_tokenizer("bert"), spec="clip", max_tokens=20)
-    model = JointModel(encoder, None, make_head("text", encoder.dim, 0, 2)).requires_grad_(False).eval()
+    head = make_head("text", {"text": encoder.dim}, 2)
+    model = JointModel({"text": encoder}, head, SingleLabel("ab")).requires_grad_(False).eval()
     text = "the good dog"
-    batch = Batch(torch.tensor([[True, False]]), {"text": encoder.collate(encoder.tokenize([text]))})
-    found = explain_words(Target(model, batch), text)
+    batch = Batch(torch.tensor([[True]]), ("text",), {"text": encoder.collate(encoder.tokenize([text]))})
+    found = explain_words(Target(model, batch, "text"), text)
     assert [word.text for word in found.words] == ["the", "good", "dog"]
     assert found.error <= 0.03
     assert any(word.gradient for word in found.words)
@@ -219,7 +221,7 @@ def test_the_telling_word_leads_and_order_beats_chance(zoo: Zoo, tmp_path: Path)
     for i in range(8):
         one = ruled_posts(tmp_path / "posts", lambda word, colour: word, 8, seed=5).iloc[[i]].reset_index(drop=True)
         one["text"] = one["text"] + " the rain day dog cat"
-        target, _ = explain.target(one)
+        target, _ = explain.target(one, "text")
         parts = segment(target.text_encoder, one["text"][0])
         gradients = word_gradients(target, parts)[0]
         orders = {"random": random_orders(len(parts.words), 5, random), "gradients": [ranking(gradients)]}
@@ -233,14 +235,14 @@ def test_the_telling_word_leads_and_order_beats_chance(zoo: Zoo, tmp_path: Path)
 def test_random_weights_give_another_explanation(zoo: Zoo, tmp_path: Path) -> None:
     run = ruled_run(zoo, tmp_path, lambda word, colour: word, fusion="concat")
     text = "good rain day bad dog the happy food love sun"
-    target, batch = explainer(run).target(post(text, picture(1)))
+    target, batch = explainer(run).target(post(text, picture(1)), "text")
     parts = segment(target.text_encoder, text)
     mine = word_gradients(target, parts, 32)[0]
     assert rank_correlation(mine, word_gradients(target, parts, 32)[0]) == pytest.approx(1)
     correlations = []
     for seed in range(6):
         other = with_random_weights(run.model, ("head", "text", "image"), seed)
-        theirs = word_gradients(Target(other, batch, target.index), parts, 32)[0]
+        theirs = word_gradients(Target(other, batch, "text", target.index), parts, 32)[0]
         correlations.append(rank_correlation(mine, theirs))
     assert abs(np.mean(correlations)) < 0.5
     assert max(correlations) < 0.95
@@ -266,6 +268,7 @@ def opened_target(name: str, folder: Path) -> Target:
     make_text(next(a for a in TEXT if a.name == name), folder)
     encoder = resolve_text(str(folder), pooling="mean")
     torch.manual_seed(0)
-    model = JointModel(encoder, None, make_head("text", encoder.dim, 0, 2, width=8)).eval()
+    head = make_head("text", {"text": encoder.dim}, 2, width=8)
+    model = JointModel({"text": encoder}, head, SingleLabel("ab")).eval()
     inputs = {"text": encoder.collate(encoder.tokenize(["the dog so happy"]))}
-    return Target(model, Batch(torch.tensor([[True, False]]), inputs))
+    return Target(model, Batch(torch.tensor([[True]]), ("text",), inputs), "text")

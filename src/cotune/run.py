@@ -254,7 +254,10 @@ def _build(
 ) -> Run:
     try:
         _refuse_missing_parts(folder, settings)
-        task = restore_task(_task_of(folder, settings))
+        labels = tuple(str(label) for label in read_json(folder / LABELS))
+        task = restore_task(settings.get("task") or {"name": "single-label", "settings": {"classes": labels}})
+        if task.outputs != labels:
+            raise RunError(_damaged(folder / LABELS, "does not fit the run's task"))
         encoders = {name: load_encoder_config(folder / encoder_folder(name)) for name in settings["encoders"]}
         encoders |= {name: encoders[owner] for name, owner in settings.get("shared", {}).items()}
         head = make_head(
@@ -278,13 +281,6 @@ def _build(
     label_type = str(settings.get("label_type", "str"))
     metrics, environment = (_read_if_there(folder / name, notes) for name in (METRICS, ENVIRONMENT))
     return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes)
-
-
-def _task_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the task that a run's files describe; those of before there were several have classes alone."""
-    if "task" in settings:
-        return dict(settings["task"])
-    return {"name": "single-label", "settings": {"classes": [str(label) for label in read_json(folder / LABELS)]}}
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

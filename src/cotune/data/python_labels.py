@@ -86,7 +86,7 @@ def indicator_labels(y: Any, n_posts: int) -> tuple[list[str], list[str]] | None
         y = y.detach().cpu().numpy()
     if hasattr(y, "toarray"):  # sparse
         y = y.toarray()
-    if isinstance(y, list | tuple) and y and all(isinstance(row, list | tuple | set | frozenset) for row in y):
+    if isinstance(y, list | tuple) and y and all(isinstance(row, list | set | frozenset) for row in y):
         parts = [
             [label_name(label) for label in (sorted(row) if isinstance(row, set | frozenset) else row)] for row in y
         ]
