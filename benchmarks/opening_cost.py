@@ -19,14 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cotune.training.build import open_unchecked
-
 from cotune.checksums import damage
 from cotune.data.posts import read_posts
 from cotune.environment import environment
 from cotune.predict import Predictor
 from cotune.run import load_run, read_settings
 from cotune.settings import FitConfig
+from cotune.training.build import open_unchecked
 from cotune.training.encoder_check import check_encoder
 
 TUNES = ("frozen", "top", "joint", "lora")

@@ -25,10 +25,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from torch import nn
 
-from cotune.data.images import load_image
+from cotune.data.images.load import load_image
 from cotune.data.posts import read_posts
 from cotune.demo import demo_posts_path
 from cotune.environment import environment
@@ -36,9 +35,9 @@ from cotune.heads import make_head
 from cotune.model import Batch, JointModel
 from cotune.release_memory import release_memory
 from cotune.settings import FitConfig
-from cotune.training.features import iterate
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.build import open_encoders, prepare_posts
+from cotune.training.features import iterate
 from cotune.training.parameters import cut_for_top, parameter_groups, set_gradients, set_train_mode
 
 

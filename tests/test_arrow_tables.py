@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cotune import JointClassifier
-from cotune.data.images import load_image
+from cotune.data.images.load import load_image
 from cotune.data.posts import iter_posts, read_posts
 from cotune.errors import DataError
 from runs import tiny_settings

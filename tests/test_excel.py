@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cotune.cli import main
-from cotune.data import excel
 from cotune.data.posts import iter_posts, read_posts
-from cotune.data.row_errors import row_errors
+from cotune.data.tables import excel
+from cotune.data.tables.row_errors import row_errors
 from cotune.errors import DataError
 
 openpyxl = pytest.importorskip("openpyxl")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cotune.data.images import ReadImage
+from cotune.data.images.load import ReadImage
 from cotune.encoders import prepared_images
 from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import ReadOptions

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from cotune.benchmark.runner import run_plan
+from cotune.data.checks.quality import check_posts
 from cotune.data.duplicates import Fingerprint, Groups, fingerprints, large_group_note, near_duplicate_groups
-from cotune.data.flat_images import Details, flat_detail
+from cotune.data.images.flat import Details, flat_detail
 from cotune.data.posts import read_posts
-from cotune.data.quality import check_posts
 from cotune.training.fit import fit_posts
 from runs import tiny_config
 from test_duplicates import scene

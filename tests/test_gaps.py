@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cotune.data.gaps import class_gaps
-from cotune.data.quality import check_posts
+from cotune.data.checks.gaps import class_gaps
+from cotune.data.checks.quality import check_posts
 from cotune.report.run_report import run_report
 from cotune.training.fit import fit_posts
 from runs import tiny_config

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cotune.data.hateful_memes import import_hateful_memes
-from cotune.data.images import load_image
+from cotune.data.images.load import load_image
+from cotune.data.importers.hateful_memes import import_hateful_memes
 from cotune.errors import ConfigError, DataError
 
 

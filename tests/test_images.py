@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from cotune.data import sources
-from cotune.data.images import ImageFault, extension_matches, image_key, load_image, verify_image
-from cotune.data.sources import file_url_path
+from cotune.data.images import sources
+from cotune.data.images.load import ImageFault, extension_matches, image_key, load_image, verify_image
+from cotune.data.images.sources import file_url_path
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 255, (60, 80, 3), dtype=np.uint8))

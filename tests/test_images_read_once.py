@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cotune.data import images, sources
+from cotune.data.images import load as images
+from cotune.data.images import sources
 from cotune.data.posts import data_hash
 from cotune.training.fit import fit_posts
 from runs import tiny_config

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cotune.cli import main
-from cotune.data import sources
-from cotune.data.images import ImageFault, describe, image_key, load_image, verify_image
-from cotune.data.inline import is_inline
+from cotune.data.checks.quality import check_posts
+from cotune.data.images import sources
+from cotune.data.images.inline import is_inline
+from cotune.data.images.load import ImageFault, describe, image_key, load_image, verify_image
 from cotune.data.posts import data_hash, iter_posts, read_posts
-from cotune.data.quality import check_posts
-from cotune.data.row_errors import row_errors
+from cotune.data.tables.row_errors import row_errors
 from cotune.errors import clip, listed
 from tiny import picture
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cotune.data.checks.quality import check_posts
 from cotune.data.duplicates import near_duplicate_groups, text_key
 from cotune.data.posts import has_text, read_posts
-from cotune.data.quality import check_posts
 from cotune.predict import Predictor
 from runs import tiny_fit
 from tiny import Zoo, make_posts

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cotune.data.mvsa import combine_labels, import_mvsa
+from cotune.data.importers.mvsa import combine_labels, import_mvsa
 from cotune.data.posts import read_posts
 from cotune.data.write import write_posts
 from cotune.errors import ConfigError, DataError

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cotune.data import excel
 from cotune.data.predictions import check_predictions_path, predictions_writer
+from cotune.data.tables import excel
 from cotune.errors import CotuneError, DataError
 
 COLUMNS = ["id", "label", "p_a", "text_share", "error"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cotune.data.images import read_image
+from cotune.data.images.load import read_image
 from cotune.encoders.prepared_images import not_too_long, pixels_of
 from tiny import Zoo, picture
 

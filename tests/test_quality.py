@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from cotune.data.checks.quality import QualityReport, check_posts
 from cotune.data.posts import read_posts
-from cotune.data.quality import QualityReport, check_posts
 from cotune.files import to_json
 from cotune.report.data_report import render_quality
 

@@ -14,9 +14,9 @@ import pytest
 
 from cotune.benchmark.folds import cut_posts, told_left_out
 from cotune.cli import main
+from cotune.data.checks.quality import check_posts
 from cotune.data.posts import iter_posts, read_posts
-from cotune.data.quality import check_posts
-from cotune.data.row_errors import RowErrorCount, row_errors
+from cotune.data.tables.row_errors import RowErrorCount, row_errors
 from cotune.errors import DataError
 from cotune.explain.explainer import Explainer
 from cotune.predict import Predictor, evaluate_posts, posts_from

@@ -15,7 +15,7 @@ import pytest
 
 from cotune.cli import main
 from cotune.data.posts import iter_posts, read_posts
-from cotune.data.text_tables import Lines, sniffed_kind
+from cotune.data.tables.text import Lines, sniffed_kind
 from cotune.errors import ConfigError, DataError
 from cotune.run import save_run
 from runs import tiny_fit, tiny_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cotune.cli import main
-from cotune.data.token_counts import count_tokens, cut_texts
+from cotune.data.checks.token_counts import count_tokens, cut_texts
 from cotune.report.run_report import run_report
 from cotune.run import load_run
 from cotune.training.fit import fit_posts

@@ -12,7 +12,7 @@ import pytest
 
 from cotune.cli import main
 from cotune.data.posts import ColumnNames, iter_posts, read_posts
-from cotune.data.where import RowFilter, parse_where
+from cotune.data.tables.where import RowFilter, parse_where
 from cotune.errors import ConfigError, DataError
 from cotune.run import Run, save_run
 from runs import tiny_fit, tiny_settings

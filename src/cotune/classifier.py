@@ -14,8 +14,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cotune.data.cells import label_name
 from cotune.data.python_labels import checked_labels, checked_numbers, indicator_labels, label_kind, label_names
+from cotune.data.tables.cells import label_name
 from cotune.errors import ConfigError, DataError, RunError, python_words
 from cotune.predict import Predictor, posts_from
 from cotune.progress import TerminalProgress

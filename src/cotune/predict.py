@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cotune.data.images import ImageFault
+from cotune.data.images.load import ImageFault
 from cotune.data.posts import ColumnNames, PostsHash, is_arrow, read_posts
-from cotune.data.row_errors import RowErrorCount, has_row_error
+from cotune.data.tables.row_errors import RowErrorCount, has_row_error
 from cotune.encoders.prepared import ReadOptions
 from cotune.errors import CotuneError, DataError
 from cotune.fields import DEFAULT_FIELDS, Field

@@ -15,8 +15,8 @@ from cotune.benchmark.plan import Plan
 from cotune.checksums import of_columns, seal_holds, sealed
 from cotune.data.duplicates import fingerprints, near_duplicates
 from cotune.data.kinds import FIELD_KINDS
-from cotune.data.row_errors import has_row_error
 from cotune.data.splits import make_folds
+from cotune.data.tables.row_errors import has_row_error
 from cotune.errors import DataError, RunError
 from cotune.files import atomic_path
 from cotune.tasks import Task, make_task, restore_task

@@ -26,9 +26,9 @@ from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.records import Record, rounded, versions
 from cotune.data.duplicates import large_group_note
+from cotune.data.images.sources import has_urls
 from cotune.data.posts import data_hash
-from cotune.data.row_errors import row_error_notes
-from cotune.data.sources import has_urls
+from cotune.data.tables.row_errors import row_error_notes
 from cotune.errors import ConfigError, CotuneError
 from cotune.progress import Progress
 

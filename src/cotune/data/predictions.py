@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cotune.data.excel import workbook_writer
+from cotune.data.tables.excel import workbook_writer
 from cotune.data.write import UnixLines
 from cotune.errors import DataError, clip
 from cotune.files import atomic_path
@@ -52,7 +52,7 @@ def check_predictions_path(out: str | Path, posts: Path | None = None) -> None:
         raise DataError(f"{out} is the posts table itself, which predictions would replace; give --out another name")
     _refuse_files_of_others(Path(out))
     if kind == ".xlsx":
-        from cotune.data.excel import need_openpyxl
+        from cotune.data.tables.excel import need_openpyxl
 
         need_openpyxl(str(out))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.data.cells import LABEL_SEPARATOR, is_missing, label_name
+from cotune.data.tables.cells import LABEL_SEPARATOR, is_missing, label_name
 from cotune.errors import DataError, clip
 
 ALLOWED = "text, whole numbers, or True and False"

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from cotune.data.duplicates import Fingerprint
-from cotune.data.images import ImageFault
+from cotune.data.images.load import ImageFault
 from cotune.data.store import ArrayStore
 from cotune.progress import Progress
 

@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cotune.data.cells import has_image
 from cotune.data.duplicates import Fingerprint
-from cotune.data.images import ImageFault, ReadImage, read_image
-from cotune.data.sources import is_url
+from cotune.data.images.load import ImageFault, ReadImage, read_image
+from cotune.data.images.sources import is_url
 from cotune.data.store import ArrayStore, StoreFullError, evict
+from cotune.data.tables.cells import has_image
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.encoders.preprocess import Preprocessor
 from cotune.release_memory import releasing_memory

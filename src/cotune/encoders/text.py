@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cotune.data.cells import has_text
+from cotune.data.tables.cells import has_text
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
 from cotune.encoders.hf import transformer_units
 from cotune.encoders.pooling import PADDED_TYPES, Pooling, pool_tokens

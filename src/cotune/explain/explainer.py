@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cotune.data.images import ImageFault, load_image
+from cotune.data.images.load import ImageFault, load_image
 from cotune.data.posts import has_text
 from cotune.encoders.crop_geometry import CropGeometry, measure_crop
 from cotune.encoders.image import ImageEncoder

@@ -12,9 +12,9 @@ from rich.text import Text
 from cotune.errors import clip as shorten
 
 if TYPE_CHECKING:
-    from cotune.data.imports import ImportReport, Problem
-    from cotune.data.quality import QualityReport
-    from cotune.data.token_counts import TokenCounts
+    from cotune.data.checks.quality import QualityReport
+    from cotune.data.checks.token_counts import TokenCounts
+    from cotune.data.importers.base import ImportReport, Problem
 
 
 _LABELS = 30

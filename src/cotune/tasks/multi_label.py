@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cotune.data.cells import LABEL_SEPARATOR
+from cotune.data.tables.cells import LABEL_SEPARATOR
 from cotune.errors import DataError, clip, listed
 from cotune.metrics import Evaluation, evaluate_sheet
 from cotune.metrics.multi_label import (

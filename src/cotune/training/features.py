@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from cotune.data.batches import bucketed_batches
-from cotune.data.images import ImageFault
-from cotune.data.row_errors import RowError, row_errors
+from cotune.data.images.load import ImageFault
+from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.model import Batch

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from cotune.data.duplicates import large_group_note, near_duplicates
+from cotune.data.images.sources import has_urls, is_url
 from cotune.data.posts import ColumnNames, data_hash, read_posts
-from cotune.data.sources import has_urls, is_url
 from cotune.data.splits import holdout_split
 from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import ReadOptions

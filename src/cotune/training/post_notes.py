@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cotune.data.gaps import class_gaps
-from cotune.data.row_errors import has_row_error, row_error_notes
-from cotune.data.token_counts import cut_texts
+from cotune.data.checks.gaps import class_gaps
+from cotune.data.checks.token_counts import cut_texts
+from cotune.data.tables.row_errors import has_row_error, row_error_notes
 from cotune.encoders.text import TextEncoder
 from cotune.errors import DataError
 from cotune.progress import Progress

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import numpy as np
 
-from cotune.data.chunks import Chunk
+from cotune.data.tables.chunks import Chunk
 from cotune.errors import ConfigError, DataError, clip, did_you_mean
 
 Where: TypeAlias = "Mapping[str, object]"
@@ -128,7 +128,7 @@ def _wanted(column: str, values: object) -> frozenset[str]:
 
 def _name(value: object) -> str:
     """Return a cell as it is compared: like a label, and the same for true, True and "True"."""
-    from cotune.data.cells import is_missing, label_name
+    from cotune.data.tables.cells import is_missing, label_name
 
     if is_missing(value):
         return ""

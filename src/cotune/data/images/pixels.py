@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cotune.data.sources import ImageFault, describe
+from cotune.data.images.sources import ImageFault, describe
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.data.cells import has_text
 from cotune.data.duplicates import Fingerprint, Groups, text_key
-from cotune.data.sources import describe
+from cotune.data.images.sources import describe
+from cotune.data.tables.cells import has_text
 
 
 @dataclass(frozen=True)

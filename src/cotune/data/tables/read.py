@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cotune.data.arrow_tables import arrow_chunks, dataset_chunks, parquet_chunks
-from cotune.data.chunks import Chunk, join_chunks
-from cotune.data.excel import excel_chunks
-from cotune.data.text_tables import Lines, csv_chunks, json_chunks, jsonl_chunks, sniffed_kind
+from cotune.data.tables.arrow import arrow_chunks, dataset_chunks, parquet_chunks
+from cotune.data.tables.chunks import Chunk, join_chunks
+from cotune.data.tables.excel import excel_chunks
+from cotune.data.tables.text import Lines, csv_chunks, json_chunks, jsonl_chunks, sniffed_kind
 from cotune.errors import ConfigError, DataError, clip, did_you_mean
 
 __all__ = ["KINDS", "STDIN", "Chunk", "arrow_chunks", "is_stdin", "join_chunks", "read_chunks", "table_name"]

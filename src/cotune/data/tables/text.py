@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from cotune.data.chunks import Chunk, Collector, header_names
+from cotune.data.tables.chunks import Chunk, Collector, header_names
 from cotune.errors import DataError
 
 _RETURN = "\ufdd0"  # a code point that Unicode keeps free of characters

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cotune.data.duplicate_listing import DuplicateFinder, DuplicateGroup
+from cotune.data.checks.duplicate_listing import DuplicateFinder, DuplicateGroup
+from cotune.data.checks.gaps import class_gaps
+from cotune.data.checks.token_counts import TokenCounts
 from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, large_group_note, workers
-from cotune.data.gaps import class_gaps
-from cotune.data.images import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
+from cotune.data.images.load import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
+from cotune.data.images.sources import ImageFault, bytes_key, describe, read_bytes
 from cotune.data.posts import count_labels, has_image, has_text
-from cotune.data.row_errors import row_errors
-from cotune.data.sources import ImageFault, bytes_key, describe, read_bytes
-from cotune.data.token_counts import TokenCounts
+from cotune.data.tables.row_errors import row_errors
 
 if TYPE_CHECKING:
     pass
@@ -41,7 +41,7 @@ class ImageTrouble:
     image : str
         The picture's path or description.
     kind : str
-        As in :class:`cotune.data.images.ImageFault`, or "mislabelled extension".
+        As in :class:`cotune.data.images.load.ImageFault`, or "mislabelled extension".
     reason : str
         What exactly is wrong.
     """
@@ -184,7 +184,7 @@ def check_posts(
     progress : callable, optional
         Called with the number of pictures done and of all.
     """
-    from cotune.data.advice import advise
+    from cotune.data.checks.advice import advise
 
     looks = _look_at_all(posts["image"].tolist(), max_pixels, allow_remote, progress)
     texts, rows = posts["text"].tolist(), posts["row"].tolist()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cotune.data.chunks import Chunk, Collector, header_names
+from cotune.data.tables.chunks import Chunk, Collector, header_names
 from cotune.errors import DataError
 
 _MOST_BYTES = 4 * 2**30  # unpacked; a workbook of a few KB can otherwise fill the disk and the memory

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from cotune.data.imports import (
+from cotune.data.importers.base import (
     IMAGE_SUFFIXES,
     FileIndex,
     ImportReport,

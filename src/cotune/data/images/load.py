@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cotune.data.image_cells import EXPECTED, plain_image
-from cotune.data.inline import is_inline
-from cotune.data.pixels import array_to_image, to_rgb
-from cotune.data.sources import (
+from cotune.data.images.cells import EXPECTED, plain_image
+from cotune.data.images.inline import is_inline
+from cotune.data.images.pixels import array_to_image, to_rgb
+from cotune.data.images.sources import (
     MAX_BYTES,
     ImageFault,
     bytes_key,

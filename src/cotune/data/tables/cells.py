@@ -18,13 +18,13 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 
-from cotune.data import row_errors
-from cotune.data.chunks import Chunk, UnreadableCell
-from cotune.data.image_cells import EXPECTED, is_pixels, plain_image
-from cotune.data.inline import is_inline
+from cotune.data.images.cells import EXPECTED, is_pixels, plain_image
+from cotune.data.images.inline import is_inline
+from cotune.data.images.sources import file_url_path, is_url
 from cotune.data.kinds import FIELD_KINDS, BadCellError, FieldKind
-from cotune.data.row_errors import RowError
-from cotune.data.sources import file_url_path, is_url
+from cotune.data.tables import row_errors
+from cotune.data.tables.chunks import Chunk, UnreadableCell
+from cotune.data.tables.row_errors import RowError
 from cotune.errors import DataError, clip, did_you_mean
 from cotune.fields import Field, fields_of_columns
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from cotune.data.inline import decode_inline, describe_inline, inline_size, inline_text, is_inline
+from cotune.data.images.inline import decode_inline, describe_inline, inline_size, inline_text, is_inline
 from cotune.errors import CotuneError, clip
 
 MAX_BYTES = 256 * 2**20

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cotune.errors import listed
 
 if TYPE_CHECKING:
-    from cotune.data.quality import QualityReport
+    from cotune.data.checks.quality import QualityReport
 
 _LOPSIDED = 3.0
 _FEW = 10

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cotune.data.imports import (
+from cotune.data.importers.base import (
     IMAGE_SUFFIXES,
     FileIndex,
     ImportReport,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cotune.data.chunks import Chunk, UnreadableCell
+from cotune.data.tables.chunks import Chunk, UnreadableCell
 from cotune.errors import DataError
 
 Decoders = dict[str, Callable[[Any], Any]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cotune.data.cells import has_text
+from cotune.data.tables.cells import has_text
 
 _AT_ONCE = 256
 _MOST_CHARS = 200_000  # a longer text is cut in any case

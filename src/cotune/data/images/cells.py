@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cotune.data.sources import MAX_BYTES
+from cotune.data.images.sources import MAX_BYTES
 
 EXPECTED = "a path, URL, base64, bytes, binary file, PIL image, array or tensor"
 

@@ -1,0 +1,1 @@
+"""Tables of every kind read into records: their cells, and the errors of their rows."""
