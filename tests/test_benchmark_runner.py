@@ -76,9 +76,9 @@ def test_a_folder_with_cells_is_not_touched_without_resume(posts: pd.DataFrame, 
 def test_methods_seeds_and_shots_can_be_added(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     run_plan(posts, plan, tmp_path / "out")
     more = replace(plan, methods=("fast", "svm"), seeds=(42, 7), shots=(2, None), draws=2)
-    sitting = run_plan(posts, more, tmp_path / "out", resume=True)
-    assert sitting.found == 3
-    assert sitting.done == 2 * 2 * 3 * (1 + 2) - 3
+    session = run_plan(posts, more, tmp_path / "out", resume=True)
+    assert session.found == 3
+    assert session.done == 2 * 2 * 3 * (1 + 2) - 3
     assert len(read_results(tmp_path / "out").rows) == 2
 
 
@@ -156,10 +156,10 @@ def test_an_encoder_that_cannot_be_found_fails_its_cells_alone(posts: pd.DataFra
     pairs = ((good, image), ("bundled:nowhere", image), (str(tmp_path / "gone"), image))
     wide = replace(plan, methods=("fast",), pairs=pairs)
     watcher = Noting()
-    sitting = run_plan(posts, wide, tmp_path / "out", watcher=watcher)
-    assert sitting.done == 3
-    assert len(sitting.failures) == len(watcher.failed) == 6
-    assert "no bundled text encoder" in sitting.failures[0].reason
+    session = run_plan(posts, wide, tmp_path / "out", watcher=watcher)
+    assert session.done == 3
+    assert len(session.failures) == len(watcher.failed) == 6
+    assert "no bundled text encoder" in session.failures[0].reason
     results = read_results(tmp_path / "out")
     assert len(results.rows) == 1
     assert len(results.failures) == 6
@@ -175,22 +175,22 @@ def test_what_needs_a_failed_cell_fails_too(
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setitem(METHODS._items, "text", replace(METHODS["text"], run=broken))
-    sitting = run_plan(posts, replace(plan, methods=("ensemble",)), tmp_path / "out")
-    reasons = {failure.cell.method: failure.reason for failure in sitting.failures}
+    session = run_plan(posts, replace(plan, methods=("ensemble",)), tmp_path / "out")
+    reasons = {failure.cell.method: failure.reason for failure in session.failures}
     assert reasons["text"].startswith("ZeroDivisionError: by nothing (test_benchmark_runner.py:")
     assert reasons["ensemble"] == "needs text, which failed"
-    assert sitting.done == 3
+    assert session.done == 3
 
 
 def test_ctrl_c_keeps_what_is_done(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
-    sitting = run_plan(posts, plan, tmp_path / "out", watcher=Noting(stop_after=2))
-    assert sitting.interrupted
+    session = run_plan(posts, plan, tmp_path / "out", watcher=Noting(stop_after=2))
+    assert session.interrupted
     assert run_plan(posts, plan, tmp_path / "out", resume=True).found == 2
 
 
 def test_shots_that_are_no_fewer_than_all_are_left_out(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
-    sitting = run_plan(posts, replace(plan, shots=(2, 500, None), draws=1), tmp_path / "out")
-    assert sitting.done == 6
+    session = run_plan(posts, replace(plan, shots=(2, 500, None), draws=1), tmp_path / "out")
+    assert session.done == 6
 
 
 def test_a_full_disk_ends_it(posts: pd.DataFrame, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +215,8 @@ def test_workers_give_the_numbers_of_one_process(posts: pd.DataFrame, plan: Plan
     wide = replace(plan, methods=("probe", "ensemble"), folds=2)
     run_plan(posts, wide, tmp_path / "alone")
     watcher = Noting()
-    sitting = run_plan(posts, wide, tmp_path / "many", jobs=2, watcher=watcher)
-    assert sitting.done == len(watcher.done) == 8
+    session = run_plan(posts, wide, tmp_path / "many", jobs=2, watcher=watcher)
+    assert session.done == len(watcher.done) == 8
     assert same(proba_of(tmp_path / "alone"), proba_of(tmp_path / "many"))
 
 
@@ -257,9 +257,9 @@ def test_a_kill_loses_at_most_the_cells_under_way(zoo: Zoo, tmp_path: Path, jobs
     with (killed / predictions.RUNNING).open("ab") as file:
         file.write(b"cotune")
     (killed / ".tmp-abc-predictions.parquet").write_bytes(b"half")
-    sitting = run_plan(posts, plan, tmp_path / "killed", resume=True)
-    assert sitting.found >= 3
-    assert sitting.found + sitting.done == len(plan.cells())
+    session = run_plan(posts, plan, tmp_path / "killed", resume=True)
+    assert session.found >= 3
+    assert session.found + session.done == len(plan.cells())
     assert not list(killed.glob(".tmp-*"))
     assert not (killed / predictions.RUNNING).exists()
     assert same(proba_of(tmp_path / "whole"), proba_of(tmp_path / "killed"))

@@ -335,7 +335,13 @@ def test_everything_is_written(plan: Plan, tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
-    for words in ("Does joint fine-tuning pay?", "Is the fusion real?", "ROC curves", "What it costs", "fold 4"):
+    for words in (
+        "Does joint fine-tuning pay?",
+        "Does the model use text-image interaction?",
+        "ROC curves",
+        "What it costs",
+        "fold 4",
+    ):
         assert words in page
 
 

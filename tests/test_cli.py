@@ -558,7 +558,7 @@ def test_demo_with_small_encoders(
     assert shown.code == 0, shown.err
     for words in ("AUC on 250 held-out posts", "synthetic", "joint", "sampled at random", str(tmp_path / "demo")):
         assert words in shown.out
-    assert "Beside the other models" in (tmp_path / "demo" / "report.html").read_text()
+    assert "Comparison with baselines" in (tmp_path / "demo" / "report.html").read_text()
     assert cli("predict", tmp_path / "demo", "--text", "what a day").code == 0
 
 

@@ -105,7 +105,7 @@ def test_json_tells_everything(run: Path, posts: Path, tmp_path: Path, capsys: A
 
 def test_bad_usage_is_one_line(run: Path, posts: Path, tmp_path: Path, capsys: Any) -> None:
     for arguments, words in (
-        ([run, posts], "say where the pages go"),
+        ([run, posts], "say the output folder"),
         ([tmp_path / "none", posts, "--out", tmp_path / "o"], "there is no run folder"),
         ([run, tmp_path / "none.csv", "--out", tmp_path / "o"], "none.csv"),
         ([run, posts, "--out", posts], "posts.csv"),

@@ -166,9 +166,9 @@ def test_the_method_runs_end_to_end(duals: dict[str, Path], zoo: Zoo, tmp_path: 
     plan = tiny_plan(
         zoo, tmp_path / "cache", methods=("clip", "probe"), clip=str(duals[kind]), folds=2, fit={"tune": tune}
     )
-    sitting = run_plan(tiny_posts(tmp_path, 20), plan, tmp_path / "out")
-    assert not sitting.failures
-    assert sitting.done == 4
+    session = run_plan(tiny_posts(tmp_path, 20), plan, tmp_path / "out")
+    assert not session.failures
+    assert session.done == 4
     results = read_results(tmp_path / "out")
     assert not results.not_run()
     row = next(row for key, row in results.rows.items() if key.method == "clip")

@@ -90,7 +90,7 @@ def test_copies_of_the_same_words_are_found(seed: int) -> None:
     posts = read_posts(pd.DataFrame({"image": pd.Series(copies, dtype=object)}))
     assert near_duplicate_groups(posts, by=["image"]).tolist() == [0] * 6 + [1]
     report = check_posts(posts)
-    assert [group.rows for group in report.of("near picture")] == [[1, 2, 3, 4, 5, 6]]
+    assert [group.rows for group in report.of("near image")] == [[1, 2, 3, 4, 5, 6]]
 
 
 def test_photographs_have_no_detail_and_are_joined_as_before() -> None:

@@ -88,7 +88,7 @@ def test_pictures_under_other_names_and_formats(tmp_path: Path) -> None:
         ("other name", "42953"), ("other name", "00012"), ("other format", "00013"),
     ]  # fmt: skip
     assert [item.id for item in report.problems] == ["00014", "00015"]
-    assert report.problems[0].kind == "empty picture"
+    assert report.problems[0].kind == "empty image"
     assert all(load_image(path).size == (4, 4) for path in posts["image"])
 
 

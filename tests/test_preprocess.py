@@ -104,7 +104,7 @@ def test_whole_pictures_keep_the_normalisation(zoo: Zoo) -> None:
 
 def test_a_processor_that_must_crop_says_so(zoo: Zoo) -> None:
     preprocessor = zoo.image("resnet").preprocessor
-    with pytest.raises(EncoderError, match="ConvNextImageProcessor cannot be told to show whole pictures; leave image"):
+    with pytest.raises(EncoderError, match="ConvNextImageProcessor cannot be told to show whole images; leave image"):
         preprocessor.whole()
 
 
@@ -149,5 +149,5 @@ def test_without_normalisation() -> None:
     ],
 )
 def test_processors_of_variable_size_are_refused(processor: object) -> None:
-    with pytest.raises(EncoderError, match="keeps each picture's own shape"):
+    with pytest.raises(EncoderError, match="keeps each image's own shape"):
         HFPreprocessor(processor)

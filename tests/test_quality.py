@@ -68,8 +68,8 @@ def test_every_fault_is_found_with_row_and_reason(table: Path) -> None:
     assert report.images["sound"] == 5
     assert [group.rows for group in report.of("same text")] == [[1, 4]]
     assert [group.rows for group in report.of("near text")] == [[1, 3, 4]]
-    assert [group.rows for group in report.of("same picture")] == [[1, 3, 13]]
-    assert [group.rows for group in report.of("near picture")] == [[1, 2, 3, 13]]
+    assert [group.rows for group in report.of("same image")] == [[1, 3, 13]]
+    assert [group.rows for group in report.of("near image")] == [[1, 2, 3, 13]]
     assert [(group.rows, group.labels) for group in report.contradictions] == [([1, 3], ["neg", "pos"])]
     assert (report.near_groups, report.near_posts) == (1, 5)
 
@@ -103,7 +103,7 @@ def test_a_sound_table_needs_nothing() -> None:
     report = check_posts(read_posts(frame))
     assert report.advice == []
     assert report.images == {"posts": 24, "different": 24, "sound": 24, "width": 160, "height": 120}
-    assert "Nothing to mend" in shown(report)
+    assert "Nothing to fix" in shown(report)
 
 
 def test_a_table_without_labels_or_pictures() -> None:

@@ -407,5 +407,5 @@ def test_nothing_to_train(bench: Bench) -> None:
 
 
 def test_half_precision_on_a_cpu_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--precision 16 cannot be had on a CPU"):
+    with pytest.raises(ConfigError, match="--precision 16 is not available on a CPU"):
         make_fabric(make_config({"precision": "16", "device": "cpu"}))

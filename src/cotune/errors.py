@@ -1,6 +1,6 @@
 """Errors that speak to the user.
 
-Everything a user can mend is a :class:`CotuneError`: the command line prints its message on one line and
+Everything a user can fix is a :class:`CotuneError`: the command line prints its message on one line and
 leaves with exit code 2, without a traceback.
 """
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 
 class CotuneError(Exception):
-    """Base of every error that a user can mend; its text says what is wrong, where, and what to do."""
+    """Base of every error that a user can fix; its text says what is wrong, where, and what to do."""
 
 
 class DataError(CotuneError):

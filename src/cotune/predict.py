@@ -43,10 +43,10 @@ class Predictor:
     batch_size : int
         Posts in a pass.
     bad_images : {"error", "text-only"}
-        What to do with a post whose picture cannot be read: no prediction, or one by its text alone. Either
+        What to do with a post whose image cannot be read: no prediction, or one by its text alone. Either
         way the row says so in ``error``.
     allow_remote : bool
-        Whether pictures may be fetched by URL.
+        Whether images may be fetched by URL.
     """
 
     def __init__(

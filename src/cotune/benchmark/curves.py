@@ -150,7 +150,7 @@ def pareto(summaries: Sequence[Summary]) -> set[RowKey]:
 
 
 def table_2(results: Results, summaries: Sequence[Summary]) -> Table:
-    """Return Table 2: the parameters of this run's methods, and those of the paper's models counted anew."""
+    """Return Table 2: the parameters of this run's methods, and those of the paper's models counted again."""
     from cotune.sizes import paper_sizes
 
     rows = [

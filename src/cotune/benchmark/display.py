@@ -89,7 +89,7 @@ class Tally:
         return expected / self.jobs
 
     def elapsed(self) -> float:
-        """Return the seconds since the beginning of this sitting."""
+        """Return the seconds since the beginning of this session."""
         return time.perf_counter() - self._started
 
     def headline(self) -> str:

@@ -293,6 +293,6 @@ METHODS.add("table", Method("Table columns alone", run=fit, settings={"fusion": 
 METHODS.add("concat", Method("Both, concatenated", run=fit, settings={"fusion": "concat"}))
 METHODS.add("clip", Method("Dual encoder (CLIP)", run=fit, settings={"fusion": "concat"}, encoders="clip"))
 METHODS.add("probe", Method("Fusion head on frozen encoders", run=fit, settings={"tune": "frozen"}))
-METHODS.add("reference", Method("Joint, released head", run=fit, settings={"fusion": "reference"}))
+METHODS.add("reference", Method("Joint, the paper's released head", run=fit, settings={"fusion": "reference"}))
 METHODS.add("joint", Method("Joint fine-tuning", run=fit))
 METHODS.add("ensemble", Method("Mean of text and image models", needs=("text", "image"), combine=mean_of))

@@ -177,7 +177,7 @@ class Plan:
             for fold in range(self.folds)
             for method in self.runnable
         )
-        # Dual-encoder cells last, or features would be opened anew for each of them.
+        # Dual-encoder cells last, or features would be opened again for each of them.
         return sorted(dict.fromkeys(found), key=lambda cell: METHODS[cell.method].encoders == "clip")
 
 

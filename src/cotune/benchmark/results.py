@@ -119,7 +119,7 @@ class Results:
     asked : list of str
         Methods that were asked for.
     seconds : float
-        Time of all cells together, shared preparation included.
+        Total compute time, shared preparation included.
     """
 
     settings: dict[str, Any]

@@ -20,12 +20,12 @@ from cotune.settings import FitConfig, current_names
 
 FILE, FAILED = "bench.json", "failed.json"
 _FORMAT = 2
-# What tells cells apart, or changes no figure, may differ between two sittings.
+# What tells cells apart, or changes no figure, may differ between two sessions.
 _FREE = {"text_encoder", "image_encoder", "seed", "device", "cache", "cache_gb"}
 
 
 def settings_of(plan: Plan, data_hash: str, *, fetched: bool = False) -> dict[str, Any]:
-    """Return what all cells of a results folder have in common; `fetched` says whether pictures came by URL."""
+    """Return what all cells of a results folder have in common; `fetched` says whether images came by URL."""
     return {
         "fetched": fetched,
         "data": data_hash,
@@ -97,7 +97,7 @@ def read_settings(out: Path) -> dict[str, Any]:
 
 
 def write_failures(out: Path, failures: dict[str, str]) -> None:
-    """Keep the reasons of cells that failed in this sitting; they are tried again when it is resumed."""
+    """Keep the reasons of cells that failed in this session; they are tried again when it is resumed."""
     if failures:
         write_json(out / FAILED, failures)
     else:
@@ -105,7 +105,7 @@ def write_failures(out: Path, failures: dict[str, str]) -> None:
 
 
 def read_failures(out: Path) -> dict[str, str]:
-    """Return the reasons of the cells that failed in the last sitting."""
+    """Return the reasons of the cells that failed in the last session."""
     try:
         found = read_json(out / FAILED) if (out / FAILED).is_file() else {}
     except CotuneError:  # it only informs; what failed is computed again in any case

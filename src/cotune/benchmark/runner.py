@@ -42,7 +42,7 @@ class Failure:
 
 
 @dataclass
-class Sitting:
+class Session:
     """What one call of :func:`run_plan` did.
 
     Attributes
@@ -91,7 +91,7 @@ def run_plan(
     only_folds: Sequence[int] = (),
     allow_remote: bool = False,
     watcher: Watcher | None = None,
-) -> Sitting:
+) -> Session:
     """Compute all cells of `plan` that `out` does not hold yet.
 
     Parameters
@@ -112,7 +112,7 @@ def run_plan(
     only_folds : sequence of int
         Compute these folds alone for now, counted from 0; all by default.
     allow_remote : bool
-        Whether pictures may be fetched by URL.
+        Whether images may be fetched by URL.
     watcher : Watcher, optional
         Is told what happens.
 
@@ -151,23 +151,23 @@ def run_plan(
         bench = Bench(posts_of(posts, folds), folds, plan, allow_remote=allow_remote, progress=watcher.progress)
         _open_first(bench, [cell for cell in todo if METHODS[cell.method].run])
         bench.refuse_other_weights(found, {plan.encoders_of(cell) for cell in todo if METHODS[cell.method].run})
-        sitting = Sitting(found=len(found))
+        session = Session(found=len(found))
         combined = [cell for cell in todo if METHODS[cell.method].combine]
         needed = {need for cell in combined for need in plan.needs(cell)}
         work = _alone if jobs == 1 else _with_workers(jobs, out, plugins)
         try:
             for result in work(bench, out, [cell for cell in todo if METHODS[cell.method].run], watcher):
-                _note(result, sitting, watcher)
+                _note(result, session, watcher)
                 if isinstance(result, Record) and result.cell in needed:
                     # As it is kept, so that what is combined of it does not depend on when it was computed.
                     there[result.cell] = replace(result, proba=rounded(result.proba).astype("float64"))
-                _combine_ready(todo, plan, out, there, sitting, watcher)
-            _combine_ready(todo, plan, out, there, sitting, watcher, last=True)
+                _combine_ready(todo, plan, out, there, session, watcher)
+            _combine_ready(todo, plan, out, there, session, watcher, last=True)
         except KeyboardInterrupt:
-            sitting.interrupted = True
+            session.interrupted = True
         predictions.merge(out)
-        results_store.write_failures(out, {failure.cell.key: failure.reason for failure in sitting.failures})
-        return sitting
+        results_store.write_failures(out, {failure.cell.key: failure.reason for failure in session.failures})
+        return session
 
 
 def _open_first(bench: Bench, cells: list[Cell]) -> None:
@@ -185,12 +185,12 @@ def _worth_while(cells: list[Cell], folds: Folds, progress: Progress) -> list[Ce
     return [cell for cell in cells if cell.shots not in wide or cell.shots is None]
 
 
-def _note(result: Record | Failure, sitting: Sitting, watcher: Watcher) -> None:
+def _note(result: Record | Failure, session: Session, watcher: Watcher) -> None:
     if isinstance(result, Failure):
-        sitting.failures.append(result)
+        session.failures.append(result)
         watcher.fail(result)
     else:
-        sitting.done += 1
+        session.done += 1
         watcher.finish(result)
 
 
@@ -199,13 +199,13 @@ def _combine_ready(
     plan: Plan,
     out: Path,
     there: dict[Cell, Record],
-    sitting: Sitting,
+    session: Session,
     watcher: Watcher,
     *,
     last: bool = False,
 ) -> None:
     """Compute the cells that only combine others, as soon as those are there."""
-    failed = {failure.cell for failure in sitting.failures}
+    failed = {failure.cell for failure in session.failures}
     for cell in todo:
         combine = METHODS[cell.method].combine
         if combine is None or cell in failed or cell in there:
@@ -216,7 +216,7 @@ def _combine_ready(
             continue
         if lacking:
             reason = f"needs {' and '.join(need.method for need in lacking)}, which failed"
-            _note(Failure(cell, reason), sitting, watcher)
+            _note(Failure(cell, reason), session, watcher)
             continue
         parts = [there[need] for need in needs]
         record = Record(
@@ -234,7 +234,7 @@ def _combine_ready(
         )
         predictions.append(out, record)
         there[cell] = record
-        _note(record, sitting, watcher)
+        _note(record, session, watcher)
 
 
 def _has_urls(posts: pd.DataFrame, plan: Plan) -> bool:

@@ -170,7 +170,13 @@ def table_emap(summaries: Sequence[Summary]) -> Table | None:
         "The model's logits projected onto functions of the form f(text) + g(image) (EMAP, Hessel & Lee 2020). "
         "What is lost is owed to cross-modal interaction; first two columns are means over folds."
     ]
-    return Table("emap", "Is the fusion real? AUC before and after the additive projection", head, rows, notes)
+    return Table(
+        "emap",
+        "Does the model use text-image interaction? AUC before and after the additive projection",
+        head,
+        rows,
+        notes,
+    )
 
 
 def number(value: float) -> str:
@@ -226,7 +232,7 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
     if paper and ANCHOR in {s.key.method for s in summaries}:
         notes.append(
             "The paper's figures are for other encoders (DistilBERT, ResNet-50, CLIP) and other folds; its released "
-            "code has the head of the row “Joint, released head”."
+            "code has the head of the row “Joint, the paper's released head”."
         )
     if results.failures:
         notes.append(f"{len(results.failures)} cells failed.")

@@ -23,7 +23,7 @@ from cotune.report.terminal import add_row, new_table
 
 if TYPE_CHECKING:
     from cotune.benchmark.plan import Plan
-    from cotune.benchmark.runner import Sitting
+    from cotune.benchmark.runner import Session
     from cotune.benchmark.tables import Table
     from cotune.report.benchmark_report import Written
 
@@ -136,16 +136,16 @@ def bench(
     found = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **table.rows())
     more = {"plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote}
     try:
-        sitting = _run(found, plan, out, resume=resume, jobs=jobs, **more)
+        session = _run(found, plan, out, resume=resume, jobs=jobs, **more)
     except KeyboardInterrupt:
         raise StoppedError("stopped before the first cell; finished cells of earlier runs are kept") from None
-    if sitting.interrupted:
-        kept = plural(sitting.found + sitting.done, "finished cell")
+    if session.interrupted:
+        kept = plural(session.found + session.done, "finished cell")
         raise StoppedError(f"stopped; {kept} kept in {out}, and --resume goes on from there")
     written = None
-    if sitting.done + sitting.found:
+    if session.done + session.found:
         written = write_all(out, **written_how)
-    failures = {failure.cell.key: failure.reason for failure in sitting.failures}
+    failures = {failure.cell.key: failure.reason for failure in session.failures}
     if written is not None:
         _answer(written, out, _rebuild(out, paper, bootstrap, plugin or []), as_json)
     _tell_failures(failures)
@@ -219,7 +219,7 @@ def _folds(said: str | None) -> tuple[int, ...]:
     return tuple(int(word) - 1 for word in words)
 
 
-def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Sitting:
+def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Session:
     from cotune.benchmark.display import LineWatcher, LiveWatcher
     from cotune.benchmark.runner import run_plan
 

@@ -73,7 +73,7 @@ def explain(
     """
     if out is None and find is None:
         raise ConfigError(
-            "say where the pages go: --out DIR; or what to list, without pages: --find conflicts, image-driven, "
+            "specify an output folder: --out DIR; or what to list, without pages: --find conflicts, image-driven, "
             "text-driven or mistakes"
         )
     if str(posts) == "-":
@@ -113,7 +113,7 @@ def explain(
             progress=progress,
         )
     except KeyboardInterrupt:
-        kept = f"; what was done lies in {out}, and the same command goes on from there" if out is not None else ""
+        kept = f"; what was done is saved in {out}, and the same command resumes from there" if out is not None else ""
         raise StoppedError(f"stopped{kept}") from None
     if out is not None:
         _finish(out, found, run.resolve().name, posts.name)

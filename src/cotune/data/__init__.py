@@ -1,1 +1,1 @@
-"""Posts, pictures, folds, quality checks and importers of raw data sets."""
+"""Posts, images, folds, quality checks and importers of raw data sets."""

@@ -1,4 +1,4 @@
-"""Posts that are the same or nearly so: by their words, by the look of their pictures, by a given group."""
+"""Posts that are the same or nearly so: by their words, by the look of their images, by a given group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cotune.fields import DEFAULT_FIELDS, Field
 Progress = Callable[[int, int], None]
 
 NO_HASH = 0
-"""The perceptual hash of a picture without any structure; it resembles nothing."""
+"""The perceptual hash of an image without any structure; it resembles nothing."""
 
 _NOISE = re.compile(
     r"https?\s*://\s*\S+|\bwww\.\S+|\bpic\.twitter\.com/\S+|\bt\.co/\S+|(?<![\w.])[@＠]\w+:?", re.IGNORECASE
@@ -96,7 +96,7 @@ class Fingerprint:
 
 
 def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprint | None:
-    """Return the fingerprint of one picture, None when it cannot be read."""
+    """Return the fingerprint of one image, None when it cannot be read."""
     try:
         return Fingerprint.of_read(read_image(image, allow_remote=allow_remote))
     except ImageFault:
@@ -106,7 +106,7 @@ def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprin
 def fingerprints(
     images: Iterable[Any], *, allow_remote: bool = False, progress: Progress | None = None
 ) -> list[Fingerprint | None]:
-    """Return a fingerprint for each picture, read in threads; None where there is no readable picture.
+    """Return a fingerprint for each image, read in threads; None where there is no readable image.
 
     A path that occurs many times is read once.
     """
@@ -131,7 +131,7 @@ def fingerprints(
 
 
 def workers() -> int:
-    """Return how many threads decode pictures at the same time."""
+    """Return how many threads decode images at the same time."""
     return max(2, min(8, os.cpu_count() or 1))
 
 
@@ -158,11 +158,11 @@ def near_duplicate_groups(
     max_distance : int
         How many of the 64 bits of two perceptual hashes may differ.
     progress : callable, optional
-        Called with the number of pictures done and of all.
+        Called with the number of images done and of all.
     hashes : sequence of Fingerprint or None, optional
-        The pictures' fingerprints if they are known already.
+        The images' fingerprints if they are known already.
     allow_remote : bool
-        Fetch pictures given by URL.
+        Fetch images given by URL.
     """
     unknown = set(by) - {"text", "image"}
     if unknown:

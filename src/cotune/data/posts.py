@@ -246,5 +246,5 @@ def _content_key(image: Any) -> str | None:
     try:
         return image_key(image)
     except ImageFault as fault:
-        # Remote pictures are not fetched a second time: they and broken ones count with their names.
+        # Remote images are not fetched a second time: they and broken ones count with their names.
         return Path(image).name if isinstance(image, str) and not is_url(image) else f"{fault.kind} {image!r:.300}"

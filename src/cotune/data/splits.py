@@ -105,7 +105,7 @@ def holdout_split(
     seed : int
         Of the draw.
     groups : sequence, optional
-        A group for each post; no group is cut in two.
+        A group for each post; every group is kept together.
 
     Raises
     ------

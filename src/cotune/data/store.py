@@ -42,7 +42,7 @@ class ArrayStore:
     row_shape : tuple of int
         Shape of one row. An array is stored as (rows, *row_shape).
     max_bytes : int, optional
-        Size that the store must not outgrow.
+        Size that the store may grow to at most.
     """
 
     def __init__(self, folder: Path, *, dtype: str, row_shape: Sequence[int], max_bytes: int | None = None) -> None:
@@ -102,7 +102,7 @@ class ArrayStore:
         """Learn what other processes have added."""
         with self._index() as index:
             version = _version(index)
-            if version != self._version:  # another process has evicted the store and begun it anew
+            if version != self._version:  # another process has evicted the store and begun it again
                 self._places, self._end, self._seen, self._lost, self._map = {}, 0, 0, [], None
                 self._version = version
             # Rows are only ever added, so what was read before need not be read again.
@@ -218,7 +218,7 @@ class ArrayStore:
             if not self._data.is_file():
                 raise removed
             with self._index() as index:
-                if _version(index) != self._version:  # it was begun anew, and other arrays lie in these places
+                if _version(index) != self._version:  # it was begun again, and other arrays lie in these places
                     raise removed
             try:
                 self._map = np.memmap(self._data, dtype=np.uint8, mode="r")

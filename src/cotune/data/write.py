@@ -17,7 +17,7 @@ from cotune.files import atomic_path
 def write_posts(frame: pd.DataFrame, out: Path) -> None:
     """Write posts to a .csv, .tsv, .jsonl or .parquet file, atomically.
 
-    Pictures that share a folder below the file system's root with the table are named relative to the table,
+    Images that share a folder below the file system's root with the table are named relative to the table,
     so that both can move together; others are named in full.
     """
     kind = out.suffix.lower()

@@ -25,7 +25,7 @@ from cotune.training.device import make_fabric
 from cotune.training.trainer import Trained, Trainer, TrainingData, predict_rows
 
 NOTE = (
-    "The pairing is synthetic: real tweets with human ratings beside real emoji pictures, joined by a seeded draw; "
+    "The pairing is synthetic: real tweets with human ratings beside real emoji images, joined by a seeded draw; "
     "the label is the sign of both sentiments together. It shows how the tool works, not how well it does on real "
     "posts."
 )
@@ -151,7 +151,7 @@ def run_demo(
 
 
 def _examples(run: Run, posts: pd.DataFrame, n: int, config: FitConfig) -> pd.DataFrame:
-    """Predict some held-out posts, drawn by lot so that the mistakes are among them."""
+    """Predict some held-out posts, sampled at random so that the mistakes are among them."""
     drawn = posts.sample(min(n, len(posts)), random_state=config.seed).reset_index(drop=True)
     found = Predictor(run, device=config.device).frame(drawn)
     found.insert(1, "true", drawn["label"])

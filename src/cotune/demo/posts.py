@@ -1,4 +1,4 @@
-"""The demo posts that ship with the package: real tweets beside real emoji pictures, paired by a seeded draw.
+"""The demo posts that ship with the package: real tweets beside real emoji images, paired by a seeded draw.
 
 `scripts/make_demo_posts.py` makes them and says how; `data/LICENSES.md` names the sources.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def demo_posts_path() -> Path:
-    """Return the path of the demo posts table; its pictures lie beside it.
+    """Return the path of the demo posts table; its images lie beside it.
 
     Raises
     ------

@@ -122,7 +122,7 @@ class Encoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def save_config(self, folder: Path) -> None:
-        """Write all that is needed to build this encoder anew, but for its weights, into `folder`."""
+        """Write all that is needed to build this encoder again, but for its weights, into `folder`."""
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:

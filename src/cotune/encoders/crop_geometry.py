@@ -1,6 +1,6 @@
-"""Where in a picture the encoder's pixels come from: crop and resize measured, so that they can be undone.
+"""Where in an image the encoder's pixels come from: crop and resize measured, so that they can be undone.
 
-Every preprocessor is asked the same way: it is shown a picture of the same size whose red is the column and
+Every preprocessor is asked the same way: it is shown an image of the same size whose red is the column and
 whose green is the row. What comes out says for each of the encoder's pixels which place it shows.
 """
 
@@ -16,12 +16,12 @@ from cotune.encoders.preprocess import Preprocessor
 
 @dataclass(frozen=True)
 class CropGeometry:
-    """What part of a picture an encoder sees, in parts of the picture's width and height.
+    """What part of an image an encoder sees, in parts of the image's width and height.
 
     Attributes
     ----------
     left, top, right, bottom : float
-        The edges of the encoder's square in the picture: 0 is the left or upper edge, 1 the right or lower
+        The edges of the encoder's square in the image: 0 is the left or upper edge, 1 the right or lower
         one. They lie outside of 0 to 1 where the preprocessor has added a border.
     """
 
@@ -31,7 +31,7 @@ class CropGeometry:
     bottom: float
 
     def box(self, x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-        """Return where a box of the encoder's square (in parts of it) lies in the picture: left, top, right, bottom."""
+        """Return where a box of the encoder's square (in parts of it) lies in the image: left, top, right, bottom."""
         across, down = self.right - self.left, self.bottom - self.top
         return (
             self.left + x * across,
@@ -41,7 +41,7 @@ class CropGeometry:
         )
 
     def spread(self, grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Return `grid`, values over the encoder's square, over a picture of `size` (width, height).
+        """Return `grid`, values over the encoder's square, over an image of `size` (width, height).
 
         Values between the cells' centres are interpolated; NaN where the encoder sees nothing.
         """
@@ -59,14 +59,14 @@ class CropGeometry:
 
 
 def measure_crop(preprocessor: Preprocessor, size: tuple[int, int]) -> CropGeometry:
-    """Return what part of a picture of `size` (width, height) the preprocessor passes on."""
+    """Return what part of an image of `size` (width, height) the preprocessor passes on."""
     width, height = size
     ramps = np.zeros((height, width, 3), dtype=np.uint8)
     ramps[..., 0] = np.rint(np.linspace(0, 255, width))[None, :]
     ramps[..., 1] = np.rint(np.linspace(0, 255, height))[:, None]
     ramps[..., 2] = 255
     seen = preprocessor(Image.fromarray(ramps)).astype(np.float64)
-    inside = seen[2] > 250  # blue is full in the picture and anything else in an added border
+    inside = seen[2] > 250  # blue is full in the image and anything else in an added border
     left, right = _edges(seen[0], inside, axis=1, pixels=width)
     top, bottom = _edges(seen[1], inside, axis=0, pixels=height)
     return CropGeometry(left, top, right, bottom)

@@ -59,7 +59,7 @@ class ImageEncoder(Encoder):
         return PreparedImages(values, self.preprocessor, options).read()
 
     def see_whole_images(self) -> None:
-        """Squeeze whole pictures into the network's frame from now on, instead of cutting their edges off.
+        """Squeeze whole images into the network's frame from now on, instead of cutting their edges off.
 
         Raises
         ------
@@ -87,11 +87,11 @@ class ImageEncoder(Encoder):
         """Run the network on normalised pixels."""
 
     def collate(self, rows: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Stack pictures of bytes to ``pixels``, shape (B, 3, H, W)."""
+        """Stack images of bytes to ``pixels``, shape (B, 3, H, W)."""
         return {"pixels": torch.from_numpy(np.stack(rows))}
 
     def dummy_inputs(self, like: Inputs | None = None) -> dict[str, Tensor]:
-        """Return one grey picture; it stands in for all of them where cached activations replace it."""
+        """Return one grey image; it stands in for all of them where cached activations replace it."""
         device = like["hidden"].device if like is not None else next(self.model.parameters()).device
         return {"pixels": torch.zeros((1, 3, *self.preprocessor.size), dtype=torch.uint8, device=device)}
 
@@ -125,7 +125,7 @@ class TimmEncoder(ImageEncoder):
     spec : str
         The name it was asked for by.
     model_args : dict, optional
-        Further arguments that ``timm.create_model`` needs to build it anew.
+        Further arguments that ``timm.create_model`` needs to build it again.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From a picture of any size to the fixed block of bytes that an image encoder reads.
+"""From an image of any size to the fixed block of bytes that an image encoder reads.
 
 Resizing and cropping are done once and can be cached, since their result is bytes; the normalisation is a
 multiplication and an addition per channel and is done on the batch.
@@ -34,11 +34,11 @@ class Preprocessor(ABC):
 
     @abstractmethod
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Return the picture as uint8, shape (3, height, width)."""
+        """Return the image as uint8, shape (3, height, width)."""
 
     @abstractmethod
     def whole(self) -> Preprocessor:
-        """Return one that squeezes the whole picture into the network's frame where this one cuts its edges off.
+        """Return one that squeezes the whole image into the network's frame where this one cuts its edges off.
 
         Raises
         ------
@@ -48,7 +48,7 @@ class Preprocessor(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what is needed to build it anew."""
+        """Write what is needed to build it again."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class TimmPreprocessor(Preprocessor):
         )
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Return the picture as uint8, shape (3, height, width)."""
+        """Return the image as uint8, shape (3, height, width)."""
         result: np.ndarray = np.asarray(self._transform(image), dtype=np.uint8)
         return result
 
@@ -115,7 +115,7 @@ class HFPreprocessor(Preprocessor):
     Parameters
     ----------
     processor : BaseImageProcessor
-        Any processor that turns every picture into one fixed size.
+        Any processor that turns every image into one fixed size.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -138,7 +138,7 @@ class HFPreprocessor(Preprocessor):
         wide = self(Image.new("RGB", (96, 48)))
         if tuple(wide.shape[1:]) != self.size:
             raise EncoderError(
-                f"the image processor {type(processor).__name__} keeps each picture's own shape; "
+                f"the image processor {type(processor).__name__} keeps each image's own shape; "
                 "only processors with a fixed output size can be used"
             )
 
@@ -156,7 +156,7 @@ class HFPreprocessor(Preprocessor):
         return True
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Return the picture as uint8, shape (3, height, width)."""
+        """Return the image as uint8, shape (3, height, width)."""
         if self._gives_bytes:
             found = self._run(image, raw=True)
         else:
@@ -188,7 +188,7 @@ class HFPreprocessor(Preprocessor):
             seen = None
         if seen is None or changed.size != self.size or not (seen[0, 0, 0] < 32 and seen[0, -1, -1] > 223):
             raise EncoderError(
-                f"the image processor {type(self.processor).__name__} cannot be told to show whole pictures; "
+                f"the image processor {type(self.processor).__name__} cannot be told to show whole images; "
                 "leave image-crop at 'encoder', or take a timm: model"
             )
         return changed
@@ -204,7 +204,7 @@ class HFPreprocessor(Preprocessor):
 
 
 def _ends() -> Image.Image:
-    """Return a wide grey picture, black at its left end and white at its right, of which a crop loses both."""
+    """Return a wide grey image, black at its left end and white at its right, of which a crop loses both."""
     picture = Image.new("RGB", (320, 80), (128,) * 3)
     picture.paste((0, 0, 0), (0, 0, 20, 80))
     picture.paste((255, 255, 255), (300, 0, 320, 80))

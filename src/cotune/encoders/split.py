@@ -95,7 +95,7 @@ def _without_tensors(output: Any) -> Any:
     if isinstance(output, tuple | list):
         return tuple(_without_tensors(part) for part in output)
     if isinstance(output, Mapping):
-        raise TypeError("a unit that answers with named values cannot be stood in for")
+        raise TypeError("a unit that answers with named values cannot be replaced")
     return Tensor if isinstance(output, Tensor) else output
 
 

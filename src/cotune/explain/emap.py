@@ -1,4 +1,4 @@
-"""Is the fusion real? What the two modalities of a whole set of posts say together and no sum of them says.
+"""Does the model use text-image interaction? What both modalities together say and no sum of them says.
 
 EMAP (Hessel & Lee, "Does my multimodal model learn cross-modal interactions? It's harder to tell than you
 might think!", EMNLP 2020): among all functions of the form f(text) + g(image), the one nearest to a model's

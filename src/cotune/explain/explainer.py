@@ -277,7 +277,7 @@ def _nothing(value: Any) -> Any:
 
 
 def _widen(frame: CropGeometry, kept: tuple[int, int], whole: tuple[int, int]) -> CropGeometry:
-    """Turn places in the middle part of a image into places in the whole."""
+    """Turn places in the middle part of an image into places in the whole."""
     left, top = ((w - k) // 2 / w for k, w in zip(kept, whole, strict=True))
     across, down = (k / w for k, w in zip(kept, whole, strict=True))
     return CropGeometry(

@@ -109,7 +109,7 @@ def centre_first(grid: int = GRID) -> np.ndarray:
 
 
 def with_random_weights(model: JointModel, parts: Sequence[str], seed: int) -> JointModel:
-    """Return a copy of the model in which the weights of some parts are drawn anew.
+    """Return a copy of the model in which the weights of some parts are drawn again.
 
     Each tensor is drawn from a normal distribution with its own mean and spread, so that activations keep
     their size; running statistics stay.

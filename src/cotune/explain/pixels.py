@@ -1,7 +1,7 @@
-"""Which parts of a picture drove a prediction: a map that suits the encoder, and patches blurred away.
+"""Which parts of an image drove a prediction: a map that suits the encoder, and patches blurred away.
 
 Convolutional networks: Grad-CAM (Selvaraju et al. 2017) on the last feature map. Everything else: integrated
-gradients from a blurred picture, averaged over noisy copies (Sundararajan et al. 2017; Smilkov et al. 2017).
+gradients from a blurred image, averaged over noisy copies (Sundararajan et al. 2017; Smilkov et al. 2017).
 Both are signed: what speaks against the class is negative.
 """
 
@@ -28,7 +28,7 @@ _NOISE = 0.1
 
 @dataclass(frozen=True)
 class Pixels:
-    """The parts of a picture and what they did to the log-odds of the class.
+    """The parts of an image and what they did to the log-odds of the class.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Pixels:
     blurred : ndarray
         How much the log-odds fall when a patch is blurred away, shape (GRID, GRID).
     value, baseline : float
-        The log-odds for the picture and for the wholly blurred one.
+        The log-odds for the image and for the wholly blurred one.
     """
 
     method: Method
@@ -72,14 +72,14 @@ class Pixels:
 
 
 def explain_pixels(target: Target, pixels: Tensor, *, method: Method | None = None, blur: bool = True) -> Pixels:
-    """Return what each part of a picture did to the log-odds of the target's class.
+    """Return what each part of an image did to the log-odds of the target's class.
 
     Parameters
     ----------
     target : Target
-        The post whose picture this is.
+        The post whose image this is.
     pixels : Tensor
-        The picture as the encoder reads it, bytes, shape (1, 3, H, W).
+        The image as the encoder reads it, bytes, shape (1, 3, H, W).
     method : str, optional
         By default Grad-CAM for networks that end in a feature map, integrated gradients for all others.
     blur : bool
@@ -169,7 +169,7 @@ def _channels_last(encoder: ImageEncoder, features: Tensor) -> bool:
 
 
 def smooth_gradients(target: Target, pixels: Tensor, *, steps: int = _STEPS, copies: int = _COPIES) -> np.ndarray:
-    """Return integrated gradients from the blurred picture, averaged over noisy copies, shape (H, W)."""
+    """Return integrated gradients from the blurred image, averaged over noisy copies, shape (H, W)."""
     encoder = target.image_encoder
     picture = encoder.normalise(pixels.to(target.device))
     start = encoder.normalise(blurred(pixels).to(target.device))
@@ -189,12 +189,12 @@ def smooth_gradients(target: Target, pixels: Tensor, *, steps: int = _STEPS, cop
 
 
 def blurred(pixels: Tensor) -> Tensor:
-    """Return pictures (B, 3, H, W) of bytes so far out of focus that only their colours are left."""
+    """Return images (B, 3, H, W) of bytes so far out of focus that only their colours are left."""
     from torchvision.transforms.v2.functional import gaussian_blur  # type: ignore[import-untyped]
 
     side = min(pixels.shape[2:])
     sigma = side / 8
-    # A kernel may reach no farther than the picture.
+    # A kernel may reach no farther than the image.
     kernel = max(1, 2 * min(int(2 * sigma), side // 2 - 1) + 1)
     result: Tensor = gaussian_blur(pixels, [kernel, kernel], [sigma, sigma])
     return result
@@ -211,7 +211,7 @@ def blurred_away(target: Target, pixels: Tensor, grid: int = GRID) -> np.ndarray
 
 
 def with_patches(pixels: Tensor, kept: np.ndarray) -> Tensor:
-    """Return versions of one picture in which some patches are sharp and the others blurred.
+    """Return versions of one image in which some patches are sharp and the others blurred.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Heads of one kind of field alone, the paper's unimodal rivals."""
+"""Heads of one kind of field alone, the paper's unimodal baselines."""
 
 from __future__ import annotations
 

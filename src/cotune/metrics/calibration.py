@@ -1,4 +1,4 @@
-"""Whether confidence can be believed: the bins behind a calibration curve."""
+"""Calibration: the bins behind a calibration curve."""
 
 from __future__ import annotations
 

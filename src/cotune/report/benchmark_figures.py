@@ -76,7 +76,7 @@ def roc(results: Results, summaries: Sequence[Summary], looks: dict[RowKey, int]
     ]  # fmt: skip
     if not lines:
         return None
-    drawn = line_plot(lines, title="ROC curves", x_name="false positives", y_name="true positives", square=True)
+    drawn = line_plot(lines, title="ROC curves", x_name="false positive rate", y_name="true positive rate", square=True)
     return {"svg": drawn, "legend": legend(lines)}
 
 

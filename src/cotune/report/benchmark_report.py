@@ -152,7 +152,7 @@ def _facts(results: Results) -> list[tuple[str, str, str]]:
             else f"{len(folds.classes)} classes",
         ),
         ("Folds", str(settings["folds"]), f"{settings['protocol']}, seed {settings['fold_seed']}"),
-        ("Time of all cells", seconds(results.seconds), f"encoders tuned: {settings['fit']['tune']}"),
+        ("Total compute time", seconds(results.seconds), f"encoders tuned: {settings['fit']['tune']}"),
     ]
 
 

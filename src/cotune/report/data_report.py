@@ -100,13 +100,13 @@ def render_quality(report: QualityReport, most: int = 8) -> Group:
         ("imbalance", "-" if report.imbalance is None else f"{report.imbalance:.1f} to 1"),
         ("without a label", f"{len(report.unlabelled):,}"),
         ("without text", f"{len(report.without_text):,}"),
-        ("without picture", f"{len(report.without_image):,}"),
+        ("without image", f"{len(report.without_image):,}"),
         ("without both", f"{len(report.without_both):,}"),
         *([("with an unreadable cell", f"{len(report.row_errors):,}")] if report.row_errors else []),
         (f"texts over {report.max_text_chars:,} characters", f"{len(report.long_texts):,}"),
         (
-            "pictures",
-            f"{images['posts']:,} named, {images['different']:,} different, {images['sound']:,} sound",
+            "images",
+            f"{images['posts']:,} referenced, {images['different']:,} unique, {images['sound']:,} readable",
         ),
     ]
     if report.tokens is not None:
@@ -114,13 +114,13 @@ def render_quality(report: QualityReport, most: int = 8) -> Group:
     if images["sound"]:
         rows.append(("median size", f"{images['width']} x {images['height']} pixels"))
     kinds = dict.fromkeys(trouble.kind for trouble in [*report.image_troubles, *report.mislabelled])
-    rows.extend((f"pictures: {kind}", f"{report.count(kind):,}") for kind in kinds)
+    rows.extend((f"images: {kind}", f"{report.count(kind):,}") for kind in kinds)
     for by in dict.fromkeys(group.by for group in report.duplicates):
         groups = report.of(by)
         rows.append((by, f"{len(groups):,} groups of {sum(len(group.rows) for group in groups):,} posts"))
     parts: list[RenderableType] = [facts("Posts", rows)]
-    for title, troubles in (("Pictures that cannot be used", report.image_troubles),
-                            ("Pictures with the wrong extension", report.mislabelled)):  # fmt: skip
+    for title, troubles in (("Images that cannot be used", report.image_troubles),
+                            ("Images with the wrong extension", report.mislabelled)):  # fmt: skip
         if troubles:
             lines = [(str(item.row), item.id, item.kind, f"{item.reason} ({item.image})") for item in troubles]
             parts.append(listing(title, ("row", "id", "kind", "reason"), lines, most))
@@ -142,7 +142,7 @@ def render_quality(report: QualityReport, most: int = 8) -> Group:
         parts.append(Text("What to do", style="bold"))
         parts[-1] = Group(parts[-1], *(Text(f"- {line}") for line in report.advice))
     else:
-        parts.append(Text("Nothing to mend.", style="green"))
+        parts.append(Text("Nothing to fix.", style="green"))
     return Group(*(item for part in parts for item in (part, Text(""))))
 
 

@@ -20,9 +20,9 @@ def _about_list(name: str, fields: Sequence[str]) -> tuple[str, str]:
     if name == "conflicts":
         who = f"{fields[0].capitalize()} and {fields[1]}" if pair else "Fields"
         smaller = "the smaller of the two, so that both have" if pair else "the smaller side, so that both sides have"
-        return f"{who} pull apart most", f"Opposite contributions to the predicted class, ranked by {smaller} to pull."
+        return f"{who} disagree most", f"Opposite contributions to the predicted class, ranked by {smaller} to pull."
     if name == "mistakes":
-        return "Wrong and sure of it", "Posts whose label is another than the predicted one, the worst first."
+        return "Most confident errors", "Posts whose label is another than the predicted one, the worst first."
     field = name.removesuffix("_driven")
     both = "both" if pair else "several fields"
     return f"Most {field}-driven", f"Of the posts that have {both}, those with the largest share of the {field}."

@@ -1,4 +1,4 @@
-"""The picture of a post with what its parts did laid over it, in the picture's own frame."""
+"""The image of a post with what its parts did laid over it, in the image's own frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKED = 3
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch of the picture.
+    """One patch of the image.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Patch:
     value : float
         How much the log-odds fall when it is blurred away.
     box : tuple of float
-        Left, top, right and bottom in parts of the whole picture.
+        Left, top, right and bottom in parts of the whole image.
     """
 
     number: int
@@ -53,18 +53,18 @@ def top_patches(patches: np.ndarray, geometry: CropGeometry, most: int = _MARKED
 
 
 def overlay(picture: Image.Image, attributions: np.ndarray, patches: np.ndarray, geometry: CropGeometry) -> Image.Image:
-    """Return the picture in grey with the map over it; stripes where the encoder sees nothing.
+    """Return the image in grey with the map over it; stripes where the encoder sees nothing.
 
     The patches that matter most are outlined and numbered, so that the drawing can be read without its colours.
 
     Parameters
     ----------
-    picture : PIL image
-        The whole picture.
+    image : PIL image
+        The whole image.
     attributions, patches : ndarray
         Over the square that the encoder sees: the map, and values of patches.
     geometry : CropGeometry
-        Where that square lies in the picture.
+        Where that square lies in the image.
     """
     small = shrink(picture)
     grey = np.asarray(small.convert("L").convert("RGB"), dtype=np.float64)
@@ -108,7 +108,7 @@ def _mark(image: Image.Image, patches: list[Patch]) -> None:
 
 
 def shrink(picture: Image.Image, longest: int = LONGEST) -> Image.Image:
-    """Return the picture with its long side at `longest` pixels: enlarged by at most four, never beyond."""
+    """Return the image with its long side at `longest` pixels: enlarged by at most four, never beyond."""
     width, height = picture.size
     scale = min(longest / max(width, height), 4.0)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -116,7 +116,7 @@ def shrink(picture: Image.Image, longest: int = LONGEST) -> Image.Image:
 
 
 def data_url(image: Image.Image, *, kind: str = "JPEG") -> str:
-    """Return the image, encoded anew, as a URL that holds all of it."""
+    """Return the image, encoded again, as a URL that holds all of it."""
     buffer = io.BytesIO()
     image.save(buffer, kind, quality=82) if kind == "JPEG" else image.save(buffer, kind, optimize=True)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -22,9 +22,9 @@ MATRIX_CLASSES = 16
 _LISTED = 25
 
 SCORES = {
-    "auc": ("chance that a post of the class outranks another; 0.5 is guessing", True),
+    "auc": ("chance that a post of the class is ranked above one of another class; 0.5 is guessing", True),
     "accuracy": ("share of posts classified right", True),
-    "macro_f1": ("F1, every class counting alike", True),
+    "macro_f1": ("F1, macro average", True),
     "weighted_f1": ("F1, classes weighed by their posts", True),
     "log_loss": ("lower is better", False),
     "brier": ("squared error of the probabilities; lower is better", False),

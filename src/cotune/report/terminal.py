@@ -130,7 +130,7 @@ def shares_table(summary: Mapping[str, Any]) -> Table:
 def posts_table(rows: Sequence[Mapping[str, Any]], find: str, fields: Sequence[str]) -> Table:
     """Return one of the lists of explained posts."""
     pull = " and ".join(fields) if len(fields) == 2 else "fields"
-    title = {"conflicts": f"Posts whose {pull} pull apart most", "mistakes": "Wrong, the surest first"}
+    title = {"conflicts": f"Posts whose {pull} disagree most", "mistakes": "Most confident errors"}
     columns = ("id", "predicted", "label", *fields, "post")
     table = new_table(title.get(find, f"The most {find.replace('_', '-')} posts"), *columns, right=fields)
     for row in rows:

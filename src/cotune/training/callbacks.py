@@ -73,7 +73,7 @@ class CheckpointCallback(Callback):
             self.checkpoint.remove()
 
     def load(self, device: torch.device) -> Resumed | None:
-        """Return where training stood; None if it begins anew."""
+        """Return where training stood; None if it begins again."""
         if not self.resume or not self.checkpoint.exists():
             return None
         stage, state, done = self.checkpoint.load()

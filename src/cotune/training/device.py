@@ -28,7 +28,7 @@ def make_fabric(config: FitConfig) -> Fabric:
     if device == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("--device mps: this machine has no MPS device; use --device cpu")
     if config.precision == "16" and device == "cpu":  # Lightning would take bf16 instead and only warn
-        raise ConfigError("--precision 16 cannot be had on a CPU; use bf16, 32 or auto")
+        raise ConfigError("--precision 16 is not available on a CPU; use bf16, 32 or auto")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Fabric(accelerator=device, devices=1, precision=_precision(config.precision, device))

@@ -1,4 +1,4 @@
-"""Training that reads in one sitting: stages, epochs, steps, early stopping, resuming.
+"""Training that reads in one go: stages, epochs, steps, early stopping, resuming.
 
 At the start of every epoch random numbers are seeded by the seed, the stage and the epoch alone. So a run that was
 killed and is resumed from its last epoch gives the numbers of one that was never interrupted.

@@ -44,22 +44,22 @@ def _about_pictures(report: QualityReport) -> list[str]:
     broken = len(report.image_troubles) - missing - remote
     if missing:
         advice.append(
-            f"{_posts(missing)} a picture that does not exist: mend the paths (relative ones start at "
+            f"{_posts(missing)} an image that does not exist: fix the paths (relative ones start at "
             "the table's "
             "folder) or empty the cells, so that the posts count as text alone"
         )
     if broken:
         advice.append(
-            f"{_posts(broken)} a picture that cannot be used: fetch it again, replace it, or empty the "
+            f"{_posts(broken)} an image that cannot be used: fetch it again, replace it, or empty the "
             "cell so that "
             "the post counts as text alone"
         )
     if remote:
-        advice.append(f"{_posts(remote)} a picture that could not be fetched: download it, or give --allow-remote")
+        advice.append(f"{_posts(remote)} an image that could not be fetched: download it, or give --allow-remote")
     if report.mislabelled:
         advice.append(
-            f"{_posts(len(report.mislabelled))} a picture whose extension is wrong: nothing to do here, "
-            "pictures "
+            f"{_posts(len(report.mislabelled))} an image whose extension is wrong: nothing to do here, "
+            "images "
             "are read by content, but other tools may stumble"
         )
     return advice
@@ -113,7 +113,9 @@ def _quantities(labels: Iterable[str]) -> bool:
 def _about_texts(report: QualityReport) -> list[str]:
     advice = []
     if report.without_both:
-        advice.append(f"{_posts(len(report.without_both))} neither text nor picture: remove them, they say nothing")
+        advice.append(
+            f"{_posts(len(report.without_both))} neither text nor image: remove them, they contain no usable input"
+        )
     if report.without_text or report.without_image:
         parts = [
             f"{len(rows):,} lack{'s its' if len(rows) == 1 else ' their'} {what}"
@@ -148,7 +150,7 @@ def _about_duplicates(report: QualityReport) -> list[str]:
     advice = []
     if report.contradictions:
         advice.append(
-            f"{_groups(len(report.contradictions))} of posts with the same text and picture carr"
+            f"{_groups(len(report.contradictions))} of posts with the same text and image carr"
             f"{'ies' if len(report.contradictions) == 1 else 'y'} different labels: "
             "decide on one label or remove them"
         )

@@ -22,13 +22,13 @@ class DuplicateGroup:
     Attributes
     ----------
     by : str
-        What they share: "same text", "near text", "same picture", "near picture".
+        What they share: "same text", "near text", "same image", "near image".
     rows : list of int
         Their rows.
     labels : list of str
         The different labels among them.
     sample : str
-        The text or picture of the first.
+        The text or image of the first.
     """
 
     by: str
@@ -38,7 +38,7 @@ class DuplicateGroup:
 
 
 class DuplicateFinder:
-    """Finds duplicates of all sorts among posts whose pictures have been read."""
+    """Finds duplicates of all sorts among posts whose images have been read."""
 
     def __init__(self, posts: pd.DataFrame, marks: Sequence[Fingerprint | None], max_distance: int) -> None:
         self.rows = posts["row"].tolist()
@@ -60,7 +60,7 @@ class DuplicateFinder:
         return groups.numbers()
 
     def near(self) -> np.ndarray[Any, Any]:
-        """Return group numbers when text and picture both count."""
+        """Return group numbers when text and image both count."""
         return self._joined(self.text, self.exact_image, looks=True)
 
     def groups(self) -> list[DuplicateGroup]:
@@ -69,9 +69,9 @@ class DuplicateFinder:
         return [
             *self._listed("same text", exact_text, self._first_text),
             *self._listed("near text", self._joined(self.text), self._first_text, exact_text),
-            *self._listed("same picture", exact_image, self._first_image),
+            *self._listed("same image", exact_image, self._first_image),
             *self._listed(
-                "near picture",
+                "near image",
                 self._joined(self.exact_image, looks=True),
                 self._first_image,
                 exact_image,
@@ -85,7 +85,7 @@ class DuplicateFinder:
             (text, None if image is None else int(picture)) if text is not None or image is not None else None
             for text, image, picture in zip(self.text, self.exact_image, pictures, strict=True)
         ]
-        found = self._listed("same text and picture", self._joined(whole), self._first_text)
+        found = self._listed("same text and image", self._joined(whole), self._first_text)
         return [group for group in found if len(group.labels) > 1]
 
     def _first_text(self, i: int) -> str:

@@ -1,4 +1,4 @@
-"""Checks of a posts table: what is missing, broken, doubled or lopsided, and what to do about it."""
+"""Checks of a posts table: what is missing, broken, duplicated or imbalanced, and what to do about it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_TEXT_CHARS = 2_000
 
 @dataclass(frozen=True)
 class ImageTrouble:
-    """A picture that cannot be used, or whose name is wrong.
+    """An image that cannot be used, or whose name is wrong.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class ImageTrouble:
     id : str
         The post.
     image : str
-        The picture's path or description.
+        The image's path or description.
     kind : str
         As in :class:`cotune.data.images.load.ImageFault`, or "mislabelled extension".
     reason : str
@@ -95,15 +95,15 @@ class QualityReport:
     images : dict
         "posts" with an image, "different" ones, "sound" ones, median "width" and "height" of the sound ones.
     image_troubles : list of ImageTrouble
-        Pictures that cannot be used.
+        Images that cannot be used.
     mislabelled : list of ImageTrouble
-        Pictures whose extension promises another format than they hold; they can be used.
+        Images whose extension promises another format than they hold; they can be used.
     duplicates : list of DuplicateGroup
         Groups of posts that are the same or nearly so.
     contradictions : list of DuplicateGroup
-        Posts with the same text and picture, as far as they have them, but different labels.
+        Posts with the same text and image, as far as they have them, but different labels.
     near_groups : int
-        How many groups of near-duplicates there are when text and picture both count.
+        How many groups of near-duplicates there are when text and image both count.
     near_posts : int
         How many posts lie in them.
     advice : list of str
@@ -141,7 +141,7 @@ class QualityReport:
     large_group: str | None = None
 
     def count(self, kind: str) -> int:
-        """Return how many pictures have the trouble `kind`."""
+        """Return how many images have the trouble `kind`."""
         return sum(trouble.kind == kind for trouble in [*self.image_troubles, *self.mislabelled])
 
     def of(self, by: str) -> list[DuplicateGroup]:
@@ -163,9 +163,9 @@ def check_posts(
     tokens: TokenCounts | None = None,
     progress: Progress | None = None,
 ) -> QualityReport:
-    """Look at every post and every picture and report what is wrong.
+    """Look at every post and every image and report what is wrong.
 
-    Each picture is read and decoded once, in full, so that truncated files are found.
+    Each image is read and decoded once, in full, so that truncated files are found.
 
     Parameters
     ----------
@@ -174,15 +174,15 @@ def check_posts(
     max_text_chars : int
         Texts with more characters are reported.
     max_pixels : int
-        Pictures with more pixels are too large.
+        Images with more pixels are too large.
     max_distance : int
-        How many of the 64 bits of two pictures' perceptual hashes may differ in near-duplicates.
+        How many of the 64 bits of two images' perceptual hashes may differ in near-duplicates.
     allow_remote : bool
-        Fetch pictures given by URL.
+        Fetch images given by URL.
     tokens : TokenCounts, optional
         How a text encoder's tokenizer reads the texts; goes into the report.
     progress : callable, optional
-        Called with the number of pictures done and of all.
+        Called with the number of images done and of all.
     """
     from cotune.data.checks.advice import advise
 
@@ -239,7 +239,7 @@ def check_posts(
 
 @dataclass(frozen=True)
 class _Look:
-    """What one reading of a picture gave."""
+    """What one reading of an image gave."""
 
     info: ImageInfo
     mark: Fingerprint | None
@@ -248,7 +248,7 @@ class _Look:
 def _look_at_all(
     sources: Sequence[Any], max_pixels: int, allow_remote: bool, progress: Progress | None
 ) -> list[_Look | None]:
-    """Look at each picture once, in threads, however many posts name it."""
+    """Look at each image once, in threads, however many posts name it."""
     slots: dict[Any, list[int]] = {}
     for i, source in enumerate(sources):
         if has_image(source):

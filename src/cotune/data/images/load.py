@@ -1,4 +1,4 @@
-"""Pictures from files, bytes, arrays and URLs: decoded safely, or refused with a reason."""
+"""Images from files, bytes, arrays and URLs: decoded safely, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ __all__ = [
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]"
 
 MAX_PIXELS = 89_478_485
-"""Pictures with more pixels are refused; decoded they would take over a quarter of a gigabyte."""
+"""Images with more pixels are refused; decoded they would take over a quarter of a gigabyte."""
 
 
 # Pillow also opens formats that start other programs (EPS) or that no post holds; none of those is tried.
@@ -88,13 +88,13 @@ class ImageInfo:
     Attributes
     ----------
     width, height : int
-        Size in pixels, 0 when the picture cannot be opened.
+        Size in pixels, 0 when the image cannot be opened.
     format : str or None
         Format of the content ("JPEG"), None when it cannot be told or is an array.
     extension_ok : bool
         False when the file's name promises another format than its bytes hold.
     faults : list of ImageFault
-        Empty for a sound picture.
+        Empty for a sound image.
     """
 
     width: int
@@ -111,9 +111,9 @@ def load_image(
     allow_remote: bool = False,
     min_side: int | None = None,
 ) -> Image.Image:
-    """Return the picture in RGB, upright, over white where it is transparent.
+    """Return the image in RGB, upright, over white where it is transparent.
 
-    Animations give their first frame; 16-bit, CMYK, palette and grey pictures are converted. A damaged file
+    Animations give their first frame; 16-bit, CMYK, palette and grey images are converted. A damaged file
     is never patched up with invented pixels.
 
     Parameters
@@ -122,7 +122,7 @@ def load_image(
         Arrays are height x width (x 1, 3 or 4 channels), integers 0..255 or floats 0..1. Tensors may have their
         channels first.
     max_pixels : int
-        Pictures with more pixels are refused before they are decoded.
+        Images with more pixels are refused before they are decoded.
     allow_remote : bool
         Fetch URLs (any that fsspec knows); otherwise they are refused.
     min_side : int, optional
@@ -131,7 +131,7 @@ def load_image(
     Raises
     ------
     ImageFault
-        When the picture cannot be used; `kind` tells why.
+        When the image cannot be used; `kind` tells why.
     """
     source = plain_image(source)
     if isinstance(source, np.ndarray):
@@ -145,13 +145,13 @@ def load_image(
 
 
 def decode_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Image.Image:
-    """Return the picture in the encoded `data` as :func:`load_image` does; `name` is for messages."""
+    """Return the image in the encoded `data` as :func:`load_image` does; `name` is for messages."""
     with open_bytes(data, name, max_pixels=max_pixels) as image:
         return _decode(image, name, max_pixels, min_side)
 
 
 def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open encoded bytes without decoding them yet; only common picture formats are tried."""
+    """Open encoded bytes without decoding them yet; only common image formats are tried."""
     Image.init()
     known = [name for name in _FORMATS if name in Image.OPEN]
     try:
@@ -183,7 +183,7 @@ def _explain_unknown(data: bytes) -> tuple[str, str]:
     """Say what bytes that no decoder knows most likely are."""
     head = data[:512].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html")):
-        return "unreadable", "holds a web page, not a picture (a failed download?)"
+        return "unreadable", "holds a web page, not an image (a failed download?)"
     if head.startswith(b"version https://git-lfs"):
         return "unreadable", "is a Git LFS pointer; fetch the real file with 'git lfs pull'"
     if head.startswith((b"<svg", b"<?xml")):
@@ -194,7 +194,7 @@ def _explain_unknown(data: bytes) -> tuple[str, str]:
         return "truncated", "is cut short (WEBP)"
     if not any(data):
         return "unreadable", "holds only zero bytes"
-    return "unreadable", "is no picture in a format that can be read (JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF)"
+    return "unreadable", "is no image in a format that can be read (JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF)"
 
 
 def _fault(name: str, error: BaseException) -> ImageFault:
@@ -220,7 +220,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int, min_side: int | None
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF is free-form; damaged notes about a picture do not spoil its pixels
+    except Exception:  # EXIF is free-form; damaged notes about an image do not spoil its pixels
         return image
 
 
@@ -298,7 +298,7 @@ def verify_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_rem
 
 
 def verify_bytes(data: bytes, source: object, *, max_pixels: int = MAX_PIXELS) -> tuple[ImageInfo, Image.Image | None]:
-    """Verify encoded `data` that came from `source`; return also the picture, None when it is faulty."""
+    """Verify encoded `data` that came from `source`; return also the image, None when it is faulty."""
     name = describe(source)
     try:
         opened = open_bytes(data, name, max_pixels=max_pixels)

@@ -37,7 +37,7 @@ def _to_eight_bits(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def array_to_image(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
-    """Return the picture that `array` holds; one whose layout or values leave doubt is an ImageFault."""
+    """Return the image that `array` holds; one whose layout or values leave doubt is an ImageFault."""
     name = describe(array)
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         raise ImageFault("unreadable", f"{name}: channels come first; give array.transpose(1, 2, 0)")

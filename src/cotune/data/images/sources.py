@@ -1,4 +1,4 @@
-"""Where a picture comes from: a path, a URL or bytes, read with limits, or refused with a reason."""
+"""Where an image comes from: a path, a URL or bytes, read with limits, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from cotune.data.images.inline import decode_inline, describe_inline, inline_siz
 from cotune.errors import CotuneError, clip
 
 MAX_BYTES = 256 * 2**20
-"""Picture files with more bytes are refused before they are read."""
+"""Image files with more bytes are refused before they are read."""
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.:-]+://")
 
 
 class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the program
-    """A picture that cannot be used.
+    """An image that cannot be used.
 
     Parameters
     ----------
     kind : str
         One of "missing", "not a file", "empty", "unreadable", "truncated", "too large", "remote".
     message : str
-        Names the picture and the reason.
+        Names the image and the reason.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -46,7 +46,7 @@ def is_url(value: object) -> bool:
 
 
 def has_urls(images: Iterable[Any]) -> bool:
-    """Tell whether any of some posts' pictures would have to be fetched."""
+    """Tell whether any of some posts' images would have to be fetched."""
     return any(is_url(image) for image in images)
 
 
@@ -58,7 +58,7 @@ def file_url_path(url: str) -> str:
         return url
     host = "" if parts.netloc in ("", "localhost") else unquote(parts.netloc)
     path = host + unquote(parts.path)
-    return path[1:] if re.match(r"^/[A-Za-z]:[/\\]", path) else path  # file:///C:/picture.png
+    return path[1:] if re.match(r"^/[A-Za-z]:[/\\]", path) else path  # file:///C:/image.png
 
 
 def describe(source: object) -> str:
@@ -120,7 +120,7 @@ def _read_file(name: str) -> bytes:
             return path.read_bytes()
         if path.exists():
             kind = "folder" if path.is_dir() else "device or pipe"
-            raise ImageFault("not a file", f"{describe(name)}: is a {kind}, not a picture file")
+            raise ImageFault("not a file", f"{describe(name)}: is a {kind}, not an image file")
         raise ImageFault("missing", f"{describe(name)}: no such file")
     except PermissionError as error:
         raise ImageFault("unreadable", f"{describe(name)}: reading is not permitted") from error

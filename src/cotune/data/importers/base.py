@@ -33,7 +33,7 @@ class Problem:
     Attributes
     ----------
     kind : str
-        Short class of the problem, the same for all of its kind ("missing picture").
+        Short class of the problem, the same for all of its kind ("missing image").
     reason : str
         What exactly is wrong.
     id : str or None
@@ -186,16 +186,16 @@ def bare(identity: str) -> str:
 def picture_trouble(path: Path) -> tuple[str, str] | None:
     """Return kind and reason when the file's first bytes show that its name or its content is wrong.
 
-    The kind is "empty picture", "unreadable picture" or "other format"; a picture of another format than its
+    The kind is "empty image", "unreadable image" or "other format"; an image of another format than its
     name says can be used all the same.
     """
     try:
         with path.open("rb") as handle:
             head = handle.read(16)
     except OSError as error:
-        return "unreadable picture", f"cannot be opened: {error.strerror}"
+        return "unreadable image", f"cannot be opened: {error.strerror}"
     if not head:
-        return "empty picture", "holds 0 bytes"
+        return "empty image", "holds 0 bytes"
     kind = sniff(head)
     named = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}.get(
         path.suffix.lower(), path.suffix[1:].upper()
@@ -206,7 +206,7 @@ def picture_trouble(path: Path) -> tuple[str, str] | None:
 
 
 def accept_picture(path: Path, wanted: str, identity: str, line: int, report: ImportReport) -> str | None:
-    """Return the picture's path unless it cannot be used; whatever is odd about it goes into the report."""
+    """Return the image's path unless it cannot be used; whatever is odd about it goes into the report."""
     trouble = picture_trouble(path)
     if trouble is not None:
         kind, reason = trouble
@@ -221,7 +221,7 @@ def accept_picture(path: Path, wanted: str, identity: str, line: int, report: Im
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the picture format that a file's first bytes announce, None when they are not known."""
+    """Return the image format that a file's first bytes announce, None when they are not known."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:12] in (b"ftypavif", b"ftypavis"):

@@ -33,7 +33,7 @@ def import_hateful_memes(
 ) -> tuple[pd.DataFrame, ImportReport]:
     """Turn a raw Hateful Memes folder into posts; nothing is copied.
 
-    Lines that cannot be read and posts whose picture is missing are left out and listed. A post that an
+    Lines that cannot be read and posts whose image is missing are left out and listed. A post that an
     earlier line or split already brought counts once.
 
     Parameters
@@ -139,7 +139,7 @@ class _Reader:
             path = path or self._index(self.folder / "img").find(identity, IMAGE_SUFFIXES)
         if path is None:
             reason = f"no such file, nor one with another extension ({split}.jsonl)"
-            self.report.problems.append(Problem("missing picture", reason, identity, number, named[:200]))
+            self.report.problems.append(Problem("missing image", reason, identity, number, named[:200]))
             return None
         return accept_picture(path, wanted, identity, number, self.report)
 
@@ -176,7 +176,7 @@ def _identity(record: dict[str, Any]) -> str:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise ValueError("no usable id" if value is None else f"{str(value)[:50]!r} is no usable id")
-    # Mirrors write 1235 or "01235" for the same meme; the pictures carry five digits.
+    # Mirrors write 1235 or "01235" for the same meme; the images carry five digits.
     plain = bare(clean_text(str(value)))
     return plain.zfill(5) if plain.isascii() and plain.isdigit() else plain
 

@@ -221,7 +221,7 @@ def _find_image(files: FileIndex, identity: str, line: int, report: ImportReport
     wanted = f"{identity}.jpg"
     path = files.find(identity, IMAGE_SUFFIXES, prefer=wanted)
     if path is None:
-        report.problems.append(Problem("missing picture", "no such file", identity, line, wanted))
+        report.problems.append(Problem("missing image", "no such file", identity, line, wanted))
         return None
     return accept_picture(path, wanted, identity, line, report)
 

@@ -45,7 +45,7 @@ class ExplainedPosts:
     summary : dict
         See :meth:`cotune.explain.table.summary.TableSummary.to_dict`; with ``emap``, ``top_words`` and ``notes``.
     lists : dict
-        Posts whose fields pull apart most, that are driven most by one field, or that are wrong and sure of it.
+        Posts whose fields disagree most, that are driven most by one field, or that are wrong and sure of it.
     explained : list of dict
         The explanations, as plain values, by row of the table.
     failed : dict
