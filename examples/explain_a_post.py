@@ -13,9 +13,8 @@ model = cotune.JointClassifier(tune="frozen").fit(train[["text", "image"]], trai
 post = test.iloc[3]
 found = model.explain({"text": post["text"], "image": post["image"], "label": post["label"]})
 print(f"{post['text']!r} with {Path(post['image']).name}: {found.label}, labelled {found.true}")
-print(f"text {found.text_share:.0%}, image {found.image_share:.0%}: {found.verdict}")
-assert found.words is not None  # None where there is no text
-for word in sorted(found.words.words, key=lambda word: -abs(word.gradient))[:3]:
+print(", ".join(f"{field} {share:.0%}" for field, share in found.shares.items()) + f": {found.verdict}")
+for word in sorted(found.words["text"].words, key=lambda word: -abs(word.gradient))[:3]:
     print(f"  {word.text}: {word.gradient:+.2f} log-odds")
 
 page = Path(tempfile.gettempdir()) / "cotune-explanation.html"

@@ -73,7 +73,7 @@ def _check_answers(model: Any, posts: pd.DataFrame) -> None:
 def _check_explanation(model: Any, posts: pd.DataFrame, modality: str) -> None:
     """A post is explained by its words or its pixels."""
     explained = model.explain(_asked(posts).iloc[0].to_dict())
-    part = explained.words if modality == "text" else explained.pixels
+    part = explained.words.get("text") if modality == "text" else explained.images["image"].pixels
     assert part is not None, "nothing is explained"
     found = [word.gradient for word in part.words] if modality == "text" else part.map.ravel()
     assert len(found)

@@ -17,6 +17,7 @@ from cotune.errors import CotuneError, RunError
 from cotune.explain.table.second_pass import Kept, remove_kept
 from cotune.ownership import BENCHMARK, EVALUATION, EXPLANATIONS, RUN
 from cotune.run import load_run, read_settings, save_run
+from cotune.tasks.single_label import SingleLabel
 from cotune.training.checkpoint import remove_state
 from explained import random_run
 from runs import tiny_settings, write_table
@@ -149,7 +150,7 @@ def test_results_replace_results_alone(
     save_run(tmp_path / "run", random_run(zoo, classes=2))
     run_ = load_run(tmp_path / "run")
     posts = make_posts(tmp_path / "p", 8, gaps=False)
-    run_.classes = tuple(sorted(posts["label"].unique()))
+    run_.task = SingleLabel(sorted(posts["label"].unique()))
     save_run(tmp_path / "run", run_)
     mine = tmp_path / "mine"
     (mine / name).parent.mkdir(parents=True)

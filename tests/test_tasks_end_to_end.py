@@ -70,7 +70,11 @@ def test_predictions_in_every_format(fitted: tuple[str, Path]) -> None:
     if kind == "multi-label":
         assert list(found.columns) == ["id", "label", "p_bright", "p_kind", "text_share", "image_share", "error"]
         assert set(found["label"]) <= {"bright", "kind", "bright|kind", "|"}
-        assert (found["label"] == given["label"]).mean() > 0.8
+        for name in ("bright", "kind"):
+            said, true = (
+                table["label"].str.split("|").map(lambda labels, name=name: name in labels) for table in (found, given)
+            )
+            assert (said == true).mean() > 0.75, "half of the posts have the label, so that .5 is a guess"
     else:
         assert list(found.columns) == ["id", "label", "text_share", "image_share", "error"]
         assert found["label"].dtype == float
