@@ -150,7 +150,7 @@ def test_results_replace_results_alone(
     save_run(tmp_path / "run", random_run(zoo, classes=2))
     run_ = load_run(tmp_path / "run")
     posts = make_posts(tmp_path / "p", 8, gaps=False)
-    run_.task = SingleLabel(sorted(posts["label"].unique()))
+    run_.model.task = SingleLabel(sorted(posts["label"].unique()))
     save_run(tmp_path / "run", run_)
     mine = tmp_path / "mine"
     (mine / name).parent.mkdir(parents=True)
