@@ -68,7 +68,7 @@ def test_a_table_gets_its_pages_and_numbers(run: Path, posts: Path, tmp_path: Pa
 
 def test_conflicts_as_table_csv_and_json(run: Path, posts: Path, tmp_path: Path, capsys: Any) -> None:
     assert explain(run, posts, "--find", "conflicts", "--limit", "4") == 0
-    assert "pull apart" in capsys.readouterr().out
+    assert "disagree in" in capsys.readouterr().out
     assert explain(run, posts, "--find", "conflicts", "--limit", "4", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["find"] == "conflicts"

@@ -201,7 +201,7 @@ def _tell(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> None:
             )
         print_rich(
             f"\n{plural(summary['with_both'], 'post')} with {f'{one} and {others[0]}' if pair else 'several fields'}: "
-            f"{'the two' if pair else 'they'} pull apart in {parts['pull_apart']:.0%}{flips}"
+            f"{'the two' if pair else 'they'} disagree in {parts['pull_apart']:.0%}{flips}"
         )
     for name, by in summary["removed"].items():
         if by == "zeros":
