@@ -50,7 +50,7 @@ def test_import_then_check(mvsa: Path, tmp_path: Path) -> None:
     assert read_posts(out)["label"].tolist() == ["positive", "negative"]
     result = run("check", out)
     assert result.exit_code == 0
-    assert "2 named" in result.output
+    assert "2 referenced" in result.output
 
 
 def test_json_is_all_that_stdout_holds(mvsa: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_nothing_that_a_post_says_is_markup(zoo: Zoo, tmp_path: Path) -> None:
         reader = check_page(page)
         assert reader.tags.count("img") == (0 if row == 5 else 2)
         assert "<script>document.title='owned'</script>" in reader.text
-    assert "&lt;b&gt;gone" in pages[5], "the name of a picture that cannot be read stands in the note"
+    assert "&lt;b&gt;gone" in pages[5], "the name of an image that cannot be read stands in the note"
     reader = check_page(set_page(result, run=EVIL, posts=EVIL))
     assert "<script>document.title='owned'</script>" in reader.text
     assert "img" not in reader.tags

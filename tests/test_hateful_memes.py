@@ -59,7 +59,7 @@ def test_bad_lines_are_skipped_and_listed(tmp_path: Path) -> None:
     assert [(item.kind, item.line) for item in report.problems] == [
         ("bad line", 2), ("bad line", 4), ("bad line", 5), ("bad line", 6), ("bad line", 7),
         ("duplicate id", 8),
-        ("bad line", 10), ("bad line", 15), ("missing picture", 16),
+        ("bad line", 10), ("bad line", 15), ("missing image", 16),
     ]  # fmt: skip
     assert (report.unlabelled, report.count("missing text"), report.lines) == (3, 1, 15)
     assert all("\n" not in item.reason for item in report.problems)

@@ -87,7 +87,7 @@ def test_bad_lines_and_missing_files_are_listed_and_cost_nothing_else(tmp_path: 
     assert posts["text"].tolist() == ["post 1", "post 007", "post 9", "post 12"]
     assert [(item.kind, item.id, item.line) for item in report.problems] == [
         ("bad line", "2", 3), ("bad line", "3", 4), ("bad line", "4", 5), ("bad line", "1", 6),
-        ("missing text", "8", 9), ("missing picture", "10", 11), ("empty image", "11", 12),
+        ("missing text", "8", 9), ("missing image", "10", 11), ("empty image", "11", 12),
     ]  # fmt: skip
     assert [(item.kind, item.id) for item in report.notes] == [
         ("other format", "9"), ("other name", "9"), ("other format", "12"),

@@ -78,10 +78,10 @@ def test_the_report_says_what_to_do(table: Path) -> None:
     report = check_posts(read_posts(table))
     advice = "\n".join(report.advice)
     for words in (
-        "1 post has a picture that does not exist", "5 posts have a picture that cannot be used",
-        "1 post has a picture whose extension is wrong", "1 post has no label",
+        "1 post has an image that does not exist", "5 posts have an image that cannot be used",
+        "1 post has an image whose extension is wrong", "1 post has no label",
         "outnumbers the rarest 9.0 times",
-        "'Pos', 'pos' differ only in case", "neither text nor picture", "2,000 characters",
+        "'Pos', 'pos' differ only in case", "neither text nor image", "2,000 characters",
         "different labels",
         "grouped folds",
     ):  # fmt: skip
