@@ -87,7 +87,7 @@ def test_the_report_says_what_to_do(table: Path) -> None:
     ):  # fmt: skip
         assert words in advice
     page = shown(report)
-    for words in ("cut.jpg", "truncated", "What to do", "good.jpg", "11 named"):
+    for words in ("cut.jpg", "truncated", "What to do", "good.jpg", "11 referenced"):
         assert words in page
     assert json.loads(to_json(report.to_dict()))["image_troubles"][0]["row"] == 7
 
