@@ -95,8 +95,28 @@ def test_values_of_many_fields_are_the_mean_over_all_orders(n_fields: int) -> No
     torch.testing.assert_close(parts.base + sum(parts.parts.values()), whole, atol=1e-4, rtol=1e-4)
     shares = torch.stack(list(parts.shares().values()), dim=1)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(9))
+    some = given.present.any(dim=1)
+    assert n_fields == 1 or not given.present[some].all(), "some posts lack a field"
+    assert (shares[some][~given.present[some]] == 0).all(), "what is not there has no share"
+    torch.testing.assert_close((shares * given.present)[some].sum(dim=1), torch.ones(int(some.sum())))
     if n_fields > 1:
         assert torch.equal(shares[2], (torch.arange(n_fields) == 1).float()), "a field alone has the whole share"
+
+
+def test_the_interaction_of_two_fields_is_what_no_sum_of_them_says() -> None:
+    head, given = many(2)
+    of = task(3)
+
+    def value(*fields: int) -> Tensor:
+        left = torch.tensor([i in fields for i in range(2)])
+        return of.contribution_scale(head(given.with_present(given.present & left)))
+
+    with torch.inference_mode():
+        found = contributions(head, of, given).interactions
+        expected = value(0, 1) - value(0) - value(1) + value()
+    assert list(found) == [("f0", "f1")]
+    torch.testing.assert_close(found["f0", "f1"], expected, atol=1e-4, rtol=1e-4)
+    assert expected[given.present.all(dim=1)].abs().max() > 0.1, "there is an interaction to be found"
 
 
 def test_pairwise_interactions_of_three_fields_are_the_index_by_its_definition() -> None:

@@ -93,6 +93,9 @@ def test_embeddings_come_in_the_order_of_the_rows(zoo: Zoo, tmp_path: Path) -> N
         found = task.predictions(trained.model.head(embedded))
     assert np.allclose(found.numpy(), expected, atol=1e-6)
     assert np.array_equal(embedded.present.numpy(), features.present[rows])
+    some = embedded.rows(torch.tensor([1, 2]))
+    assert torch.equal(some["text"], embedded["text"][1:3])
+    assert torch.equal(some.present, embedded.present[1:3])
 
 
 def test_heads_that_cannot_be_projected() -> None:

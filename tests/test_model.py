@@ -83,13 +83,16 @@ def test_a_batch_of_nothing_at_all(zoo: Zoo) -> None:
 
 def test_batch_moves_with_all_its_parts() -> None:
     inputs = {"text": {"pooled": torch.ones(2, 3)}}
-    batch = Batch(torch.ones(2, 2), ("text", "image"), inputs, torch.tensor([0, 1]), torch.tensor([5, 6]))
+    targets, rows, weights = torch.tensor([0, 1]), torch.tensor([5, 6]), torch.ones(2)
+    batch = Batch(torch.ones(2, 2), ("text", "image"), inputs, targets, rows, weights)
     moved = batch.to(torch.device("meta"))
     assert len(moved) == 2
     assert moved.present.is_meta
     assert moved.inputs["text"]["pooled"].is_meta
     assert moved.targets is not None
     assert moved.targets.is_meta
+    assert moved.weights is not None
+    assert moved.weights.is_meta
     assert moved.rows is not None
     assert moved.rows.tolist() == [5, 6], "positions are read on the CPU"
 
