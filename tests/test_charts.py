@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotune.report.charts import cost_ticks, log_ticks, short
+from cotune.report.drawing import cost_ticks, log_ticks, short
 
 
 @given(st.floats(1e-3, 1e9), st.floats(1, 1e6))

@@ -14,7 +14,8 @@ import pytest
 
 from cotune.model import JointModel
 from cotune.predict import Predictor, evaluate_posts
-from cotune.report.charts import calibration_chart, line_chart, nice_ticks, whole_ticks
+from cotune.report.charts import calibration_chart, line_chart
+from cotune.report.drawing import nice_ticks, whole_ticks
 from cotune.report.run_report import MATRIX_CLASSES, evaluation_report, run_report
 from cotune.run import Run
 from cotune.tasks.single_label import SingleLabel

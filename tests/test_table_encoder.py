@@ -21,7 +21,8 @@ from torch import Tensor
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.prepared_table import PreparedTable
 from cotune.encoders.sources import SOURCES, Wanted
-from cotune.encoders.table import Column, TableEncoder, read_columns
+from cotune.encoders.table import TableEncoder
+from cotune.encoders.table_columns import Column, read_columns
 from cotune.errors import DataError, EncoderError
 
 Posts = Sequence[Any]

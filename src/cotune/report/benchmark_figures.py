@@ -16,7 +16,8 @@ from cotune.benchmark.results import Results, RowKey
 from cotune.benchmark.tables import PAPER, Table, number, repeated, seconds
 from cotune.metrics import confusion_matrix
 from cotune.metrics.calibration import calibration_bins
-from cotune.report.charts import LOOKS, Bar, Line, Spot, calibration_chart, legend, line_plot, scatter
+from cotune.report.charts import Bar, Line, Spot, calibration_chart, legend, line_plot, scatter
+from cotune.report.drawing import LOOKS
 
 #: The looks of known methods, so that a method looks the same in every report; joint is the first.
 _LOOKS = {"joint": 0, "concat": 1, "text": 2, "image": 3, "svm": 4, "probe": 5, "reference": 6, "ensemble": 7}

@@ -10,7 +10,8 @@ from torch import nn
 
 from cotune.encoders.base import Encoder
 from cotune.encoders.sources.base import SOURCES, Source, Wanted
-from cotune.encoders.table import TableEncoder, read_columns
+from cotune.encoders.table import TableEncoder
+from cotune.encoders.table_columns import read_columns
 from cotune.errors import EncoderError
 
 
