@@ -37,7 +37,7 @@ class _PartsHead(FusionHead):
             for name, fields in zip(self.names, self.reading, strict=True)
         )
 
-    def _said(self, embeddings: Embeddings) -> list[Tensor]:
+    def _logits(self, embeddings: Embeddings) -> list[Tensor]:
         return [part(embeddings.only(own)) for part, own in zip(self.parts, self.reading, strict=True)]
 
     def settings(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class AuxiliaryHead(_PartsHead):
         return outputs
 
     def own_loss(self, embeddings: Embeddings, outputs: Tensor, targets: Tensor, loss: Callable[..., Tensor]) -> Tensor:
-        return torch.stack([loss(said.float(), targets) for said in self._said(embeddings)[1:]]).sum()
+        return torch.stack([loss(logits.float(), targets) for logits in self._logits(embeddings)[1:]]).sum()
 
 
 @HEADS.register("many-heads")
@@ -65,11 +65,11 @@ class ManyHeads(_PartsHead):
     names: ClassVar[tuple[str, ...]] = (*["attention"] * 3, *["concat"] * 3)
 
     def fuse(self, embeddings: Embeddings) -> Tensor:
-        said = torch.stack([part.fuse(embeddings) for part in self.parts], dim=1)  # type: ignore[operator]
-        return torch.logsumexp(torch.log_softmax(said, dim=-1), dim=1)
+        logits = torch.stack([part.fuse(embeddings) for part in self.parts], dim=1)  # type: ignore[operator]
+        return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=1)
 
     def own_loss(self, embeddings: Embeddings, outputs: Tensor, targets: Tensor, loss: Callable[..., Tensor]) -> Tensor:
-        return torch.stack([loss(said.float(), targets) for said in self._said(embeddings)]).mean()
+        return torch.stack([loss(logits.float(), targets) for logits in self._logits(embeddings)]).mean()
 
 
 @HEADS.register("words-and-patches")

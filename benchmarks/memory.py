@@ -44,10 +44,10 @@ def main() -> None:
             rows.append(measure(posts, times, work, args.epochs))
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        told = rows[-1]
+        peak = rows[-1]
         print(
-            f"{told['posts']:>7,} posts  fit {told['fit_gb']:.2f} GB in {told['fit_seconds']:.0f} s"
-            f"  predict {told['predict_gb']:.2f} GB in {told['predict_seconds']:.0f} s",
+            f"{peak['posts']:>7,} posts  fit {peak['fit_gb']:.2f} GB in {peak['fit_seconds']:.0f} s"
+            f"  predict {peak['predict_gb']:.2f} GB in {peak['predict_seconds']:.0f} s",
             flush=True,
         )
         if args.out:
@@ -100,10 +100,10 @@ def peak(command: list[str]) -> tuple[float, float]:
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    said = process.stderr.read()
+    printed = process.stderr.read()
     _, status, used = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{' '.join(command[2:4])} failed: {said.decode(errors='replace')[-2000:]}")
+        raise SystemExit(f"{' '.join(command[2:4])} failed: {printed.decode(errors='replace')[-2000:]}")
     unit = 1 if sys.platform == "darwin" else 1024
     return used.ru_maxrss * unit / 1e9, time.perf_counter() - started
 

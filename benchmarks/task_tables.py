@@ -25,10 +25,10 @@ def two_labels(raw: Path) -> pd.DataFrame:
     rows = []
     for line in (raw / "labelResultAll.txt").read_text(encoding="utf-8").splitlines()[1:]:
         number, _, votes = line.partition("\t")
-        said = dict(zip(("text", "image"), votes.strip().split(","), strict=True))
+        annotations = dict(zip(("text", "image"), votes.strip().split(","), strict=True))
         text, image = (raw / "data" / f"{number}.{kind}" for kind in ("txt", "jpg"))
         if text.is_file() and image.is_file():
-            labels = [f"{of} {word}" for of, word in said.items() if word != "neutral"]
+            labels = [f"{of} {word}" for of, word in annotations.items() if word != "neutral"]
             words = text.read_bytes().decode("utf-8", "replace").strip()
             rows.append({"id": number, "text": words, "image": str(image.resolve()), "label": "|".join(labels) or "|"})
     return pd.DataFrame(rows)

@@ -60,14 +60,14 @@ def main() -> None:
             gaps = np.subtract(*(one.fold_aucs(results.folds) for one in ones))
             ahead, n_folds = ahead + int((gaps < 0).sum()), n_folds + len(gaps)
             name = f"{folder}, seed {seed}" if len(seeds) > 1 else str(folder)
-            told(name, pairs[-1:], labels, int((gaps < 0).sum()), len(gaps))
+            print_comparison(name, pairs[-1:], labels, int((gaps < 0).sum()), len(gaps))
         if len(seeds) > 1:
             ensemble(folder, args.methods, rows, seeds, labels, order)
     if len(pairs) > 1 and labels is not None:
-        told("mean of all", pairs, labels, ahead, n_folds)
+        print_comparison("mean of all", pairs, labels, ahead, n_folds)
 
 
-def told(name: str, pairs: list[list[ScoreSheet]], labels: np.ndarray, ahead: int, n_folds: int) -> None:
+def print_comparison(name: str, pairs: list[list[ScoreSheet]], labels: np.ndarray, ahead: int, n_folds: int) -> None:
     """Print the mean difference of some pairs with its interval."""
     value = _gap(pairs, np.ones((1, len(labels))))[0]
     drawn = np.concatenate([_gap(pairs, block) for block in resamples(len(labels), _BOOTSTRAP, 0)])

@@ -70,9 +70,9 @@ def schema() -> str:
 def _commands() -> str:
     """Return what Typer says of all commands, headings one level lower."""
     call = [sys.executable, "-m", "typer", "cotune.cli", "utils", "docs", "--name", "cotune"]
-    said = subprocess.run(call, check=True, capture_output=True, text=True, encoding="utf-8").stdout
-    said = html.unescape(said).split("\n", 2)[2].replace("\\[", "[")  # without the title
-    return re.sub(r"^(#+ )", r"#\1", said, flags=re.MULTILINE).strip() + "\n"
+    printed = subprocess.run(call, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+    printed = html.unescape(printed).split("\n", 2)[2].replace("\\[", "[")  # without the title
+    return re.sub(r"^(#+ )", r"#\1", printed, flags=re.MULTILINE).strip() + "\n"
 
 
 if __name__ == "__main__":

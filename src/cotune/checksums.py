@@ -36,13 +36,13 @@ def damage(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[
     recorded : mapping
         What :func:`checksums` returned.
     """
-    for name, said in recorded.items():
+    for name, entry in recorded.items():
         path = folder / name
         if not path.is_file():
             yield name, "is missing"
-        elif (size := path.stat().st_size) != said["bytes"]:
-            yield name, f"was changed or cut short (it has {size:,} bytes, not {said['bytes']:,})"
-        elif sha256(path) != said["sha256"]:
+        elif (size := path.stat().st_size) != entry["bytes"]:
+            yield name, f"was changed or cut short (it has {size:,} bytes, not {entry['bytes']:,})"
+        elif sha256(path) != entry["sha256"]:
             yield name, "was changed (its checksum differs)"
 
 

@@ -362,14 +362,14 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
         The latter if the model was trained on such a table.
         """
         found, task = self._predictions(X), self.run_.task
-        said = task.decode(found)
+        decoded = task.decode(found)
         if task.name == "single-label":
             places = dict(zip(task.outputs, np.argsort(self._columns), strict=True))
-            labels: np.ndarray = self.classes_[[places[name] for name in said]]
+            labels: np.ndarray = self.classes_[[places[name] for name in decoded]]
             return labels
         if self.run_.label_type != _INDICATOR:
-            return np.asarray(said, dtype=object)
-        return np.asarray(task.encode(said)[:, self._columns], dtype=np.int64)
+            return np.asarray(decoded, dtype=object)
+        return np.asarray(task.encode(decoded)[:, self._columns], dtype=np.int64)
 
 
 @documents(EstimatorSettings)

@@ -212,7 +212,7 @@ def evaluate_posts(
     """Score labelled posts and compare.
 
     Posts without a label, with a label that the run does not know, or without a prediction are left out of
-    the scores and counted. Who scores a run on the very posts it was trained on is told so.
+    the scores and counted. Who scores a run on the very posts it was trained on gets a note.
 
     Raises
     ------

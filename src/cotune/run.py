@@ -231,7 +231,7 @@ def load_run(folder: str | Path, *, verify: bool = True) -> Run:
         notes.append(f"the checksums of {folder} were removed from its {CONFIG}; its files are not verified")
     with ThreadPoolExecutor(1) as pool:
         recorded = settings.get("checksums", {}) if verify else {}
-        small = {name: said for name, said in recorded.items() if name != WEIGHTS}
+        small = {name: entry for name, entry in recorded.items() if name != WEIGHTS}
         # The weights take longest, and are read while the encoders are built.
         weights = pool.submit(list, damage(folder, {WEIGHTS: recorded[WEIGHTS]} if WEIGHTS in recorded else {}))
         for name, what in damage(folder, small):

@@ -58,7 +58,7 @@ def read_grid(source: str) -> Grid:
         return _grid(yaml.safe_load(text), source)
     path = Path(source).expanduser()
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parsed = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"there is no grid {source}{did_you_mean(source, READY)}; give a YAML file, or {' or '.join(READY)}"
@@ -67,21 +67,21 @@ def read_grid(source: str) -> Grid:
         raise ConfigError(f"the grid {path} cannot be read: {fault}") from None
     except yaml.YAMLError as fault:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(fault).split())}") from None
-    return _grid(said, str(path))
+    return _grid(parsed, str(path))
 
 
-def _grid(said: Any, where: str) -> Grid:
-    if not isinstance(said, dict):
+def _grid(parsed: Any, where: str) -> Grid:
+    if not isinstance(parsed, dict):
         raise ConfigError(f"{where} must hold `text:` and `image:` with lists of encoders")
-    for key in said:
+    for key in parsed:
         if key not in _KEYS:
             near = did_you_mean(str(key), _KEYS)
             raise ConfigError(f"{where} has an unknown key {key!r}{near}; known are: {', '.join(_KEYS)}")
-    folds = said.get("folds")
+    folds = parsed.get("folds")
     if folds is not None and (not isinstance(folds, int) or isinstance(folds, bool) or folds < 2):
         raise ConfigError(f"{where}: folds must be a number of at least 2, not {folds!r}")
-    methods = _names(said["methods"], where, "methods") if said.get("methods") is not None else None
-    text, image = (_names(said.get(key), where, key) for key in ("text", "image"))
+    methods = _names(parsed["methods"], where, "methods") if parsed.get("methods") is not None else None
+    text, image = (_names(parsed.get(key), where, key) for key in ("text", "image"))
     return Grid(text, image, methods, folds)
 
 

@@ -3,8 +3,8 @@
 >>> from cotune.benchmark import METHODS, Method, Outcome
 >>> def prior(trial):
 ...     known = trial.task.prior(trial.config, trial.targets[trial.train])
-...     said = trial.task.predictions(known[None]).repeat(len(trial.test), 1)
-...     return Outcome(said.numpy(), {"total": 0, "trained": 0})
+...     predicted = trial.task.predictions(known[None]).repeat(len(trial.test), 1)
+...     return Outcome(predicted.numpy(), {"total": 0, "trained": 0})
 >>> METHODS.add("prior", Method("What is most frequent", run=prior))  # doctest: +SKIP
 """
 
@@ -71,7 +71,7 @@ class Outcome:
     predictions : ndarray
         Probabilities or values of the test posts in their order, shape (len(test), n_outputs).
     parameters : dict
-        Numbers of parameters: ``total``, and ``trained`` where it can be told.
+        Numbers of parameters: ``total``, and ``trained`` where it is known.
     history : list of dict
         One entry for each epoch.
     emap : ndarray or None

@@ -328,8 +328,8 @@ def _remove_merged(out: Path) -> None:
 
 
 def _damaged(path: Path, reason: object) -> RunError:
-    said = " ".join(str(reason).split())[:200]
+    cause = " ".join(str(reason).split())[:200]
     return RunError(
-        f"{path} is damaged ({said}); restore it from a copy, or delete it and continue with --resume, "
+        f"{path} is damaged ({cause}); restore it from a copy, or delete it and continue with --resume, "
         "which computes its cells again"
     )

@@ -151,7 +151,7 @@ def read_results(out: str | Path) -> Results:
         If it is none, holds no finished cell, or mixes cells of different pretrained weights.
     """
     out = Path(out)
-    said = results_store.read_settings(out)
+    stored = results_store.read_settings(out)
     folds = Folds.load(out / FOLDS)
     grouped: dict[tuple[RowKey, int | None, int], list[Record]] = defaultdict(list)
     marks: dict[tuple[str, str], tuple[str, str]] = {}
@@ -175,8 +175,8 @@ def read_results(out: str | Path) -> Results:
             rows[key] = row
         else:
             shots[key, size, draw] = row.fold_aucs(folds)
-    failures, asked = results_store.read_failures(out), list(said.get("methods", []))
-    return Results(said["settings"], folds, rows, shots, failures, asked, seconds, versions)
+    failures, asked = results_store.read_failures(out), list(stored.get("methods", []))
+    return Results(stored["settings"], folds, rows, shots, failures, asked, seconds, versions)
 
 
 def _place(key: tuple[RowKey, int | None, int], order: dict[str, int]) -> tuple[Any, ...]:

@@ -62,7 +62,7 @@ class Session:
 
 
 class Watcher:
-    """Is told what happens; the base says nothing."""
+    """Progress reporter; the base class prints nothing."""
 
     progress: Progress = Progress()
     on_image: OnImage | None = None
@@ -114,7 +114,7 @@ def run_plan(
     allow_remote : bool
         Whether images may be fetched by URL.
     watcher : Watcher, optional
-        Is told what happens.
+        Progress reporter.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def _has_urls(posts: pd.DataFrame, plan: Plan) -> bool:
 
 
 def _compute(bench: Bench, out: Path, cell: Cell) -> Record | Failure:
-    """Run one cell and keep its record; whatever goes wrong with it is told, and the others go on."""
+    """Run one cell and keep its record; whatever goes wrong with it is reported, and the others go on."""
     try:
         record = bench.run(cell)
     except CotuneError as fault:

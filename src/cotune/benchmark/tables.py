@@ -260,7 +260,7 @@ def _with_paper(cells: list[str], theirs: dict[str, float], method: str) -> list
 
 
 def repeated(summary: Summary, others: Sequence[Summary]) -> bool:
-    """Return whether the row's method has several rows, so that its encoders must be told."""
+    """Return whether the row's method has several rows, so that its encoders must be named."""
     return sum(other.key.method == summary.key.method for other in others) > 1
 
 

@@ -188,31 +188,31 @@ def _plan(given: dict[str, Any]) -> Plan:
     )
 
 
-def _words(said: str, flag: str) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(word.strip() for word in said.split(",") if word.strip()))
+def _words(given: str, flag: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in given.split(",") if word.strip()))
     if not words:
         raise ConfigError(f"--{flag} is empty")
     return words
 
 
-def _group_by(said: str) -> tuple[str, ...]:
-    words = _words(said, "group-by")
+def _group_by(given: str) -> tuple[str, ...]:
+    words = _words(given, "group-by")
     for word in words:
         if word not in ("text", "image"):
             raise ConfigError(f"--group-by takes text and image, not {word!r}{did_you_mean(word, ('text', 'image'))}")
     return words
 
 
-def _seeds(said: str) -> tuple[int, ...]:
-    words = _words(said, "seeds")
+def _seeds(given: str) -> tuple[int, ...]:
+    words = _words(given, "seeds")
     for word in words:
         if not word.isdigit() or int(word) >= 2**32:
             raise ConfigError(f"--seeds takes numbers from 0 on, not {word!r}")
     return tuple(int(word) for word in words)
 
 
-def _folds(said: str | None) -> tuple[int, ...]:
-    words = _words(said, "only-folds") if said is not None else ()
+def _folds(given: str | None) -> tuple[int, ...]:
+    words = _words(given, "only-folds") if given is not None else ()
     for word in words:
         if not word.isdigit() or int(word) < 1:
             raise ConfigError(f"--only-folds takes numbers of folds from 1 on, not {word!r}")

@@ -147,10 +147,10 @@ def _key(explainer: Explainer, posts: Path, **more: Any) -> dict[str, Any]:
     from cotune.run import weights_hash
 
     files = sorted(path for path in ([posts] if not posts.is_dir() else posts.rglob("*")) if path.is_file())
-    said = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return {
         "version": __version__, "classes": explainer.run.classes, "weights": weights_hash(explainer.model),
-        "posts": posts.resolve(), "files": said, **more,
+        "posts": posts.resolve(), "files": stamps, **more,
     }  # fmt: skip
 
 

@@ -109,7 +109,7 @@ def predict(
 
     predictor = _open(run, plugin, settings)
     chunks = iter_posts(posts, chunk_size, columns=table.columns(predictor.run.fields), **table.rows())
-    first = next(chunks, None)  # what is wrong with the table as a whole is told before a line is written
+    first = next(chunks, None)  # what is wrong with the table as a whole is reported before a line is written
     counts = _predict_table(predictor, itertools.chain([] if first is None else [first], chunks), out)
     if as_json:
         if out != "-":

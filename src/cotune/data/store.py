@@ -300,9 +300,9 @@ def _size(file: Path) -> int:
 
 def default_root() -> Path:
     """Return the cache folder: ``$COTUNE_CACHE``, else ``$XDG_CACHE_HOME/cotune``, else ``~/.cache/cotune``."""
-    said = os.environ.get("COTUNE_CACHE")
-    if said:
-        return Path(said).expanduser()
+    configured = os.environ.get("COTUNE_CACHE")
+    if configured:
+        return Path(configured).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "cotune"
 

@@ -240,8 +240,8 @@ class Encoder(nn.Module, abc.ABC):
         """Return a hash of weights and preprocessing; equal fingerprints give equal embeddings."""
         if self._fingerprint is None:
             digest = hashlib.blake2b(digest_size=16)
-            said = {key: value for key, value in self.describe().items() if key != "spec"}
-            digest.update(repr(sorted(said.items())).encode())
+            described = {key: value for key, value in self.describe().items() if key != "spec"}
+            digest.update(repr(sorted(described.items())).encode())
             digest.update(self._architecture().encode())
             for name, tensor in sorted(self.model.state_dict().items()):
                 digest.update(name.encode())
@@ -255,8 +255,8 @@ class Encoder(nn.Module, abc.ABC):
         if not hasattr(config, "to_dict"):
             return ""
         passing = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
-        said = {key: value for key, value in config.to_dict().items() if key not in passing}
-        return json.dumps(said, sort_keys=True, default=str)
+        described = {key: value for key, value in config.to_dict().items() if key not in passing}
+        return json.dumps(described, sort_keys=True, default=str)
 
     def weights_changed(self) -> None:
         """Forget what was computed from the weights; to be called by whoever trains or loads them."""

@@ -64,7 +64,7 @@ class ImageEncoder(Encoder):
         Raises
         ------
         EncoderError
-            If the preprocessing that came with the network cannot be told to.
+            If the preprocessing that came with the network cannot be changed.
         """
         self.preprocessor = self.preprocessor.whole()
         self.weights_changed()  # the same weights, but other embeddings

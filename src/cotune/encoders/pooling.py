@@ -61,9 +61,9 @@ def choose_pooling(asked: str, name: str, config: Any, *, local: bool = True) ->
     if asked != "auto":
         known = ", ".join(repr(name) for name in ("auto", *POOLINGS[:-1]))
         raise EncoderError(f"text pooling is {known} or {POOLINGS[-1]!r}, not {asked!r}")
-    said = cached_path(name, "1_Pooling/config.json", local)
-    if said is not None:
-        return _pooling_of_file(said)
+    pooling_file = cached_path(name, "1_Pooling/config.json", local)
+    if pooling_file is not None:
+        return _pooling_of_file(pooling_file)
     if config.model_type in PADDED_TYPES:
         return "last"
     classifier = getattr(config, "classifier_pooling", None)

@@ -43,7 +43,7 @@ class Preprocessor(ABC):
         Raises
         ------
         EncoderError
-            If it cannot be told to.
+            If it cannot do so.
         """
 
     @abstractmethod

@@ -232,14 +232,14 @@ class TextEncoder(Encoder):
 
     def describe(self) -> dict[str, Any]:
         """Return kind, pooling and length."""
-        said = {
+        description = {
             "kind": "hf",
             "modality": self.modality,
             "spec": self.spec,
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
         }
-        return {**said, "by_length": True} if self.by_length else said
+        return {**description, "by_length": True} if self.by_length else description
 
     def depths(self) -> dict[str, int]:
         """Embeddings have depth 0, layer i depth i + 1."""

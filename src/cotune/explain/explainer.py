@@ -105,9 +105,11 @@ class Explainer(Predictor):
         return self._decoded(self.run.task.from_scale(values))
 
     def _decoded(self, predictions: Tensor) -> np.ndarray:
-        said = self.run.task.decode(predictions.cpu().double().numpy())
+        decoded = self.run.task.decode(predictions.cpu().double().numpy())
         return (
-            np.asarray([*said, None], dtype=object)[:-1] if self.run.task.text_label else np.asarray(said, dtype=float)
+            np.asarray([*decoded, None], dtype=object)[:-1]
+            if self.run.task.text_label
+            else np.asarray(decoded, dtype=float)
         )
 
     def complete_embeddings(self, posts: pd.DataFrame) -> tuple[Embeddings, np.ndarray] | None:

@@ -185,13 +185,13 @@ def verdict(label: Any, parts: Mapping[str, float], alone: Mapping[str, Any], ex
         return _of_value(up, down)
     both = "both " if len(there) == 2 else "all "
     if not down:
-        said = [f"{_names(up)} {both}speak for {about}."]
+        sentences = [f"{_names(up)} {both}speak for {about}."]
     elif not up:
         likeliest = ", which is still the likeliest class" if about == label else ""
-        said = [f"{_names(down)} {both}speak against {about}{likeliest}."]
+        sentences = [f"{_names(down)} {both}speak against {about}{likeliest}."]
     else:
-        said = [f"The {' and the '.join(up)} {_verb(up)} for {about}, the {' and the '.join(down)} against it."]
-    return " ".join([*said, _of_alone(label, {name: alone[name] for name in there})])
+        sentences = [f"The {' and the '.join(up)} {_verb(up)} for {about}, the {' and the '.join(down)} against it."]
+    return " ".join([*sentences, _of_alone(label, {name: alone[name] for name in there})])
 
 
 def _of_alone(label: str, alone: Mapping[str, Any]) -> str:

@@ -182,11 +182,11 @@ class _Coalitions:
             )
             if bits == 0:  # nothing of the post is left, so one row stands for all
                 one = posts.rows(torch.zeros(min(n, 1), dtype=torch.long, device=left.device))
-                said = self.head(one.with_present(left.expand(len(one.present), -1)))
-                self._known[bits] = self.task.contribution_scale(said).expand(n, -1)
+                outputs = self.head(one.with_present(left.expand(len(one.present), -1)))
+                self._known[bits] = self.task.contribution_scale(outputs).expand(n, -1)
             else:
-                said = self.head(posts.with_present(left.expand(n, -1)))
-                self._known[bits] = self.task.contribution_scale(said)
+                outputs = self.head(posts.with_present(left.expand(n, -1)))
+                self._known[bits] = self.task.contribution_scale(outputs)
         return self._known[bits]
 
 

@@ -127,7 +127,9 @@ def pairs_chart(pairs: Sequence[Sequence[float]]) -> Markup:
     ideal = Markup('<line class="ideal" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
     parts.append(ideal.format(x(low), y(low), x(high), y(high)))
     dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="2.5"><title>{}</title></circle>')
-    parts += [dot.format(x(true), y(said), f"true {true:.4g}, predicted {said:.4g}") for true, said in pairs]
+    parts += [
+        dot.format(x(true), y(predicted), f"true {true:.4g}, predicted {predicted:.4g}") for true, predicted in pairs
+    ]
     parts.append(text("tick end", WIDTH - _RIGHT, HEIGHT - 3, "true value"))
     return svg(
         WIDTH, HEIGHT, parts, "Predicted and true values", f"predicted over true values of {len(pairs)} posts"

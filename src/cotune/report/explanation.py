@@ -37,13 +37,13 @@ def fragment(found: Mapping[str, Any], images: Mapping[str, Image.Image], *, sty
         Whether to bring the style sheet along, as a notebook needs it.
     """
     names = list(found["fields"])
-    said = found.get("probability")
+    probabilities = found.get("probability")
     return Markup(render(
         "explanation.html",
         x=found,
-        proba=said,
-        sure=None if said is None else said[found["explained"]],
-        scale="log-odds" if said is not None else "value",
+        proba=probabilities,
+        sure=None if probabilities is None else probabilities[found["explained"]],
+        scale="log-odds" if probabilities is not None else "value",
         fields=[
             {"name": name, "title": name[:1].upper() + name[1:], "fill": fill, "share": found[f"{name}_share"]}
             for name, fill in zip(names, _FILLS, strict=False)

@@ -89,8 +89,8 @@ def run_table(about: Mapping[str, Any]) -> Table:
 def parts_table(about: Mapping[str, Any]) -> Table:
     """Return the parts of a model and their numbers of parameters."""
     table = new_table("Parameters", "part", "what", "count", right=("count",))
-    for name, said in about["encoders"].items():
-        add_row(table, f"{name} encoder", said.get("spec", ""), f"{about['parameters'][name]:,}")
+    for name, description in about["encoders"].items():
+        add_row(table, f"{name} encoder", description.get("spec", ""), f"{about['parameters'][name]:,}")
     add_row(table, "fusion head", about["head"]["name"], f"{about['parameters']['head']:,}")
     add_row(table, "total", "", f"{about['parameters']['total']:,}")
     return table
@@ -136,10 +136,12 @@ def posts_table(rows: Sequence[Mapping[str, Any]], find: str, fields: Sequence[s
     for row in rows:
         snippet = row.get("snippet") or ""
         sure = "" if row.get("confidence") is None else f" {row['confidence']:.0%}"
-        said = row["label"] if isinstance(row["label"], str) else f"{row['label']:.4g}"
+        predicted = row["label"] if isinstance(row["label"], str) else f"{row['label']:.4g}"
         parts = (f"{row[name]:+.2f}" for name in fields)
         true = "-" if row["true"] is None else row["true"]
-        add_row(table, row["id"], f"{said}{sure}", true, *parts, snippet if len(snippet) <= 80 else snippet[:79] + "…")
+        add_row(
+            table, row["id"], f"{predicted}{sure}", true, *parts, snippet if len(snippet) <= 80 else snippet[:79] + "…"
+        )
     return table
 
 

@@ -34,6 +34,6 @@ def make_task(name: str, labels: Sequence[str]) -> Task:
     return TASKS[name].learn(labels)
 
 
-def restore_task(said: Mapping[str, Any]) -> Task:
+def restore_task(saved: Mapping[str, Any]) -> Task:
     """Return the task that ``{"name": ..., "settings": ...}`` describes, as run folders keep it."""
-    return TASKS[said["name"]](**said["settings"])
+    return TASKS[saved["name"]](**saved["settings"])

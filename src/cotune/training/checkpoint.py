@@ -61,7 +61,7 @@ class Checkpoint:
         name = _TENSORS.replace("*", secrets.token_hex(4))
         with atomic_path(self.folder / name) as path:
             save_file(tensors, path)
-        said = {
+        recorded = {
             "key": self.key,
             "stage": stage,
             "tensors": name,
@@ -74,7 +74,7 @@ class Checkpoint:
             "finished": state.finished,
             "param_groups": state.optimizer.get("param_groups", []),
         }
-        write_json(self.folder / _FILE, sealed(said))
+        write_json(self.folder / _FILE, sealed(recorded))
         for old in [*self.folder.glob(_TENSORS), *self.folder.glob(".tmp-*")]:
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -92,17 +92,17 @@ class Checkpoint:
             If the state is damaged or belongs to other settings or other posts.
         """
         try:
-            said = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
-            if not seal_holds(said):
+            recorded = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
+            if not seal_holds(recorded):
                 raise ValueError(f"{_FILE} was changed")
-            for name, what in damage(self.folder, said.get("files", {})):
+            for name, what in damage(self.folder, recorded.get("files", {})):
                 raise ValueError(f"{name} {what}")
-            key = dict(said["key"])
+            key = dict(recorded["key"])
             if "settings" in key:
                 key["settings"] = current_names(key["settings"])
-            tensors = load_file(self.folder / Path(said["tensors"]).name)
-            state = _state(said, tensors)
-            stage, done = str(said["stage"]), dict(said["done"])
+            tensors = load_file(self.folder / Path(recorded["tensors"]).name)
+            state = _state(recorded, tensors)
+            stage, done = str(recorded["stage"]), dict(recorded["done"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as fault:
             reason = f"{fault} is missing" if isinstance(fault, KeyError) else str(fault)
             raise RunError(
@@ -127,7 +127,7 @@ def plain(key: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _state(said: dict[str, Any], tensors: dict[str, Tensor]) -> StageState:
+def _state(recorded: dict[str, Any], tensors: dict[str, Tensor]) -> StageState:
     """Return the state that :meth:`Checkpoint.save` has written."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
     slots: dict[int, dict[str, Tensor]] = {}
@@ -139,12 +139,12 @@ def _state(said: dict[str, Any], tensors: dict[str, Tensor]) -> StageState:
         else:
             parts[part][rest] = tensor
     return StageState(
-        epoch=said["epoch"],
-        history=said["history"],
-        best=float("-inf") if said["best"] is None else said["best"],
-        stale=said["stale"],
-        finished=said["finished"],
-        optimizer={"state": slots, "param_groups": said["param_groups"]},
+        epoch=recorded["epoch"],
+        history=recorded["history"],
+        best=float("-inf") if recorded["best"] is None else recorded["best"],
+        stale=recorded["stale"],
+        finished=recorded["finished"],
+        optimizer={"state": slots, "param_groups": recorded["param_groups"]},
         **parts,
     )
 

@@ -1,4 +1,4 @@
-"""What is told of the posts before they are trained on: rows left out, texts cut, gaps, posts that come twice."""
+"""Notes on the posts before training: rows left out, texts cut, gaps, posts that come twice."""
 
 from __future__ import annotations
 

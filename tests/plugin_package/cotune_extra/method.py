@@ -5,8 +5,8 @@ from cotune.benchmark import Method, Outcome, Trial
 
 def _prior(trial: Trial) -> Outcome:
     known = trial.task.prior(trial.config, trial.targets[trial.train])
-    said = trial.task.predictions(known[None]).repeat(len(trial.test), 1)
-    return Outcome(said.numpy(), {"total": 0, "trained": 0})
+    predicted = trial.task.predictions(known[None]).repeat(len(trial.test), 1)
+    return Outcome(predicted.numpy(), {"total": 0, "trained": 0})
 
 
 PRIOR = Method("Class frequencies", run=_prior)

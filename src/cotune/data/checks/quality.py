@@ -188,7 +188,7 @@ def check_posts(
 
     looks = _look_at_all(posts["image"].tolist(), max_pixels, allow_remote, progress)
     texts, rows = posts["text"].tolist(), posts["row"].tolist()
-    said, shown = [has_text(text) for text in texts], [has_image(image) for image in posts["image"]]
+    with_text, shown = [has_text(text) for text in texts], [has_image(image) for image in posts["image"]]
     labels = count_labels(posts)
     troubles, mislabelled = _image_troubles(posts, looks)
     marks = [None if look is None else look.mark for look in looks]
@@ -201,9 +201,9 @@ def check_posts(
         labels=labels,
         unlabelled=[row for row, label in zip(rows, posts["label"], strict=True) if label is None],
         imbalance=round(max(labels.values()) / min(labels.values()), 3) if labels else None,
-        without_text=[row for row, text, image in zip(rows, said, shown, strict=True) if image and not text],
-        without_image=[row for row, text, image in zip(rows, said, shown, strict=True) if text and not image],
-        without_both=[row for row, text, image in zip(rows, said, shown, strict=True) if not text and not image],
+        without_text=[row for row, text, image in zip(rows, with_text, shown, strict=True) if image and not text],
+        without_image=[row for row, text, image in zip(rows, with_text, shown, strict=True) if text and not image],
+        without_both=[row for row, text, image in zip(rows, with_text, shown, strict=True) if not text and not image],
         long_texts=[
             (row, len(text)) for row, text in zip(rows, texts, strict=True) if text and len(text) > max_text_chars
         ],
@@ -229,7 +229,7 @@ def check_posts(
         tokens=tokens,
         large_group=large_group_note(groups),
         gaps=class_gaps(
-            {"text": said, "image": [look is not None and not look.info.faults for look in looks]},
+            {"text": with_text, "image": [look is not None and not look.info.faults for look in looks]},
             posts["label"].tolist(),
         ),
     )

@@ -90,7 +90,7 @@ class ImageInfo:
     width, height : int
         Size in pixels, 0 when the image cannot be opened.
     format : str or None
-        Format of the content ("JPEG"), None when it cannot be told or is an array.
+        Format of the content ("JPEG"), None when it is unknown or is an array.
     extension_ok : bool
         False when the file's name promises another format than its bytes hold.
     faults : list of ImageFault

@@ -79,17 +79,17 @@ def _open(name: str, spec: str, max_tokens: int, *, local: bool) -> dict[str, En
     }
 
 
-def load_dual_config(folder: Path, said: Mapping[str, Any]) -> Encoder:
+def load_dual_config(folder: Path, saved: Mapping[str, Any]) -> Encoder:
     """Build a tower from what ``save_config`` wrote, without its weights; they are to be loaded into it."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
     config = AutoConfig.from_pretrained(folder, **reading(True))
     dual = AutoModel.from_config(config, trust_remote_code=False).float().eval()
-    if said["modality"] == "text":
-        tokenizer = open_tokenizer(str(folder), spec=said["spec"], local=True)
-        return DualTextEncoder(dual, tokenizer, spec=said["spec"], max_tokens=said["max_tokens"])
+    if saved["modality"] == "text":
+        tokenizer = open_tokenizer(str(folder), spec=saved["spec"], local=True)
+        return DualTextEncoder(dual, tokenizer, spec=saved["spec"], max_tokens=saved["max_tokens"])
     processor = AutoImageProcessor.from_pretrained(folder, **reading(True))
-    return DualImageEncoder(dual, processor, spec=said["spec"])
+    return DualImageEncoder(dual, processor, spec=saved["spec"])
 
 
 def _refuse_unimodal(config: Any, spec: str) -> None:

@@ -70,12 +70,12 @@ class Kept:
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder = folder
-        told = folder / "key.json"
+        key_file = folder / "key.json"
         plain = {**{name: str(value) for name, value in key.items()}, **EXPLANATIONS.mark()}
-        if folder.is_dir() and _read(told) != plain:
+        if folder.is_dir() and _read(key_file) != plain:
             remove_kept(folder)
-        if not told.is_file():
-            write_json(told, plain)
+        if not key_file.is_file():
+            write_json(key_file, plain)
 
     def chunk(self, number: int) -> Path:
         """Return the file of a chunk's modality numbers."""
@@ -165,8 +165,8 @@ class SecondPass:
             row = int(posts["row"].iloc[0])
             for record in self.listed.get(row, []):
                 texts = [posts[name].iloc[0] for name in self.texts if name in posts]
-                said = " ".join(" ".join(text.split()) for text in texts if has_text(text))
-                record["snippet"] = said[:_SNIPPET] or None
+                words = " ".join(" ".join(text.split()) for text in texts if has_text(text))
+                record["snippet"] = words[:_SNIPPET] or None
             if row in self.chosen:
                 self._explain(row, posts)
             if row not in self.for_words or self.word_field is None:
@@ -212,14 +212,14 @@ class SecondPass:
         with torch.inference_mode():
             whole = head(posts).cpu().double()
         projected = torch.from_numpy(additive_outputs(head, posts))
-        said, alone = (
+        predicted, alone = (
             np.asarray(task.decode(task.predictions(part).numpy()), dtype=object) for part in (whole, projected)
         )
         labelled = np.asarray([label is not None and task.problem(label) is None for label in self._labels])
         true = np.asarray(self._labels, dtype=object)
         scores = {
             name: float((answers[labelled] == true[labelled]).mean()) if labelled.any() else None
-            for name, answers in (("accuracy", said), ("additive_accuracy", alone))
+            for name, answers in (("accuracy", predicted), ("additive_accuracy", alone))
         }
         # A constant added to all logits of a post changes nothing, so it is taken out before sizes are compared.
         logits, additive = ((part - part.mean(dim=1, keepdim=True)).numpy() for part in (whole, projected))
@@ -227,7 +227,7 @@ class SecondPass:
         spread = float((centred**2).sum())
         return {
             "posts": len(logits),
-            "same_label": float((said == alone).mean()),
+            "same_label": float((predicted == alone).mean()),
             "interaction_variance": float((rest**2).sum()) / spread if spread > 0 else None,
             "labelled": int(labelled.sum()),
             **scores,
