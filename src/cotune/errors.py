@@ -20,6 +20,27 @@ class DataError(CotuneError):
     """A posts table, label or raw data set that cannot be used as it stands."""
 
 
+class LabelError(DataError):
+    """A label that a task cannot read.
+
+    Parameters
+    ----------
+    label : str
+        The label.
+    problem : str
+        What is wrong, as the rest of "the label ...".
+    """
+
+    def __init__(self, label: str, problem: str) -> None:
+        super().__init__(f"the label {clip(label)!r} {problem}")
+        self.label = label
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[LabelError], tuple[str, str]]:
+        """Let the error travel from a worker process."""
+        return type(self), (self.label, self.problem)
+
+
 class ConfigError(CotuneError):
     """A setting that does not exist or has a value out of range."""
 

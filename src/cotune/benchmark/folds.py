@@ -195,7 +195,7 @@ def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on
     if not use.any():
         raise DataError(f"no post can be used ({_told(left_out)}); see `cotune check`")
     kept = posts[use].reset_index(drop=True)
-    task = make_task(plan.fit.task, kept["label"].tolist())
+    task = make_task(plan.fit.task, kept["label"].tolist(), kept["row"].tolist())
     for row, label in zip(kept["row"], kept["label"], strict=True):
         if (problem := task.problem(label)) is not None:
             raise DataError(f"the post of row {row} has the label {label!r}, which {problem}")

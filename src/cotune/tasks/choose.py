@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cotune.errors import DataError, LabelError
 from cotune.tasks.base import TASKS, Task
 
 AUTO = "auto"
@@ -12,7 +13,7 @@ AUTO = "auto"
 _ORDER = ("multi-label", "regression", "single-label")
 
 
-def make_task(name: str, labels: Sequence[str]) -> Task:
+def make_task(name: str, labels: Sequence[str], rows: Sequence[int] | None = None) -> Task:
     """Return the task that is asked for, learned from the labels of the training posts.
 
     Parameters
@@ -21,6 +22,8 @@ def make_task(name: str, labels: Sequence[str]) -> Task:
         A registered task, or ``auto`` for the first of the built-in ones that recognises the labels.
     labels : sequence of str
         One for every post.
+    rows : sequence of int, optional
+        The posts' rows in their table, for messages.
 
     Raises
     ------
@@ -31,7 +34,17 @@ def make_task(name: str, labels: Sequence[str]) -> Task:
     """
     if name == AUTO:
         name = next(known for known in _ORDER if TASKS[known].recognises(labels))
-    return TASKS[name].learn(labels)
+    try:
+        return TASKS[name].learn(labels)
+    except LabelError as error:
+        row = (
+            None
+            if rows is None
+            else next((r for r, label in zip(rows, labels, strict=True) if error.label in label), None)
+        )
+        if row is None:
+            raise
+        raise DataError(f"row {row}: {error}") from None
 
 
 def restore_task(saved: Mapping[str, Any]) -> Task:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cotune.data.tables.cells import LABEL_SEPARATOR
-from cotune.errors import DataError, clip, listed
+from cotune.errors import DataError, LabelError, clip, listed
 from cotune.metrics import Evaluation, evaluate_sheet
 from cotune.metrics.multi_label import (
     DEFAULT_THRESHOLD,
@@ -65,8 +65,9 @@ class MultiLabel(Task):
         found: set[str] = set()
         for label in dict.fromkeys(map(str, labels)):
             if (problem := _problem_of_form(label)) is not None:
-                raise DataError(f"the label {clip(label)!r} {problem}")
+                raise LabelError(label, problem)
             found.update(_names(label))
+        _refuse_other_separators(found)
         if len(found) < 2:
             what = f"name only {listed(found, quote=True)}" if found else "name none"
             raise DataError(
@@ -271,6 +272,17 @@ def _problem_of_form(label: str) -> str | None:
         return f"mixes the separators {LABEL_SEPARATOR} and {other}; write {LABEL_SEPARATOR} between all names"
     twice = next((name for name in names if names.count(name) > 1), None)
     return None if twice is None else f"has the name {clip(twice, 60)!r} twice; write each name once"
+
+
+def _refuse_other_separators(names: set[str]) -> None:
+    """Refuse a name that is several of the others, joined by another separator: ``a;b`` beside ``a`` and ``b``."""
+    for name in sorted(names):
+        for mark in _OTHER_SEPARATORS:
+            parts = {part.strip() for part in name.split(mark)}
+            if len(parts) > 1 and parts <= names:
+                raise LabelError(
+                    name, f"joins other labels with {mark}; write {LABEL_SEPARATOR} between them, as in other cells"
+                )
 
 
 def _too_few(place: np.ndarray, least: float) -> np.ndarray:

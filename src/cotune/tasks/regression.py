@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss, mse_loss
 
-from cotune.errors import ConfigError, DataError, clip
+from cotune.errors import ConfigError, DataError, LabelError
 from cotune.metrics import Evaluation, evaluate_sheet
 from cotune.metrics.regression import REGRESSION_SCORES, RegressionSheet
 from cotune.settings import FitConfig
@@ -55,7 +55,7 @@ class Regression(Task):
         """Return the task with the mean and the standard deviation of `labels`."""
         for label in labels:
             if (problem := _problem(str(label))) is not None:
-                raise DataError(f"the label {clip(str(label))!r} {problem}, or train with --task single-label")
+                raise LabelError(str(label), f"{problem}, or train with --task single-label")
         targets = _encode(labels).astype(np.float64)
         _refuse_equal(targets)
         return cls(float(targets.mean()), float(targets.std()))

@@ -222,7 +222,7 @@ def _begin(
         for encoder in start.model.distinct_encoders.values():
             check_encoder(encoder, config, cache_root(config))
         return start.task, start.model.encoders, config
-    task = make_task(config.task, posts["label"].tolist())
+    task = make_task(config.task, posts["label"].tolist(), posts["row"].tolist())
     if config.task == AUTO and task.name != "single-label":
         progress.say(f"note: the labels look like a {task.name} task ({task.describe()}); --task names another")
     specs = [config.text_encoder, config.image_encoder, *(field.encoder for field in config.read_fields())]
