@@ -140,3 +140,23 @@ def test_the_classifier_takes_arrow_and_everything_that_holds_an_image(zoo: Zoo,
     rows = [{"text": text, "image": image} for text, image in zip(posts["text"], images, strict=True)]
     assert np.allclose(model.predict_proba(rows), wanted, atol=1e-6)
     assert len(model.predict_frame(table)) == 12
+
+
+def test_lists_of_class_numbers_become_lists_of_names(tmp_path: Path) -> None:
+    names = {"names": ["sad", "funny"], "_type": "ClassLabel"}
+    for i, feature in enumerate(
+        ({"feature": names, "_type": "List"}, {"feature": names, "_type": "Sequence"}, [names])
+    ):
+        info = {"info": {"features": {"label": feature}}}
+        table = pa.table({"text": ["a", "b"], "label": [[0, 1], []]}).replace_schema_metadata(
+            {b"huggingface": json.dumps(info).encode()}
+        )
+        pq.write_table(table, tmp_path / f"{i}.parquet")
+        assert read_posts(tmp_path / f"{i}.parquet")["label"].tolist() == ["sad|funny", "|"]
+
+
+def test_a_parquet_column_that_is_there_twice(tmp_path: Path) -> None:
+    columns = [pa.array(["a"]), pa.array(["b"]), pa.array(["x"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "text", "label"]), tmp_path / "p.parquet")
+    with pytest.raises(DataError, match="has 2 columns called 'text'; keep one"):
+        read_posts(tmp_path / "p.parquet")

@@ -67,6 +67,21 @@ def test_records_come_back_from_both_files(tmp_path: Path, classes: int) -> None
     assert not predictions.merge(tmp_path)
 
 
+@pytest.mark.parametrize("size", [1e-7, 1.0, 1e20])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_values_of_any_size_come_back(tmp_path: Path, size: float, outputs: int) -> None:
+    values = np.random.default_rng(0).normal(size=(20, outputs)) * size
+    emap = np.where(np.arange(20)[:, None] % 4, values / 3, np.nan)
+    records = [replace(record(fold), proba=values + fold * size, emap=emap) for fold in range(2)]
+    for one in records:
+        predictions.append(tmp_path, one)
+    for _ in range(2):
+        for one, other in zip(predictions.read(tmp_path), records, strict=True):
+            np.testing.assert_allclose(one.proba, other.proba, rtol=1e-6)
+            np.testing.assert_allclose(one.emap, emap, rtol=1e-6)
+        predictions.merge(tmp_path)
+
+
 def test_the_merged_file_does_not_depend_on_the_order(tmp_path: Path) -> None:
     records = [record(fold) for fold in range(4)]
     predictions.write(tmp_path / "a", records)
@@ -204,7 +219,7 @@ def test_a_damaged_cell_of_an_older_version_is_named(tmp_path: Path) -> None:
 
 def test_a_store_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "_FORMAT", 99)
+        patch.setattr(predictions, "_PROBABILITIES", 99)
         predictions.write(tmp_path, [record(0)])
     with pytest.raises(RunError, match="newer cotune; update cotune"):
         predictions.read(tmp_path)

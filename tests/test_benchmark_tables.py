@@ -169,10 +169,10 @@ def test_emap_table(plan: Plan, tmp_path: Path) -> None:
     assert joint.emap_loss.value == pytest.approx(
         roc_auc(folds.targets, row.proba[0]) - roc_auc(folds.targets, row.emap[0]), abs=1e-6
     )
-    table = table_emap(summaries)
+    table = table_emap(results, summaries)
     assert table is not None
     assert table.head[4:] == ["fold 1", "fold 2", "fold 3", "fold 4"]
-    assert table_emap([s for s in summaries if s.key.method != "joint"]) is None
+    assert table_emap(results, [s for s in summaries if s.key.method != "joint"]) is None
 
 
 def test_emap_of_seeds_that_know_it_for_other_posts(plan: Plan, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_json_tells_everything(run: Path, posts: Path, tmp_path: Path, capsys: A
 
 def test_bad_usage_is_one_line(run: Path, posts: Path, tmp_path: Path, capsys: Any) -> None:
     for arguments, words in (
-        ([run, posts], "say the output folder"),
+        ([run, posts], "specify an output folder"),
         ([tmp_path / "none", posts, "--out", tmp_path / "o"], "there is no run folder"),
         ([run, tmp_path / "none.csv", "--out", tmp_path / "o"], "none.csv"),
         ([run, posts, "--out", posts], "posts.csv"),
@@ -155,7 +155,7 @@ def test_a_stopped_run_goes_on(run: Path, posts: Path, tmp_path: Path, monkeypat
     out = tmp_path / "out"
     arguments = (run, posts, "--out", out, "--limit", "3", "--chunk-size", "6", "--word-posts", "0")
     assert explain(*arguments) == 130
-    assert "goes on from there" in capsys.readouterr().err
+    assert "resumes from there" in capsys.readouterr().err
     assert len(list((out / UNFINISHED).glob("chunk-*"))) == 2
     assert explain(*arguments) == 130
     assert calls["frames"] == 5, "two of four chunks were done already"

@@ -136,7 +136,7 @@ def test_commands_that_use_a_run(zoo: Zoo, tmp_path: Path, command: str) -> None
     assert "Traceback" not in err
     assert temporary(tmp_path) == []
     if command == "explain":
-        assert "the same command goes on from there" in err
+        assert "the same command resumes from there" in err
     else:
         assert not out.exists()
 

@@ -55,10 +55,18 @@ def test_a_label_of_bad_form_is_a_problem_and_cannot_be_learned(label, problem):
 @pytest.mark.parametrize("label", ["angry;sad", "sad, angry"])
 def test_labels_joined_otherwise_than_in_other_cells_are_refused_with_their_row(label):
     assert MultiLabel.learn(["angry|sad", "angry", "Paris, France"]).outputs == ("Paris, France", "angry", "sad")
-    with pytest.raises(DataError, match=rf"^row 7: the label '{label}' joins other labels with [;,]; write \|"):
+    with pytest.raises(DataError, match=rf"^row 7: the label '{label}' joins labels with [;,]; write \|"):
         make_task("multi-label", ["angry|sad", "angry", label], rows=[2, 5, 7])
+    with pytest.raises(DataError, match="^row 9: the label '-' is not a finite number"):
+        make_task("regression", ["-1", "2.5", "-"], rows=[1, 2, 9])
     with pytest.raises(DataError, match="^row 3: the label 'many' is not a finite number"):
         make_task("regression", ["1", "2.5", "many"], rows=[1, 2, 3])
+
+
+def test_names_may_hold_commas():
+    task = MultiLabel.learn(["happy, excited|sad", "sad", "Paris, France"])
+    assert task.outputs == ("Paris, France", "happy, excited", "sad")
+    assert task.problem("happy, excited|sad") is None
 
 
 def test_unknown_names_are_a_problem_that_lists_the_known_ones():

@@ -70,6 +70,12 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
     return f" (did you mean {' or '.join(repr(clip(name, 60)) for name in near)}?)" if near else ""
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of an error's message, or its type where it has none, for messages of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__
+
+
 def clip(text: str, most: int = 200) -> str:
     """Return `text` shortened in the middle to `most` characters, for cells and names in messages."""
     if len(text) <= most:

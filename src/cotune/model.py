@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +122,8 @@ class JointModel(nn.Module):
             return outputs
         assert batch.targets is not None
         total = loss(outputs.float(), batch.targets, batch.weights)
-        own = self.head.own_loss(embeddings, outputs, batch.targets, loss)
+        weighted = partial(loss, weights=batch.weights)
+        own = self.head.own_loss(embeddings, outputs, batch.targets, weighted)
         result: Tensor = total if own is None else total + own
         return result
 

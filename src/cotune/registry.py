@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Generic, TypeVar
 
-from cotune.errors import ConfigError, did_you_mean
+from cotune.errors import ConfigError, did_you_mean, first_line
 
 T = TypeVar("T")
 
@@ -59,11 +59,10 @@ class Registry(Generic[T]):
             try:
                 item = point.load()
             except Exception as error:
-                reason = (str(error) or type(error).__name__).splitlines()[0][:200]
                 package = point.dist.name if point.dist is not None else point.value
                 raise ConfigError(
                     f"the package {package} offers the {self.kind} {point.name!r}, but {point.value} cannot be loaded "
-                    f"({reason}); update or uninstall it"
+                    f"({first_line(error)}); update or uninstall it"
                 ) from error
             if point.name not in self._items:  # a module that registers by itself when it is imported
                 self.add(point.name, item)

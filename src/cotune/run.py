@@ -20,7 +20,7 @@ from cotune import self_test
 from cotune._version import __version__
 from cotune.checksums import checksums, damage, seal_holds, sealed
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
-from cotune.errors import CotuneError, EncoderError, RunError
+from cotune.errors import CotuneError, EncoderError, RunError, first_line
 from cotune.fields import Field
 from cotune.files import atomic_path, read_json, remove, write_json, write_text
 from cotune.heads import HEADS, make_head
@@ -276,8 +276,7 @@ def _build(
     except CotuneError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as fault:
-        reason = (str(fault) or type(fault).__name__).splitlines()[0][:300]
-        raise RunError(f"{folder} is damaged: {reason}; train it again") from fault
+        raise RunError(f"{folder} is damaged: {first_line(fault, 300)}; train it again") from fault
     label_type = str(settings.get("label_type", "str"))
     metrics, environment = (_read_if_there(folder / name, notes) for name in (METRICS, ENVIRONMENT))
     return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes)

@@ -11,7 +11,7 @@ import numpy as np
 from cotune.benchmark.folds import Folds
 from cotune.benchmark.plan import ANCHOR
 from cotune.benchmark.results import Results, Row, RowKey
-from cotune.metrics import Estimate, delong_test, holm
+from cotune.metrics import Estimate, delong_test, holm, paired_p
 from cotune.metrics.intervals import percentile_interval, resamples
 
 BOOTSTRAP = 2000
@@ -120,7 +120,7 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
             scores, draws[key] = _scored(folds, row.proba, counts)
         summary = Summary(
             key,
-            len(known),
+            row.folds_done(folds),
             len(aucs),
             float(known.mean()) if len(known) else math.nan,
             float(known.std(ddof=1)) if len(known) > 1 else math.nan,
@@ -209,8 +209,7 @@ def _test(results: Results, anchor: Row, row: Row, draws: dict[RowKey, np.ndarra
     value = [np.mean([main(task.sheet(targets, table), once)[0] for table in part.proba]) for part in (anchor, row)]
     gap = draws[anchor.key] - draws[row.key]
     gap = gap[~np.isnan(gap)]
-    beyond = min(int((gap <= 0).sum()), int((gap >= 0).sum()))
-    p = min(1.0, 2 * (beyond + 1) / (len(gap) + 1)) if len(gap) else math.nan
+    p = paired_p(gap)
     low, high = percentile_interval(gap, 0.95)
     return Test(float(value[0] - value[1]), low, high, p, float(gaps.mean()), fold_p, "paired bootstrap")
 

@@ -98,11 +98,6 @@ def _cell(point: Point | None) -> str:
     return f"{point.mean:.4f}" + ("" if math.isnan(point.std) else f" ± {point.std:.4f}")
 
 
-def is_grid(summaries: Sequence[Summary]) -> bool:
-    """Tell whether some method was run with several pairs of encoders."""
-    return bool(grid_methods(summaries))
-
-
 def grid_methods(summaries: Sequence[Summary]) -> list[str]:
     """Return the methods that were run with several pairs of encoders."""
     pairs: dict[str, set[tuple[str, str]]] = {}

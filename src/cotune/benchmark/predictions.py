@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 
 from cotune.benchmark.plan import Cell
-from cotune.benchmark.records import DIGITS, Record, record_from_bytes, record_to_bytes
+from cotune.benchmark.records import DIGITS, Record, is_probabilities, record_from_bytes, record_to_bytes, rounded
 from cotune.checksums import seal_holds, sealed
 from cotune.errors import CotuneError, RunError
 from cotune.files import atomic_path, to_json, write_at
@@ -31,7 +31,8 @@ from cotune.files import atomic_path, to_json, write_at
 FILE, RUNNING = "predictions.parquet", "predictions.running"
 OLD_FOLDER = "cells"  # one file for each cell, as cotune 0.1 wrote them
 _LOCK = ".store.lock"
-_FORMAT = 1
+# Format 2 holds values in single precision where format 1 holds probabilities in millionths.
+_PROBABILITIES, _VALUES = 1, 2
 _MAGIC = b"cotune\x00\x01"
 _HEADER = struct.Struct("<8sQ32sI")
 _ONE = 10**DIGITS
@@ -208,20 +209,23 @@ def _read_merged(path: Path) -> Iterator[Record]:
     try:
         table = pq.read_table(path)
         head = json.loads(table.schema.metadata[b"cotune"])
-        if head["format"] > _FORMAT:
+        if head["format"] > _VALUES:
             raise RunError(f"{path} was written by a newer cotune; update cotune")
         if not seal_holds(head):
             raise ValueError("its checksum differs")
-        names = {prefix: _names(prefix, head["classes"]) for prefix in "pe"}
+        exact = head["format"] == _VALUES
+        names = {prefix: _names(prefix, head["classes"], exact) for prefix in "pe"}
         lists = {name: _arrays(table[name]) for name in ("id", *names["p"], *names["e"])}
         for i, row in enumerate(table.drop_columns(list(lists)).to_pylist()):
             record = Record(
                 Cell(**{name: row[name] for name in Cell.__dataclass_fields__}),
                 [str(identity) for identity in lists["id"][i]],
-                _probabilities([lists[name][i] for name in names["p"]]),
+                _predictions([lists[name][i] for name in names["p"]], exact),
                 row["seconds"],
                 row["prepare_seconds"],
-                emap=None if lists["e_sum"][i] is None else _probabilities([lists[name][i] for name in names["e"]]),
+                emap=None
+                if lists[names["e"][0]][i] is None
+                else _predictions([lists[name][i] for name in names["e"]], exact),
                 **{name: json.loads(row[name]) for name in _WORDS},
             )
             if record.about()["checksum"] != row["checksum"]:
@@ -250,12 +254,16 @@ def _write(out: Path, records: Sequence[Record]) -> None:
     types |= dict.fromkeys(("seconds", "prepare_seconds"), pa.float64())
     arrays = {name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()}
     arrays["id"] = pa.array([record.ids for record in records], pa.list_(pa.string()))
+    exact = not all(is_probabilities(table) for r in records for table in (r.proba, r.emap) if table is not None)
     for prefix, tables in (("p", [r.proba for r in records]), ("e", [r.emap for r in records])):
-        packed = [None if table is None else _millionths(table) for table in tables]
-        for k, name in enumerate(_names(prefix, n_classes)):
+        pack = _values if exact else _millionths
+        packed = [None if table is None else pack(table) for table in tables]
+        for k, name in enumerate(_names(prefix, n_classes, exact)):
             arrays[name] = _lists([None if one is None else one[k] for one in packed])
-    head = sealed({"format": _FORMAT, "classes": n_classes})
-    numbers = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for prefix in "pe" for name in _names(prefix, n_classes)}
+    head = sealed({"format": _VALUES if exact else _PROBABILITIES, "classes": n_classes})
+    numbers = {
+        f"{name}.list.element": "BYTE_STREAM_SPLIT" for prefix in "pe" for name in _names(prefix, n_classes, exact)
+    }
     with atomic_path(out / FILE) as temporary:
         pq.write_table(
             pa.table(arrays).replace_schema_metadata({"cotune": to_json(head, indent=None)}),
@@ -268,9 +276,16 @@ def _write(out: Path, records: Sequence[Record]) -> None:
         )
 
 
-def _names(prefix: str, n_classes: int) -> list[str]:
-    """Return the columns of `n_classes` probabilities: all but the last one, and the sum of all."""
-    return [*(f"{prefix}{k}" for k in range(n_classes - 1)), f"{prefix}_sum"]
+def _names(prefix: str, n_outputs: int, exact: bool) -> list[str]:
+    """Return the columns of `n_outputs` values; of probabilities, of all but the last one and of the sum of all."""
+    if exact:
+        return [f"{prefix}{k}" for k in range(n_outputs)]
+    return [*(f"{prefix}{k}" for k in range(n_outputs - 1)), f"{prefix}_sum"]
+
+
+def _values(table: np.ndarray) -> np.ndarray:
+    """Return values as they are kept, one row for each output."""
+    return rounded(table).T
 
 
 def _millionths(table: np.ndarray) -> np.ndarray:
@@ -282,9 +297,11 @@ def _millionths(table: np.ndarray) -> np.ndarray:
     return np.concatenate([whole[:-1], whole.sum(axis=0, keepdims=True)])
 
 
-def _probabilities(columns: list[np.ndarray]) -> np.ndarray:
-    """Turn what :func:`_millionths` made into probabilities again."""
+def _predictions(columns: list[np.ndarray], exact: bool) -> np.ndarray:
+    """Turn what :func:`_values` or :func:`_millionths` made into predictions again."""
     whole = np.stack(columns, axis=1).astype(np.float64)
+    if exact:
+        return whole
     whole[:, -1] -= whole[:, :-1].sum(axis=1)
     result: np.ndarray = (whole / _ONE).astype(np.float32).astype(np.float64)
     return result
@@ -297,9 +314,8 @@ def _lists(values: list[np.ndarray | None]) -> Any:
     lengths = [0 if value is None else len(value) for value in values]
     flat = np.concatenate([np.zeros(0), *(value for value in values if value is not None)])
     nan = np.isnan(flat)
-    whole = np.where(nan, 0, flat).astype(np.int64)
-    small = not len(whole) or np.abs(whole).max() < 2**31  # as probabilities are; values may be of any size
-    numbers = pa.array(whole.astype(np.int32) if small else whole, mask=nan if nan.any() else None)
+    kind = np.float32 if any(value is not None and value.dtype == np.float32 for value in values) else np.int32
+    numbers = pa.array(np.where(nan, 0, flat).astype(kind), mask=nan if nan.any() else None)
     offsets = pa.array(np.cumsum([0, *lengths]).astype(np.int32))
     absent = pa.array([value is None for value in values] or [], pa.bool_())
     return pa.ListArray.from_arrays(offsets, numbers, mask=absent)

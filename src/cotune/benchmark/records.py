@@ -76,8 +76,16 @@ class Record:
         )
 
 
+def is_probabilities(table: np.ndarray) -> bool:
+    """Tell whether predictions, shape (N, n_outputs), are probabilities: of several outputs, all within 0 and 1."""
+    there = table[~np.isnan(table)]
+    return table.shape[1] > 1 and bool(((there >= 0) & (there <= 1)).all())
+
+
 def rounded(table: np.ndarray) -> np.ndarray:
-    """Return probabilities as they are kept: to six digits, in single precision."""
+    """Return predictions as they are kept, in single precision: probabilities to six digits, values as they are."""
+    if not is_probabilities(table):
+        return table.astype(np.float32)
     result: np.ndarray = (np.rint(table.astype(np.float64) * 10**DIGITS) / 10**DIGITS).astype(np.float32)
     return result
 

@@ -71,6 +71,11 @@ class Row:
         """Whether every post has been scored with every seed."""
         return not bool(np.isnan(self.proba).any())
 
+    def folds_done(self, folds: Folds) -> int:
+        """Return how many folds are scored with every seed, whether or not their score is defined."""
+        done = ~np.isnan(self.proba).any(axis=(0, 2))
+        return sum(bool(done[folds.test(fold)].all()) for fold in range(int(folds.fold.max()) + 1))
+
     def fold_aucs(self, folds: Folds, *, emap: bool = False) -> np.ndarray:
         """Return the main score of each fold, mean over seeds, shape (folds,); NaN for a fold not done.
 
@@ -185,15 +190,15 @@ def _place(key: tuple[RowKey, int | None, int], order: dict[str, int]) -> tuple[
 
 
 def _refuse_mixture(record: Record, marks: dict[tuple[str, str], tuple[str, str]]) -> None:
-    for modality, name in (("text", record.cell.text), ("image", record.cell.image)):
-        mark = record.encoders.get(modality)
-        if not name or mark is None:
-            continue
-        before, key = marks.setdefault((modality, name), (mark, record.cell.key))
+    pair = " + ".join(name for name in (record.cell.text, record.cell.image) if name)
+    names = {"text": record.cell.text, "image": record.cell.image}
+    for name, mark in record.encoders.items():
+        encoder = names.get(name) or pair
+        before, key = marks.setdefault((name, encoder), (mark, record.cell.key))
         if before != mark:
             raise RunError(
-                f"the cells {key} and {record.cell.key} were computed with different weights of {name}; "
-                "run the benchmark again in another folder"
+                f"the cells {key} and {record.cell.key} were computed with different weights of {encoder} for the "
+                f"{name}; run the benchmark again in another folder"
             )
 
 

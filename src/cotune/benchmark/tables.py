@@ -140,15 +140,17 @@ def table_1(results: Results, summaries: Sequence[Summary], *, paper: str | None
     return Table("table1", f"Table 1. {main} by method", head, rows, _notes(results, summaries, paper))
 
 
-def table_emap(summaries: Sequence[Summary]) -> Table | None:
+def table_emap(results: Results, summaries: Sequence[Summary]) -> Table | None:
     """Return the table of additive projections by fold, or None if there are none."""
     with_it = [s for s in summaries if s.emap is not None]
     if not with_it:
         return None
+    main = results.folds.task.main_title
+    one, other = _two_fields(results)
     head = [
         "method",
-        "AUC",
-        "AUC, additive",
+        main,
+        f"{main}, additive",
         "lost, all posts [95 %]",
         *(f"fold {i + 1}" for i in range(with_it[0].folds)),
     ]
@@ -167,16 +169,23 @@ def table_emap(summaries: Sequence[Summary]) -> Table | None:
             ]
         )
     notes = [
-        "The model's logits projected onto functions of the form f(text) + g(image) (EMAP, Hessel & Lee 2020). "
+        f"The model's logits projected onto functions of the form f({one}) + g({other}) (EMAP, Hessel & Lee 2020). "
         "What is lost is owed to cross-modal interaction; first two columns are means over folds."
     ]
     return Table(
         "emap",
-        "Does the model use text-image interaction? AUC before and after the additive projection",
+        f"Does the model use {one}-{other} interaction? {main} before and after the additive projection",
         head,
         rows,
         notes,
     )
+
+
+def _two_fields(results: Results) -> tuple[str, str]:
+    """Return the names of the two fields that a projection separates."""
+    given = results.settings["fit"].get("fields") or []
+    one, other, *_ = [*(str(field["name"]) for field in given), "text", "image"]
+    return one, other
 
 
 def number(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from cotune.benchmark.tables import Table
     from cotune.report.benchmark_report import Written
 
+# Columns of table 1 that fit: the main score (the paper's too) and the test over folds.
+_MAIN = re.compile("AUC|, mean ±|, all posts|over folds")
 _WHAT, _RUN = "What is compared", "Run"
 _METHODS = "svm,image,text,concat,clip,joint,reference,probe,ensemble"
 
@@ -250,7 +253,7 @@ def _answer(written: Written, out: Path, rebuild: str, as_json: bool) -> None:
 def _rich(table: Table) -> Any:
     shown = list(range(len(table.head)))
     if table.name == "table1":  # the whole of it is wider than most terminals
-        shown = [i for i, name in enumerate(table.head) if i == 0 or "AUC" in name or "over folds" in name]
+        shown = [i for i, name in enumerate(table.head) if i == 0 or _MAIN.search(name)]
     drawn = new_table(table.title, *(table.head[i] for i in shown), right=table.head[1:])
     for row in table.rows:
         add_row(drawn, *(row[i] for i in shown))

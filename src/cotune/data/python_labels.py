@@ -93,11 +93,13 @@ def indicator_labels(y: Any, n_posts: int) -> tuple[list[str], list[str]] | None
         if not all(name in ("0", "1") for row in parts for name in row):
             _check_length(len(y), n_posts)
             known = sorted({name for row in parts for name in row})
+            _refuse_separators(known)
             return known, [LABEL_SEPARATOR.join(row) or LABEL_SEPARATOR for row in parts]
         y = np.asarray(y)
     if not isinstance(y, pd.DataFrame) and not (isinstance(y, np.ndarray) and y.ndim == 2):
         return None
     names = [label_name(name) for name in y.columns] if isinstance(y, pd.DataFrame) else [*map(str, range(y.shape[1]))]
+    _refuse_separators(names)
     table = np.asarray(y)
     _check_length(len(table), n_posts)
     wrong = np.argwhere(~np.isin(table, (0, 1)))
@@ -110,6 +112,12 @@ def indicator_labels(y: Any, n_posts: int) -> tuple[list[str], list[str]] | None
         LABEL_SEPARATOR.join(names[at] for at in np.flatnonzero(row)) or LABEL_SEPARATOR for row in table.astype(bool)
     ]
     return names, texts
+
+
+def _refuse_separators(names: Sequence[str]) -> None:
+    wrong = next((name for name in names if LABEL_SEPARATOR in name), None)
+    if wrong is not None:
+        raise DataError(f"the label {clip(wrong, 60)!r} holds {LABEL_SEPARATOR}, which separates labels; rename it")
 
 
 def checked_numbers(y: Any, n_posts: int) -> list[float]:

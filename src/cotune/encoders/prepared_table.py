@@ -41,4 +41,6 @@ class PreparedTable(Prepared):
     def subset(self, rows: np.ndarray) -> PreparedTable:
         """Return the posts at `rows`."""
         problems = {new: self.problems[int(old)] for new, old in enumerate(rows) if int(old) in self.problems}
-        return PreparedTable(self.cells[rows], problems)
+        found = PreparedTable(self.cells[rows], problems)
+        found.present = self.present[rows]
+        return found

@@ -85,7 +85,9 @@ class Contributions:
         # A field alone has the whole even where rounding leaves it next to nothing.
         alone = there.sum(dim=1, keepdim=True) == 1
         whole = sizes.sum(dim=1, keepdim=True)
-        shares = torch.where((whole > 0) & ~alone, sizes / whole.clamp(min=1e-12), even / even.sum(dim=1, keepdim=True))
+        shares = torch.where(
+            (whole > 0) & ~alone, sizes / torch.where(whole > 0, whole, 1), even / even.sum(dim=1, keepdim=True)
+        )
         return dict(zip(self.fields, shares.unbind(dim=1), strict=True))
 
     def conflict(self) -> Tensor:

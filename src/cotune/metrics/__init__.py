@@ -8,6 +8,7 @@ from cotune.metrics.comparison import (
     delong_test,
     holm,
     paired_bootstrap_auc,
+    paired_p,
 )
 from cotune.metrics.intervals import Estimate, Evaluation, bootstrap_interval, evaluate, evaluate_sheet
 from cotune.metrics.scores import SCORE_NAMES, confusion_matrix, roc_auc, score
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate_sheet",
     "holm",
     "paired_bootstrap_auc",
+    "paired_p",
     "roc_auc",
     "score",
 ]

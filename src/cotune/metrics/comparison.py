@@ -143,12 +143,16 @@ def paired_bootstrap_auc(
     whole_a, whole_b = float(auc_a(once)[0]), float(auc_b(once)[0])
     draws = np.concatenate([auc_a(counts) - auc_b(counts) for counts in resamples(len(labels), n_bootstrap, seed)])
     draws = draws[~np.isnan(draws)]
-    p_value = math.nan
-    if len(draws):
-        beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-        p_value = min(1.0, 2 * (beyond + 1) / (len(draws) + 1))
     low, high = percentile_interval(draws, confidence)
-    return AucComparison(whole_a, whole_b, whole_a - whole_b, low, high, p_value)
+    return AucComparison(whole_a, whole_b, whole_a - whole_b, low, high, paired_p(draws))
+
+
+def paired_p(draws: Floats) -> float:
+    """Return the two-sided p-value of a paired bootstrap: how often the difference, without NaN, crosses zero."""
+    if not len(draws):
+        return math.nan
+    beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return min(1.0, 2 * (beyond + 1) / (len(draws) + 1))
 
 
 def holm(p_values: Sequence[float] | Floats) -> Floats:

@@ -61,7 +61,7 @@ def write_all(
     results = read_results(out)
     summaries = summarise(results, n_bootstrap=n_bootstrap)
     tables = [table_1(results, summaries, paper=paper), table_2(results, summaries)] if summaries else []
-    tables += [t for t in (table_emap(summaries), table_curves(results)) if t is not None]
+    tables += [t for t in (table_emap(results, summaries), table_curves(results)) if t is not None]
     tables += [table_grid(summaries, method, results.folds.task.main_title) for method in grid_methods(summaries)]
     summary = {
         "settings": results.settings,

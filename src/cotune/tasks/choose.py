@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cotune.data.tables.cells import LABEL_SEPARATOR
 from cotune.errors import DataError, LabelError
 from cotune.tasks.base import TASKS, Task
 
@@ -37,14 +38,18 @@ def make_task(name: str, labels: Sequence[str], rows: Sequence[int] | None = Non
     try:
         return TASKS[name].learn(labels)
     except LabelError as error:
-        row = (
-            None
-            if rows is None
-            else next((r for r, label in zip(rows, labels, strict=True) if error.label in label), None)
-        )
+        row = _row_of(error.label, labels, rows)
         if row is None:
             raise
         raise DataError(f"row {row}: {error}") from None
+
+
+def _row_of(label: str, labels: Sequence[str], rows: Sequence[int] | None) -> int | None:
+    """Return the row of the first post with a label, or with one that has it among its names."""
+    pairs = [] if rows is None else list(zip(rows, map(str, labels), strict=True))
+    whole = [row for row, each in pairs if each == label]
+    among = [row for row, each in pairs if label in (name.strip() for name in each.split(LABEL_SEPARATOR))]
+    return next(iter([*whole, *among]), None)
 
 
 def restore_task(saved: Mapping[str, Any]) -> Task:

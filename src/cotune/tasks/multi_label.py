@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,7 +67,10 @@ class MultiLabel(Task):
             if (problem := _problem_of_form(label)) is not None:
                 raise LabelError(label, problem)
             found.update(_names(label))
-        _refuse_other_separators(found)
+        plain = {name for name in found if not any(mark in name for mark in _OTHER_SEPARATORS)}
+        for label in dict.fromkeys(map(str, labels)):
+            if (problem := _mixture(label, plain)) is not None:
+                raise LabelError(label, problem)
         if len(found) < 2:
             what = f"name only {listed(found, quote=True)}" if found else "name none"
             raise DataError(
@@ -94,7 +97,7 @@ class MultiLabel(Task):
 
     def problem(self, label: str) -> str | None:
         """Return what is wrong with the form of a label, or which of its names are not known."""
-        if (problem := _problem_of_form(label)) is not None:
+        if (problem := _problem_of_form(label) or _mixture(label, self._index)) is not None:
             return problem
         unknown = [name for name in _names(label) if name not in self._index]
         if not unknown:
@@ -267,22 +270,24 @@ def _problem_of_form(label: str) -> str | None:
             f"has an empty name; write one {LABEL_SEPARATOR} between two names, or {LABEL_SEPARATOR} alone if no label "
             "applies"
         )
-    other = next((mark for mark in _OTHER_SEPARATORS if mark in label), None)
-    if other is not None and LABEL_SEPARATOR in label:
-        return f"mixes the separators {LABEL_SEPARATOR} and {other}; write {LABEL_SEPARATOR} between all names"
     twice = next((name for name in names if names.count(name) > 1), None)
     return None if twice is None else f"has the name {clip(twice, 60)!r} twice; write each name once"
 
 
-def _refuse_other_separators(names: set[str]) -> None:
-    """Refuse a name that is several of the others, joined by another separator: ``a;b`` beside ``a`` and ``b``."""
-    for name in sorted(names):
-        for mark in _OTHER_SEPARATORS:
+def _mixture(label: str, known: Collection[str]) -> str | None:
+    """Return that a label joins known names with another separator than ``|``; None if it does not.
+
+    Names may hold commas. What gives a separator away is that it stands between names that occur by themselves: between
+    one and anything in a label that has ``|`` too, else between nothing but such names.
+    """
+    several = LABEL_SEPARATOR in label
+    for name in _names(label):
+        for mark in _OTHER_SEPARATORS if name not in known else ():
             parts = {part.strip() for part in name.split(mark)}
-            if len(parts) > 1 and parts <= names:
-                raise LabelError(
-                    name, f"joins other labels with {mark}; write {LABEL_SEPARATOR} between them, as in other cells"
-                )
+            if len(parts) > 1 and (parts & set(known) if several else parts <= set(known)):
+                what = f"mixes the separators {LABEL_SEPARATOR} and {mark}" if several else f"joins labels with {mark}"
+                return f"{what}; write {LABEL_SEPARATOR} between all names"
+    return None
 
 
 def _too_few(place: np.ndarray, least: float) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cotune.encoders.base import Encoder
 from cotune.encoders.text import TextEncoder
-from cotune.errors import ConfigError, CotuneError, EncoderError
+from cotune.errors import ConfigError, CotuneError, EncoderError, first_line
 from cotune.files import read_json, write_json
 from cotune.settings import FitConfig, Tune
 from cotune.training.lora import adapt, merge_adapters
@@ -116,7 +116,7 @@ def _answers(encoder: Encoder) -> str:
             if _gap(ask(inputs)[: len(alone)], alone) <= TOLERANCE:
                 return "by length"
     except _FAILURES as error:
-        return f"cannot encode random posts ({_first_line(error)})"
+        return f"cannot encode random posts ({first_line(error, 150)})"
     return f"gives a post another embedding when it shares a batch with others (by {gap:.2%} of its size)"
 
 
@@ -137,7 +137,7 @@ def _refusal(encoder: Encoder, config: FitConfig) -> str:
     except CotuneError as error:
         return str(error).partition("; use ")[0]
     except _FAILURES as error:
-        return f"{encoder.spec} cannot be trained with --tune {config.tune} ({_first_line(error)})"
+        return f"{encoder.spec} cannot be trained with --tune {config.tune} ({first_line(error, 150)})"
 
 
 def _whole(encoder: Encoder, _: FitConfig) -> Encoder:
@@ -196,10 +196,6 @@ def _gap(found: Tensor, expected: Tensor) -> float:
         return float("inf")
     size = max(float(expected.abs().max()), 1e-6)
     return float((found - expected).abs().max()) / size
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:150]
 
 
 # ---- what is kept --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cotune.data.tables.chunks import Chunk, UnreadableCell
-from cotune.errors import DataError
+from cotune.errors import DataError, first_line
 
 Decoders = dict[str, Callable[[Any], Any]]
 
@@ -22,7 +22,7 @@ def parquet_chunks(path: Path, wanted: Sequence[str], chunk_size: int) -> Iterat
     try:
         with pq.ParquetFile(path) as table:
             columns = list(table.schema_arrow.names)
-            keep = [name for name in dict.fromkeys(wanted) if name in columns]
+            keep = _kept(columns, wanted, str(path))
             if not keep:
                 yield Chunk(columns, {}, table.metadata.num_rows)
                 return
@@ -32,7 +32,7 @@ def parquet_chunks(path: Path, wanted: Sequence[str], chunk_size: int) -> Iterat
             if table.metadata.num_rows == 0:
                 yield Chunk(columns, {name: [] for name in keep}, 0)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} is not a readable Parquet file: {first_line(error)}") from error
 
 
 def arrow_chunks(source: Any, wanted: Sequence[str]) -> Iterator[Chunk]:
@@ -42,14 +42,20 @@ def arrow_chunks(source: Any, wanted: Sequence[str]) -> Iterator[Chunk]:
     try:
         table = source if isinstance(source, pa.Table) else pa.table(source)
         columns = list(table.schema.names)
-        keep = [name for name in dict.fromkeys(wanted) if name in columns]
-        twice = next((name for name in keep if columns.count(name) > 1), None)
-        if twice is not None:
-            raise DataError(f"the Arrow table has {columns.count(twice)} columns called {twice!r}; keep one")
+        keep = _kept(columns, wanted, "the Arrow table")
         decoders = _class_labels(table.schema.metadata)
         yield _chunk(table, columns, keep, decoders)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise DataError(f"the Arrow table cannot be read: {str(error).splitlines()[0]}") from error
+        raise DataError(f"the Arrow table cannot be read: {first_line(error)}") from error
+
+
+def _kept(columns: list[str], wanted: Sequence[str], source: str) -> list[str]:
+    """Return the wanted columns that there are, each of which must be there once."""
+    keep = [name for name in dict.fromkeys(wanted) if name in columns]
+    twice = next((name for name in keep if columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{source} has {columns.count(twice)} columns called {twice!r}; keep one")
+    return keep
 
 
 def _chunk(table: Any, columns: list[str], keep: list[str], decoders: Decoders) -> Chunk:
@@ -74,7 +80,7 @@ def _cell(scalar: Any) -> Any:
     except UnicodeDecodeError:
         return scalar.as_buffer().to_pybytes()
     except (ValueError, OverflowError) as error:
-        return UnreadableCell(f"cannot be read ({str(error).splitlines()[0]:.100})")
+        return UnreadableCell(f"cannot be read ({first_line(error, 100)})")
 
 
 def _class_labels(metadata: Any) -> Decoders:
@@ -83,16 +89,27 @@ def _class_labels(metadata: Any) -> Decoders:
     with suppress(ValueError, LookupError, AttributeError, TypeError):  # anybody may write anything there
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         for name, feature in features.items():
-            names = feature.get("names") if isinstance(feature, dict) else None
-            if isinstance(names, list) and feature.get("_type") == "ClassLabel":
+            each = _of_list(feature) or feature
+            names = each.get("names") if isinstance(each, dict) else None
+            if isinstance(names, list) and each.get("_type") == "ClassLabel":
                 found[name] = label_reader([str(label) for label in names])
     return found
 
 
+def _of_list(feature: Any) -> Any:
+    """Return what a list feature holds, as `datasets` writes it now and before; None for no list."""
+    if isinstance(feature, list):
+        return feature[0]
+    listed = isinstance(feature, dict) and feature.get("_type") in ("List", "LargeList", "Sequence")
+    return feature.get("feature") if listed else None
+
+
 def label_reader(names: list[str]) -> Callable[[Any], Any]:
-    """Return a function from a class number to its name."""
+    """Return a function from a class number, or a list of them, to names."""
 
     def read(value: Any) -> Any:
+        if isinstance(value, list):
+            return [read(each) for each in value]
         if not isinstance(value, int) or isinstance(value, bool):
             return value
         # Hugging Face writes -1 where a label is withheld.
@@ -122,10 +139,11 @@ def dataset_chunks(path: Path, wanted: Sequence[str], chunk_size: int, kinds: Se
             if isinstance(feature, datasets.Image):
                 # Encoded bytes are small and decoded safely later on.
                 table = table.cast_column(name, datasets.Image(decode=False))
-            elif isinstance(feature, datasets.ClassLabel):
-                decoders[name] = label_reader(feature.names)
+            each = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
+            if isinstance(each, datasets.ClassLabel):
+                decoders[name] = label_reader(each.names)
     except Exception as error:
-        raise DataError(f"{path} cannot be opened as a datasets folder: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} cannot be opened as a datasets folder: {first_line(error)}") from error
     columns = list(table.column_names)
     keep = [name for name in dict.fromkeys(wanted) if name in columns]
     table = table.select_columns(keep)

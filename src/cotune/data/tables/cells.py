@@ -353,6 +353,8 @@ def _labels(cells: Mapping[str, Any]) -> str | None:
         return None
     found = []
     for name, value in cells.items():
+        if LABEL_SEPARATOR in name:
+            raise BadCellError(f"the label column {clip(name, 40)!r} has {LABEL_SEPARATOR} in its name; rename it")
         flag = _FLAGS.get(str(value).strip().lower().removesuffix(".0"))
         if flag is None:
             raise BadCellError(f"the label column {clip(name, 40)!r} holds {clip(str(value), 40)!r}, expected 0 or 1")

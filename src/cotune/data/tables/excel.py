@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cotune.data.tables.chunks import Chunk, Collector, header_names
-from cotune.errors import DataError
+from cotune.errors import DataError, first_line
 
 _MOST_BYTES = 4 * 2**30  # unpacked; a workbook of a few KB can otherwise fill the disk and the memory
 _MOST_ROWS = 1_048_576
@@ -36,8 +36,10 @@ def excel_chunks(path: Path, wanted: Sequence[str], chunk_size: int) -> Iterator
             collector.add({name: cell for name, cell in zip(header, cells, strict=False) if name})
             if collector.full:
                 yield collector.take()
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a readable workbook: {_first_line(error)}") from error
+    except DataError:
+        raise
+    except Exception as error:  # rows are read while they are asked for; see _open
+        raise DataError(f"{path} is not a readable workbook: {first_line(error)}") from error
     finally:
         close()
     if not header:
@@ -65,12 +67,8 @@ def _open(path: Path) -> tuple[Any, Any]:
     except DataError:
         raise
     except Exception as error:  # a zip file of anything; openpyxl raises whatever its parts raise
-        raise DataError(f"{path} is not a readable workbook: {_first_line(error)}") from error
+        raise DataError(f"{path} is not a readable workbook: {first_line(error)}") from error
     return sheet, book.close
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
 
 
 def need_openpyxl(name: str) -> None:
