@@ -225,12 +225,13 @@ def test_a_store_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         predictions.read(tmp_path)
 
 
-def test_committed_results_are_rebuilt_byte_for_byte(tmp_path: Path) -> None:
-    out = tmp_path / "mpnet_half"
+@pytest.mark.parametrize("folder", ["mpnet_half", "seeds"])
+def test_committed_results_are_rebuilt_byte_for_byte(tmp_path: Path, folder: str) -> None:
+    out = tmp_path / folder
     out.mkdir()
     for name in ("bench.json", "folds.parquet", predictions.FILE):
-        shutil.copy(COMMITTED / "mpnet_half" / name, out)
+        shutil.copy(COMMITTED / folder / name, out)
     write_all(out)
-    for path in (COMMITTED / "mpnet_half").iterdir():
+    for path in (COMMITTED / folder).iterdir():
         if path.suffix in (".json", ".md", ".parquet"):
             assert (out / path.name).read_bytes() == path.read_bytes(), path.name

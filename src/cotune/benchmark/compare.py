@@ -140,7 +140,7 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
 
 def _scored(folds: Folds, tables: np.ndarray, counts: list[np.ndarray]) -> tuple[dict[str, Estimate], np.ndarray]:
     task = folds.task
-    sheets = [task.sheet(folds.targets, table) for table in tables]
+    sheets = [task.sheet(folds.targets, task.normalised(table)) for table in tables]
     once = np.ones((1, len(folds.targets)))
     scores, kept = {}, np.empty(0)
     for name in task.table_scores:
@@ -160,7 +160,7 @@ def _emap_loss(folds: Folds, row: Row, counts: list[np.ndarray]) -> Estimate:
     main = task.scores[task.main_score]
     chosen = ~np.isnan(row.emap).any(axis=(0, 2))
     pairs = [(row.proba[s][chosen], row.emap[s][chosen]) for s in range(len(row.seeds))]
-    sheets = [tuple(task.sheet(folds.targets[chosen], table) for table in pair) for pair in pairs]
+    sheets = [tuple(task.sheet(folds.targets[chosen], task.normalised(table)) for table in pair) for pair in pairs]
 
     def lost(block: np.ndarray) -> np.ndarray:
         result: np.ndarray = np.mean([main(before, block) - main(after, block) for before, after in sheets], axis=0)

@@ -226,6 +226,10 @@ class Task(abc.ABC):
     def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> Any:
         """Return what the functions in `scores` take: targets and predictions, prepared for any resample."""
 
+    def normalised(self, predictions: np.ndarray) -> np.ndarray:
+        """Return stored predictions as probabilities again where rounding has changed their sum; else as they are."""
+        return predictions
+
     def score(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Return every score of a set of predictions; NaN for one that is undefined."""
         sheet, once = self.sheet(targets, predictions), np.ones((1, len(targets)))

@@ -151,8 +151,13 @@ class SingleLabel(Task):
         return None
 
     def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> ScoreSheet:
-        """Return the score sheet of classes and their probabilities; rows add up to one again after rounding."""
-        return ScoreSheet(np.asarray(targets), predictions / predictions.sum(axis=1, keepdims=True))
+        """Return the score sheet of classes and their probabilities."""
+        return ScoreSheet(np.asarray(targets), predictions)
+
+    def normalised(self, predictions: np.ndarray) -> np.ndarray:
+        """Return probabilities whose rows add up to one again after rounding."""
+        result: np.ndarray = predictions / predictions.sum(axis=1, keepdims=True)
+        return result
 
     def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
         """Return AUC and log loss; no AUC where all posts have the same label."""
