@@ -26,12 +26,24 @@ def test_all_examples_are_listed() -> None:
     assert all(f"({name})" in listed for name in there)
 
 
+@pytest.fixture(scope="session")
+def example_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache for all examples of a worker: they use the same posts and encoders."""
+    return tmp_path_factory.mktemp("example_cache")
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("name", sorted(SAYS))
-def test_example(name: str, tmp_path: Path) -> None:
+def test_example(name: str, tmp_path: Path, example_cache: Path) -> None:
     interpreter = [sys.executable] if name.endswith(".py") else ["bash"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": path, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "TMPDIR": str(tmp_path),
+        "COTUNE_CACHE": str(example_cache),
+        "OMP_NUM_THREADS": "1",
+    }
     run = subprocess.run(
         [*interpreter, str(EXAMPLES / name)], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=600
     )
