@@ -315,7 +315,7 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
         self.run_.label_type = label_kind(list(y)) or "str"
         if any(isinstance(label, str) and label != name for label, name in names_of.items()):
             self.run_.metrics["posts"][_AS_GIVEN] = {name: str(label) for label, name in names_of.items()}
-        if start is None and self.run_.task.name == "single-label":
+        if start is None and self.run_.task.target_type == "multiclass":
             self.classes_ = np.unique(y)
             self._order_as_trained()
         else:
@@ -334,7 +334,7 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
             raise DataError(f"y holds labels of the type {found}, but the run to start from has {start.label_type}")
 
     def _learn_from_run(self) -> None:
-        single = self.run_.task.name == "single-label"
+        single = self.run_.task.target_type == "multiclass"
         self.classes_ = _labels_of(self.run_) if single else np.asarray(self.run_.classes)
         self._order_as_trained()
 
@@ -363,7 +363,7 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
         """
         found, task = self._predictions(X), self.run_.task
         decoded = task.decode(found)
-        if task.name == "single-label":
+        if task.target_type == "multiclass":
             places = dict(zip(task.outputs, np.argsort(self._columns), strict=True))
             labels: np.ndarray = self.classes_[[places[name] for name in decoded]]
             return labels

@@ -94,7 +94,7 @@ class Bench:
             outcome.parameters,
             outcome.history,
             outcome.emap,
-            {name: mark for name, mark in self._prints.items() if features.encoders[name].modality in method.uses},
+            {name: mark for name, mark in self._prints.items() if method.reads(features.encoders[name].modality)},
             versions(),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from cotune.metrics import Estimate, delong_test, holm, paired_p
 from cotune.metrics.intervals import percentile_interval, resamples
 
 BOOTSTRAP = 2000
+Resampled = Callable[[], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,10 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
     With several seeds every score is the mean over seeds, on the same resamples of the posts.
     """
     folds = results.folds
-    counts = list(resamples(len(folds.targets), n_bootstrap, seed))
+
+    def resampled() -> Iterator[np.ndarray]:  # made anew for each row: all at once may take more than the memory
+        return resamples(len(folds.targets), n_bootstrap, seed)
+
     draws: dict[RowKey, np.ndarray] = {}
     summaries = []
     for key, row in results.rows.items():
@@ -117,7 +122,7 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
         known = aucs[~np.isnan(aucs)]
         scores: dict[str, Estimate] = {}
         if row.complete:
-            scores, draws[key] = _scored(folds, row.proba, counts)
+            scores, draws[key] = _scored(folds, row.proba, resampled)
         summary = Summary(
             key,
             row.folds_done(folds),
@@ -132,29 +137,31 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
         )
         if row.emap is not None and row.complete:
             summary.emap = row.fold_aucs(results.folds, emap=True)
-            summary.emap_loss = _emap_loss(folds, row, counts)
+            summary.emap_loss = _emap_loss(folds, row, resampled)
         summaries.append(summary)
     _test_all(results, summaries, draws)
     return summaries
 
 
-def _scored(folds: Folds, tables: np.ndarray, counts: list[np.ndarray]) -> tuple[dict[str, Estimate], np.ndarray]:
+def _scored(folds: Folds, tables: np.ndarray, resampled: Resampled) -> tuple[dict[str, Estimate], np.ndarray]:
     task = folds.task
     sheets = [task.sheet(folds.targets, task.normalised(table)) for table in tables]
     once = np.ones((1, len(folds.targets)))
     scores, kept = {}, np.empty(0)
-    for name in task.table_scores:
-        function = task.scores[name]
-        value = float(np.mean([function(sheet, once)[0] for sheet in sheets]))
-        drawn = [np.mean([function(sheet, block) for sheet in sheets], axis=0) for block in counts]
-        draws = np.concatenate(drawn) if drawn else np.empty(0)
+    drawn: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in task.table_scores}
+    for block in resampled():
+        for name, parts in drawn.items():
+            parts.append(np.mean([task.scores[name](sheet, block) for sheet in sheets], axis=0))
+    for name, parts in drawn.items():
+        value = float(np.mean([task.scores[name](sheet, once)[0] for sheet in sheets]))
+        draws = np.concatenate(parts)
         scores[name] = Estimate(value, *percentile_interval(draws, 0.95))
         if name == task.main_score:
             kept = draws
     return scores, kept
 
 
-def _emap_loss(folds: Folds, row: Row, counts: list[np.ndarray]) -> Estimate:
+def _emap_loss(folds: Folds, row: Row, resampled: Resampled) -> Estimate:
     assert row.emap is not None
     task = folds.task
     main = task.scores[task.main_score]
@@ -167,7 +174,7 @@ def _emap_loss(folds: Folds, row: Row, counts: list[np.ndarray]) -> Estimate:
         return result
 
     value = float(lost(np.ones((1, int(chosen.sum()))))[0])
-    drawn = [lost(block[:, chosen]) for block in counts]
+    drawn = [lost(block[:, chosen]) for block in resampled()]
     return Estimate(value, *percentile_interval(np.concatenate(drawn) if drawn else np.empty(0), 0.95))
 
 
@@ -201,7 +208,7 @@ def _test(results: Results, anchor: Row, row: Row, draws: dict[RowKey, np.ndarra
     gaps = anchor.fold_aucs(folds) - row.fold_aucs(folds)
     sizes = np.bincount(folds.fold)
     fold_p = corrected_t_test(gaps, float(sizes.mean() / (sizes.sum() - sizes.mean())))
-    binary = targets.ndim == 1 and task.main_score == "auc" and task.n_outputs == 2
+    binary = task.target_type == "multiclass" and task.main_score == "auc" and task.n_outputs == 2
     if binary and len(anchor.seeds) == len(row.seeds) == 1:
         found = delong_test(targets, anchor.proba[0], row.proba[0])
         return Test(found.difference, found.low, found.high, found.p_value, float(gaps.mean()), fold_p, "DeLong")

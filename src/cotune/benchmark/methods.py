@@ -122,6 +122,10 @@ class Method:
         if (self.run is None) == (self.combine is None) or bool(self.needs) != (self.combine is not None):
             raise ValueError("a method either runs, or combines the methods it needs")
 
+    def reads(self, kind: str) -> bool:
+        """Tell whether the method reads fields of a kind; one that is not of one kind alone reads all there are."""
+        return kind in self.uses or len(self.uses) > 1
+
     def configure(self, config: FitConfig) -> FitConfig:
         """Return `config` with the method's own settings on top."""
         return make_config({**config.model_dump(), **self.settings})
@@ -208,10 +212,10 @@ def svm(trial: Trial) -> Outcome:
     spread = np.where(spread > 0, spread, 1.0)
     train, test = (np.nan_to_num((table - mean) / spread) for table in (train, test))
     targets, seed = trial.targets[trial.train], trial.config.seed
-    if targets.ndim == 2:
+    if trial.task.target_type == "multilabel-indicator":
         parts = [_machine(train, test, targets[:, k].astype(np.int64), 2, seed) for k in range(targets.shape[1])]
         found, learned = np.column_stack([proba[:, 1] for proba, _ in parts]), sum(n for _, n in parts)
-    elif targets.dtype.kind == "f":
+    elif trial.task.target_type == "continuous":
         found, learned = _regression_machine(train, test, targets)
     else:
         found, learned = _machine(train, test, targets, trial.task.n_outputs, seed)

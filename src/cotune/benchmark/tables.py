@@ -223,7 +223,7 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
         f"{'once' if once else 'at most once'} out of fold. "
         f"Encoders tuned: {settings['fit']['tune']}."
     ]
-    if folds.task.name == "single-label" and len(folds.classes) > 2:
+    if folds.task.target_type == "multiclass" and len(folds.classes) > 2:
         notes[0] += " AUC is the macro mean of one class against the rest."
     left = [f"{n:,} with {reason}" for reason, n in folds.left_out.items() if n]
     if left:
@@ -249,7 +249,7 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
 
 
 def _what(folds: Folds) -> str:
-    if folds.task.name == "single-label":
+    if folds.task.target_type == "multiclass":
         return f"{len(folds.classes)} classes ({listed(folds.classes, most=30)})"
     return folds.task.describe()
 

@@ -128,7 +128,7 @@ def _predict_table(predictor: Predictor, chunks: Any, out: str) -> dict[str, Any
     from cotune.data.predictions import predictions_writer
     from cotune.progress import TerminalProgress
 
-    labels = dict.fromkeys(predictor.run.classes, 0) if predictor.run.task.name == "single-label" else {}
+    labels = dict.fromkeys(predictor.run.classes, 0) if predictor.run.task.target_type == "multiclass" else {}
     counts: dict[str, Any] = {"posts": 0, "predicted": 0, "labels": labels}
     errors: list[dict[str, Any]] = []
     n_errors = 0

@@ -25,6 +25,8 @@ from cotune.report.numbers import number
 from cotune.report.terminal import score_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cotune.run import Run
     from cotune.settings import FitConfig
     from cotune.training.fit import FitResult
@@ -80,18 +82,17 @@ def fit(
     settings_ = settings_given(flags, settings, config, table)
     # One column of a kind keeps its field's usual name, and is not a setting of the run.
     columns = table.columns(settings_.fields)
+    validation_rows = _validation_rows(validation_where, settings_)
+    finished = _check_out(out, resume=resume, overwrite=overwrite)
+    tables = _read(posts, settings_, columns, table.rows(), validation_rows)
     result, left = _train(
-        posts,
         out,
+        tables,
         settings_,
-        columns=columns,
-        rows=table.rows(),
-        validation_rows=_validation_rows(validation_where, settings_),
+        finished=finished,
         resume=resume,
-        overwrite=overwrite,
         loggers=logger or [],
-        allow_remote=allow_remote,
-        start=start,
+        how={"start": start, "allow_remote": allow_remote},
     )
     if result.interrupted:
         raise StoppedError(left)
@@ -119,22 +120,30 @@ def _start(folder: Path, given: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
     return run, {**{name: getattr(run.config, name) for name in STARTED_WITH}, **given}
 
 
+def _read(
+    posts: Path, config: FitConfig, columns: Any, rows: dict[str, Any], validation_rows: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Read the posts to train on, and those of a validation table."""
+    from cotune.data.posts import read_posts
+    from cotune.progress import TerminalProgress
+
+    table = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **rows)
+    if not isinstance(config.validation, str):
+        return table, None
+    return table, read_posts(config.validation, columns=columns, require_labels=True, **validation_rows)
+
+
 def _train(
-    posts: Path,
     out: Path,
+    tables: tuple[pd.DataFrame, pd.DataFrame | None],
     config: FitConfig,
     *,
-    columns: Any,
-    rows: dict[str, Any],
-    validation_rows: dict[str, Any],
+    finished: bool,
     resume: bool,
-    overwrite: bool,
     loggers: list[str],
-    allow_remote: bool,
-    start: Run | None,
+    how: dict[str, Any],
 ) -> tuple[FitResult, str]:
-    finished = _check_out(out, resume=resume, overwrite=overwrite)
-    from cotune.data.posts import read_posts
+    """Train, and save the run; `finished` tells whether `out` holds a run that stays until then."""
     from cotune.progress import TerminalProgress
     from cotune.report.run_report import run_report
     from cotune.run import save_run
@@ -143,13 +152,10 @@ def _train(
     from cotune.training.fit import fit_posts
     from cotune.training.loggers import open_log
 
+    posts, held = tables
     progress = TerminalProgress()
     if resume and not _pending(out):
         progress.say(f"note: there is nothing to resume in {out}; training starts from scratch")
-    table = read_posts(posts, columns=columns, require_labels=True, tell=progress.say, **rows)
-    held = None
-    if isinstance(config.validation, str):
-        held = read_posts(config.validation, columns=columns, require_labels=True, **validation_rows)
     _make_writable(out)
     # A finished run keeps its own log until it is replaced.
     log_path = out / ("log.new.csv" if finished else "log.csv")
@@ -157,13 +163,12 @@ def _train(
     status = "failed"
     try:
         result = fit_posts(
-            table,
+            posts,
             config,
             validation_posts=held,
-            start=start,
-            allow_remote=allow_remote,
             callbacks=[CheckpointCallback(out / CHECKPOINT, resume=resume), HistoryCallback(log)],
             progress=progress,
+            **how,
         )
         status = "interrupted" if result.interrupted else "finished"
         if result.interrupted and finished:

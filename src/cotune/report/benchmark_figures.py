@@ -101,7 +101,7 @@ def roc_points(labels: np.ndarray, tables: np.ndarray, n: int = 101) -> list[tup
 def calibration(results: Results, summaries: Sequence[Summary]) -> list[tuple[str, str, Any]]:
     """Return name, calibration error and curve of each complete row (of its first seed); classes alone have any."""
     found: list[tuple[str, str, Any]] = []
-    if results.folds.task.name != "single-label":
+    if results.folds.task.target_type != "multiclass":
         return found
     for s in summaries:
         row = results.rows[s.key]
@@ -116,7 +116,7 @@ def calibration(results: Results, summaries: Sequence[Summary]) -> list[tuple[st
 def confusion(results: Results, summaries: Sequence[Summary]) -> dict[str, Any] | None:
     """Return the confusion matrix of each complete row, or None for too many classes."""
     classes = results.folds.classes
-    if len(classes) > _MATRIX_CLASSES or results.folds.task.name != "single-label":
+    if len(classes) > _MATRIX_CLASSES or results.folds.task.target_type != "multiclass":
         return None
     matrices = []
     for s in summaries:

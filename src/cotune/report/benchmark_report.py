@@ -148,7 +148,7 @@ def _facts(results: Results) -> list[tuple[str, str, str]]:
             f"left out: {left}"
             if left
             else folds.task.describe()
-            if folds.task.name != "single-label"
+            if folds.task.target_type != "multiclass"
             else f"{len(folds.classes)} classes",
         ),
         ("Folds", str(settings["folds"]), f"{settings['protocol']}, seed {settings['fold_seed']}"),

@@ -86,11 +86,11 @@ def _purpose(model: JointModel, config: FitConfig) -> str:
     reads = "text and image" if fields == DEFAULT_FIELDS else _listed(f"{_code(f.name)}: {f.kind}" for f in fields)
     names = _listed(_code(label) for label in model.task.outputs)
     what = {
-        "single-label": f"Classifies posts ({reads}) as {names}.",
-        "multi-label": f"Says which of these labels apply to posts ({reads}): {names}.",
-        "regression": f"Predicts a number for posts ({reads}).",
+        "multiclass": f"Classifies posts ({reads}) as {names}.",
+        "multilabel-indicator": f"Says which of these labels apply to posts ({reads}): {names}.",
+        "continuous": f"Predicts a number for posts ({reads}).",
     }
-    return what.get(model.task.name, f"Predicts of posts ({reads}): {model.task.describe()}.")
+    return what[model.task.target_type]
 
 
 def _code(text: str) -> str:

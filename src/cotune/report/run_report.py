@@ -39,7 +39,7 @@ SCORES = {
     "spearman": ("correlation of ranks; 0 is guessing", False),
     "pearson": ("linear correlation", False),
 }
-_COUNTED = {"single-label": "class", "multi-label": "label", "regression": "range of values"}
+_COUNTED = {"multiclass": "class", "multilabel-indicator": "label", "continuous": "range of values"}
 _STAGES = {
     "probe": "Probe: the fusion head alone, on frozen embeddings",
     "top": "Joint fine-tuning of the upper layers of the encoders",
@@ -82,7 +82,7 @@ def run_report(run: Run, *, name: str) -> str:
         facts=facts,
         scores=run.metrics.get("validation"),
         class_counts=posts.get("labels", {}),
-        counts_title=f"Training posts of each {_COUNTED.get(run.task.name, 'label')}",
+        counts_title=f"Training posts of each {_COUNTED[run.task.target_type]}",
         stages=_stages(run.metrics.get("history", []), run.task),
         demo=run.metrics.get("demo"),
         notes=run.metrics.get("notes", []),
@@ -115,7 +115,7 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
             label: numbers["support"]
             for label, numbers in (found.get("per_class") or found.get("per_label", {})).items()
         },
-        counts_title=f"Scored posts of each {_COUNTED.get(run.task.name, 'label')}",
+        counts_title=f"Scored posts of each {_COUNTED[run.task.target_type]}",
         stages=[],
         demo=None,
         notes=result.notes,

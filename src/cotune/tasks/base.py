@@ -11,7 +11,7 @@ import abc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TASKS: Registry[type[Task]] = Registry("task", "cotune.tasks")
 Score = Callable[[Any, np.ndarray], np.ndarray]
+#: As scikit-learn's ``type_of_target`` names them: one class, any number of labels, or a number.
+TargetType = Literal["multiclass", "multilabel-indicator", "continuous"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Task(abc.ABC):
         Unit of contributions.
     outputs : tuple of str
         Names of the model's outputs: class names, or what is measured.
-    text_label : bool
-        Whether predicted labels are text rather than numbers.
+    target_type : {"multiclass", "multilabel-indicator", "continuous"}
+        What a post's target is: one of the outputs, any number of them, or a number.
     """
 
     name: ClassVar[str]
@@ -86,7 +88,7 @@ class Task(abc.ABC):
     scores: ClassVar[Mapping[str, Score]]
     table_scores: ClassVar[tuple[str, ...]]
     scale: ClassVar[str] = "log-odds"
-    text_label: ClassVar[bool] = True
+    target_type: ClassVar[TargetType]
     outputs: tuple[str, ...]
 
     # ---- labels and targets --------------------------------------------------------------------------
@@ -153,6 +155,11 @@ class Task(abc.ABC):
         """Return one line for people, such as ``single-label, 3 classes: negative, neutral, positive``."""
 
     # ---- training ------------------------------------------------------------------------------------
+
+    @property
+    def text_label(self) -> bool:
+        """Whether predicted labels are text rather than numbers."""
+        return self.target_type != "continuous"
 
     @property
     def n_outputs(self) -> int:

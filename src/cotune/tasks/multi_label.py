@@ -22,7 +22,7 @@ from cotune.metrics.multi_label import (
     per_label,
 )
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, Task, Watched
+from cotune.tasks.base import TASKS, Loss, TargetType, Task, Watched
 from cotune.tasks.single_label import sorted_labels
 
 _SHOWN = 5
@@ -46,6 +46,7 @@ class MultiLabel(Task):
     """
 
     name: ClassVar[str] = "multi-label"
+    target_type: ClassVar[TargetType] = "multilabel-indicator"
     main_title: ClassVar[str] = "macro AUC"
     scores: ClassVar[Any] = MULTI_LABEL_SCORES
     table_scores: ClassVar[tuple[str, ...]] = ("auc", "micro_auc", "mean_average_precision", "macro_f1")

@@ -16,7 +16,7 @@ from cotune.errors import ConfigError, DataError, LabelError
 from cotune.metrics import Evaluation, evaluate_sheet
 from cotune.metrics.regression import REGRESSION_SCORES, RegressionSheet
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, Task, Watched
+from cotune.tasks.base import TASKS, Loss, TargetType, Task, Watched
 
 _LARGEST = 1e30  # squares and differences of larger values leave single precision
 _MANY_VALUES, _SOME_VALUES = 20, 5
@@ -37,6 +37,7 @@ class Regression(Task):
     """
 
     name: ClassVar[str] = "regression"
+    target_type: ClassVar[TargetType] = "continuous"
     main_score: ClassVar[str] = "spearman"
     main_title: ClassVar[str] = "Spearman"
     loss_title: ClassVar[str] = "RMSE"
@@ -44,7 +45,6 @@ class Regression(Task):
     scores: ClassVar[Any] = REGRESSION_SCORES
     table_scores: ClassVar[tuple[str, ...]] = ("spearman", "r2", "mae", "rmse")
     scale: ClassVar[str] = "value"
-    text_label: ClassVar[bool] = False
 
     def __init__(self, mean: float, scale: float) -> None:
         self.outputs = ("value",)

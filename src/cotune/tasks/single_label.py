@@ -14,7 +14,7 @@ from cotune.errors import DataError, listed
 from cotune.metrics import Evaluation, evaluate
 from cotune.metrics.scores import SCORES, ScoreSheet
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, Task, Watched
+from cotune.tasks.base import TASKS, Loss, TargetType, Task, Watched
 
 _SHOWN = 5
 
@@ -30,6 +30,7 @@ class SingleLabel(Task):
     """
 
     name: ClassVar[str] = "single-label"
+    target_type: ClassVar[TargetType] = "multiclass"
     scores: ClassVar[Any] = SCORES
     table_scores: ClassVar[tuple[str, ...]] = ("auc", "accuracy", "macro_f1")
 

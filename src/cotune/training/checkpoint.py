@@ -73,6 +73,7 @@ class Checkpoint:
             "stale": state.stale,
             "finished": state.finished,
             "param_groups": state.optimizer.get("param_groups", []),
+            "precision": state.precision,
         }
         write_json(self.folder / _FILE, sealed(recorded))
         for old in [*self.folder.glob(_TENSORS), *self.folder.glob(".tmp-*")]:
@@ -145,6 +146,7 @@ def _state(recorded: dict[str, Any], tensors: dict[str, Tensor]) -> StageState:
         stale=recorded["stale"],
         finished=recorded["finished"],
         optimizer={"state": slots, "param_groups": recorded["param_groups"]},
+        precision=recorded.get("precision", {}),
         **parts,
     )
 

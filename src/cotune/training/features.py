@@ -139,9 +139,11 @@ def prepare(
         for name, encoder in encoders.items()
     }
     features = Features(encoders, fields, Kept(options, device or torch.device("cpu")), len(posts))
+    problems: dict[int, list[str]] = {}
     for name, prepared in fields.items():
         for i, reason in prepared.problems.items():
-            features.errors[i] = RowError((), f"{name}: {reason}")
+            problems.setdefault(i, []).append(f"{name}: {reason}")
+    features.errors.update({i: RowError((), "; ".join(found)) for i, found in problems.items()})
     for i, error in enumerate(row_errors(posts)):
         if error is not None:
             features.errors[i] = error

@@ -65,7 +65,7 @@ def count_overlap(
 
 def tell_gaps(posts: pd.DataFrame, features: Features, rows: np.ndarray, task: Task, progress: Progress) -> None:
     """Tell which field is missing in one class far more often than in the others."""
-    if task.name != "single-label":
+    if task.target_type != "multiclass":
         return
     present = {name: prepared.present[rows] for name, prepared in features.fields.items()}
     for gap in class_gaps(present, posts["label"].iloc[rows].tolist()):

@@ -67,6 +67,7 @@ class StageState:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    precision: dict[str, Any] = field(default_factory=dict)
 
     def final_weights(self) -> Mapping[str, Tensor]:
         """Return the weights that the stage ends with: the best ones, else the averaged ones, else the last ones.

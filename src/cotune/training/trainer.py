@@ -201,6 +201,8 @@ class Trainer:
         if state.epoch:
             put_back(tensors, state.weights)
             optimizer.load_state_dict(state.optimizer)
+            if state.precision:  # how float16 scales gradients
+                self.fabric.strategy.precision.load_state_dict(state.precision)
             schedule.last_epoch = steps * state.epoch
         elif self.keep_best and stage.trained_start:
             state.best = self._watch(forward, stage).value  # the stage must beat what it starts from
@@ -225,6 +227,7 @@ class Trainer:
             put_back(tensors, live)
             state.history.append(self._row(stage, state.epoch, loss, score, seconds))
             state.weights, state.optimizer = live, optimizer.state_dict()
+            state.precision = self.fabric.strategy.precision.state_dict()
             self.progress.say(epoch_line(state.history[-1], self.task))
             for callback in self.callbacks:
                 callback.on_epoch_end(stage, state, history)

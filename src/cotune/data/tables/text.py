@@ -92,7 +92,11 @@ def csv_chunks(source: Lines, wanted: Sequence[str], chunk_size: int, delimiter:
     """Yield the records of a table of separated values."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # texts may be longer than csv's own 128 KB
     name, lines = source.name, iter(source)
+    blank: list[str] = []
     first = next(lines, "")
+    while first and not first.strip("\ufeff \t\r\n"):
+        blank.append(first)
+        first = next(lines, "")
     if delimiter == "," and "," not in first:  # spreadsheets of many countries write semicolons
         delimiter = ";" if ";" in first else "\t" if "\t" in first else ","
 
@@ -100,6 +104,7 @@ def csv_chunks(source: Lines, wanted: Sequence[str], chunk_size: int, delimiter:
         raise DataError(f"{name}: the lines end in bare carriage returns; save it with ordinary line ends")
 
     def all_lines() -> Iterator[str]:
+        yield from blank
         yield first
         for line in lines:  # csv takes no lone carriage return outside quotes
             body = line.rstrip("\r\n")

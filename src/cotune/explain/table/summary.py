@@ -75,7 +75,7 @@ class TableSummary:
     def __init__(self, task: Task, fields: Sequence[str], most: int) -> None:
         self.task, self.fields, self.most = task, tuple(fields), most
         #: Predictions are told apart by class where each post has one, else taken together.
-        self.classes = task.outputs if task.name == "single-label" else (ALL,)
+        self.classes = task.outputs if task.target_type == "multiclass" else (ALL,)
         self.posts = self.scored = self.both = 0
         self.alone = dict.fromkeys(self.fields, 0)
         self.counts: dict[str, int] = defaultdict(int)
@@ -115,7 +115,7 @@ class TableSummary:
             return known, (scored["label"].astype(float) - scored["true"].astype(float)).abs().rename("error_size")
         known = scored["true"].map(lambda label: label is not None and self.task.problem(label) is None).astype(bool)
         same = scored["true"] == scored["label"]
-        if self.task.name != "single-label":  # the same labels may stand in another order
+        if self.task.target_type != "multiclass":  # the same labels may stand in another order
             at = np.flatnonzero(known)
             pair = [self.task.encode(scored[column].iloc[at].tolist()) for column in ("true", "label")]
             if len(at):
@@ -129,7 +129,7 @@ class TableSummary:
         self.counts["pull_apart"] += int((both["conflict"] > 0).sum())
         if len(self.fields) == _FEW and self.task.text_label:
             self._add_pairs(both)
-        of = both["label"] if self.task.name == "single-label" else pd.Series(ALL, index=both.index)
+        of = both["label"] if self.task.target_type == "multiclass" else pd.Series(ALL, index=both.index)
         interaction = both["interaction"] if len(self.fields) == _FEW else pd.Series(0.0, index=both.index)
         for label, rows in both.groupby(of):
             for name in self.fields:
