@@ -64,8 +64,10 @@ class Task(abc.ABC):
         The score, out of `scores`, that early stopping watches and the benchmark compares.
     main_title : str
         What tables call it, such as "AUC".
+    watched_loss : str
+        The score, out of `scores`, that is shown of held-out posts beside the main one; smaller is better.
     loss_title : str
-        What tables call the loss of held-out posts, such as "log loss".
+        What tables call it, such as "log loss".
     chance : float or None
         The main score of a model that knows nothing; None if there is no such value.
     scores : dict
@@ -83,6 +85,7 @@ class Task(abc.ABC):
     name: ClassVar[str]
     main_score: ClassVar[str] = "auc"
     main_title: ClassVar[str] = "AUC"
+    watched_loss: ClassVar[str] = "log_loss"
     loss_title: ClassVar[str] = "log loss"
     chance: ClassVar[float | None] = 0.5
     scores: ClassVar[Mapping[str, Score]]
@@ -242,9 +245,13 @@ class Task(abc.ABC):
         sheet, once = self.sheet(targets, predictions), np.ones((1, len(targets)))
         return {name: float(function(sheet, once)[0]) for name, function in self.scores.items()}
 
-    @abc.abstractmethod
     def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
         """Score held-out posts after an epoch; predictions may hold NaN, as those of a model that has diverged do."""
+        if not np.isfinite(predictions).all():
+            return Watched(None, None)
+        sheet, once = self.sheet(targets, predictions), np.ones((1, len(targets)))
+        score, loss = (float(self.scores[name](sheet, once)[0]) for name in (self.main_score, self.watched_loss))
+        return Watched(None if math.isnan(score) else score, loss)
 
     @abc.abstractmethod
     def evaluate(

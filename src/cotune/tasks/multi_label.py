@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
@@ -22,7 +21,7 @@ from cotune.metrics.multi_label import (
     per_label,
 )
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, TargetType, Task, Watched
+from cotune.tasks.base import TASKS, Loss, TargetType, Task
 from cotune.tasks.single_label import sorted_labels
 
 _SHOWN = 5
@@ -214,14 +213,6 @@ class MultiLabel(Task):
     def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> MultiLabelSheet:
         """Return the score sheet of the labels, their probabilities and the thresholds."""
         return MultiLabelSheet.of(targets, predictions, self.thresholds)
-
-    def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
-        """Return macro AUC and log loss; no AUC where no label is given to some posts and not to others."""
-        if not np.isfinite(predictions).all():
-            return Watched(None, None)
-        sheet, once = self.sheet(targets, predictions), np.ones((1, len(targets)))
-        auc = float(sheet.auc(once)[0])
-        return Watched(None if math.isnan(auc) else auc, float(sheet.log_loss(once)[0]))
 
     def evaluate(
         self, targets: np.ndarray, predictions: np.ndarray, *, n_bootstrap: int = 1000, seed: int = 0

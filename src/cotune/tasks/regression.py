@@ -16,7 +16,7 @@ from cotune.errors import ConfigError, DataError, LabelError
 from cotune.metrics import Evaluation, evaluate_sheet
 from cotune.metrics.regression import REGRESSION_SCORES, RegressionSheet
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, TargetType, Task, Watched
+from cotune.tasks.base import TASKS, Loss, TargetType, Task
 
 _LARGEST = 1e30  # squares and differences of larger values leave single precision
 _MANY_VALUES, _SOME_VALUES = 20, 5
@@ -41,6 +41,7 @@ class Regression(Task):
     main_score: ClassVar[str] = "spearman"
     main_title: ClassVar[str] = "Spearman"
     loss_title: ClassVar[str] = "RMSE"
+    watched_loss: ClassVar[str] = "rmse"
     chance: ClassVar[float | None] = 0.0
     scores: ClassVar[Any] = REGRESSION_SCORES
     table_scores: ClassVar[tuple[str, ...]] = ("spearman", "r2", "mae", "rmse")
@@ -167,14 +168,6 @@ class Regression(Task):
     def sheet(self, targets: np.ndarray, predictions: np.ndarray) -> RegressionSheet:
         """Return the score sheet of true and predicted values."""
         return RegressionSheet.of(targets, predictions)
-
-    def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
-        """Return Spearman's correlation and the RMSE; no correlation where targets or predictions are constant."""
-        if not np.isfinite(predictions).all():
-            return Watched(None, None)
-        sheet, once = self.sheet(targets, predictions), np.ones((1, len(targets)))
-        spearman = float(sheet.spearman(once)[0])
-        return Watched(None if math.isnan(spearman) else spearman, float(sheet.rmse(once)[0]))
 
     def evaluate(
         self, targets: np.ndarray, predictions: np.ndarray, *, n_bootstrap: int = 1000, seed: int = 0

@@ -14,7 +14,7 @@ from cotune.errors import DataError, listed
 from cotune.metrics import Evaluation, evaluate
 from cotune.metrics.scores import SCORES, ScoreSheet
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, TargetType, Task, Watched
+from cotune.tasks.base import TASKS, Loss, TargetType, Task
 
 _SHOWN = 5
 
@@ -159,13 +159,6 @@ class SingleLabel(Task):
         """Return probabilities whose rows add up to one again after rounding."""
         result: np.ndarray = predictions / predictions.sum(axis=1, keepdims=True)
         return result
-
-    def watch(self, targets: np.ndarray, predictions: np.ndarray) -> Watched:
-        """Return AUC and log loss; no AUC where all posts have the same label."""
-        if not np.isfinite(predictions).all():
-            return Watched(None, None)
-        found = self.score(targets, predictions)
-        return Watched(None if math.isnan(found["auc"]) else found["auc"], found["log_loss"])
 
     def evaluate(
         self, targets: np.ndarray, predictions: np.ndarray, *, n_bootstrap: int = 1000, seed: int = 0
