@@ -17,7 +17,7 @@ _PACKAGES = (
     "torchvision",
     "transformers",
     "timm",
-    "lightning",
+    "lightning-fabric",
     "numpy",
     "pandas",
     "scikit-learn",

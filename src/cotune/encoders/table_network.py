@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from cotune.encoders.table_columns import Column
@@ -121,6 +120,8 @@ def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, scale = np.zeros(numbers.shape[1]), np.ones(numbers.shape[1])
     there = ~np.isnan(numbers).all(axis=0)
     if there.any():
+        from sklearn.preprocessing import StandardScaler  # takes a second; a run without a table needs none of it
+
         scaler = StandardScaler().fit(numbers[:, there])
         mean[there], scale[there] = scaler.mean_, scaler.scale_
     return mean, scale.clip(_SMALLEST, LARGEST)
