@@ -201,7 +201,7 @@ def report(args, explainer, areas, correlations, errors, skipped, seconds) -> No
                 "seconds": seconds,
                 "encoders": {name: encoder.spec for name, encoder in explainer.model.encoders.items()},
                 "tune": explainer.run.config.tune,
-                "environment": {**environment(args.seed, None, str(explainer.fabric.device)), "command": None},
+                "environment": {**environment(args.seed, None, str(explainer.device)), "command": None},
             },
         )
 

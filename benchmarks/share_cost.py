@@ -79,7 +79,7 @@ def main() -> None:
                 "rounds": rounds,
                 "head_ms_per_thousand_posts": head,
                 "posts": len(posts),
-                "environment": {**environment(0, None, str(predictor.fabric.device)), "command": None},
+                "environment": {**environment(0, None, str(predictor.device)), "command": None},
             },
         )
 

@@ -23,7 +23,7 @@ from cotune.model import Batch
 from cotune.progress import Progress
 from cotune.run import Run
 from cotune.settings import make_config
-from cotune.training.device import make_fabric
+from cotune.training.device import choose_device
 from cotune.training.features import Features, iterate, prepare
 
 BadImages = Literal["error", "text-only"]
@@ -59,11 +59,11 @@ class Predictor:
         allow_remote: bool = False,
     ) -> None:
         self.run = run
-        self.fabric = make_fabric(make_config({"device": device}))
+        self.device = choose_device(make_config({"device": device}).device)
         self.batch_size = batch_size
         self.bad_images: BadImages = bad_images
         self.allow_remote = allow_remote
-        self.model = run.model.to(self.fabric.device).eval()
+        self.model = run.model.to(self.device).eval()
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class Predictor:
     def read(self, posts: pd.DataFrame) -> tuple[Features, np.ndarray, list[str]]:
         """Return the prepared posts, the positions of those that can be scored, and what is wrong with each."""
         options = ReadOptions(allow_remote=self.allow_remote)
-        features = prepare(posts, self.model.encoders, options, device=self.fabric.device)
+        features = prepare(posts, self.model.encoders, options, device=self.device)
         usable: np.ndarray = np.asarray(features.present.any(axis=1))
         faults = features.faults
         if self.bad_images == "error":
@@ -120,7 +120,7 @@ class Predictor:
         """Yield batches of the posts at `rows`, on the model's device, with their embeddings."""
         sources = dict.fromkeys(self.model.encoders, "raw")
         for batch in iterate(features, rows, sources, self.batch_size) if len(rows) else ():
-            moved = batch.to(self.fabric.device)
+            moved = batch.to(self.device)
             with torch.inference_mode():
                 yield moved, self.model.embed(moved)
 

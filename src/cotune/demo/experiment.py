@@ -21,7 +21,7 @@ from cotune.run import Run
 from cotune.settings import FitConfig, make_config
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.build import open_encoders, prepare_posts, read_options
-from cotune.training.device import make_fabric
+from cotune.training.device import training_device
 from cotune.training.trainer import Trained, Trainer, TrainingData, predict_rows
 
 NOTE = (
@@ -109,7 +109,7 @@ def run_demo(
     train, test = (np.flatnonzero(posts["split"] == part) for part in ("train", "test"))
     configs = {name: make_config({**(settings or {}), **own}) for name, (_, own) in METHODS.items()}
     both = configs[JOINT]
-    fabric = make_fabric(both)
+    device = training_device(both)
     features = prepare_posts(posts, open_encoders(both), both, read_options(both, progress=progress))
     fitted: dict[str, tuple[Trained, np.ndarray, float]] = {}
     for name, config in configs.items():
@@ -146,7 +146,7 @@ def run_demo(
         "validation": held_out,
         "demo": {"note": NOTE, "models": [result.to_dict() for result in results]},
     }
-    run = Run(joint.model, both, metrics, environment(both.seed, data_hash(posts), fabric.device.type))
+    run = Run(joint.model, both, metrics, environment(both.seed, data_hash(posts), device.type))
     return Demo(run, results, _examples(run, posts.iloc[test], n_examples, both))
 
 

@@ -128,7 +128,7 @@ class Explainer(Predictor):
         back = back[complete[back]]
         if not len(back):
             return None
-        return whole.rows(torch.from_numpy(back).to(self.fabric.device)), np.asarray(order)[back]
+        return whole.rows(torch.from_numpy(back).to(self.device)), np.asarray(order)[back]
 
     def explain(
         self, post: pd.DataFrame, *, words: bool = True, pixels: bool = True, steps: int | None = None
@@ -198,7 +198,7 @@ class Explainer(Predictor):
 
     def _batch(self, features: Features) -> Batch:
         raw = dict.fromkeys(self.model.encoders, "raw")
-        return features.batch(np.zeros(1, dtype=np.int64), raw).to(self.fabric.device)
+        return features.batch(np.zeros(1, dtype=np.int64), raw).to(self.device)
 
     def _target(self, batch: Batch, field: str, index: int | None = None) -> Target:
         return Target(self.model, batch, field, index, batch_size=min(32, self.batch_size))

@@ -21,6 +21,7 @@ from cotune.model import JointModel
 from cotune.progress import Progress
 from cotune.settings import FitConfig
 from cotune.tasks import Task
+from cotune.training.device import training_device
 from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features, prepare
 from cotune.training.kept import Source
@@ -93,9 +94,7 @@ def prepare_posts(
     device: torch.device | None = None,
 ) -> Features:
     """Read and cache what the encoders need of the posts."""
-    from cotune.training.device import make_fabric
-
-    return prepare(posts, encoders, options or read_options(config), device=device or make_fabric(config).device)
+    return prepare(posts, encoders, options or read_options(config), device=device or training_device(config))
 
 
 def build_model(

@@ -5,13 +5,45 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from cotune.errors import ConfigError
 from cotune.settings import FitConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def choose_device(asked: str) -> torch.device:
+    """Return the device of a name; of "auto" the first there is of CUDA, MPS and the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If the device is not there.
+    """
+    name = asked if asked != "auto" else best_device()
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no CUDA device is visible; use --device cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps: this machine has no MPS device; use --device cpu")
+    return torch.device(name) if name == "cpu" else torch.device(name, 0)
+
+
+def training_device(config: FitConfig) -> torch.device:
+    """Return the device to train on.
+
+    Raises
+    ------
+    ConfigError
+        If the device is not there, or lacks the precision.
+    """
+    device = choose_device(config.device)
+    if config.precision == "16" and device.type == "cpu":  # Lightning would take bf16 instead and only warn
+        raise ConfigError("--precision 16 is not available on a CPU; use bf16, 32 or auto")
+    return device
 
 
 def make_fabric(config: FitConfig) -> Fabric:
@@ -20,15 +52,11 @@ def make_fabric(config: FitConfig) -> Fabric:
     Raises
     ------
     ConfigError
-        If the device is not there.
+        If the device is not there, or lacks the precision.
     """
-    device = config.device if config.device != "auto" else best_device()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no CUDA device is visible; use --device cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("--device mps: this machine has no MPS device; use --device cpu")
-    if config.precision == "16" and device == "cpu":  # Lightning would take bf16 instead and only warn
-        raise ConfigError("--precision 16 is not available on a CPU; use bf16, 32 or auto")
+    from lightning_fabric import Fabric  # takes two seconds; predictions need the device alone
+
+    device = training_device(config).type
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Fabric(accelerator=device, devices=1, precision=_precision(config.precision, device))

@@ -28,7 +28,7 @@ from cotune.tasks import Task, make_task
 from cotune.tasks.choose import AUTO
 from cotune.training.build import cache_root, open_encoders, prepare_posts, read_options
 from cotune.training.callbacks import Callback
-from cotune.training.device import make_fabric
+from cotune.training.device import training_device
 from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
 from cotune.training.notes import below_chance, below_the_probe, undefined_score
@@ -136,7 +136,7 @@ def fit_posts(
     notes += _notes_after(trained, task, config, progress)
     if notes:
         metrics["notes"] = notes
-    about = environment(config.seed, key["posts"], str(make_fabric(config).device.type))
+    about = environment(config.seed, key["posts"], training_device(config).type)
     return FitResult(Run(trained.model, config, metrics, about), trained.interrupted)
 
 

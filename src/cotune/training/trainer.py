@@ -10,11 +10,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cotune.data.batches import n_batches
@@ -32,6 +31,9 @@ from cotune.training.kept import Source
 from cotune.training.lora import merge_adapters
 from cotune.training.parameters import parameter_groups, set_gradients, set_train_mode
 from cotune.training.stages import PROBE, READS, Stage, StageState, learning_rate_factor, make_stages
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)

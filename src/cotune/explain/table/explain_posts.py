@@ -156,7 +156,7 @@ def _read_chunk(path: Path, explainer: Explainer) -> pd.DataFrame | None:
 
 def _base(explainer: Explainer) -> dict[str, float]:
     """Return what is predicted with all fields removed, on the scale of contributions."""
-    head, device = explainer.model.head, explainer.fabric.device
+    head, device = explainer.model.head, explainer.device
     nothing = torch.zeros((1, len(head.fields)), dtype=torch.bool, device=device)
     empty = {name: torch.zeros((1, dim), device=device) for name, dim in head.dims.items()}
     states = {name: EncoderOutput(empty[name], empty[name].unsqueeze(1)) for name in empty if head.needs_states}
