@@ -28,8 +28,9 @@ def test_all_examples_are_listed() -> None:
 
 @pytest.fixture(scope="session")
 def example_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache for all examples of a worker: they use the same posts and encoders."""
-    return tmp_path_factory.mktemp("example_cache")
+    """Return one cache for all examples and all workers: they use the same posts and encoders."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "example_cache"
 
 
 @pytest.mark.real
