@@ -29,11 +29,12 @@ def state() -> StageState:
         best_weights={name: w + 1 for name, w in weights.items()},
         average={name: w.mT.contiguous().mT for name, w in weights.items() if w.ndim == 2},
         optimizer=optimizer.state_dict(),
+        precision={"scale": 1024.0, "_growth_tracker": 3},
     )
 
 
 def assert_same(one: StageState, two: StageState) -> None:
-    for name in ("epoch", "history", "best", "stale", "finished"):
+    for name in ("epoch", "history", "best", "stale", "finished", "precision"):
         assert getattr(one, name) == getattr(two, name)
     for part in ("weights", "best_weights", "average"):
         a, b = getattr(one, part), getattr(two, part)

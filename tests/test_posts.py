@@ -104,6 +104,16 @@ def test_bom_gzip_and_semicolons(tmp_path: Path) -> None:
         assert posts[["text", "label"]].to_numpy().tolist() == [["olá, tu", "1"]]
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_blank_lines_before_the_header(tmp_path: Path, separator: str) -> None:
+    rows = [["text", "label"], ["hello", "1"]]
+    content = "\n  \n" + "".join(separator.join(row) + "\n" for row in rows)
+    posts = read_posts(write(tmp_path / "a.csv", content))
+    assert posts[["text", "label"]].to_numpy().tolist() == [["hello", "1"]]
+    with pytest.raises(DataError, match="line 5: 1 of 2"):
+        read_posts(write(tmp_path / "a.csv", content + "cut\n"))
+
+
 def test_json_arrays_and_columns(tmp_path: Path) -> None:
     rows = [{"text": "a", "label": 0}, {"text": None, "label": True}, {"text": 5}]
     a = read_posts(write(tmp_path / "a.json", json.dumps(rows)))

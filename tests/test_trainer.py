@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from cotune.errors import ConfigError, RunError
 from cotune.metrics import roc_auc
@@ -330,6 +332,27 @@ def test_resumed_equals_uninterrupted(
         assert {k: one[k] for k in ("stage", "epoch", "train_loss", "validation_auc")} == {
             k: two[k] for k in ("stage", "epoch", "train_loss", "validation_auc")
         }
+
+
+def test_resuming_in_float16_goes_on_with_its_scaling(
+    zoo: Zoo, new_posts: PostsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fabric(config: FitConfig) -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)  # far too much: steps are left out until it has fallen
+        return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+
+    monkeypatch.setattr("cotune.training.trainer.make_fabric", fabric)
+    bench = Bench(zoo, new_posts(12))
+    settings = {"tune": "frozen", "probe_epochs": 8}
+    whole = bench.fit(**settings)
+    with pytest.raises(Killed):
+        bench.fit(callbacks=(checkpoint(tmp_path / "state"), HistoryCallback(kill_after(6, Killed()))), **settings)
+    again = checkpoint(tmp_path / "state", resume=True)
+    resumed = bench.fit(callbacks=(again,), **settings)
+    last = again.last("probe")
+    assert last is not None
+    assert 1 <= last.precision["scale"] < 2.0**30
+    assert same_weights(weights_of(resumed.model), weights_of(whole.model))
 
 
 def test_resuming_a_finished_run_changes_nothing(bench: Bench, tmp_path: Path) -> None:

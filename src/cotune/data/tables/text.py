@@ -117,7 +117,7 @@ def csv_chunks(source: Lines, wanted: Sequence[str], chunk_size: int, delimiter:
     try:
         for fields in reader:
             start, begun = reader.line_num + 1, start
-            if not fields or (len(fields) == 1 < len(header) and not fields[0].strip()):
+            if not fields or (len(header) != 1 and len(fields) == 1 and not fields[0].strip()):
                 continue  # a blank line; in a table of one column it may be an empty post
             if not header:
                 header = header_names(name, fields)
