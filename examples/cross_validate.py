@@ -6,7 +6,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
 import cotune
 from cotune.demo import read_demo_posts
 
-posts = read_demo_posts().sample(300, random_state=0)
+posts = read_demo_posts().sample(150, random_state=0)
 X, y, groups = posts[["text", "image"]], posts["label"], posts["group"]
 
 # Embeddings are cached by content, so that later folds and settings train the head alone.

@@ -9,7 +9,7 @@ import cotune
 from cotune.demo import read_demo_posts
 
 posts = read_demo_posts()
-train, test = posts[posts["split"] == "train"], posts[posts["split"] == "test"]
+train, test = (posts[posts["split"] == part].head(150) for part in ("train", "test"))  # some are enough to show it
 
 model = cotune.JointClassifier(tune="frozen", seed=1)  # leave `tune` out for joint fine-tuning
 model.fit(train[["text", "image"]], train["label"])

@@ -7,9 +7,20 @@ from typing import Any
 
 import pandas as pd
 
+from cotune.progress import Progress
 from cotune.settings import FitConfig, make_config
 from cotune.training.fit import FitResult, fit_posts
 from tiny import Zoo, make_posts
+
+
+class Told(Progress):
+    """Keeps the lines that a user would read."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def tiny_settings(zoo: Zoo, cache: Path, **more: Any) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from cotune.data.checks.token_counts import count_tokens, cut_texts
 from cotune.report.run_report import run_report
 from cotune.run import load_run
 from cotune.training.fit import fit_posts
-from runs import tiny_config, tiny_settings, write_table
-from test_row_errors import Told
+from runs import Told, tiny_config, tiny_settings, write_table
 from tiny import Zoo, make_posts
 
 

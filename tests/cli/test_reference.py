@@ -13,7 +13,7 @@ import typer.main
 from cotune.cli import app
 from cotune.settings import FitConfig
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reference.md").read_text(encoding="utf-8")
 STALE = "docs/reference.md is out of date; renew it with: python docs/make_reference.py"
 MAKE = runpy.run_path(str(DOCS / "make_reference.py"))

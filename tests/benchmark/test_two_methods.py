@@ -14,7 +14,7 @@ import pytest
 from bench_tiny import made_up
 from cotune.benchmark import Plan
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "two_methods.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "two_methods.py"
 PLAN = Plan(methods=("joint", "concat"), pairs=(("hf:a/t", "timm:i"),), folds=3)
 SKILL = {"joint": 3.0, "concat": 1.0}
 

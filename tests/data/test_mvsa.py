@@ -26,7 +26,7 @@ def raw(folder: Path, lines: list[str], *, files: bool = True) -> Path:
 
 
 def of_folder(name: str) -> Path:
-    base = Path(os.environ.get("COTUNE_MVSA", Path(__file__).parents[2] / "shared" / "data"))
+    base = Path(os.environ.get("COTUNE_MVSA", Path(__file__).parents[3] / "shared" / "data"))
     folder = base / name
     if not (folder / "labelResultAll.txt").exists():
         pytest.skip(f"no {name} in $COTUNE_MVSA or beside the project")

@@ -20,12 +20,7 @@ from cotune.data.duplicates import (
 )
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError
-
-
-def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """Return a smooth picture that looks like no other of another seed."""
-    pixels = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+from tiny import scene
 
 
 @pytest.mark.parametrize(

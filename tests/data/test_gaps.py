@@ -11,8 +11,7 @@ from cotune.data.checks.gaps import class_gaps
 from cotune.data.checks.quality import check_posts
 from cotune.report.run_report import run_report
 from cotune.training.fit import fit_posts
-from runs import tiny_config
-from test_row_errors import Told
+from runs import Told, tiny_config
 from tiny import Zoo, make_posts
 
 

@@ -20,7 +20,7 @@ from cotune.settings import FitConfig
 from cotune.tasks.single_label import SingleLabel
 from tiny import Zoo, picture
 
-PLUGIN = Path(__file__).parent.parent / "benchmarks" / "fusion_beyond_heads.py"
+PLUGIN = Path(__file__).parents[2] / "benchmarks" / "fusion_beyond_heads.py"
 NEW = ("auxiliary", "words-and-patches", "many-heads")
 TEXTS = ["good", "a very happy day so good", "sad dog"]
 

@@ -20,10 +20,9 @@ from cotune.data.tables.row_errors import RowErrorCount, row_errors
 from cotune.errors import DataError
 from cotune.explain.explainer import Explainer
 from cotune.predict import Predictor, evaluate_posts, posts_from
-from cotune.progress import Progress
 from cotune.run import Run, save_run
 from cotune.training.fit import fit_posts
-from runs import tiny_config, tiny_fit
+from runs import Told, tiny_config, tiny_fit
 from tiny import Zoo, make_posts
 
 ODD: list[tuple[str, Any, str]] = [
@@ -39,14 +38,6 @@ ODD: list[tuple[str, Any, str]] = [
     ("id", {"a": 1}, "the id is a dictionary of 1 value"),
     ("group", [1, 2], "the group is a list of 2 values"),
 ]
-
-
-class Told(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def write_lines(path: Path, records: list[dict[str, Any]]) -> Path:

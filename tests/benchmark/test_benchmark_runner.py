@@ -242,7 +242,7 @@ def test_a_kill_loses_at_most_the_cells_under_way(zoo: Zoo, tmp_path: Path, jobs
     posts = tiny_posts(tmp_path)
     run_plan(posts, plan, tmp_path / "whole")
     script = tmp_path / "run.py"
-    paths = [str(Path(__file__).parent)]
+    paths = [str(Path(__file__).parents[1])]
     script.write_text(SCRIPT.format(paths=paths, root=str(tmp_path), zoo=str(zoo.root), jobs=jobs))
     killed = tmp_path / "killed"
     with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True) as process:

@@ -17,10 +17,8 @@ from cotune.data.duplicates import Fingerprint, Groups, fingerprints, large_grou
 from cotune.data.images.flat import Details, flat_detail
 from cotune.data.posts import read_posts
 from cotune.training.fit import fit_posts
-from runs import tiny_config
-from test_duplicates import scene
-from test_row_errors import Told
-from tiny import Zoo, make_posts
+from runs import Told, tiny_config
+from tiny import Zoo, make_posts, scene
 
 WORDS = [
     "happy",

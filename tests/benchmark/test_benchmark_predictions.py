@@ -21,7 +21,7 @@ from cotune.errors import CotuneError, RunError
 from cotune.files import read_json, write_json
 from cotune.report.benchmark_report import write_all
 
-COMMITTED = Path(__file__).parent.parent / "benchmarks" / "results"
+COMMITTED = Path(__file__).parents[2] / "benchmarks" / "results"
 PLAN = Plan(methods=("joint", "text"), pairs=(("hf:a/t", "timm:i"),), folds=3)
 
 

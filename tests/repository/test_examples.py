@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
     "train_and_predict.py": "loaded again; largest difference in a probability: 0.0e+00",
     "cross_validate.py": "concat     mean AUC 0.",
