@@ -19,7 +19,7 @@ def test_every_test_of_the_reliability_tables_exists() -> None:
         if not line.startswith("| ") or "`tests/" not in line:
             continue
         file = None
-        for path, name in re.findall(r"`(tests/\w+\.py)?(?:::(\w+)[^`]*)?`", line.rsplit("|", 2)[1]):
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+)[^`]*)?`", line.rsplit("|", 2)[1]):
             file = ROOT / path if path else file
             assert file is not None, line
             assert file.is_file(), line
