@@ -3,9 +3,9 @@
     git worktree add /tmp/before COMMIT
     python benchmarks/two_versions.py POSTS --before /tmp/before/src --repeats 5
 
-Both versions run in this Python, or the other one in that of `--before-python` where they need other packages, one right
-after the other and in alternating order, each with a cache of its own that is empty before the first fit. Reported are the medians and, of the ratios after / before of all pairs, median and
-range.
+Both versions run in this Python, or the other one in that of `--before-python` where they need other packages, one
+right after the other and in alternating order, each with a cache of its own that is empty before the first fit.
+Reported are the medians and, of the ratios after / before of all pairs, median and range.
 """
 
 from __future__ import annotations
