@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,13 @@ def copy(path: str, folder: Path, number: int) -> str:
     return str(target)
 
 
-def peak(command: list[str]) -> tuple[float, float]:
-    """Run a command; return its peak resident set in GB (10^9 bytes) and the seconds it took."""
+def peak(command: list[str], variables: Mapping[str, str] | None = None) -> tuple[float, float]:
+    """Run a command; return its peak resident set in GB (10^9 bytes) and the seconds it took.
+
+    `variables` is its environment, if not this process's own.
+    """
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     printed = process.stderr.read()
     _, status, used = os.wait4(process.pid, 0)

@@ -6,7 +6,7 @@
 For each folder, each of its seeds, and over all of them: difference of AUC over all posts (first method minus second),
 and in how many folds the second is ahead. Over all, the difference is the mean over trainings, with a 95 % interval by
 a bootstrap over posts that draws each post in all trainings at once: it tells what these trained models owe to the
-posts, and knows nothing of training anew. Several seeds of a folder are also averaged post by post, as an ensemble.
+posts, and knows nothing of training again. Several seeds of a folder are also averaged post by post, as an ensemble.
 With --second-in the second method's cells are those of another folder, which must have the same folds. Where a folder
 holds a learning curve, the paired difference by number of training posts, mean and standard deviation over draws.
 """

@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from memory import peak
 
 from cotune.environment import environment
 
@@ -38,16 +38,8 @@ def command(step: str, folder: Path, posts: Path) -> list[str]:
 def measure(arguments: list[str], source: Path, python: str) -> tuple[float, float]:
     """Run a command of cotune with the code in `source`; return seconds and the peak memory in GB."""
     variables = {**os.environ, "PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1"}
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [python, "-m", "cotune", *arguments], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    assert process.stderr is not None
-    printed = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{source}: {' '.join(arguments)} failed: {printed.decode(errors='replace')[-2000:]}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1e6
+    memory, seconds = peak([python, "-m", "cotune", *arguments], variables)
+    return seconds, memory
 
 
 def main() -> None:

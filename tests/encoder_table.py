@@ -73,7 +73,7 @@ def table(found: dict[tuple[str, str], dict[str, str]]) -> str:
             f"### {modality.capitalize()} encoders", "",
             f"{len(here)} architectures: {whole} work in every way, {sum(form_allows(row) for _, row in here)} in every way "
             "that their form allows (the upper layers of some cannot be trained alone, since they read more of the lower "
-            "ones than activations, or have no layers that can be told apart).", "",
+            "ones than activations, or have no layers that can be found).", "",
             f"| architecture | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}",
         ]  # fmt: skip
         for name, row in here:

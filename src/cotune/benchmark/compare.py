@@ -112,7 +112,7 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
     """
     folds = results.folds
 
-    def resampled() -> Iterator[np.ndarray]:  # made anew for each row: all at once may take more than the memory
+    def resampled() -> Iterator[np.ndarray]:  # made again for each row: all of them may not fit into memory
         return resamples(len(folds.targets), n_bootstrap, seed)
 
     draws: dict[RowKey, np.ndarray] = {}

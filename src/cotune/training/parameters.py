@@ -43,7 +43,7 @@ def lower_units(encoder: Encoder, config: FitConfig) -> int:
     """
     if len(encoder.units) < 2:
         raise ConfigError(
-            f"--tune top needs an encoder made of layers, and {encoder.spec} has none that can be told apart; "
+            f"--tune top needs an encoder made of layers, and {encoder.spec} has none that can be found; "
             "use --tune joint or frozen"
         )
     asked = config.text_top if encoder.modality == "text" else config.image_top

@@ -74,7 +74,7 @@ class TableSummary:
 
     def __init__(self, task: Task, fields: Sequence[str], most: int) -> None:
         self.task, self.fields, self.most = task, tuple(fields), most
-        #: Predictions are told apart by class where each post has one, else taken together.
+        #: Predictions are counted by class where each post has one, else together.
         self.classes = task.outputs if task.target_type == "multiclass" else (ALL,)
         self.posts = self.scored = self.both = 0
         self.alone = dict.fromkeys(self.fields, 0)
