@@ -35,6 +35,22 @@ def test_the_first_sigterm_interrupts_and_the_handler_goes_with_the_block() -> N
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_the_exit_code_of_a_stop_while_something_is_imported(tmp_path: Path) -> None:
+    """Dataclasses are made by exec, through which Python notes a plain KeyboardInterrupt for good."""
+    (tmp_path / "stopped.py").write_text(
+        "import sys\n"
+        "from cotune.cli.stop import terminable\n"
+        "with terminable() as stop:\n"
+        "    try:\n"
+        "        exec('import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)')\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "sys.exit(stop.code)\n"
+    )
+    ended = subprocess.run([sys.executable, "-m", "stopped"], cwd=tmp_path, check=False)
+    assert ended.returncode == 143
+
+
 def test_another_thread_sets_no_handler() -> None:
     before, seen = signal.getsignal(signal.SIGTERM), []
 

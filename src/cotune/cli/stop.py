@@ -14,6 +14,14 @@ class StoppedError(Exception):
     """Stopped by the user; the text says what was kept and how to go on. The exit code is 130, or 143 by SIGTERM."""
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM, on its way up as Ctrl-C would be.
+
+    A class of its own, since ``python -m cotune`` ends as by SIGINT, whatever exit code is asked for, once a plain
+    KeyboardInterrupt has passed through ``exec``, which dataclasses call while they are imported.
+    """
+
+
 @dataclass
 class Stop:
     """Which signal stopped a command."""
@@ -40,7 +48,7 @@ def terminable() -> Iterator[Stop]:
     def interrupt(*_: Any) -> None:
         if not stop.terminated:
             stop.terminated = True
-            raise KeyboardInterrupt
+            raise TerminatedError
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
