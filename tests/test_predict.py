@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 from cotune.data.posts import data_hash
+from cotune.data.python_posts import posts_from
 from cotune.errors import DataError
 from cotune.explain.explainer import Explainer
-from cotune.predict import Predictor, evaluate_posts, posts_from
+from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.run import Run
+from cotune.scoring import evaluate_posts
 from runs import tiny_fit
 from tiny import Zoo, make_posts, picture
 

@@ -15,9 +15,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cotune.data.python_labels import checked_labels, checked_numbers, indicator_labels, label_kind, label_names
+from cotune.data.python_posts import posts_from
 from cotune.data.tables.cells import label_name
 from cotune.errors import ConfigError, DataError, RunError, python_words
-from cotune.predict import Predictor, posts_from
+from cotune.predict import Predictor
 from cotune.progress import TerminalProgress
 from cotune.run import Run, load_run, save_run
 from cotune.settings import FitConfig, make_config, setting, settings_of

@@ -53,6 +53,10 @@ class RunError(CotuneError):
     """A run folder that is missing, incomplete or made for other data."""
 
 
+class ExportError(CotuneError):
+    """A model that cannot be exported, or an export that cannot be opened."""
+
+
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
     """Return `` (did you mean 'x' or 'y'?)`` for the names nearest to `word`, or an empty string.
 

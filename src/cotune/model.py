@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cotune.encoders.base import Encoder, EncoderOutput
 from cotune.heads import HEADS, Embeddings, FusionHead
 from cotune.tasks import Task
-from cotune.tasks.base import Loss
+from cotune.tasks.losses import Loss
 
 
 @dataclass

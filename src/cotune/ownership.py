@@ -115,6 +115,12 @@ BENCHMARK = Kind(
      "summary.json", "report.html", "cells/*.parquet", "table*.md", "table*.csv", "table*.tex",
      "learning_curve.*", "grid_*.*", "emap.*"),
 )  # fmt: skip
+EXPORT = Kind(
+    "export",
+    "cotune export",
+    {"export.json": {"format", "cotune", "reads", "inputs"}},
+    ("export.json", "model.onnx", "README.md", "openvino", "text_encoder", "image_encoder", "encoders"),
+)
 
 
 def _read(path: Path) -> Any:

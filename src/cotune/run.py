@@ -7,8 +7,6 @@ encoders came from.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from typing import Any
 
 from cotune import self_test
 from cotune._version import __version__
-from cotune.checksums import checksums, damage, seal_holds, sealed
+from cotune.checksums import checksums, damage, sealed
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError, first_line
 from cotune.fields import Field
@@ -28,12 +26,23 @@ from cotune.model import JointModel, head_name
 from cotune.ownership import RUN
 from cotune.plugins import origins, where_from
 from cotune.report.model_card import model_card
+from cotune.run_settings import (
+    CARD,
+    CONFIG,
+    ENCODER_FOLDERS,
+    ENVIRONMENT,
+    FORMAT,
+    LABELS,
+    METRICS,
+    REPORT,
+    WEIGHTS,
+    damaged,
+    encoder_folder,
+    read_settings,
+)
 from cotune.settings import FitConfig
 from cotune.tasks import TASKS, Task, restore_task
 
-CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
-METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
-_FORMAT = 2
 #: Files that only inform: what is wrong with them is said, and the run is opened all the same.
 _INFORMING = (METRICS, ENVIRONMENT)
 _STAGE = ".cotune-unfinished"
@@ -124,7 +133,7 @@ def _write_files(folder: Path, run: Run) -> None:
     write_text(folder / CARD, model_card(run.model, run.config, run.metrics))
     settings = {
         **RUN.mark(),
-        "format": _FORMAT,
+        "format": FORMAT,
         "cotune": __version__,
         "fit": run.config.model_dump(mode="json"),
         "task": {"name": run.task.name, "settings": run.task.settings()},
@@ -178,7 +187,7 @@ def weights_hash(model: JointModel) -> str:
 def _checked(folder: Path) -> list[str]:
     """Return the files whose checksums are kept; a user may edit what is not among them."""
     own = [name for name in (LABELS, WEIGHTS, *_INFORMING) if (folder / name).is_file()]
-    parts = [path for name in _ENCODER_FOLDERS for path in sorted((folder / name).rglob("*"))]
+    parts = [path for name in ENCODER_FOLDERS for path in sorted((folder / name).rglob("*"))]
     return [*own, *(path.relative_to(folder).as_posix() for path in parts if path.is_file())]
 
 
@@ -188,23 +197,11 @@ def _move_in(stage: Path, folder: Path) -> None:
     A folder without a config.json counts as no run, so a power cut in between cannot leave a mixture that loads.
     """
     (folder / CONFIG).unlink(missing_ok=True)
-    for name in (REPORT, *_ENCODER_FOLDERS):
+    for name in (REPORT, *ENCODER_FOLDERS):
         remove(folder / name)
     for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
         new.replace(folder / new.name)
     stage.rmdir()
-
-
-_ENCODER_FOLDERS = ("text_encoder", "image_encoder", "encoders")
-
-
-def encoder_folder(field: str) -> str:
-    """Return where in a run the files of a field's encoder are; names that no folder can have are written otherwise."""
-    if f"{field}_encoder" in _ENCODER_FOLDERS:
-        return f"{field}_encoder"
-    safe = re.sub(r"[^A-Za-z0-9_-]", "_", field)[:60]
-    mark = "" if safe == field else f"-{hashlib.blake2b(field.encode(), digest_size=4).hexdigest()}"
-    return f"encoders/{safe}{mark}"
 
 
 def load_run(folder: str | Path, *, verify: bool = True) -> Run:
@@ -236,17 +233,13 @@ def load_run(folder: str | Path, *, verify: bool = True) -> Run:
         weights = pool.submit(list, damage(folder, {WEIGHTS: recorded[WEIGHTS]} if WEIGHTS in recorded else {}))
         for name, what in damage(folder, small):
             if name not in _INFORMING:
-                raise RunError(_damaged(folder / name, what))
+                raise RunError(damaged(folder / name, what))
             notes.append(f"{folder / name} {what}; it has no effect on predictions")
         run = _build(folder, settings, notes, lambda: weights.result())
     if verify:
         added = [name for name in _checked(folder) if name not in recorded]
         self_test.refuse_changed(folder, run.model.encoders, settings.get("self_test", {}), added)
     return run
-
-
-def _damaged(path: Path, what: str) -> str:
-    return f"{path} {what}; copy the run again from where it was whole, or train it again"
 
 
 def _build(
@@ -257,7 +250,7 @@ def _build(
         labels = tuple(str(label) for label in read_json(folder / LABELS))
         task = restore_task(settings.get("task") or {"name": "single-label", "settings": {"classes": labels}})
         if task.outputs != labels:
-            raise RunError(_damaged(folder / LABELS, "does not fit the run's task"))
+            raise RunError(damaged(folder / LABELS, "does not fit the run's task"))
         encoders = {name: load_encoder_config(folder / encoder_folder(name)) for name in settings["encoders"]}
         encoders |= {name: encoders[owner] for name, owner in settings.get("shared", {}).items()}
         head = make_head(
@@ -265,7 +258,7 @@ def _build(
         )  # fmt: skip
         model = JointModel(encoders, head, task)
         for name, what in damage_of_weights():
-            raise RunError(_damaged(folder / name, what))
+            raise RunError(damaged(folder / name, what))
         _load_weights(model, folder / WEIGHTS)
         config = FitConfig(**settings["fit"])
     except EncoderError as fault:
@@ -280,36 +273,6 @@ def _build(
     label_type = str(settings.get("label_type", "str"))
     metrics, environment = (_read_if_there(folder / name, notes) for name in (METRICS, ENVIRONMENT))
     return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes)
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Return a run's ``config.json``.
-
-    Raises
-    ------
-    RunError
-        If the folder is no complete run.
-    """
-    if not folder.is_dir():
-        raise RunError(f"there is no run folder {folder}; `cotune fit POSTS --out {folder}` makes one")
-    if not (folder / CONFIG).is_file():
-        raise RunError(
-            f"{folder} is no finished run (it has no {CONFIG}); go on with `cotune fit ... --resume`, "
-            "or give another folder"
-        )
-    try:
-        settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise RunError(f"{folder / CONFIG} is damaged: {fault}") from fault
-    if not RUN.wrote(CONFIG, settings):
-        raise RunError(f"{folder / CONFIG} was not written by cotune; give the folder that `cotune fit` made")
-    if not isinstance(settings["format"], int) or settings["format"] > _FORMAT:
-        raise RunError(
-            f"{folder} was made by cotune {settings.get('cotune')}, which writes a newer form; update cotune"
-        )
-    if not seal_holds(settings):
-        raise RunError(_damaged(folder / CONFIG, "was changed (its checksum differs)"))
-    return settings
 
 
 def _load_weights(model: JointModel, path: Path) -> None:

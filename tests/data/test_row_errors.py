@@ -16,11 +16,13 @@ from cotune.benchmark.folds import cut_posts, told_left_out
 from cotune.cli import main
 from cotune.data.checks.quality import check_posts
 from cotune.data.posts import iter_posts, read_posts
+from cotune.data.python_posts import posts_from
 from cotune.data.tables.row_errors import RowErrorCount, row_errors
 from cotune.errors import DataError
 from cotune.explain.explainer import Explainer
-from cotune.predict import Predictor, evaluate_posts, posts_from
+from cotune.predict import Predictor
 from cotune.run import Run, save_run
+from cotune.scoring import evaluate_posts
 from cotune.training.fit import fit_posts
 from runs import Told, tiny_config, tiny_fit
 from tiny import Zoo, make_posts

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from cotune.data.images.load import read_image
-from cotune.encoders.prepared_images import not_too_long, pixels_of
+from cotune.data.images.pixels import not_too_long
+from cotune.encoders.prepared_images import pixels_of
 from tiny import Zoo, picture
 
 

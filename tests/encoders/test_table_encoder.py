@@ -53,7 +53,7 @@ def embed(encoder: TableEncoder, *posts: Any) -> Tensor:
 
 def seen_by_network(encoder: TableEncoder, posts: Posts) -> Tensor:
     """Return standardised numbers, then flags of missing ones."""
-    return encoder.network._numbers(torch.from_numpy(encoder.cells(posts)))
+    return encoder.network._numbers(torch.from_numpy(encoder.reader.cells(posts)))
 
 
 # ---- the kind of a column --------------------------------------------------------------------------------
@@ -148,12 +148,12 @@ def test_cells() -> None:
         {"device": np.str_("phone")},
         None,
     ]
-    cells = encoder.cells(posts)
+    cells = encoder.reader.cells(posts)
     assert cells.dtype == np.float32
     largest = np.finfo(np.float32).max
     expected = [[12, 2], [largest, -1], [math.nan, math.nan], [math.nan, 0], [math.nan, math.nan]]
     np.testing.assert_array_equal(cells, np.array(expected, dtype=np.float32))
-    assert encoder.cells([]).shape == (0, 2)
+    assert encoder.reader.cells([]).shape == (0, 2)
 
 
 def test_what_is_no_number_is_missing_and_named() -> None:
@@ -166,7 +166,7 @@ def test_what_is_no_number_is_missing_and_named() -> None:
         4: "the column 'likes' holds 'False', expected a number",
     }
     assert found.present.tolist() == [True, True, False, False, False]
-    assert encoder.problem({"device": "fridge", "likes": ""}) is None
+    assert encoder.reader.problem({"device": "fridge", "likes": ""}) is None
     part = found.subset(np.array([4, 0, 1]))
     assert part.problems == {0: found.problems[4], 2: found.problems[1]}
     assert part.keys == [found.keys[i] for i in (4, 0, 1)]
@@ -217,7 +217,7 @@ def test_columns_of_wild_cells_are_read_or_refused_in_one_line(posts: list[dict[
     except DataError as error:
         assert "\n" not in str(error)
     else:
-        cells = TableEncoder(columns).cells(posts)
+        cells = TableEncoder(columns).reader.cells(posts)
         assert not (cells == -1)[:, [column.kind == "category" for column in columns]].any()  # all values are known
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from cotune.model import JointModel
-from cotune.predict import Predictor, evaluate_posts
+from cotune.predict import Predictor
 from cotune.report.charts import calibration_chart, line_chart
 from cotune.report.drawing import nice_ticks, whole_ticks
 from cotune.report.run_report import MATRIX_CLASSES, evaluation_report, run_report
 from cotune.run import Run
+from cotune.scoring import evaluate_posts
 from cotune.tasks.single_label import SingleLabel
 from runs import tiny_fit
 from tiny import Zoo, make_posts

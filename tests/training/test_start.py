@@ -17,7 +17,7 @@ from cotune.cli import main
 from cotune.errors import ConfigError, CotuneError, DataError
 from cotune.run import Run, load_run, save_run
 from cotune.settings import make_config
-from cotune.tasks.single_label import CrossEntropy
+from cotune.tasks.losses import CrossEntropy
 from cotune.training.callbacks import CheckpointCallback
 from cotune.training.fit import fit_posts
 from runs import tiny_config, tiny_settings, write_table

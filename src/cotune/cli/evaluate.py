@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cotune.cli.engine import EngineOption, ModelFolder, choose, first_and_all, open_scorer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
@@ -15,7 +16,7 @@ from cotune.cli.options import (
     Plugin,
     PostsPath,
 )
-from cotune.cli.run_folder import RunFolder, open_run
+from cotune.cli.run_folder import open_run
 from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich, title
 from cotune.errors import CotuneError
@@ -23,14 +24,14 @@ from cotune.report.numbers import plural
 from cotune.report.terminal import confusion_table, per_label_table, score_table
 
 if TYPE_CHECKING:
-    from cotune.predict import EvaluatedPosts
     from cotune.run import Run
+    from cotune.scoring import EvaluatedPosts, Scorer
 
 _PREDICTIONS = "predictions.csv"
 
 
 def evaluate(
-    run: RunFolder,
+    run: ModelFolder,
     posts: PostsPath,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for metrics.json, predictions.csv, report.html.", metavar="DIR")
@@ -43,6 +44,7 @@ def evaluate(
     ] = "error",
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
+    engine: EngineOption = "auto",
     flags: Flags = None,
     table: Table = None,
     allow_remote: AllowRemote = False,
@@ -51,19 +53,22 @@ def evaluate(
 ) -> None:
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
     from cotune.data.posts import iter_posts
-    from cotune.predict import Predictor, evaluate_posts
     from cotune.progress import TerminalProgress
+    from cotune.scoring import evaluate_posts
 
     if out is not None:
         _refuse_harm(out, posts)
     progress = TerminalProgress()
-    opened = open_run(run, plugin)
-    columns = table.columns(opened.fields)
-    chunks = iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **table.rows())
-    predictor = Predictor(opened, **flags, batch_size=batch_size, bad_images=bad_images, allow_remote=allow_remote)
+    choice = choose(run, engine, plugin, flags.get("device", "auto"))
+    columns = table.columns(choice.fields)
+    first, chunks = first_and_all(
+        iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **table.rows())
+    )
+    settings = {**flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote}
+    predictor = open_scorer(choice, settings, first)
     result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress)
     if out is not None:
-        _write(out, opened, result, run, posts)
+        _write(out, predictor, result, run, posts, None if choice.exported else open_run(run, plugin))
     if as_json:
         print_json(result.to_dict())
         return
@@ -78,7 +83,8 @@ def evaluate(
     if left:
         print_rich(f"\nleft out: {', '.join(left)}")
     if out is not None:
-        print_rich(f"\nwritten to {out}: metrics.json, predictions.csv, report.html")
+        page = "" if choice.exported else ", report.html"
+        print_rich(f"\nwritten to {out}: metrics.json, predictions.csv{page}")
 
 
 def _refuse_harm(out: Path, posts: Path) -> None:
@@ -95,14 +101,16 @@ def _refuse_harm(out: Path, posts: Path) -> None:
     EVALUATION.refuse_foreign(out)
 
 
-def _write(out: Path, run: Run, result: EvaluatedPosts, folder: Path, posts: Path) -> None:
+def _write(out: Path, predictor: Scorer, result: EvaluatedPosts, folder: Path, posts: Path, run: Run | None) -> None:
+    """Write the files of an evaluation; the report is about a run, and an export has none."""
     from cotune.data.predictions import TEXTS, predictions_writer
     from cotune.files import write_json, write_text
     from cotune.ownership import EVALUATION
     from cotune.report.run_report import evaluation_report
 
-    texts = TEXTS if run.task.text_label else {"id", "error"}
+    texts = TEXTS if predictor.task.text_label else {"id", "error"}
     write_json(out / "metrics.json", {**EVALUATION.mark(), "run": folder, "posts": posts, **result.to_dict()})
     with predictions_writer(out / _PREDICTIONS, list(result.predictions.columns), texts) as write:
         write(result.predictions)
-    write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=title(posts)))
+    if run is not None:
+        write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=title(posts)))

@@ -19,7 +19,7 @@ def info(run: RunFolder, as_json: AsJson = False) -> None:
     """Show what a run is made of, how it was trained and what it scored."""
     from cotune.checksums import damage
     from cotune.files import read_json
-    from cotune.run import ENVIRONMENT, LABELS, METRICS, read_settings
+    from cotune.run_settings import ENVIRONMENT, LABELS, METRICS, read_settings
 
     settings = read_settings(run)
     try:
@@ -41,7 +41,10 @@ def info(run: RunFolder, as_json: AsJson = False) -> None:
     if as_json:
         print_json(about)
         return
+    from cotune.export.choose import EngineChoice
+
     print_rich(run_table(about), "", parts_table(about))
+    print_rich(f"\nengine: {EngineChoice(run).describe()}")
     scores = about["metrics"].get("validation")
     if scores:
         print_rich("", score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cotune.cli.engine import EngineOption, ModelFolder, choose, first_and_all, open_scorer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
@@ -16,7 +17,6 @@ from cotune.cli.options import (
     InferenceBatchSize,
     Plugin,
 )
-from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich
 from cotune.errors import ConfigError, DataError, clip, listed
@@ -24,14 +24,17 @@ from cotune.report.numbers import number, plural
 from cotune.report.terminal import add_row, new_table
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
     from cotune.fields import Field
-    from cotune.predict import Predictor
+    from cotune.scoring import Scorer
 
 _SHOWN = 5
 
 
 def predict(
-    run: RunFolder,
+    run: ModelFolder,
     posts: Annotated[
         Path | None,
         typer.Argument(
@@ -74,6 +77,7 @@ def predict(
     ] = "error",
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
+    engine: EngineOption = "auto",
     flags: Flags = None,
     table: Table = None,
     allow_remote: AllowRemote = False,
@@ -99,18 +103,18 @@ def predict(
     settings: dict[str, Any] = {
         **flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
+    choice = choose(run, engine, plugin, flags.get("device", "auto"))
     if single:
         given = {"text": text or [], "image": image or [], "table": value or []}
-        _predict_one(_open(run, plugin, settings), given, out, as_json)
+        _predict_one(open_scorer(choice, settings), given, out, as_json)
         return
     assert posts is not None
     assert out is not None
     from cotune.data.posts import iter_posts
 
-    predictor = _open(run, plugin, settings)
-    chunks = iter_posts(posts, chunk_size, columns=table.columns(predictor.run.fields), **table.rows())
-    first = next(chunks, None)  # what is wrong with the table as a whole is reported before a line is written
-    counts = _predict_table(predictor, itertools.chain([] if first is None else [first], chunks), out)
+    # What is wrong with the table as a whole is reported before a line is written.
+    first, chunks = first_and_all(iter_posts(posts, chunk_size, columns=table.columns(choice.fields), **table.rows()))
+    counts = _predict_table(open_scorer(choice, settings, first), chunks, out)
     if as_json:
         if out != "-":
             print_json({"out": out, **counts})
@@ -118,32 +122,34 @@ def predict(
     _tell(counts, out)
 
 
-def _open(run: Path, plugins: list[str] | None, settings: dict[str, Any]) -> Predictor:
-    from cotune.predict import Predictor
-
-    return Predictor(open_run(run, plugins), **settings)
-
-
-def _predict_table(predictor: Predictor, chunks: Any, out: str) -> dict[str, Any]:
+def _predict_table(predictor: Scorer, chunks: Iterable[pd.DataFrame], out: str) -> dict[str, Any]:
     from cotune.data.predictions import predictions_writer
     from cotune.progress import TerminalProgress
 
-    labels = dict.fromkeys(predictor.run.classes, 0) if predictor.run.task.target_type == "multiclass" else {}
+    labels = dict.fromkeys(predictor.task.outputs, 0) if predictor.task.target_type == "multiclass" else {}
     counts: dict[str, Any] = {"posts": 0, "predicted": 0, "labels": labels}
     errors: list[dict[str, Any]] = []
     n_errors = 0
+    rows: deque[np.ndarray] = deque()  # of the chunks that are read and not scored yet
+
+    def noted() -> Iterator[pd.DataFrame]:
+        for posts in chunks:
+            rows.append(posts["row"].to_numpy())
+            yield posts
+
     with predictions_writer(out, predictor.columns(), predictor.text_columns()) as write:
-        for posts in TerminalProgress().track(chunks, "posts (in chunks)", None):
-            frame = predictor.frame(posts)
+        for frame in TerminalProgress().track(predictor.stream(noted()), "posts (in chunks)", None):
             write(frame)
+            row_of = rows.popleft()
             wrong = frame["error"].notna()
             n_errors += int(wrong.sum())
-            for at in frame.index[wrong][: max(0, _SHOWN - len(errors))]:
-                row = int(posts["row"].iloc[at])
-                errors.append({"row": row, "id": frame["id"].iloc[at], "error": frame["error"].iloc[at]})
+            errors += [
+                {"row": int(row_of[at]), "id": frame["id"].iloc[at], "error": frame["error"].iloc[at]}
+                for at in frame.index[wrong][: max(0, _SHOWN - len(errors))]
+            ]
             counts["posts"] += len(frame)
             counts["predicted"] += int(frame["label"].notna().sum())
-            for label, n in frame["label"].value_counts().items() if predictor.run.task.text_label else ():
+            for label, n in frame["label"].value_counts().items() if predictor.task.text_label else ():
                 counts["labels"][label] = counts["labels"].get(label, 0) + int(n)
     return {**counts, "errors": n_errors, "first_errors": errors}
 
@@ -188,11 +194,12 @@ def _one_post(fields: Sequence[Field], given: dict[str, list[str]]) -> dict[str,
 _OPTION = {"text": "text", "image": "image", "table": "value"}
 
 
-def _predict_one(predictor: Predictor, given: dict[str, list[str]], out: str | None, as_json: bool) -> None:
+def _predict_one(predictor: Scorer, given: dict[str, list[str]], out: str | None, as_json: bool) -> None:
     from cotune.data.predictions import predictions_writer, records
-    from cotune.predict import posts_from, share_column
+    from cotune.data.python_posts import posts_from
+    from cotune.scoring import share_column
 
-    task, fields = predictor.run.task, predictor.run.fields
+    task, fields = predictor.task, predictor.fields
     frame = predictor.frame(posts_from([_one_post(fields, given)], fields))
     found = next(records(frame))
     if found["label"] is None:

@@ -12,20 +12,22 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
-from torch import Tensor
 
 from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault, ReadImage, read_image
+from cotune.data.images.pixels import not_too_long
 from cotune.data.images.sources import is_url
 from cotune.data.store import ArrayStore, StoreFullError, evict
 from cotune.data.tables.cells import has_image
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.encoders.preprocess import Preprocessor
 from cotune.release_memory import releasing_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK = 256
 
@@ -155,16 +157,3 @@ def pixels_of(image: ReadImage, preprocessor: Preprocessor) -> np.ndarray:
     """Return an image as the bytes that an encoder reads, shape (3, height, width)."""
     # The crop that follows may cut an eighth away on each side; twice its size keeps every detail.
     return preprocessor(not_too_long(image.decode(min_side=2 * max(preprocessor.size))))
-
-
-def not_too_long(image: Image.Image, most: int = 50) -> Image.Image:
-    """Cut the ends off an image whose long side is over `most` times its short one.
-
-    Resizing such an image by its short side would make it so large that it fills the memory.
-    """
-    width, height = image.size
-    limit = most * min(width, height)
-    if max(width, height) <= limit:
-        return image
-    left, top = max(0, (width - limit) // 2), max(0, (height - limit) // 2)
-    return image.crop((left, top, min(width, left + limit), min(height, top + limit)))

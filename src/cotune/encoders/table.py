@@ -20,16 +20,8 @@ from torch import Tensor
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.encoders.prepared_table import PreparedTable
-from cotune.encoders.table_columns import (
-    Cells,
-    Column,
-    as_number,
-    category_name,
-    check_columns,
-    is_missing,
-    not_a_number,
-)
-from cotune.encoders.table_network import LARGEST, TableNetwork
+from cotune.encoders.table_columns import CellReader, Cells, Column, check_columns
+from cotune.encoders.table_network import TableNetwork
 from cotune.errors import DataError, EncoderError, listed
 
 
@@ -62,7 +54,7 @@ class TableEncoder(Encoder):
         self.columns = tuple(columns)
         self.width = width
         self.dropout = dropout
-        self._codes = [{value: code for code, value in enumerate(column.values)} for column in columns]
+        self.reader = CellReader(columns)
 
     @property
     def network(self) -> TableNetwork:
@@ -71,44 +63,7 @@ class TableEncoder(Encoder):
 
     def prepare(self, values: Sequence[Cells], options: ReadOptions) -> PreparedTable:
         """Read the cells of posts; one that cannot be read counts as missing and is listed among the problems."""
-        problems = {i: problem for i, post in enumerate(values) if (problem := self.problem(post)) is not None}
-        return PreparedTable(self.cells(values), problems)
-
-    def cells(self, values: Sequence[Cells]) -> np.ndarray:
-        """Turn the cells of posts into numbers.
-
-        Parameters
-        ----------
-        values : sequence of mapping or None
-            The cells of each post by column; a column that is not there is missing, others are ignored.
-
-        Returns
-        -------
-        ndarray
-            Shape (N, n_columns), float32. Numbers as they are; categories as positions in ``values``, -1 for any other
-            value; NaN for missing cells and for what is not a number in a number column (see :meth:`problem`).
-        """
-        cells = np.full((len(values), len(self.columns)), np.nan, dtype=np.float32)
-        for i, post in enumerate(values):
-            if post is not None:
-                cells[i] = [self._read_cell(post.get(column.name), j) for j, column in enumerate(self.columns)]
-        return cells
-
-    def _read_cell(self, value: object, j: int) -> float:
-        if is_missing(value):
-            return math.nan
-        if self.columns[j].kind == "category":
-            return self._codes[j].get(category_name(value), -1)
-        number = as_number(value)
-        return math.nan if number is None else min(max(number, -LARGEST), LARGEST)
-
-    def problem(self, post: Cells) -> str | None:
-        """Return in one line what is wrong with a post: the first cell that should be a number and is not."""
-        for column in self.columns if post is not None else ():
-            value = cast(Mapping[str, object], post).get(column.name)
-            if column.kind == "number" and not is_missing(value) and as_number(value) is None:
-                return not_a_number(column.name, value)
-        return None
+        return PreparedTable(self.reader.cells(values), self.reader.problems(values))
 
     def learn_from(self, prepared: Prepared, rows: np.ndarray) -> None:
         """Learn scales and known values from the training posts, and initialise the network's weights again.

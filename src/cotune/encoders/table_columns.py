@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ ColumnKind = Literal["number", "category"]
 #: The cells of a post by column; None for a post that has none.
 Cells = Mapping[str, object] | None
 _KINDS: tuple[ColumnKind, ...] = ("number", "category")
+#: The numbers that a cell can hold.
+LARGEST = float(np.finfo(np.float32).max)
 
 _MOSTLY_NUMBERS = 0.9  # from this share of numbers on, any other value is taken for a mistake
 _MAX_CATEGORIES = 10_000
@@ -195,3 +197,63 @@ def check_columns(columns: Sequence[Column]) -> None:
             raise EncoderError(f"the column {column.name!r} has the kind {column.kind!r}; use number or category")
         if column.kind == "category" and not column.values:
             raise EncoderError(f"the category column {column.name!r} has no values; take columns from read_columns()")
+
+
+class CellReader:
+    """Turns the cells of posts into numbers.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        What the cells mean.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = tuple(columns)
+        self._codes = [{value: code for code, value in enumerate(column.values)} for column in columns]
+
+    @property
+    def n_columns(self) -> int:
+        """How many columns it reads."""
+        return len(self._columns)
+
+    def cells(self, values: Sequence[Cells]) -> np.ndarray:
+        """Turn the cells of posts into numbers.
+
+        Parameters
+        ----------
+        values : sequence of mapping or None
+            The cells of each post by column; a column that is not there is missing, others are ignored.
+
+        Returns
+        -------
+        ndarray
+            Shape (N, n_columns), float32. Numbers as they are; categories as positions in ``values``, -1 for any other
+            value; NaN for missing cells and for what is not a number in a number column (see :meth:`problem`).
+        """
+        cells = np.full((len(values), len(self._columns)), np.nan, dtype=np.float32)
+        for i, post in enumerate(values):
+            if post is not None:
+                cells[i] = [self._read_cell(post.get(column.name), j) for j, column in enumerate(self._columns)]
+        return cells
+
+    def _read_cell(self, value: object, j: int) -> float:
+        if is_missing(value):
+            return math.nan
+        if self._columns[j].kind == "category":
+            return self._codes[j].get(category_name(value), -1)
+        number = as_number(value)
+        return math.nan if number is None else min(max(number, -LARGEST), LARGEST)
+
+    def problems(self, values: Sequence[Cells]) -> dict[int, str]:
+        """Return what is wrong with each post, by its position; see :meth:`problem`."""
+        found = {i: self.problem(post) for i, post in enumerate(values)}
+        return {i: problem for i, problem in found.items() if problem is not None}
+
+    def problem(self, post: Cells) -> str | None:
+        """Return in one line what is wrong with a post: the first cell that should be a number and is not."""
+        for column in self._columns if post is not None else ():
+            value = cast(Mapping[str, object], post).get(column.name)
+            if column.kind == "number" and not is_missing(value) and as_number(value) is None:
+                return not_a_number(column.name, value)
+        return None

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cotune.encoders.table_columns import Column
+from cotune.encoders.table_columns import LARGEST, Column
 
-#: The numbers that a cell can hold.
-LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _HEAVY_TAIL = 2.0  # skewness; 2 is that of an exponential distribution
 _MAX_DEVIATION = 10.0  # in standard deviations, so that one extreme number does not outweigh all other columns

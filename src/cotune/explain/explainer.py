@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from cotune.data.images.load import ImageFault, load_image
+from cotune.data.images.pixels import not_too_long
 from cotune.data.posts import has_text
 from cotune.encoders.crop_geometry import CropGeometry, measure_crop
 from cotune.encoders.image import ImageEncoder
-from cotune.encoders.prepared_images import not_too_long
 from cotune.errors import DataError
 from cotune.explain.explanation import Explanation, ImagePart
 from cotune.explain.pixels import explain_pixels
@@ -25,8 +25,9 @@ from cotune.heads import Embeddings
 from cotune.heads.base import concatenate
 from cotune.heads.contributions import Contributions, removed_state
 from cotune.model import Batch
-from cotune.predict import NO_NUMBER, Predictor, share_column
+from cotune.predict import Predictor
 from cotune.report.overlay import LONGEST
+from cotune.scoring import NO_NUMBER, share_column
 from cotune.training.features import Features
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from markupsafe import Markup
 
 from cotune.model import head_name
-from cotune.predict import EvaluatedPosts
 from cotune.report.charts import calibration_chart, line_chart, pairs_chart
 from cotune.report.numbers import SCORE_TITLES, count
 from cotune.report.pages import render
 from cotune.run import Run
+from cotune.scoring import EvaluatedPosts
 from cotune.settings import FitConfig
 from cotune.tasks import Task
 

@@ -2,7 +2,8 @@
 
 A task says what a target is: which labels there are, what the model's outputs mean, the loss, and the scores. Labels
 are text, as tables and run folders hold them; targets are numbers, as the loss needs them; outputs are what the fusion
-head gives; predictions are what a user reads: probabilities, or values.
+head gives; predictions are what a user reads: probabilities, or values. None of it imports torch before a tensor is at
+hand, so that an exported model starts without.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from cotune.errors import clip
 from cotune.registry import Registry
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cotune.metrics import Evaluation
     from cotune.settings import FitConfig
+    from cotune.tasks.losses import Loss
 
 TASKS: Registry[type[Task]] = Registry("task", "cotune.tasks")
 Score = Callable[[Any, np.ndarray], np.ndarray]
@@ -204,7 +206,7 @@ class Task(abc.ABC):
 
     def from_scale(self, values: Tensor) -> Tensor:
         """Return predictions of values on the scale of contributions; the same shape."""
-        return torch.sigmoid(values)
+        return values.sigmoid()
 
     def confidence(self, predictions: Tensor) -> Tensor:
         """Return how sure the model is of what it says of each post, shape (B,); NaN where there is no such thing."""
@@ -258,16 +260,3 @@ class Task(abc.ABC):
         self, targets: np.ndarray, predictions: np.ndarray, *, n_bootstrap: int = 1000, seed: int = 0
     ) -> Evaluation:
         """Return every score with its bootstrap interval, and what else a report shows of the task."""
-
-
-class Loss(nn.Module, abc.ABC):
-    """The loss of a batch, a number.
-
-    Called with outputs (B, n_outputs), targets (B,) or (B, n_outputs) and, optionally, the weights of the posts (B,)
-    of mean one over all training posts. A batch's weighted loss is not divided by the sum of the batch's weights,
-    which would let a heavy post count for less than it should.
-    """
-
-    @abc.abstractmethod
-    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Return the loss, a number."""

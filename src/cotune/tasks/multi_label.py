@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cotune.data.tables.cells import LABEL_SEPARATOR
 from cotune.errors import DataError, LabelError, clip, listed
@@ -21,8 +18,13 @@ from cotune.metrics.multi_label import (
     per_label,
 )
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, TargetType, Task
+from cotune.tasks.base import TASKS, TargetType, Task
 from cotune.tasks.single_label import sorted_labels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cotune.tasks.losses import BinaryCrossEntropy
 
 _SHOWN = 5
 _OTHER_SEPARATORS = ",;"
@@ -154,6 +156,8 @@ class MultiLabel(Task):
 
     def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> BinaryCrossEntropy:
         """Return the binary cross-entropy, with the class weights and the label smoothing that are asked for."""
+        from cotune.tasks.losses import BinaryCrossEntropy
+
         with_label, without = self._counts(targets, weights)
         balance = None if config.class_weights == "none" else tuple((without / with_label).tolist())
         return BinaryCrossEntropy(balance, config.label_smoothing)
@@ -167,6 +171,8 @@ class MultiLabel(Task):
 
     def prior(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Tensor:
         """Return the log-odds of the labels' shares; zeros where class weights balance both sides."""
+        import torch
+
         if config.class_weights == "balanced":
             return torch.zeros(self.n_outputs)
         with_label, without = self._counts(targets, weights)
@@ -174,7 +180,7 @@ class MultiLabel(Task):
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label on its own."""
-        return torch.sigmoid(outputs)
+        return outputs.sigmoid()
 
     def contribution_scale(self, outputs: Tensor) -> Tensor:
         """Return the outputs, which are log-odds."""
@@ -182,7 +188,7 @@ class MultiLabel(Task):
 
     def confidence(self, predictions: Tensor) -> Tensor:
         """Return how sure the model is of each label, mean over labels."""
-        return torch.maximum(predictions, 1 - predictions).mean(dim=1)
+        return predictions.maximum(1 - predictions).mean(dim=1)
 
     def decode(self, predictions: np.ndarray) -> list[Any]:
         """Return the names of the labels whose probability reaches the threshold, joined; ``|`` for none."""
@@ -221,32 +227,6 @@ class MultiLabel(Task):
         sheet = self.sheet(targets, predictions)
         details = {"classes": list(self.outputs), "per_label": per_label(sheet, self.outputs)}
         return evaluate_sheet(sheet, self.scores, details, n=sheet.n, n_bootstrap=n_bootstrap, seed=seed)
-
-
-class BinaryCrossEntropy(Loss):
-    """The binary cross-entropy of a batch, mean over labels, with the weights of labels and of posts.
-
-    Parameters
-    ----------
-    pos_weight : sequence of float, optional
-        How much a post with a label counts, relative to one without it.
-    label_smoothing : float
-        How far targets are moved toward 0.5: with 1 they are all 0.5.
-    """
-
-    pos_weight: Tensor | None
-
-    def __init__(self, pos_weight: Sequence[float] | None, label_smoothing: float) -> None:
-        super().__init__()
-        self.register_buffer("pos_weight", None if pos_weight is None else torch.tensor(pos_weight))
-        self.label_smoothing = label_smoothing
-
-    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Return the loss, a number."""
-        smooth = targets.to(outputs) * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-        cells = binary_cross_entropy_with_logits(outputs, smooth, pos_weight=self.pos_weight, reduction="none")
-        each = cells.mean(dim=1)
-        return each.mean() if weights is None else (each * weights.to(outputs)).mean()
 
 
 def _names(label: str) -> list[str]:

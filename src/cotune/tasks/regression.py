@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import huber_loss, mse_loss
 
 from cotune.errors import ConfigError, DataError, LabelError
 from cotune.metrics import Evaluation, evaluate_sheet
 from cotune.metrics.regression import REGRESSION_SCORES, RegressionSheet
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, TargetType, Task
+from cotune.tasks.base import TASKS, TargetType, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cotune.tasks.losses import StandardisedLoss
 
 _LARGEST = 1e30  # squares and differences of larger values leave single precision
 _MANY_VALUES, _SOME_VALUES = 20, 5
@@ -120,6 +122,8 @@ class Regression(Task):
         ConfigError
             If label smoothing or class weights are asked for.
         """
+        from cotune.tasks.losses import StandardisedLoss
+
         if config.label_smoothing > 0:
             raise ConfigError("--label-smoothing is for classes and a regression has none; leave it at 0")
         if config.class_weights != "none":
@@ -128,6 +132,8 @@ class Regression(Task):
 
     def prior(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Tensor:
         """Return the standardised mean: zero, or what the posts' weights make of it."""
+        import torch
+
         if weights is None:
             return torch.zeros(1)
         mean = np.average(targets.astype(np.float64), weights=weights)
@@ -147,7 +153,7 @@ class Regression(Task):
 
     def confidence(self, predictions: Tensor) -> Tensor:
         """Return NaN: a number comes without a probability."""
-        return torch.full((len(predictions),), torch.nan, device=predictions.device)
+        return predictions.new_full((len(predictions),), math.nan)
 
     def decode(self, predictions: np.ndarray) -> list[Any]:
         """Return the values, rounded to six significant digits."""
@@ -155,7 +161,7 @@ class Regression(Task):
 
     def explained(self, predictions: Tensor) -> Tensor:
         """Return the only output."""
-        return torch.zeros(len(predictions), dtype=torch.long, device=predictions.device)
+        return predictions.argmax(dim=1)
 
     def columns(self) -> list[str]:
         """Return none, as the column ``label`` holds the number."""
@@ -181,29 +187,6 @@ class Regression(Task):
             "scatter": _scatter(sheet, seed),
         }
         return evaluate_sheet(sheet, self.scores, details, n=sheet.n, n_bootstrap=n_bootstrap, seed=seed)
-
-
-class StandardisedLoss(Loss):
-    """The squared or Huber loss of a batch, in squared standard deviations.
-
-    Parameters
-    ----------
-    mean, scale : float
-        What targets are standardised with.
-    huber : bool
-        Whether an error of more than one standard deviation counts linearly.
-    """
-
-    def __init__(self, mean: float, scale: float, *, huber: bool) -> None:
-        super().__init__()
-        self.mean, self.scale = mean, scale
-        self.each = huber_loss if huber else mse_loss
-
-    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Return the loss, a number."""
-        standardised = (targets.to(outputs) - self.mean) / self.scale
-        each = self.each(outputs[:, 0], standardised, reduction="none")
-        return each.mean() if weights is None else (each * weights.to(outputs)).mean()
 
 
 def _problem(label: str) -> str | None:

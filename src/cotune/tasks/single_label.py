@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from cotune.errors import DataError, listed
 from cotune.metrics import Evaluation, evaluate
 from cotune.metrics.scores import SCORES, ScoreSheet
 from cotune.settings import FitConfig
-from cotune.tasks.base import TASKS, Loss, TargetType, Task
+from cotune.tasks.base import TASKS, TargetType, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cotune.tasks.losses import CrossEntropy
 
 _SHOWN = 5
 
@@ -100,6 +103,8 @@ class SingleLabel(Task):
 
     def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> CrossEntropy:
         """Return the cross-entropy, with the class weights and the label smoothing that are asked for."""
+        from cotune.tasks.losses import CrossEntropy
+
         return CrossEntropy(self._class_weights(config, targets, weights), config.label_smoothing)
 
     def _counts(self, targets: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -116,6 +121,8 @@ class SingleLabel(Task):
 
     def prior(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Tensor:
         """Return the logarithm of the classes' shares: no constant has a smaller cross-entropy."""
+        import torch
+
         balance = self._class_weights(config, targets, weights)
         counts = torch.as_tensor(self._counts(targets, weights) * np.asarray(balance or 1.0), dtype=torch.float64)
         counts = counts.clamp(min=0.5)  # an unseen class stays possible
@@ -123,14 +130,16 @@ class SingleLabel(Task):
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return class probabilities."""
-        return torch.softmax(outputs, dim=1)
+        return outputs.softmax(dim=1)
 
     def contribution_scale(self, outputs: Tensor) -> Tensor:
         """Return ``log(p / (1 - p))`` of every class, computed without leaving the logarithm."""
         if self.n_outputs == 2:
             return outputs - outputs.flip(1)
+        import torch
+
         n = outputs.shape[1]
-        rest = [torch.logsumexp(outputs[:, [k for k in range(n) if k != c]], dim=1) for c in range(n)]
+        rest = [outputs[:, [k for k in range(n) if k != c]].logsumexp(dim=1) for c in range(n)]
         return outputs - torch.stack(rest, dim=1)
 
     def decode(self, predictions: np.ndarray) -> list[Any]:
@@ -165,25 +174,6 @@ class SingleLabel(Task):
     ) -> Evaluation:
         """Return all scores with intervals, the confusion matrix, the scores by class and the calibration."""
         return evaluate(targets, predictions, self.outputs, n_bootstrap=n_bootstrap, seed=seed)
-
-
-class CrossEntropy(Loss):
-    """The cross-entropy of a batch, with the weights of classes and of posts."""
-
-    def __init__(self, class_weights: Sequence[float] | None, label_smoothing: float) -> None:
-        super().__init__()
-        weight = None if class_weights is None else torch.tensor(class_weights)
-        self.mean = nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing)
-        self.each = nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing, reduction="none")
-
-    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Return the loss, a number."""
-        if weights is None:
-            result: Tensor = self.mean(outputs, targets)
-            return result
-        whole = len(targets) if self.each.weight is None else self.each.weight[targets].sum()
-        weighted: Tensor = (self.each(outputs, targets) * weights.to(outputs)).sum() / whole
-        return weighted
 
 
 def sorted_labels(labels: set[str]) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cotune.settings import FitConfig
-from cotune.tasks.base import Loss
+from cotune.tasks.losses import Loss
 from cotune.tasks.single_label import SingleLabel
 
 

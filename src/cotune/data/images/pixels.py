@@ -64,3 +64,16 @@ def array_to_image(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     return to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+def not_too_long(image: Image.Image, most: int = 50) -> Image.Image:
+    """Cut the ends off an image whose long side is over `most` times its short one.
+
+    Resizing such an image by its short side would make it so large that it fills the memory.
+    """
+    width, height = image.size
+    limit = most * min(width, height)
+    if max(width, height) <= limit:
+        return image
+    left, top = max(0, (width - limit) // 2), max(0, (height - limit) // 2)
+    return image.crop((left, top, min(width, left + limit), min(height, top + limit)))

@@ -27,8 +27,8 @@ from cotune.files import atomic_path, to_json, write_json
 from cotune.heads import Embeddings
 from cotune.heads.contributions import removed_state
 from cotune.ownership import EXPLANATIONS as KIND
-from cotune.predict import SEEN_POSTS, was_trained_on
 from cotune.progress import Progress
+from cotune.scoring import SEEN_POSTS, was_trained_on
 
 UNFINISHED = ".unfinished"
 MODALITY, SUMMARY, EXPLANATIONS = "modality.csv", "summary.json", "explanations.jsonl"
@@ -93,7 +93,7 @@ def explain_posts(
     seen = PostsHash(explainer.run.fields)
     for frame in _frames(explainer, chunks, kept, seen, progress):
         summary.add(frame)
-    notes = [SEEN_POSTS] if was_trained_on(explainer.run, seen) else []
+    notes = [SEEN_POSTS] if was_trained_on(explainer, seen) else []
     for note in notes:
         progress.say(f"note: {note}")
     summary.base = _base(explainer)

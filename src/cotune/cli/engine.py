@@ -1,0 +1,76 @@
+"""The option ``--engine`` of the commands that score posts, and how they open a run or an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cotune.cli.run_folder import open_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cotune.export.choose import EngineChoice
+    from cotune.scoring import Scorer
+
+EngineOption = Annotated[
+    Literal["auto", "torch", "onnx", "openvino"],
+    typer.Option(
+        "--engine",
+        help="What runs the model; auto: the fastest that is installed, once the run has been exported for it.",
+        envvar="COTUNE_ENGINE",
+        show_envvar=False,
+    ),
+]
+ModelFolder = Annotated[
+    Path, typer.Argument(help="Run folder that `cotune fit` has made, or an export.", metavar="RUN")
+]
+
+
+def choose(
+    folder: Path, engine: Literal["auto", "torch", "onnx", "openvino"], plugins: Sequence[str] | None, device: str
+) -> EngineChoice:
+    """Return how the posts of a command are going to be scored."""
+    from cotune.export.choose import EngineChoice
+
+    return EngineChoice(folder, engine, device=device, plugins=plugins or ())
+
+
+def open_scorer(choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFrame | None = None) -> Scorer:
+    """Open the model; a run that was not exported yet is, if `posts` to compare on are given.
+
+    Parameters
+    ----------
+    choice : EngineChoice
+        What :func:`choose` returned.
+    settings : dict
+        ``batch_size``, ``bad_images``, ``allow_remote`` and ``device``.
+    posts : DataFrame, optional
+        Some of the posts to score.
+    """
+    from cotune.progress import TerminalProgress
+
+    export, run = choice.ready, None
+    if export is None:
+        run = open_run(choice.folder, choice.plugins)
+        if posts is not None and len(posts) and choice.may_export:
+            export = choice.export(run, posts, TerminalProgress())
+    if export is not None:
+        from cotune.export.predictor import ExportedPredictor
+
+        own = {name: value for name, value in settings.items() if name != "device"}
+        return ExportedPredictor(export, engine=choice.asked, **own)
+    from cotune.predict import Predictor
+
+    return Predictor(run if run is not None else open_run(choice.folder, choice.plugins), **settings)
+
+
+def first_and_all(chunks: Iterable[pd.DataFrame]) -> tuple[pd.DataFrame | None, Iterator[pd.DataFrame]]:
+    """Return the first chunk of posts, None if there is none, and an iterator over all of them."""
+    iterator = iter(chunks)
+    first = next(iterator, None)
+    return first, chain([] if first is None else [first], iterator)

@@ -1,0 +1,100 @@
+"""The command ``export``: from a run to a folder that runs without cotune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cotune.cli.options import AsJson
+from cotune.cli.run_folder import RunFolder, open_run
+from cotune.cli.settings import Table
+from cotune.cli.show import command, print_json, print_rich
+from cotune.errors import ConfigError, CotuneError
+from cotune.report.terminal import add_row, new_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cotune.run import Run
+
+_POSTS = 256
+
+
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the export.", metavar="DIR")],
+    posts: Annotated[
+        Path | None,
+        typer.Option(
+            "--posts",
+            help="Posts table on which the export is compared with the run; the demo's posts by default.",
+            metavar="POSTS",
+        ),
+    ] = None,
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Let the graph give contributions and interactions of fields too.")
+    ] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Write OpenVINO's own files as well.")] = False,
+    table: Table = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write RUN as one ONNX graph with all that it takes to run it: no cotune and no torch.
+
+    It is compared with the run on some posts before anything is written.
+    """
+    from dataclasses import asdict
+
+    from cotune.export.export_run import export_run
+    from cotune.progress import TerminalProgress
+
+    _refuse_harm(out)
+    opened = open_run(run)
+    progress = TerminalProgress()
+    compared = _posts(opened, posts, table)
+    checks = export_run(opened, out, compared, parts=contributions, openvino=openvino, progress=progress)
+    if as_json:
+        print_json({"out": str(out), "checks": [asdict(check) for check in checks]})
+        return
+    shown = new_table("Compared with torch", "engine", "posts", "largest difference", "same label",
+                      right=("posts", "largest difference", "same label"))  # fmt: skip
+    for check in checks:
+        add_row(shown, check.engine, f"{check.posts:,}", f"{check.largest_difference:.1e}", f"{check.agreement:.2%}")
+    print_rich(shown)
+    name = "posts.csv" if posts is None else posts
+    print_rich(
+        f"\nExport saved to {out}; its README.md shows how to run it without cotune. Next:\n"
+        f"  {command('cotune', 'predict', out, name, '--out', 'predictions.csv')}"
+    )
+
+
+def _refuse_harm(out: Path) -> None:
+    from cotune.ownership import BENCHMARK, EXPORT, RUN
+
+    if out.exists() and not out.is_dir():
+        raise CotuneError(f"{out} is a file; name a folder for the export with --out")
+    for kind in (RUN, BENCHMARK):
+        if kind.owns(out):
+            raise CotuneError(f"{out} holds a {kind.name}, which would be replaced; give --out another folder")
+    if out.is_dir() and any(out.iterdir()) and not EXPORT.owns(out):
+        raise CotuneError(f"{out} is not empty and holds no export; give --out another folder")
+
+
+def _posts(run: Run, path: Path | None, table: Table) -> pd.DataFrame:
+    """Return the posts to compare on."""
+    from cotune.fields import DEFAULT_FIELDS
+
+    if path is None:
+        if run.fields != DEFAULT_FIELDS:
+            raise ConfigError("name a table of posts with the run's fields, to compare the export on: --posts POSTS")
+        from cotune.demo import read_demo_posts
+
+        return read_demo_posts().head(_POSTS)
+    from cotune.cli.engine import first_and_all
+    from cotune.data.posts import iter_posts
+
+    first, _ = first_and_all(iter_posts(path, _POSTS, columns=table.columns(run.fields), **table.rows()))
+    if first is None:
+        raise ConfigError(f"{path} has no posts to compare the export on; name another table with --posts")
+    return first

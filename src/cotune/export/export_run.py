@@ -1,0 +1,275 @@
+"""From a run to a folder that runs without cotune: the graph, what it reads, and the proof that it says the same."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cotune._version import __version__
+from cotune.checksums import checksums, sealed
+from cotune.encoders.base import Encoder
+from cotune.encoders.text import TextEncoder
+from cotune.errors import CotuneError, ExportError, clip, first_line
+from cotune.export.describe import describe_field
+from cotune.export.engines import ENGINES, installed
+from cotune.export.graph import ExportGraph
+from cotune.export.package import ABOUT, FORMAT, GRAPH, OPENVINO, README, Export
+from cotune.export.predictor import ExportedPredictor
+from cotune.export.readme import readme
+from cotune.files import atomic_path, write_json, write_text
+from cotune.model import JointModel
+from cotune.ownership import EXPORT
+from cotune.predict import Predictor
+from cotune.progress import Progress
+from cotune.run import Run, weights_hash
+from cotune.run_settings import encoder_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The largest difference of a probability that an exported model in single precision may show.
+TOLERANCE = 1e-4
+_OPERATOR = re.compile(r"\b(?:aten|torchvision|prims|higher_order)[.:]+[A-Za-z_]\w*(?:\.\w+)?")
+_SAMPLE = 3
+
+
+@dataclass(frozen=True)
+class ParityCheck:
+    """How an exported model compares with torch on real posts.
+
+    Attributes
+    ----------
+    engine : str
+        What ran it.
+    posts : int
+        On how many posts.
+    largest_difference : float
+        Of all probabilities, or of all values in standard deviations of the labels.
+    agreement : float
+        Share of posts with the same label.
+    """
+
+    engine: str
+    posts: int
+    largest_difference: float
+    agreement: float
+
+
+def export_run(
+    run: Run,
+    folder: Path,
+    posts: pd.DataFrame,
+    *,
+    parts: bool = False,
+    openvino: bool = False,
+    progress: Progress | None = None,
+) -> list[ParityCheck]:
+    """Write an export, once it has given the same predictions as the run on some posts.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    folder : Path
+        Made when absent; an export that was there is replaced as a whole.
+    posts : DataFrame
+        Posts on which both are compared, as :func:`cotune.data.posts.read_posts` gives them.
+    parts : bool
+        Whether the graph gives contributions and interactions of the fields too.
+    openvino : bool
+        Whether OpenVINO's own files are written as well.
+    progress : Progress, optional
+        Whom to tell.
+
+    Returns
+    -------
+    list of ParityCheck
+        One for each engine that is installed.
+
+    Raises
+    ------
+    ExportError
+        If the model cannot be exported, or what it gives differs by more than :data:`TOLERANCE`.
+    """
+    progress = progress or Progress()
+    _need_packages(openvino=openvino)
+    EXPORT.refuse_foreign(folder)
+    with atomic_path(folder, directory=True) as stage:
+        inputs = {name: _describe(run.model, name, stage) for name in run.model.encoders}
+        progress.begin("exporting the graph")
+        _write_graph(run.model, stage / GRAPH, parts=parts)
+        if openvino:
+            _write_openvino(stage)
+        about = _about(run, inputs, parts=parts)
+        progress.begin(f"comparing it with torch on {len(posts):,} posts")
+        checks = list(compare(run, Export(stage, about, run.task, run.fields), posts))
+        for check in checks:
+            if not check.largest_difference <= TOLERANCE:
+                raise ExportError(
+                    f"the exported graph gives other predictions than the run in {check.engine} (they differ by up to "
+                    f"{check.largest_difference:.2g}, allowed is {TOLERANCE:g}); nothing was written"
+                )
+        about["checks"] = [asdict(check) for check in checks]
+        write_text(stage / README, readme(about, folder.name))
+        files = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
+        about["checksums"] = checksums(stage, [name for name in files if name != README])
+        write_json(stage / ABOUT, sealed(about))
+    return checks
+
+
+def _need_packages(*, openvino: bool) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime", *(["openvino"] if openvino else [])):
+        if find_spec(package) is None:
+            raise ExportError(f"exporting needs {package}; install it with: pip install 'cotune[export]'")
+
+
+def compare(run: Run, export: Export, posts: pd.DataFrame) -> Iterator[ParityCheck]:
+    """Yield how the engines that are installed compare with torch on `posts`.
+
+    Raises
+    ------
+    ExportError
+        If none of the posts can be scored.
+    """
+    expected, _, _ = Predictor(run, device="cpu", bad_images="text-only").scores(posts)
+    known = ~np.isnan(expected[:, 0])
+    if not known.any():
+        raise ExportError("none of the posts to compare on can be scored; name others with --posts")
+    scale = np.asarray(getattr(run.task, "deviation", 1.0))
+    for engine in [name for name in ENGINES if name in installed()]:
+        with ExportedPredictor(export, engine=engine, bad_images="text-only") as predictor:
+            found, _, _ = predictor.scores(posts)
+        if not (np.isnan(found[:, 0]) == ~known).all():
+            raise ExportError(f"the exported graph scores other posts than the run in {engine}; nothing was written")
+        decode = run.task.decode
+        same = [a == b for a, b in zip(decode(found[known]), decode(expected[known]), strict=True)]
+        difference = float((np.abs(found[known] - expected[known]) / scale).max())
+        yield ParityCheck(engine, int(known.sum()), difference, float(np.mean(same)))
+
+
+def _describe(model: JointModel, name: str, stage: Path) -> dict[str, Any]:
+    owner = next(field for field, encoder in model.encoders.items() if encoder is model.encoders[name])
+    return describe_field(model.encoders[name], stage, encoder_folder(owner))
+
+
+def _about(run: Run, inputs: dict[str, Any], *, parts: bool) -> dict[str, Any]:
+    return {
+        **EXPORT.mark(),
+        "format": FORMAT,
+        "cotune": __version__,
+        "run": {
+            "weights": weights_hash(run.model),
+            "data_hash": run.environment.get("data_hash"),
+            "created": run.environment.get("created"),
+        },
+        "task": {"name": run.task.name, "settings": run.task.settings()},
+        "outputs": list(run.task.outputs),
+        "label_type": run.label_type,
+        "fields": [field.model_dump(mode="json") for field in run.fields],
+        "reads": list(run.model.encoders),
+        "inputs": inputs,
+        "parts": parts,
+        "parameters": run.model.parameter_counts(),
+    }
+
+
+# ---- the graph -------------------------------------------------------------------------------------------
+
+
+def _write_graph(model: JointModel, path: Path, *, parts: bool) -> None:
+    graph = ExportGraph(model, parts=parts).eval()
+    inputs, shapes = sample_inputs(model)
+    program: Any = None
+    with _quiet(), torch.no_grad():
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no counterpart
+        try:
+            program = torch.onnx.export(
+                graph,
+                (inputs,),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=list(graph.outputs),
+                dynamic_shapes=({name: shapes[name] for name in inputs},),
+                external_data=False,
+                verbose=False,
+            )
+        except CotuneError:
+            raise
+        except Exception as error:
+            raise ExportError(_reason(model, error)) from error
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
+        program.save(str(path), external_data=False)
+
+
+def sample_inputs(model: JointModel) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+    """Return the inputs of a few posts, and which of their axes may have any length."""
+    dynamic = torch.export.Dim.DYNAMIC
+    n_fields = len(model.encoders)
+    present = torch.ones((_SAMPLE, n_fields), dtype=torch.bool)
+    present[0, n_fields // 2 :] = n_fields == 1
+    found, shapes = {"present": present}, {"present": {0: dynamic}}
+    for name, encoder in model.encoders.items():
+        for key, value in _sample(encoder).items():
+            found[f"{name}.{key}"] = value
+            grows = isinstance(encoder, TextEncoder) and not encoder.padded
+            shapes[f"{name}.{key}"] = {0: dynamic, 1: dynamic} if grows else {0: dynamic}
+    return found, shapes
+
+
+def _sample(encoder: Encoder) -> dict[str, Tensor]:
+    if isinstance(encoder, TextEncoder) and encoder.by_length:
+        one = encoder.take(encoder.probe_inputs(_SAMPLE), _SAMPLE - 1)
+        return {key: value.expand(_SAMPLE, -1).clone() for key, value in one.items()}
+    return encoder.probe_inputs(_SAMPLE)
+
+
+def _reason(model: JointModel, error: Exception) -> str:
+    """Return in one line why a model cannot be exported, with the operator if one is at fault."""
+    names = ", ".join(encoder.spec for encoder in model.distinct_encoders.values())
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 10:
+        chain.append(inner)
+    words = "\n".join(str(each) for each in chain)
+    operators = list(dict.fromkeys(_OPERATOR.findall(words)))
+    what = f"the operator {operators[0]}" if operators else clip(first_line(chain[-1], 200))
+    return f"the model ({names}) cannot be exported to ONNX: {what} is in the way"
+
+
+def _write_openvino(stage: Path) -> None:
+    import openvino
+
+    (stage / OPENVINO).parent.mkdir(parents=True, exist_ok=True)
+    model = openvino.convert_model(stage / GRAPH)
+    openvino.save_model(model, stage / OPENVINO, compress_to_fp16=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own progress and warnings to itself; what matters comes back as an error."""
+    loggers: Sequence[logging.Logger] = [
+        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")
+    ]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

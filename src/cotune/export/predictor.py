@@ -1,0 +1,165 @@
+"""Predictions by an exported model: reading, deciding, and the same table as a run gives. No torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from cotune.data.batches import bucketed_batches
+from cotune.data.images.load import ImageFault
+from cotune.data.tables.row_errors import RowError, row_errors
+from cotune.export.engines import Session, choose_engine, open_session, usable_cores
+from cotune.export.graph_names import PREDICTIONS, SHARES
+from cotune.export.inputs import Inputs, open_reader
+from cotune.export.package import Export
+from cotune.scoring import BadImages, Scorer, without_nonsense
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Posts that have been read, ready to be scored."""
+
+    posts: pd.DataFrame
+    inputs: Mapping[str, Inputs]
+    present: np.ndarray
+    usable: np.ndarray
+    faults: dict[int, ImageFault]
+    errors: dict[int, RowError]
+
+
+class ExportedPredictor(Scorer):
+    """An exported model, ready to score posts.
+
+    Parameters
+    ----------
+    export : Export
+        The opened folder.
+    engine : {"auto", "openvino", "onnx"}
+        What runs it; by default the fastest that is installed.
+    batch_size : int
+        Posts in a pass.
+    bad_images : {"error", "text-only"}
+        What to do with a post whose image cannot be read: no prediction, or one by its text alone. Either way the row
+        says so in ``error``.
+    allow_remote : bool
+        Whether images may be fetched by URL.
+    threads : int, optional
+        Threads of the engine and of decoding; all cores by default.
+    session : Session, optional
+        An engine that is open already.
+    """
+
+    def __init__(
+        self,
+        export: Export,
+        *,
+        engine: str = "auto",
+        batch_size: int = 64,
+        bad_images: BadImages = "error",
+        allow_remote: bool = False,
+        threads: int | None = None,
+        session: Session | None = None,
+    ) -> None:
+        super().__init__(export.task, export.fields, export.reads, export.about["run"].get("data_hash"))
+        self.export = export
+        self.engine = choose_engine(engine)
+        self.batch_size = batch_size
+        self.bad_images: BadImages = bad_images
+        self.allow_remote = allow_remote
+        inputs = export.about["inputs"]
+        self.readers = {
+            name: open_reader(export.folder, inputs[name], allow_remote=allow_remote) for name in export.reads
+        }
+        self.session = session or open_session(export.graph(self.engine), self.engine, threads)
+        self._decoders = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads that decode."""
+        self._ahead.shutdown(cancel_futures=True)
+        self._decoders.shutdown(cancel_futures=True)
+
+    def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Score posts; see :meth:`cotune.scoring.Scorer.scores`."""
+        return self._score(self._read(posts))
+
+    def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Yield the predictions of each chunk of posts; the next chunk is read while one is scored."""
+        coming = None
+        for posts in chunks:
+            following = self._ahead.submit(self._read, posts)
+            if coming is not None:
+                read = coming.result()
+                yield self.frame_of(read.posts, self._score(read))
+            coming = following
+        if coming is not None:
+            read = coming.result()
+            yield self.frame_of(read.posts, self._score(read))
+
+    def _read(self, posts: pd.DataFrame) -> _Read:
+        nothing = [None] * len(posts)
+        inputs = {
+            name: reader.read(list(posts[name]) if name in posts else nothing, self._decoders)
+            for name, reader in self.readers.items()
+        }
+        present = np.stack([field.present for field in inputs.values()], axis=1)
+        errors: dict[int, RowError] = {}
+        problems: dict[int, list[str]] = {}
+        faults: dict[int, ImageFault] = {}
+        for name, field in inputs.items():
+            faults = {**field.faults, **faults}
+            for i, reason in field.problems.items():
+                problems.setdefault(i, []).append(f"{name}: {reason}")
+        errors |= {i: RowError((), "; ".join(found)) for i, found in problems.items()}
+        for i, error in enumerate(row_errors(posts)):
+            if error is not None:
+                errors[i] = error
+                if error.concerns(self.reads):
+                    present[i] = False
+        usable = present.any(axis=1)
+        if self.bad_images == "error":
+            usable[list(faults)] = False
+        return _Read(posts, inputs, present, usable, dict(sorted(faults.items())), errors)
+
+    def _score(self, read: _Read) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        n = len(read.posts)
+        found = np.full((n, self.task.n_outputs), np.nan)
+        shares = np.full((n, len(self.field_names)), np.nan)
+        rows = np.flatnonzero(read.usable)
+        columns = [self.field_names.index(name) for name in self.reads]
+        for batch in self._batches(read, rows):
+            result = self.session.run(self.arrays(read.inputs, read.present, batch))
+            found[batch] = result[PREDICTIONS]
+            shares[batch] = 0.0
+            shares[np.ix_(batch, columns)] = result[SHARES]
+        return without_nonsense(rows, found, shares, self.errors_of(read.faults, read.errors, read.usable))
+
+    def _batches(self, read: _Read, rows: np.ndarray) -> Iterator[np.ndarray]:
+        lengths = np.sum([field.lengths for field in read.inputs.values()], axis=0)[rows]
+        exact = [read.inputs[name].lengths[rows] for name, reader in self.readers.items() if reader.by_length]
+        if not exact:
+            yield from (rows[at] for at in bucketed_batches(lengths, self.batch_size, seed=None))
+            return
+        for kind in np.unique(np.stack(exact, axis=1), axis=0):
+            alike = rows[(np.stack(exact, axis=1) == kind).all(axis=1)]
+            yield from (alike[i : i + self.batch_size] for i in range(0, len(alike), self.batch_size))
+
+    def arrays(self, inputs: Mapping[str, Inputs], present: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what the graph reads of the posts at `rows`."""
+        found = {"present": present[rows]}
+        for at, (name, reader) in enumerate(self.readers.items()):
+            cells = [inputs[name].rows[row] if present[row, at] else None for row in rows]
+            found |= {f"{name}.{key}": value for key, value in reader.batch(cells).items()}
+        return found

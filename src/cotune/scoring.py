@@ -1,0 +1,244 @@
+"""Predictions on new posts: in chunks of bounded memory, one row out for every row in.
+
+What all that scores posts has in common, whatever runs the model. It imports no torch.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from cotune.data.images.load import ImageFault
+from cotune.data.posts import PostsHash
+from cotune.data.tables.row_errors import RowError, RowErrorCount, has_row_error
+from cotune.errors import DataError
+from cotune.fields import Field
+from cotune.metrics import Evaluation
+from cotune.progress import Progress
+from cotune.tasks import Task
+
+BadImages = Literal["error", "text-only"]
+SEEN_POSTS = "these are the posts that the run was trained on; on new posts it will score lower"
+NO_NUMBER = "the model's answer for this post is not a number; train again with lower learning rates"
+
+
+class Scorer(abc.ABC):
+    """A trained model, ready to score posts.
+
+    Parameters
+    ----------
+    task : Task
+        What its outputs mean.
+    fields : tuple of Field
+        What a post has.
+    reads : tuple of str
+        The fields that the model reads.
+    data_hash : str or None
+        Hash of the posts it was trained on.
+    """
+
+    bad_images: BadImages
+
+    def __init__(
+        self, task: Task, fields: tuple[Field, ...], reads: tuple[str, ...], data_hash: str | None = None
+    ) -> None:
+        self.task, self.fields, self.reads, self.data_hash = task, fields, reads, data_hash
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The fields of a post, whether the model reads them or not."""
+        return tuple(self.kinds)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of every field."""
+        return {field.name: field.kind for field in self.fields}
+
+    def text_columns(self) -> set[str]:
+        """Return the columns of a predictions table that hold text; all others hold numbers."""
+        return {"id", "error", *(("label",) if self.task.text_label else ())}
+
+    def columns(self) -> list[str]:
+        """Return the columns of a predictions table."""
+        shares = [share_column(name) for name in self.field_names]
+        return ["id", "label", *self.task.columns(), *shares, "error"]
+
+    @abc.abstractmethod
+    def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Score posts as :func:`~cotune.data.posts.read_posts` gives them.
+
+        Returns
+        -------
+        predictions : ndarray
+            Probabilities or values, shape (N, n_outputs); NaN where there is no prediction.
+        shares : ndarray
+            Each field's share, shape (N, F).
+        errors : list of str
+            What is wrong with each post; "" for nothing.
+        """
+
+    def errors_of(
+        self, faults: Mapping[int, ImageFault], cells_of: Mapping[int, RowError], usable: np.ndarray
+    ) -> list[str]:
+        """Return what is wrong with each post, "" for nothing.
+
+        Parameters
+        ----------
+        faults : mapping
+            Position of a post to what is wrong with its image.
+        cells_of : mapping
+            Position of a post to what is wrong with its cells.
+        usable : ndarray of bool
+            Which posts can be scored, shape (N,).
+        """
+        errors = []
+        rest = "its text alone" if self.field_names == ("text", "image") else "what else it has"
+        for i in range(len(usable)):
+            fault, cells = faults.get(i), cells_of.get(i)
+            if cells is not None:
+                errors.append(str(cells) if fault is None else f"{cells}; {fault}")
+            elif fault is not None:
+                errors.append(f"{fault}; scored by {rest}" if usable[i] else str(fault))
+            elif not usable[i]:
+                errors.append(f"the post has no {' and no '.join(self.reads)}")
+            else:
+                errors.append("")
+        return errors
+
+    def frame(self, posts: pd.DataFrame) -> pd.DataFrame:
+        """Return one row for every post, in order: id, label, probabilities, shares, error."""
+        return self.frame_of(posts, self.scores(posts))
+
+    def frame_of(self, posts: pd.DataFrame, scores: tuple[np.ndarray, np.ndarray, list[str]]) -> pd.DataFrame:
+        """Return the predictions table of posts whose :meth:`scores` are known."""
+        found, shares, errors = scores
+        known = ~np.isnan(found[:, 0])
+        labels = np.full(len(posts), None, dtype=object)
+        labels[known] = np.asarray([*self.task.decode(found[known]), None], dtype=object)[:-1]
+        table: dict[str, Any] = {"id": posts["id"].to_numpy(), "label": labels}
+        table |= dict(zip(self.task.columns(), found.T, strict=False))
+        table |= {share_column(name): shares[:, i] for i, name in enumerate(self.field_names)}
+        table["error"] = [error or None for error in errors]
+        frame = pd.DataFrame(table, columns=self.columns())
+        return frame if self.task.text_label else frame.astype({"label": float})
+
+    def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Yield the predictions of each chunk of posts; memory is bounded by the largest chunk."""
+        for posts in chunks:
+            yield self.frame(posts)
+
+
+def share_column(field: str) -> str:
+    """Return the name of the column that holds a field's share."""
+    return f"{field}_share"
+
+
+@dataclass
+class EvaluatedPosts:
+    """What evaluating a run on a labelled table gives.
+
+    Attributes
+    ----------
+    evaluation : Evaluation
+        All scores with their intervals.
+    predictions : DataFrame
+        The predictions, with the true label in column ``true``.
+    left_out : dict
+        How many posts could not be used, by reason.
+    notes : list of str
+        What a reader of the scores must know.
+    """
+
+    evaluation: Evaluation
+    predictions: pd.DataFrame
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the predictions as plain values."""
+        return {**self.evaluation.to_dict(), "left_out": self.left_out, "notes": self.notes}
+
+
+def evaluate_posts(
+    predictor: Scorer,
+    chunks: Iterable[pd.DataFrame],
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> EvaluatedPosts:
+    """Score labelled posts and compare.
+
+    Posts without a label, with a label that the run does not know, or without a prediction are left out of
+    the scores and counted. Who scores a run on the very posts it was trained on gets a note.
+
+    Raises
+    ------
+    DataError
+        If no post is left.
+    """
+    progress = progress or Progress()
+    task = predictor.task
+    tables: list[pd.DataFrame] = []
+    scored_as: list[np.ndarray] = []
+    unreadable, bad = RowErrorCount(), []
+    seen = PostsHash(predictor.fields)
+    for posts in progress.track(chunks, "posts (in chunks)", None):
+        seen.update(posts)
+        scores = predictor.scores(posts)
+        table = predictor.frame_of(posts, scores)
+        unreadable.add(posts)
+        bad.append(has_row_error(posts))
+        table.insert(1, "true", posts["label"].to_numpy())
+        tables.append(table)
+        scored_as.append(scores[0])
+    if not tables:
+        raise DataError("there are no posts to evaluate")
+    notes = [SEEN_POSTS] if was_trained_on(predictor, seen) else []
+    for note in notes:
+        progress.say(f"note: {note}")
+    predictions = pd.concat(tables, ignore_index=True)
+    readable = ~np.concatenate(bad)
+    labelled = (predictions["true"].notna() & readable).to_numpy()
+    problems = {label: task.problem(label) for label in dict.fromkeys(predictions["true"][labelled])}
+    unknown = [label for label, problem in problems.items() if problem is not None]
+    known = labelled & ~predictions["true"].isin(unknown).to_numpy()
+    scored = predictions["label"].notna().to_numpy()
+    for note in unreadable.notes():
+        progress.say(note)
+    left_out = {
+        **({"an unreadable cell": unreadable.count} if unreadable.count else {}),
+        "no label": int((readable & ~labelled).sum()),
+        "unknown label": int((labelled & ~known).sum()),
+        "no prediction": int((known & ~scored).sum()),
+    }
+    if unknown:
+        progress.say(f"note: {task.note_on_unknown(unknown, left_out['unknown label'])}")
+    used = known & scored
+    if not used.any():
+        counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
+        raise DataError(f"no post can be scored ({counted}); the run's task is {task.describe()}")
+    targets = task.encode(predictions["true"][used].tolist())
+    found = task.evaluate(targets, np.concatenate(scored_as)[used], n_bootstrap=n_bootstrap, seed=seed)
+    if not task.text_label:
+        predictions["true"] = pd.to_numeric(predictions["true"].where(known), errors="coerce")
+    return EvaluatedPosts(found, predictions, left_out, notes)
+
+
+def was_trained_on(predictor: Scorer, posts: PostsHash) -> bool:
+    """Tell whether these are the very posts that the model was trained on."""
+    return posts.hexdigest() == predictor.data_hash
+
+
+def without_nonsense(
+    rows: np.ndarray, found: np.ndarray, shares: np.ndarray, errors: list[str]
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return scores in which predictions that are not numbers, of the posts at `rows`, are none and an error."""
+    for row in rows[~np.isfinite(found[rows]).all(axis=1)]:
+        found[row], shares[row], errors[row] = np.nan, np.nan, NO_NUMBER
+    return found, shares, errors

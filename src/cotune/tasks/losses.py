@@ -1,0 +1,91 @@
+"""Losses of the tasks."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, mse_loss
+
+
+class Loss(nn.Module, abc.ABC):
+    """The loss of a batch, a number.
+
+    Called with outputs (B, n_outputs), targets (B,) or (B, n_outputs) and, optionally, the weights of the posts (B,)
+    of mean one over all training posts. A batch's weighted loss is not divided by the sum of the batch's weights,
+    which would let a heavy post count for less than it should.
+    """
+
+    @abc.abstractmethod
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the loss, a number."""
+
+
+class CrossEntropy(Loss):
+    """The cross-entropy of a batch, with the weights of classes and of posts."""
+
+    def __init__(self, class_weights: Sequence[float] | None, label_smoothing: float) -> None:
+        super().__init__()
+        weight = None if class_weights is None else torch.tensor(class_weights)
+        self.mean = nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing)
+        self.each = nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing, reduction="none")
+
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the loss, a number."""
+        if weights is None:
+            result: Tensor = self.mean(outputs, targets)
+            return result
+        whole = len(targets) if self.each.weight is None else self.each.weight[targets].sum()
+        weighted: Tensor = (self.each(outputs, targets) * weights.to(outputs)).sum() / whole
+        return weighted
+
+
+class BinaryCrossEntropy(Loss):
+    """The binary cross-entropy of a batch, mean over labels, with the weights of labels and of posts.
+
+    Parameters
+    ----------
+    pos_weight : sequence of float, optional
+        How much a post with a label counts, relative to one without it.
+    label_smoothing : float
+        How far targets are moved toward 0.5: with 1 they are all 0.5.
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(self, pos_weight: Sequence[float] | None, label_smoothing: float) -> None:
+        super().__init__()
+        self.register_buffer("pos_weight", None if pos_weight is None else torch.tensor(pos_weight))
+        self.label_smoothing = label_smoothing
+
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the loss, a number."""
+        smooth = targets.to(outputs) * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+        cells = binary_cross_entropy_with_logits(outputs, smooth, pos_weight=self.pos_weight, reduction="none")
+        each = cells.mean(dim=1)
+        return each.mean() if weights is None else (each * weights.to(outputs)).mean()
+
+
+class StandardisedLoss(Loss):
+    """The squared or Huber loss of a batch, in squared standard deviations.
+
+    Parameters
+    ----------
+    mean, scale : float
+        What targets are standardised with.
+    huber : bool
+        Whether an error of more than one standard deviation counts linearly.
+    """
+
+    def __init__(self, mean: float, scale: float, *, huber: bool) -> None:
+        super().__init__()
+        self.mean, self.scale = mean, scale
+        self.each = huber_loss if huber else mse_loss
+
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the loss, a number."""
+        standardised = (targets.to(outputs) - self.mean) / self.scale
+        each = self.each(outputs[:, 0], standardised, reduction="none")
+        return each.mean() if weights is None else (each * weights.to(outputs)).mean()
