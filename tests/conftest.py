@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 # Both are read once, when torch and the hub's client are imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A run is not exported by each test that predicts; those of exports say which engine they want.
+os.environ["COTUNE_ENGINE"] = "torch"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
