@@ -198,11 +198,11 @@ def _write_graph(model: JointModel, path: Path, *, parts: bool) -> None:
         try:
             program = torch.onnx.export(
                 graph,
-                (inputs,),
+                kwargs={"inputs": inputs},  # a dict among the positional ones would be taken for keywords
                 dynamo=True,
                 input_names=list(inputs),
                 output_names=list(graph.outputs),
-                dynamic_shapes=({name: shapes[name] for name in inputs},),
+                dynamic_shapes={"inputs": shapes},
                 external_data=False,
                 verbose=False,
             )
@@ -241,7 +241,7 @@ def _reason(model: JointModel, error: Exception) -> str:
     """Return in one line why a model cannot be exported, with the operator if one is at fault."""
     names = ", ".join(encoder.spec for encoder in model.distinct_encoders.values())
     chain: list[BaseException] = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 10:
+    while (inner := chain[-1].__cause__) is not None:
         chain.append(inner)
     words = "\n".join(str(each) for each in chain)
     operators = list(dict.fromkeys(_OPERATOR.findall(words)))

@@ -142,7 +142,8 @@ def _tiled(values: Tensor, times: int) -> Tensor:
 
 def _shares(sizes: Tensor, present: Tensor) -> Tensor:
     """Return shares that add up to 1, as :meth:`cotune.heads.contributions.Contributions.shares` does."""
-    even = torch.where(present.any(dim=1, keepdim=True), present, torch.ones_like(present)).to(sizes.dtype)
+    nothing = ~present.any(dim=1, keepdim=True)
+    even = (present | nothing).to(sizes.dtype)
     alone = present.sum(dim=1, keepdim=True) == 1
     whole = sizes.sum(dim=1, keepdim=True)
     safe = torch.where(whole > 0, whole, torch.ones_like(whole))
