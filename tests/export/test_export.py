@@ -22,9 +22,11 @@ from cotune.export.graph import ExportGraph
 from cotune.export.graph_names import PARTS
 from cotune.export.package import open_export
 from cotune.export.predictor import ExportedPredictor
+from cotune.fields import Field
 from cotune.predict import Predictor
 from cotune.run import Run, load_run, save_run
-from runs import tiny_fit, write_table
+from cotune.training.fit import fit_posts
+from runs import tiny_config, tiny_fit, write_table
 from tiny import Zoo, make_posts
 
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -267,3 +269,43 @@ def test_the_command(saved: Path, posts: pd.DataFrame, tmp_path: Path, capsys: p
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
+
+
+# ---- any fields, any task --------------------------------------------------------------------------------
+
+
+def labels_for(task: str, labels: pd.Series) -> list[str]:
+    if task == "regression":
+        return [str(round(1.5 * int(label[-1]) + 0.1 * i, 2)) for i, label in enumerate(labels)]
+    if task == "multi-label":
+        return [f"{label}|even" if i % 2 else label for i, label in enumerate(labels)]
+    return labels.tolist()
+
+
+@pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
+def test_any_fields_and_every_task(zoo: Zoo, tmp_path: Path, task: str) -> None:
+    posts = make_posts(tmp_path / "posts", 36, classes=3)
+    posts["label"] = labels_for(task, posts["label"])
+    random = np.random.default_rng(0)
+    cells = [{"likes": float(n), "device": str(random.choice(["web", "phone"]))} for n in random.normal(size=36)]
+    posts["table"] = [cell if i % 5 else None for i, cell in enumerate(cells)]
+    posts["caption"] = posts["text"].iloc[::-1].tolist()
+    fields = (
+        Field(name="text", kind="text"),
+        Field(name="caption", kind="text", shared="text"),
+        Field(name="image", kind="image"),
+        Field(name="table", kind="table", columns=("likes", "device")),
+    )
+    config = tiny_config(zoo, tmp_path / "cache", tune="frozen", task=task, fields=fields)
+    fitted = fit_posts(posts, config).run
+    checks = export_run(fitted, tmp_path / "e", posts, parts=True)
+    assert all(check.largest_difference < 1e-4 for check in checks)
+    with ExportedPredictor(open_export(tmp_path / "e"), engine="onnx", bad_images="text-only") as predictor:
+        found = predictor.frame(posts)
+    expected = Predictor(fitted, device="cpu", bad_images="text-only").frame(posts)
+    pd.testing.assert_frame_equal(found, expected, atol=3e-4, rtol=0, check_dtype=False)
+    text = (tmp_path / "e" / "README.md").read_text()
+    program = text.partition("```python\n")[2].partition("```")[0]
+    posts_image = Path(posts["image"].dropna().iloc[0])
+    (tmp_path / "e" / "image.jpg").write_bytes(posts_image.read_bytes())
+    subprocess.run([sys.executable, "-c", NO_TORCH + program], cwd=tmp_path / "e", check=True, capture_output=True)
