@@ -134,7 +134,7 @@ class HFPreprocessor(Preprocessor):
         low, high = dark.mean(axis=(1, 2)), light.mean(axis=(1, 2))
         self.scale = ((high - low) / 255).astype(np.float32)
         self.shift = low.astype(np.float32)
-        self._gives_bytes = self._can_give_bytes()
+        self.gives_bytes = self._can_give_bytes()
         wide = self(Image.new("RGB", (96, 48)))
         if tuple(wide.shape[1:]) != self.size:
             raise EncoderError(
@@ -157,7 +157,7 @@ class HFPreprocessor(Preprocessor):
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the image as uint8, shape (3, height, width)."""
-        if self._gives_bytes:
+        if self.gives_bytes:
             found = self._run(image, raw=True)
         else:
             shape = (3, 1, 1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cotune.encoders.base import Encoder
 from cotune.encoders.image import ImageEncoder
-from cotune.encoders.preprocess import Preprocessor, TimmPreprocessor
+from cotune.encoders.preprocess import HFPreprocessor, Preprocessor, TimmPreprocessor
 from cotune.encoders.table import TableEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.encoders.tokenizer import PROBES
@@ -39,7 +39,7 @@ def describe_field(encoder: Encoder, folder: Path, name: str) -> dict[str, Any]:
     if isinstance(encoder, TextEncoder):
         return _describe_text(encoder, folder, name)
     if isinstance(encoder, ImageEncoder):
-        return {"kind": "image", "pixels": pixel_steps(encoder).to_json()}
+        return _describe_image(encoder, folder, name)
     if isinstance(encoder, TableEncoder):
         return {"kind": "table", "columns": encoder.describe()["columns"]}
     raise ExportError(f"fields of kind {encoder.modality!r} come from a plugin and cannot be exported")
@@ -82,6 +82,15 @@ def _check_tokens(encoder: TextEncoder, folder: Path, about: Mapping[str, Any]) 
                 f"{encoder.spec}: the tokenizers library reads {text[:40]!r} otherwise than transformers does; it "
                 "cannot be exported"
             )
+
+
+def _describe_image(encoder: ImageEncoder, folder: Path, name: str) -> dict[str, Any]:
+    preprocessor = encoder.preprocessor
+    if isinstance(preprocessor, HFPreprocessor) and preprocessor.gives_bytes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        preprocessor.save(folder / name)
+        return {"kind": "image", "processor": name, "size": list(preprocessor.size)}
+    return {"kind": "image", "pixels": pixel_steps(encoder).to_json()}
 
 
 def pixel_steps(encoder: ImageEncoder) -> PixelSteps:

@@ -9,11 +9,13 @@ import abc
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from cotune.data.images.load import ImageFault, read_image
+from cotune.data.images.pixels import not_too_long
 from cotune.data.tables.cells import has_image, has_text
 from cotune.encoders.table_columns import CellReader, Column
 from cotune.errors import ExportError
@@ -115,18 +117,27 @@ class TextReader(FieldReader):
         return {"input_ids": ids, "attention_mask": mask}
 
 
+class Pixels(Protocol):
+    """Turns an image into the bytes that a network reads, shape (3, height, width)."""
+
+    size: tuple[int, int]
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Return the pixels, uint8."""
+
+
 class ImageReader(FieldReader):
     """Decodes, resizes and crops images.
 
     Parameters
     ----------
-    steps : PixelSteps
+    steps : Pixels
         How.
     allow_remote : bool
         Whether images may be fetched by URL.
     """
 
-    def __init__(self, steps: PixelSteps, *, allow_remote: bool = False) -> None:
+    def __init__(self, steps: Pixels, *, allow_remote: bool = False) -> None:
         self.steps, self.allow_remote = steps, allow_remote
 
     def read(self, values: Sequence[Any], pool: Executor) -> Inputs:
@@ -141,7 +152,7 @@ class ImageReader(FieldReader):
             return None
         try:
             image = read_image(value, allow_remote=self.allow_remote)
-            return self.steps(image.decode(min_side=self.steps.min_side))
+            return self.steps(not_too_long(image.decode(min_side=2 * max(self.steps.size))))
         except ImageFault as fault:
             return fault
 
@@ -185,7 +196,19 @@ def open_reader(folder: Path, about: Mapping[str, Any], *, allow_remote: bool = 
     if kind == "text":
         return TextReader(folder / about["tokenizer"], about)
     if kind == "image":
-        return ImageReader(PixelSteps.from_json(about["pixels"]), allow_remote=allow_remote)
+        if "pixels" in about:
+            return ImageReader(PixelSteps.from_json(about["pixels"]), allow_remote=allow_remote)
+        return ImageReader(_open_processor(folder / about["processor"]), allow_remote=allow_remote)
     if kind == "table":
         return TableReader(about["columns"])
     raise ExportError(f"{folder} has a field of kind {kind!r}, which this version of cotune does not read; update it")
+
+
+def _open_processor(folder: Path) -> Pixels:
+    """Open an image processor of transformers, which brings torch."""
+    from transformers import AutoImageProcessor
+
+    from cotune.encoders.hf import reading
+    from cotune.encoders.preprocess import HFPreprocessor
+
+    return HFPreprocessor(AutoImageProcessor.from_pretrained(folder, **reading(True)))

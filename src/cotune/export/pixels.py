@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cotune.data.images.pixels import not_too_long
-
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -39,14 +37,8 @@ class PixelSteps:
         self.resize = int(resize) if isinstance(resize, int) else (int(resize[0]), int(resize[1]))
         self.filter = filter
 
-    @property
-    def min_side(self) -> int:
-        """How long the short side of a decoded image has to be, so that no detail is lost."""
-        return 2 * max(self.size)
-
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the image as uint8, shape (3, height, width)."""
-        image = not_too_long(image)
         width, height = image.size
         if isinstance(self.resize, int):
             short, long = sorted((width, height))

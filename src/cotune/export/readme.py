@@ -21,6 +21,8 @@ def readme(about: Mapping[str, Any], name: str) -> str:
     needs = ["numpy", "onnxruntime"]
     kinds = {each["kind"] for each in about["inputs"].values()}
     needs += [package for kind, package in (("image", "pillow"), ("text", "tokenizers")) if kind in kinds]
+    if any("processor" in each for each in about["inputs"].values()):
+        needs += ["transformers", "torchvision"]
     checks = "\n".join(
         f"- {check['engine']}: {check['posts']:,} posts, largest difference {check['largest_difference']:.1e}, "
         f"{check['agreement']:.2%} with the same label"
@@ -64,6 +66,8 @@ def code(about: Mapping[str, Any]) -> str:
     kinds = [each["kind"] for each in about["inputs"].values()]
     imports += ["from PIL import Image"] if "image" in kinds else []
     imports += ["from tokenizers import Tokenizer"] if "text" in kinds else []
+    processed = any("processor" in each for each in about["inputs"].values())
+    imports += ["from transformers import AutoImageProcessor"] if processed else []
     lines = [
         *imports,
         "",
@@ -101,6 +105,13 @@ def _text(name: str, about: Mapping[str, Any]) -> list[str]:
 
 
 def _image(name: str, about: Mapping[str, Any]) -> list[str]:
+    if "processor" in about:
+        return [
+            f'processor = AutoImageProcessor.from_pretrained("{about["processor"]}")',
+            f'image = Image.open("{name}.jpg").convert("RGB")',
+            'found = processor(images=image, do_rescale=False, do_normalize=False, return_tensors="np")',
+            f'inputs[{f"{name}.pixels"!r}] = found["pixel_values"].astype(np.uint8)',
+        ]
     steps = about["pixels"]
     height, width = steps["size"]
     resize, resample = steps["resize"], f"Image.Resampling.{steps['filter'].upper()}"
