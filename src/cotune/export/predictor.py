@@ -128,7 +128,7 @@ class ExportedPredictor(Scorer):
                 errors[i] = error
                 if error.concerns(self.reads):
                     present[i] = False
-        usable = present.any(axis=1)
+        usable = np.any(present, axis=1)
         if self.bad_images == "error":
             usable[list(faults)] = False
         return _Read(posts, inputs, present, usable, dict(sorted(faults.items())), errors)
@@ -138,7 +138,7 @@ class ExportedPredictor(Scorer):
         found = np.full((n, self.task.n_outputs), np.nan)
         shares = np.full((n, len(self.field_names)), np.nan)
         rows = np.flatnonzero(read.usable)
-        columns = [self.field_names.index(name) for name in self.reads]
+        columns = np.array([self.field_names.index(name) for name in self.reads])
         for batch in self._batches(read, rows):
             result = self.session.run(self.arrays(read.inputs, read.present, batch))
             found[batch] = result[PREDICTIONS]
