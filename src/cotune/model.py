@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput
+from cotune.encoders.frozen_engine import FrozenEngine
 from cotune.heads import HEADS, Embeddings, FusionHead
 from cotune.tasks import Task
 from cotune.tasks.losses import Loss
@@ -77,6 +78,8 @@ class JointModel(nn.Module):
         super().__init__()
         self.encoders: dict[str, Encoder] = {name: encoders[name] for name in head.fields}
         # Numbered, as names of fields may hold what names of modules may not.
+        #: What runs encoders where no gradients are wanted, by field.
+        self.engines: dict[str, FrozenEngine] = {}
         self._encoders = nn.ModuleList(self.encoders.values())
         self.head = head
         self.task = task
@@ -96,14 +99,21 @@ class JointModel(nn.Module):
         states = outputs if self.head.needs_states else None
         return Embeddings({name: output.pooled for name, output in outputs.items()}, present, states)
 
+    def encode(self, name: str, inputs: Mapping[str, Tensor]) -> EncoderOutput:
+        """Encode a field's raw inputs; by its engine where it has one and no gradients are wanted."""
+        if name in self.engines and not torch.is_grad_enabled():
+            return self.engines[name].output(inputs)
+        found: EncoderOutput = self.encoders[name](inputs)
+        return found
+
     def _embed_one(self, batch: Batch, name: str, here: Tensor) -> EncoderOutput:
         encoder = self.encoders[name]
         n, device = len(batch), batch.present.device
         if name not in batch.inputs or not bool(here.any()):
-            states = torch.zeros((n, 1, encoder.dim), device=device) if self.head.needs_states else None
-            mask = torch.zeros((n, 1), dtype=torch.bool, device=device)
-            return EncoderOutput(torch.zeros((n, encoder.dim), device=device), states, mask)
-        output = encoder(batch.inputs[name])
+            empty = torch.zeros((n, 1, encoder.dim), device=device) if self.head.needs_states else None
+            nothing = torch.zeros((n, 1), dtype=torch.bool, device=device)
+            return EncoderOutput(torch.zeros((n, encoder.dim), device=device), empty, nothing)
+        output = self.encode(name, batch.inputs[name])
         pooled, states, mask = output.pooled.float(), output.states, output.mask
         if bool(here.all()):
             return EncoderOutput(pooled, states, mask)

@@ -16,6 +16,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from cotune.engines.sessions import Engine
 from cotune.errors import ConfigError, did_you_mean
 from cotune.fields import DEFAULT_FIELDS, Field, check_fields
 from cotune.ownership import RUN
@@ -142,6 +143,12 @@ class FitConfig(BaseModel):
         None, "Folder for cached pixels and embeddings; ~/.cache/cotune if not set.", _MACHINE, "fit bench"
     )
     cache_gb: float = setting(20.0, "Maximum cache size in GB.", _MACHINE, gt=0)
+    engine: Engine = setting(
+        "auto",
+        "What runs frozen encoders over the posts; auto: the fastest that is installed, where it pays.",
+        _MACHINE,
+        "fit bench",
+    )
 
     @model_validator(mode="before")
     @classmethod

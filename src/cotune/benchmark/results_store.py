@@ -21,7 +21,7 @@ from cotune.settings import FitConfig, current_names
 FILE, FAILED = "bench.json", "failed.json"
 _FORMAT = 2
 # What tells cells apart, or changes no figure, may differ between two sessions.
-_FREE = {"text_encoder", "image_encoder", "seed", "device", "cache", "cache_gb"}
+_FREE = {"text_encoder", "image_encoder", "seed", "device", "cache", "cache_gb", "engine"}
 
 
 def settings_of(plan: Plan, data_hash: str, *, fetched: bool = False) -> dict[str, Any]:

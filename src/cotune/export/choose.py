@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cotune._version import __version__
 from cotune.data.store import default_root
+from cotune.engines.sessions import ENGINES, Engine, choose_engine, installed
 from cotune.errors import ConfigError, CotuneError, ExportError, clip
-from cotune.export.engines import ENGINES, choose_engine, installed
 from cotune.export.package import FORMAT, Export, is_export, open_export
 from cotune.fields import Field
 from cotune.files import read_json, write_json
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from cotune.run import Run
 
-Engine = Literal["auto", "torch", "onnx", "openvino"]
 _FAILED = "failed.json"
 _COMPARED = 64
 

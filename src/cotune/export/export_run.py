@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +14,11 @@ from torch import Tensor
 
 from cotune._version import __version__
 from cotune.checksums import checksums, sealed
-from cotune.encoders.base import Encoder
-from cotune.encoders.text import TextEncoder
-from cotune.errors import CotuneError, ExportError, clip, first_line
+from cotune.encoders.frozen_engine import sample_inputs
+from cotune.engines.onnx_graph import write_graph
+from cotune.engines.sessions import ENGINES, installed
+from cotune.errors import ExportError
 from cotune.export.describe import describe_field
-from cotune.export.engines import ENGINES, installed
 from cotune.export.graph import ExportGraph
 from cotune.export.package import ABOUT, FORMAT, GRAPH, OPENVINO, README, Export
 from cotune.export.predictor import ExportedPredictor
@@ -41,8 +36,6 @@ if TYPE_CHECKING:
 
 #: The largest difference of a probability that an exported model in single precision may show.
 TOLERANCE = 1e-4
-_OPERATOR = re.compile(r"\b(?:aten|torchvision|prims|higher_order)[.:]+[A-Za-z_]\w*(?:\.\w+)?")
-_SAMPLE = 3
 
 
 @dataclass(frozen=True)
@@ -190,63 +183,22 @@ def _about(run: Run, inputs: dict[str, Any], *, parts: bool) -> dict[str, Any]:
 
 def _write_graph(model: JointModel, path: Path, *, parts: bool) -> None:
     graph = ExportGraph(model, parts=parts).eval()
-    inputs, shapes = sample_inputs(model)
-    program: Any = None
-    with _quiet(), torch.no_grad():
-        before = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no counterpart
-        try:
-            program = torch.onnx.export(
-                graph,
-                kwargs={"inputs": inputs},  # a dict among the positional ones would be taken for keywords
-                dynamo=True,
-                input_names=list(inputs),
-                output_names=list(graph.outputs),
-                dynamic_shapes={"inputs": shapes},
-                external_data=False,
-                verbose=False,
-            )
-        except CotuneError:
-            raise
-        except Exception as error:
-            raise ExportError(_reason(model, error)) from error
-        finally:
-            torch.backends.mha.set_fastpath_enabled(before)
-        program.save(str(path), external_data=False)
-
-
-def sample_inputs(model: JointModel) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
-    """Return the inputs of a few posts, and which of their axes may have any length."""
-    dynamic = torch.export.Dim.DYNAMIC
-    n_fields = len(model.encoders)
-    present = torch.ones((_SAMPLE, n_fields), dtype=torch.bool)
-    present[0, n_fields // 2 :] = n_fields == 1
-    found, shapes = {"present": present}, {"present": {0: dynamic}}
-    for name, encoder in model.encoders.items():
-        for key, value in _sample(encoder).items():
-            found[f"{name}.{key}"] = value
-            grows = isinstance(encoder, TextEncoder) and not encoder.padded
-            shapes[f"{name}.{key}"] = {0: dynamic, 1: dynamic} if grows else {0: dynamic}
-    return found, shapes
-
-
-def _sample(encoder: Encoder) -> dict[str, Tensor]:
-    if isinstance(encoder, TextEncoder) and encoder.by_length:
-        one = encoder.take(encoder.probe_inputs(_SAMPLE), _SAMPLE - 1)
-        return {key: value.expand(_SAMPLE, -1).clone() for key, value in one.items()}
-    return encoder.probe_inputs(_SAMPLE)
-
-
-def _reason(model: JointModel, error: Exception) -> str:
-    """Return in one line why a model cannot be exported, with the operator if one is at fault."""
+    inputs, shapes = _inputs(model)
     names = ", ".join(encoder.spec for encoder in model.distinct_encoders.values())
-    chain: list[BaseException] = [error]
-    while (inner := chain[-1].__cause__) is not None:
-        chain.append(inner)
-    words = "\n".join(str(each) for each in chain)
-    operators = list(dict.fromkeys(_OPERATOR.findall(words)))
-    what = f"the operator {operators[0]}" if operators else clip(first_line(chain[-1], 200))
-    return f"the model ({names}) cannot be exported to ONNX: {what} is in the way"
+    write_graph(graph, path, inputs, shapes, graph.outputs, names)
+
+
+def _inputs(model: JointModel) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+    n_fields = len(model.encoders)
+    found: dict[str, Tensor] = {}
+    shapes = {"present": {0: torch.export.Dim.DYNAMIC}}
+    for name, encoder in model.encoders.items():
+        inputs, axes = sample_inputs(encoder)
+        found |= {f"{name}.{key}": value for key, value in inputs.items()}
+        shapes |= {f"{name}.{key}": value for key, value in axes.items()}
+    present = torch.ones((len(next(iter(found.values()))), n_fields), dtype=torch.bool)
+    present[0, n_fields // 2 :] = n_fields == 1
+    return {"present": present, **found}, shapes
 
 
 def _write_openvino(stage: Path) -> None:
@@ -255,21 +207,3 @@ def _write_openvino(stage: Path) -> None:
     (stage / OPENVINO).parent.mkdir(parents=True, exist_ok=True)
     model = openvino.convert_model(stage / GRAPH)
     openvino.save_model(model, stage / OPENVINO, compress_to_fp16=False)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own progress and warnings to itself; what matters comes back as an error."""
-    loggers: Sequence[logging.Logger] = [
-        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")
-    ]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)

@@ -14,7 +14,7 @@ import pandas as pd
 from cotune.data.batches import bucketed_batches
 from cotune.data.images.load import ImageFault
 from cotune.data.tables.row_errors import RowError, row_errors
-from cotune.export.engines import Session, choose_engine, open_session, usable_cores
+from cotune.engines.sessions import Session, choose_engine, open_session, usable_cores
 from cotune.export.graph_names import PREDICTIONS, SHARES
 from cotune.export.inputs import Inputs, open_reader
 from cotune.export.package import Export

@@ -181,7 +181,7 @@ def _key(
     fields = config.read_fields()
     key: dict[str, Any] = {
         "form": 2,
-        "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}),
+        "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb", "engine"}),
         "posts": data_hash(whole, fields, _known_keys(posts, data.features)),
         "validation posts": None if validation is None else data_hash(validation, fields),
     }

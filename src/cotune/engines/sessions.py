@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from cotune.errors import ConfigError, ExportError
 
+Engine = Literal["auto", "torch", "onnx", "openvino"]
 #: The fastest first, as measured (docs/export.md).
 ENGINES = ("openvino", "onnx")
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
