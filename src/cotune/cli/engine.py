@@ -57,7 +57,7 @@ def open_scorer(choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFr
     export, run = choice.ready, None
     if export is None:
         run = open_run(choice.folder, choice.plugins)
-        if posts is not None and len(posts) and choice.may_export:
+        if posts is not None and len(posts) and choice.may_export(len(posts)):
             export = choice.export(run, posts, TerminalProgress())
     if export is not None:
         from cotune.export.predictor import ExportedPredictor

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _FAILED = "failed.json"
 _COMPARED = 64
+#: Exporting takes some fifteen seconds, which a few posts do not win back.
+_WORTH_IT = 200
 
 
 class EngineChoice:
@@ -91,14 +93,13 @@ class EngineChoice:
         except ExportError:  # damaged in the cache: it is made again
             return None
 
-    @property
-    def may_export(self) -> bool:
-        """Whether the run is to be exported now, and can be."""
+    def may_export(self, n_posts: int) -> bool:
+        """Tell whether the run is to be exported before so many posts are scored, and can be."""
         if self._kept is None or self.exported:
             return False
         if self.asked in ENGINES:
             return True
-        able = bool(installed()) and all(map(find_spec, ("onnx", "onnxscript")))
+        able = n_posts >= _WORTH_IT and bool(installed()) and all(map(find_spec, ("onnx", "onnxscript")))
         return able and not (self._kept / _FAILED).is_file()
 
     def export(self, run: Run, posts: pd.DataFrame, progress: Progress) -> Export | None:
