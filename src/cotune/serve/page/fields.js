@@ -1,0 +1,185 @@
+// The form of one post: an input for every field of the model.
+
+import { base64 } from "./api.js";
+import { capital, el, megabytes } from "./dom.js";
+
+/** Inputs for the fields of a model, in `form`. */
+export class PostForm {
+  constructor(box, model, limits) {
+    this.inputs = model.fields.map((field) => new KINDS[field.kind in KINDS ? field.kind : "text"](field, limits));
+    box.replaceChildren(...this.inputs.map((input) => input.node));
+  }
+
+  /** Return what is wrong with the inputs, a sentence for each. */
+  problems() {
+    return this.inputs.map((input) => input.problem).filter(Boolean);
+  }
+
+  /** Return the fields that are filled in, ready to be sent. */
+  async read() {
+    const values = await Promise.all(this.inputs.map(async (input) => [input.field.name, await input.read()]));
+    return Object.fromEntries(values.filter(([, value]) => value !== null));
+  }
+
+  /** Fill in fields by name: texts, files, columns of tables. */
+  fill(values) {
+    for (const input of this.inputs) input.write(values[input.field.name]);
+  }
+
+  /** Take a dropped or pasted image into the field that is in focus, else the first that is empty, else the first. */
+  take(file, near) {
+    const images = this.inputs.filter((input) => input instanceof ImageInput);
+    const goal = images.find((input) => near && input.node.contains(near)) ?? images.find((i) => !i.file) ?? images[0];
+    goal?.write(file);
+    return goal;
+  }
+}
+
+class TextInput {
+  problem = null;
+
+  constructor(field) {
+    this.field = field;
+    this.area = el("textarea", { id: `field-${field.name}`, rows: 4, dir: "auto" });
+    this.node = el("div", { class: "field" }, el("label", { for: this.area.id }, capital(field.name)), this.area);
+  }
+
+  async read() {
+    return this.area.value.trim() === "" ? null : this.area.value;
+  }
+
+  write(text = "") {
+    this.area.value = text;
+  }
+}
+
+class TableInput {
+  problem = null;
+
+  constructor(field) {
+    this.field = field;
+    this.cells = (field.columns ?? [field.name]).map((column) => [
+      column,
+      cellInput(`field-${field.name}-${column}`, field.categories?.[column]),
+    ]);
+    this.node = el(
+      "fieldset",
+      { class: "field" },
+      el("legend", {}, capital(field.name)),
+      el("div", { class: "choices" }, this.cells.map(([column, cell]) =>
+        el("p", { class: "choice" }, el("label", { for: cell.id }, column), cell))),
+    );
+  }
+
+  async read() {
+    const filled = this.cells.filter(([, cell]) => cell.value.trim() !== "");
+    return filled.length ? Object.fromEntries(filled.map(([column, cell]) => [column, cell.value.trim()])) : null;
+  }
+
+  write(values = {}) {
+    for (const [column, cell] of this.cells) cell.value = values[column] ?? "";
+  }
+}
+
+/** Return an input for a cell: a choice where its column has categories. */
+function cellInput(id, values) {
+  if (!values?.length) return el("input", { id, autocomplete: "off" });
+  return el("select", { id }, el("option", { value: "" }, "none"), values.map((value) => el("option", {}, value)));
+}
+
+class ImageInput {
+  problem = null;
+
+  constructor(field, limits) {
+    this.field = field;
+    this.limits = limits;
+    const id = `field-${field.name}`;
+    this.input = el("input", { type: "file", id, accept: "image/*", "aria-describedby": `${id}-hint ${id}-about` });
+    this.image = el("img", { alt: `Preview of ${field.name}`, hidden: true });
+    this.about = el("p", { class: "note", id: `${id}-about`, role: "status" });
+    this.remove = el("button", { type: "button", hidden: true, "aria-label": `Remove ${field.name}` }, "Remove");
+    this.hint = el("p", { class: "note", id: `${id}-hint` }, "Choose a file, drop one here, or paste an image.");
+    this.drop = el("div", { class: "drop" }, this.image, this.input, this.hint, el("div", { class: "row spread" }, this.about, this.remove));
+    this.node = el("div", { class: "field" }, el("label", { for: id }, capital(field.name)), this.drop);
+    this.input.addEventListener("change", () => this.show());
+    this.remove.addEventListener("click", () => {
+      this.write();
+      this.input.focus();
+    });
+    for (const [event, over] of [["dragenter", true], ["dragover", true], ["dragleave", false], ["drop", false]]) {
+      this.drop.addEventListener(event, () => this.drop.classList.toggle("over", over));
+    }
+  }
+
+  get file() {
+    return this.input.files[0] ?? null;
+  }
+
+  async read() {
+    return this.file ? base64(this.file) : null;
+  }
+
+  write(file) {
+    const held = new DataTransfer();
+    if (file) held.items.add(file);
+    this.input.files = held.files;
+    this.show();
+  }
+
+  /** Show the chosen file, and whether the server would refuse it. */
+  show() {
+    const { file } = this;
+    URL.revokeObjectURL(this.image.src);
+    this.image.removeAttribute("src");
+    this.image.hidden = true;
+    this.remove.hidden = !file;
+    this.hint.hidden = Boolean(file);
+    this.say(file ? `${file.name}, ${megabytes(file.size)}` : "");
+    if (!file) return;
+    const most = this.limits.body_bytes;
+    if (file.size * (4 / 3) > most) {
+      this.say(`${file.name} has ${megabytes(file.size)}; the server takes up to ${megabytes(most * 0.74)}. Make it smaller.`, true);
+    }
+    this.image.onload = () => {
+      this.image.hidden = false;
+      const pixels = this.image.naturalWidth * this.image.naturalHeight;
+      if (pixels > this.limits.image_pixels) {
+        const [has, takes] = [pixels, this.limits.image_pixels].map((n) => (n / 1e6).toFixed(1));
+        this.say(`${file.name} has ${has} million pixels; the server takes up to ${takes}. Make it smaller.`, true);
+      }
+    };
+    this.image.onerror = () => {
+      if (!this.problem) this.say(`${file.name}: this browser cannot show it. It may be damaged, or no image.`);
+    };
+    this.image.src = URL.createObjectURL(file);
+  }
+
+  say(message, wrong = false) {
+    this.problem = wrong ? message : null;
+    this.about.textContent = message;
+    this.about.classList.toggle("warning", wrong);
+    this.input.setAttribute("aria-invalid", String(wrong));
+  }
+}
+
+const KINDS = { text: TextInput, image: ImageInput, table: TableInput };
+
+/** Send dropped and pasted images to the form that is shown, wherever they land on the page. */
+export function listenForImages(takeInto) {
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    taken(event, event.dataTransfer, takeInto);
+  });
+  document.addEventListener("paste", (event) => taken(event, event.clipboardData, takeInto));
+}
+
+function taken(event, data, takeInto) {
+  const files = [...(data?.files ?? [])];
+  // Cells copied from a spreadsheet come as an image too; where there is text for a text box, it is meant.
+  const intoText = event.type === "paste" && event.target.matches?.("textarea, input") && data.types.includes("text/plain");
+  if (intoText) return;
+  if (files.length) event.preventDefault();
+  if (files.length || event.type === "drop") takeInto(files, event.target);
+}
+

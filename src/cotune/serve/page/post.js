@@ -1,0 +1,142 @@
+// One post: filled in, dropped, pasted or tried, then predicted and explained.
+
+import { call, bytesOf } from "./api.js";
+import { explanationSections, isPredicted, predictionSection, spoken } from "./answer.js";
+import { byId, el, megabytes, problem } from "./dom.js";
+import { listenForImages, PostForm } from "./fields.js";
+
+export class OnePost {
+  constructor(limits, locked) {
+    Object.assign(this, { limits, locked, intro: byId("intro"), answer: byId("answer"), running: new AbortController(), sent: [] });
+    const form = byId("post");
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.predict();
+    });
+    form.addEventListener("reset", (event) => {
+      event.preventDefault();
+      this.clear();
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    });
+    for (const button of document.querySelectorAll("[data-image]")) button.addEventListener("click", () => this.try(button));
+    listenForImages((files, near) => this.take(files, near));
+  }
+
+  use(model) {
+    this.model = model;
+    this.form = new PostForm(byId("fields"), model, this.limits);
+    byId("explains").hidden = !model.explains;
+    const names = model.fields.map(({ name, kind }) => `${name}:${kind}`).join();
+    if (byId("examples")) byId("examples").hidden = names !== "text:text,image:image";
+    this.show(this.intro);
+  }
+
+  take(files, near) {
+    if (byId("panel-post").hidden) return;
+    const image = files.find((file) => file.type.startsWith("image/"));
+    if (image && this.form.take(image, near)) problem("");
+    else if (files.length) problem(`${files[0].name || "What you pasted"} is no image that this model could take.`);
+    else problem("Only files can be dropped here; save the image first, as this page loads nothing from other sites.");
+  }
+
+  async try(button) {
+    const image = await fetch(button.dataset.image).then((response) => response.blob());
+    const name = button.dataset.image.split("/").at(-1);
+    this.form.fill({ text: button.textContent.trim(), image: new File([image], name, { type: image.type }) });
+    await this.predict();
+  }
+
+  clear() {
+    this.running.abort();
+    this.form.fill({});
+    this.show(this.intro);
+    this.say("");
+    problem("");
+  }
+
+  /** Predict what the form holds, then explain it if that is wanted; what was under way is dropped. */
+  async predict() {
+    this.running.abort();
+    this.running = new AbortController();
+    const { signal } = this.running;
+    problem("");
+    try {
+      const fields = await this.read();
+      if (!fields) return;
+      const images = this.images(fields);
+      const body = this.body(fields);
+      this.busy("Predicting\u2026");
+      const answer = await call("v1/predict", body, signal);
+      const [prediction] = answer.predictions;
+      if (!isPredicted(prediction)) return this.fail(prediction.error || "The model gives no prediction for this post.", answer.request_id);
+      const section = predictionSection(this.model, prediction);
+      this.show(section);
+      if (section.getBoundingClientRect().top > 0.6 * window.innerHeight) section.scrollIntoView();
+      this.say(spoken(this.model, prediction));
+      if (!this.model.explains || !byId("explain").checked) return this.done();
+      this.busy("Looking for the words and image parts that counted\u2026");
+      const found = await call("v1/explain", body, signal);
+      this.answer.append(...explanationSections(this.model, found, { ...fields, ...images }));
+      this.done("The explanation is below the prediction.");
+    } catch (error) {
+      if (error.name !== "AbortError") this.fail(error.message, error.requestId, error.status);
+    }
+  }
+
+  async read() {
+    const [wrong] = this.form.problems();
+    if (wrong) return this.fail(wrong);
+    const fields = await this.form.read();
+    if (Object.keys(fields).length) return fields;
+    const names = this.model.fields.map(({ kind, name }) => (kind === "image" ? "choose an image" : `fill in ${name}`));
+    return this.fail(`Nothing to predict yet: ${names.join(" or ")}.`);
+  }
+
+  body(fields) {
+    const body = JSON.stringify({ model: this.model.name, posts: [{ id: "1", fields }] });
+    const size = bytesOf(body);
+    if (size > this.limits.body_bytes) {
+      throw new Error(`The post has ${megabytes(size)} as it is sent; the server takes up to ${megabytes(this.limits.body_bytes)}.`);
+    }
+    return body;
+  }
+
+  /** Return addresses of the images that are sent, to be shown beside their overlays. */
+  images(fields) {
+    for (const url of this.sent) URL.revokeObjectURL(url);
+    const inputs = this.form.inputs.filter((input) => input.file && fields[input.field.name]);
+    const urls = inputs.map((input) => [input.field.name, URL.createObjectURL(input.file)]);
+    this.sent = urls.map(([, url]) => url);
+    return Object.fromEntries(urls);
+  }
+
+  show(...sections) {
+    this.answer.replaceChildren(...sections);
+  }
+
+  say(message) {
+    byId("status").replaceChildren(el("span", { class: "visually-hidden" }, message));
+  }
+
+  busy(message) {
+    byId("status").textContent = message;
+    byId("status").classList.add("busy");
+    this.answer.setAttribute("aria-busy", "true");
+  }
+
+  done(message) {
+    if (message) this.say(message);
+    byId("status").classList.remove("busy");
+    this.answer.setAttribute("aria-busy", "false");
+  }
+
+  fail(message, requestId, status) {
+    this.done(" ");
+    if (!this.answer.contains(this.intro) && !this.answer.querySelector("section")) this.show(this.intro);
+    if (status === 401) this.locked();
+    problem(message, requestId);
+    return null;
+  }
+}
