@@ -9,10 +9,15 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 LIMITS = {"body_bytes": 20_000_000, "image_pixels": 40_000_000, "batch": 32}
-TEXT, IMAGE = {"name": "text", "kind": "text", "columns": ["text"]}, {"name": "image", "kind": "image", "columns": ["image"]}
+TEXT, IMAGE = (
+    {"name": "text", "kind": "text", "columns": ["text"]},
+    {"name": "image", "kind": "image", "columns": ["image"]},
+)
 
 
-def model(task: str = "single-label", labels: list[str] | None = None, *, fields: Any = (TEXT, IMAGE), **more: Any) -> dict[str, Any]:
+def model(
+    task: str = "single-label", labels: list[str] | None = None, *, fields: Any = (TEXT, IMAGE), **more: Any
+) -> dict[str, Any]:
     """Return what ``/v1/model`` says of one model."""
     about = {"name": "mine", "task": task, "labels": labels, "thresholds": None, "fields": list(fields)}
     return {**about, "run": "mine", "engine": "torch", "explains": True, **more}

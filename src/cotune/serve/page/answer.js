@@ -100,7 +100,7 @@ function meaning(parts) {
 
 /** Return the sections that explain a prediction: fields, words, images. */
 export function explanationSections(model, answer, post) {
-  const about = answer.explained ?? "a higher value";
+  const about = model.task === "regression" ? "a higher value" : answer.explained;
   const texts = model.fields.filter((field) => answer.words?.[field.name]?.length);
   const images = model.fields.filter((field) => answer.overlays?.[field.name]);
   const several = (fields, word, name) => (model.fields.filter((f) => f.kind === fields[0].kind).length > 1 ? `${word} of ${name}` : word);

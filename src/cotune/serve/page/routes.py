@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cotune.demo.posts import demo_posts_path
-from cotune.report.explanation import STYLE
 from cotune.report.pages import render_source, style_sheet
 
 #: What the page may load and reach: its own host alone. Scripts set styles through the DOM, never as markup.
@@ -76,7 +75,9 @@ def page_routes(*, examples: bool) -> list[Route]:
     page = StaticFile(render_source(_read("page.html"), examples=texts).encode(), "text/html")
     static = _static_files() | {name: image for name, (_, image) in tried.items()}
     if examples:
-        static["examples/LICENSES.md"] = StaticFile(demo_posts_path().with_name("LICENSES.md").read_bytes(), "text/plain")
+        static["examples/LICENSES.md"] = StaticFile(
+            demo_posts_path().with_name("LICENSES.md").read_bytes(), "text/plain"
+        )
 
     def answer_page(request: Request) -> Response:
         return page.answer(request)
@@ -93,7 +94,7 @@ def _read(name: str) -> str:
 
 
 def _static_files() -> dict[str, StaticFile]:
-    style = "\n".join((style_sheet("report.css"), style_sheet(STYLE), _read("page.css")))
+    style = "\n".join((style_sheet("report.css"), style_sheet("explanation.css"), _read("page.css")))
     return {
         "page.css": StaticFile(style.encode(), "text/css"),
         "icon.svg": StaticFile(_read("icon.svg").encode(), "image/svg+xml"),

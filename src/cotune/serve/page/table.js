@@ -140,7 +140,7 @@ export class PostTable {
     };
     for (const [at, row] of this.posts.entries()) {
       const post = await this.post(row, at).catch((error) => ({ id: String(at + 1), error: error.message }));
-      const text = post.error ? "" : JSON.stringify(post);
+      const text = post.error ? "" : JSON.stringify({ id: String(at + 1), fields: post.fields });
       const bytes = bytesOf(text) + 1;
       if (batch.length && (batch.length >= this.limits.batch || size + bytes > this.limits.body_bytes)) await flush();
       const place = { at, id: post.id };
