@@ -9,10 +9,12 @@ import pandas as pd
 import torch
 
 from cotune.encoders.prepared import ReadOptions
+from cotune.encoders.table import TableEncoder
+from cotune.encoders.table_columns import Column
 from cotune.heads import Embeddings
 from cotune.heads.contributions import Contributions, contributions
 from cotune.model import Batch
-from cotune.run import Run
+from cotune.run import Run, weights_hash
 from cotune.scoring import BadImages, Scorer, without_nonsense
 from cotune.settings import make_config
 from cotune.training.device import choose_device
@@ -53,6 +55,16 @@ class Predictor(Scorer):
         self.bad_images: BadImages = bad_images
         self.allow_remote = allow_remote
         self.model = run.model.to(self.device).eval()
+
+    @property
+    def weights_hash(self) -> str:
+        """A hash of the weights."""
+        return weights_hash(self.run.model)
+
+    def table_columns(self) -> dict[str, tuple[Column, ...]]:
+        """Return what the columns of each table field hold."""
+        encoders = self.model.encoders.items()
+        return {name: encoder.columns for name, encoder in encoders if isinstance(encoder, TableEncoder)}
 
     def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts as :func:`~cotune.data.posts.read_posts` gives them.

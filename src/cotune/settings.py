@@ -130,7 +130,7 @@ class FitConfig(BaseModel):
 
     seed: int = setting(42, "Seed of initial weights, order of posts and dropout.", _TRAINING, ge=0, le=2**32 - 1)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(
-        "auto", "auto: the first available of cuda, mps, cpu.", _MACHINE, "fit bench predict evaluate explain"
+        "auto", "auto: the first available of cuda, mps, cpu.", _MACHINE, "fit bench predict evaluate explain serve"
     )
     precision: Literal["auto", "32", "bf16", "16"] = setting(
         "auto", "Number format; auto: bf16 on CUDA devices that support it, else 32.", _MACHINE

@@ -14,9 +14,10 @@ import pandas as pd
 from cotune.data.batches import bucketed_batches
 from cotune.data.images.load import ImageFault
 from cotune.data.tables.row_errors import RowError, row_errors
+from cotune.encoders.table_columns import Column
 from cotune.export.engines import Session, choose_engine, open_session, usable_cores
 from cotune.export.graph_names import PREDICTIONS, SHARES
-from cotune.export.inputs import Inputs, open_reader
+from cotune.export.inputs import Inputs, TableReader, open_reader
 from cotune.export.package import Export
 from cotune.scoring import BadImages, Scorer, without_nonsense
 
@@ -79,6 +80,15 @@ class ExportedPredictor(Scorer):
         self.session = session or open_session(export.graph(self.engine), self.engine, threads)
         self._decoders = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read")
+
+    @property
+    def weights_hash(self) -> str:
+        """A hash of the weights of the run that was exported."""
+        return str(self.export.about["run"]["weights"])
+
+    def table_columns(self) -> dict[str, tuple[Column, ...]]:
+        """Return what the columns of each table field hold."""
+        return {name: each.columns for name, each in self.readers.items() if isinstance(each, TableReader)}
 
     def __enter__(self) -> Self:
         return self

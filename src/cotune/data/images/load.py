@@ -211,6 +211,8 @@ def _decode(image: Image.Image, name: str, max_pixels: int, min_side: int | None
             image.draft(None, tuple(max(1, round(side * scale)) for side in image.size))  # type: ignore[arg-type]
         image.load()
         return to_rgb(_upright(image))
+    except Image.DecompressionBombError as error:  # an icon may hold an image larger than it says
+        raise ImageFault("too large", f"{name}: more than {max_pixels:,} pixels") from error
     except MemoryError as error:
         raise ImageFault("too large", f"{name}: not enough memory to decode it") from error
     except _DECODE_ERRORS as error:
