@@ -3,11 +3,11 @@
     pip install gradio playwright && python benchmarks/page_choice.py --repeats 5
 
 Both pages do the same (a text and an image in; probabilities, shares, words and overlay out) for a model that answers
-at once with fixed values, on FastAPI, each in processes of its own, in alternating order. Measured are the seconds from
-the start of the process to the first answer of `GET /`, its memory then, the bytes that pip installs for the page
-beyond what cotune and its API need, and in Chromium, with an empty cache: bytes, requests, other hosts, seconds until the form
-is drawn, and from filling it in until an answer shows. Last, whether the page works, and what of it is refused, where
-the Content-Security-Policy allows no inline script or style.
+at once with fixed values, on FastAPI, each in processes of its own, in alternating order. Measured are the seconds
+from the start of the process to the first answer of `GET /`, its memory then, the bytes that pip installs for the
+page beyond what cotune and its API need, and in Chromium with an empty cache: bytes, requests, other hosts, seconds
+until the form is drawn, and from filling it in until an answer shows. Last, whether the page works, and how much of
+it is refused, where the Content-Security-Policy allows no inline script or style.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def serve(page: str, port: int, *, strict: bool) -> None:
     app = FastAPI(docs_url=None, redoc_url=None)
     app = _gradio(app) if page == "gradio" else _templates(app)
     if strict:
-        from cotune.serve.page.routes import _HEADERS as SECURITY_HEADERS
+        from cotune.serve.guard import SECURITY_HEADERS
 
         @app.middleware("http")
         async def policy(request: Any, call: Any) -> Any:

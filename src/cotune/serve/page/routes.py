@@ -1,6 +1,7 @@
 """Routes of the page and its static files.
 
-Nothing comes from another host, and the Content-Security-Policy allows neither inline script nor inline style.
+Nothing comes from another host and nothing is inline, as the Content-Security-Policy of all answers
+(:data:`cotune.serve.guard.SECURITY_HEADERS`) demands; scripts set styles through the DOM.
 """
 
 from __future__ import annotations
@@ -18,21 +19,10 @@ from starlette.routing import Route
 from cotune.demo.posts import demo_posts_path
 from cotune.report.pages import render_source, style_sheet
 
-#: What the page may load and reach: its own host alone. Scripts set styles through the DOM, never as markup.
-CONTENT_SECURITY_POLICY = "; ".join((
-    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data: blob:", "connect-src 'self'",
-    "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'",
-))  # fmt: skip
 #: Demo posts to try: text and image agree, they disagree, and both are negative.
 EXAMPLES = ("tweet-2109", "tweet-538", "tweet-3864")
-_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # kept, but asked about each time: 304 unless cotune was updated
-    "Vary": "Accept-Encoding",
-}
+#: Kept by browsers, but asked about each time: 304 unless cotune was updated.
+_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 _SCRIPTS = ("page.js", "api.js", "dom.js", "fields.js", "answer.js", "post.js", "table.js", "csv.js")
 
 
