@@ -176,7 +176,7 @@ function words(title, text, found, about) {
   const rest = letters.slice(at).join("");
   const unread = /[\p{L}\p{N}]/u.test(rest);
   const ranked = [...found].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).map(({ word, value }) => [word, value]);
-  const id = `words-${title.replace(/\W+/g, "-")}`;
+  const id = encodeURIComponent(title);
   return el(
     "section",
     { "aria-labelledby": id },
@@ -191,7 +191,7 @@ function words(title, text, found, about) {
 }
 
 function overlay(title, image, url, about) {
-  const id = `image-${title.replace(/\W+/g, "-")}`;
+  const id = encodeURIComponent(title);
   const drawn = url.startsWith("data:image/") ? url : "";
   return el(
     "section",

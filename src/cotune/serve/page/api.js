@@ -30,12 +30,14 @@ export async function call(path, body, signal) {
   if (response.ok && answer) return answer;
   const { message, request_id: requestId } = answer?.error ?? {};
   const wait = Number(response.headers.get("Retry-After")) || 0;
-  throw new ApiError(sentence(response.status, message, wait), { status: response.status, requestId, wait });
+  const said = response.status === 401 ? refusal(key) : sentence(response.status, message, wait);
+  throw new ApiError(said, { status: response.status, requestId, wait });
 }
+
+const refusal = (key) => (key ? "The server does not accept this key." : "The server asks for a key.");
 
 function sentence(status, message, wait) {
   const again = wait ? `Try again in ${wait} second${wait === 1 ? "" : "s"}.` : "Try again in a moment.";
-  if (status === 401) return message || "The server asks for a key.";
   if (status === 429 || status === 503) return `The server is busy. ${again}`;
   if (message) return message.slice(0, 1).toUpperCase() + message.slice(1);
   return `The server answered ${status} without saying why.`;

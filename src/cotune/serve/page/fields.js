@@ -35,12 +35,15 @@ export class PostForm {
   }
 }
 
+/** Return an id for a field's input; names may hold blanks, ids that are referred to may not. */
+const idOf = (field) => `field-${encodeURIComponent(field.name)}`;
+
 class TextInput {
   problem = null;
 
   constructor(field) {
     this.field = field;
-    this.area = el("textarea", { id: `field-${field.name}`, rows: 4, dir: "auto" });
+    this.area = el("textarea", { id: idOf(field), rows: 4, dir: "auto" });
     this.node = el("div", { class: "field" }, el("label", { for: this.area.id }, capital(field.name)), this.area);
   }
 
@@ -60,7 +63,7 @@ class TableInput {
     this.field = field;
     this.cells = (field.columns ?? [field.name]).map((column) => [
       column,
-      cellInput(`field-${field.name}-${column}`, field.categories?.[column]),
+      cellInput(`${idOf(field)}-${encodeURIComponent(column)}`, field.categories?.[column]),
     ]);
     this.node = el(
       "fieldset",
@@ -93,7 +96,7 @@ class ImageInput {
   constructor(field, limits) {
     this.field = field;
     this.limits = limits;
-    const id = `field-${field.name}`;
+    const id = idOf(field);
     this.input = el("input", { type: "file", id, accept: "image/*", "aria-describedby": `${id}-hint ${id}-about` });
     this.image = el("img", { alt: `Preview of ${field.name}`, hidden: true });
     this.about = el("p", { class: "note", id: `${id}-about`, role: "status" });

@@ -12,8 +12,8 @@ async function start() {
     open(await call("v1/model"));
   } catch (error) {
     byId("about").textContent = "";
-    if (error.status === 401) lock(error.message);
-    else problem(error.message, error.requestId);
+    if (error.status === 401) lock();
+    problem(error.message, error.requestId);
   }
 }
 
@@ -23,12 +23,13 @@ function lock() {
   byId("key").focus();
 }
 
-byId("unlock").addEventListener("submit", (event) => {
+byId("unlock").addEventListener("submit", async (event) => {
   event.preventDefault();
   useKey(byId("key").value);
   byId("locked").hidden = true;
   problem("");
-  if (byId("open").hidden) start();
+  if (byId("open").hidden) await start();
+  if (byId("locked").hidden) byId("tab-post").focus();
 });
 
 function open({ models, default: chosen, limits }) {
@@ -65,10 +66,10 @@ function turn(name) {
 
 function about({ name, task, labels, fields }) {
   const read = listed(fields.map((field) => (field.kind === "table" ? `${field.columns.length} columns of a table` : field.name)));
-  if (task === "regression") return `The model ${name} reads ${read} and predicts a number.`;
+  if (task === "regression") return `The model ${name} reads the ${read} of a post and predicts a number.`;
   const few = labels.length <= 6 ? `: ${listed(labels)}` : "";
   const what = task === "multi-label" ? `which of ${plural(labels.length, "label")} apply` : `one of ${plural(labels.length, "class").replace("classs", "classes")}`;
-  return `The model ${name} reads ${read} and predicts ${what}${few}.`;
+  return `The model ${name} reads the ${read} of a post and predicts ${what}${few}.`;
 }
 
 start();

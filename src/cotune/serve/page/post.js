@@ -1,6 +1,6 @@
 // One post: filled in, dropped, pasted or tried, then predicted and explained.
 
-import { call, bytesOf } from "./api.js";
+import { ApiError, bytesOf, call } from "./api.js";
 import { explanationSections, isPredicted, predictionSection, spoken } from "./answer.js";
 import { byId, el, megabytes, problem } from "./dom.js";
 import { listenForImages, PostForm } from "./fields.js";
@@ -52,7 +52,7 @@ export class OnePost {
     this.running.abort();
     this.form.fill({});
     this.show(this.intro);
-    this.say("");
+    this.done("");
     problem("");
   }
 
@@ -62,43 +62,50 @@ export class OnePost {
     this.running = new AbortController();
     const { signal } = this.running;
     problem("");
+    let shown = false;
     try {
       const fields = await this.read();
-      if (!fields) return;
-      const images = this.images(fields);
       const body = this.body(fields);
+      const images = this.images(fields);
       this.busy("Predicting\u2026");
-      const answer = await call("v1/predict", body, signal);
-      const [prediction] = answer.predictions;
-      if (!isPredicted(prediction)) return this.fail(prediction.error || "The model gives no prediction for this post.", answer.request_id);
+      const { predictions: [prediction], request_id: requestId } = await call("v1/predict", body, signal);
+      if (!isPredicted(prediction)) throw new ApiError(prediction.error || "There is no prediction for this post.", { requestId });
       const section = predictionSection(this.model, prediction);
       this.show(section);
-      if (section.getBoundingClientRect().top > 0.6 * window.innerHeight) section.scrollIntoView();
-      this.say(spoken(this.model, prediction));
-      if (!this.model.explains || !byId("explain").checked) return this.done();
+      shown = true;
+      const { top } = section.getBoundingClientRect();
+      if (top < 0 || top > 0.6 * window.innerHeight) section.scrollIntoView();
+      const explain = this.model.explains && byId("explain").checked;
+      this.done(spoken(this.model, prediction));
+      if (!explain) return;
       this.busy("Looking for the words and image parts that counted\u2026");
       const found = await call("v1/explain", body, signal);
       this.answer.append(...explanationSections(this.model, found, { ...fields, ...images }));
       this.done("The explanation is below the prediction.");
     } catch (error) {
-      if (error.name !== "AbortError") this.fail(error.message, error.requestId, error.status);
+      if (error.name === "AbortError") return;
+      if (!shown) this.show(this.intro);
+      this.done("");
+      if (error.status === 401) this.locked();
+      problem(error.message, error.requestId);
     }
   }
 
+  /** Return the fields that are filled in; raise what is wrong with them. */
   async read() {
     const [wrong] = this.form.problems();
-    if (wrong) return this.fail(wrong);
+    if (wrong) throw new ApiError(wrong);
     const fields = await this.form.read();
     if (Object.keys(fields).length) return fields;
     const names = this.model.fields.map(({ kind, name }) => (kind === "image" ? "choose an image" : `fill in ${name}`));
-    return this.fail(`Nothing to predict yet: ${names.join(" or ")}.`);
+    throw new ApiError(`Nothing to predict yet: ${names.join(" or ")}.`);
   }
 
   body(fields) {
     const body = JSON.stringify({ model: this.model.name, posts: [{ id: "1", fields }] });
     const size = bytesOf(body);
     if (size > this.limits.body_bytes) {
-      throw new Error(`The post has ${megabytes(size)} as it is sent; the server takes up to ${megabytes(this.limits.body_bytes)}.`);
+      throw new ApiError(`The post has ${megabytes(size)} as it is sent; the server takes up to ${megabytes(this.limits.body_bytes)}.`);
     }
     return body;
   }
@@ -116,27 +123,23 @@ export class OnePost {
     this.answer.replaceChildren(...sections);
   }
 
+  /** Say, to who hears the page, what is seen anyway. */
   say(message) {
     byId("status").replaceChildren(el("span", { class: "visually-hidden" }, message));
   }
 
   busy(message) {
     byId("status").textContent = message;
-    byId("status").classList.add("busy");
-    this.answer.setAttribute("aria-busy", "true");
+    this.wait(true);
   }
 
   done(message) {
-    if (message) this.say(message);
-    byId("status").classList.remove("busy");
-    this.answer.setAttribute("aria-busy", "false");
+    this.say(message);
+    this.wait(false);
   }
 
-  fail(message, requestId, status) {
-    this.done(" ");
-    if (!this.answer.contains(this.intro) && !this.answer.querySelector("section")) this.show(this.intro);
-    if (status === 401) this.locked();
-    problem(message, requestId);
-    return null;
+  wait(whether) {
+    byId("status").classList.toggle("busy", whether);
+    this.answer.setAttribute("aria-busy", String(whether));
   }
 }

@@ -7,7 +7,9 @@ import { readTable, writeTable } from "./csv.js";
 
 const SHOWN = 500;
 const TRIES = 8;
-const fileName = (path) => path.split(/[\\/]/).at(-1).trim().toLowerCase();
+/** Return a path as it is compared: as Windows and macOS do, without regard to case. */
+const plain = (path) => path.trim().replaceAll("\\", "/").toLowerCase();
+const fileName = (path) => plain(path).split("/").at(-1);
 
 export class PostTable {
   constructor(limits, locked) {
@@ -33,12 +35,11 @@ export class PostTable {
     this.model = model;
     byId("images-part").hidden = !model.fields.some(({ kind }) => kind === "image");
     this.clear();
-    this.read();
   }
 
   clear() {
     this.running?.abort();
-    Object.assign(this, { answers: [] });
+    this.answers = [];
     byId("results").hidden = true;
     problem("");
     this.read();
@@ -78,6 +79,8 @@ export class PostTable {
     this.files = new Map([...byId("images").files].map((file) => [fileName(file.name), file]));
     const named = new Set(this.posts.flatMap((row) => this.imagesOf(row)));
     const missing = [...named].filter((name) => !this.files.has(fileName(name)));
+    const bare = [...new Set([...named].map(plain))].map(fileName);
+    this.alike = new Set(bare.filter((name, at) => bare.indexOf(name) !== at));
     const used = this.selects.some(({ field, select }) => field && Number(select.value) >= 0);
     byId("go").disabled = !this.posts.length || !used || Boolean(this.running);
     byId("go").textContent = this.posts.length ? `Predict ${plural(this.posts.length, "post")}` : "Predict";
@@ -85,6 +88,7 @@ export class PostTable {
     if (this.header.length && !this.posts.length) said.push("There is no line below the column names.");
     if (this.posts.length && !used) said.push("Choose at least one column that the model reads.");
     if (named.size) said.push(`${named.size - missing.length} of ${plural(named.size, "image")} chosen.`);
+    if (this.alike.size) said.push(`Several are called ${[...this.alike][0]}; posts with them are not predicted.`);
     if (missing.length) said.push(`Missing: ${listed([...missing.slice(0, 3), ...(missing.length > 3 ? [`${missing.length - 3} more`] : [])])}. Posts without their image are not predicted.`);
     byId("matched").textContent = said.join(" ");
   }
@@ -104,6 +108,7 @@ export class PostTable {
       if (!field) id = cell;
       else if (column) (fields[field.name] ??= {})[column] = cell;
       else if (field.kind !== "image") fields[field.name] = cell;
+      else if (this.alike.has(fileName(cell))) return { id, error: `the table has several images named ${fileName(cell)}` };
       else if (!this.files.has(fileName(cell))) return { id, error: `no file named ${fileName(cell)} was chosen` };
       else fields[field.name] = await base64(this.files.get(fileName(cell)));
     }
