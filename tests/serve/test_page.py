@@ -252,20 +252,48 @@ def test_a_post_is_uploaded_predicted_and_explained(
     assert (shown == "rgb(20, 22, 26)") is (scheme == "dark")
 
 
+def hand_over(page: Any, how: str, place: str, files: dict[str, bytes]) -> None:
+    """Paste or drop files somewhere on the page."""
+    given = [[name, base64.b64encode(data).decode()] for name, data in files.items()]
+    page.evaluate(
+        """([how, place, files]) => {
+            const held = new DataTransfer();
+            for (const [name, data] of files) {
+                const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+                held.items.add(new File([bytes], name, {type: name.endsWith("png") ? "image/png" : "text/csv"}));
+            }
+            const about = {bubbles: true, cancelable: true};
+            const event = how === "paste" ? new ClipboardEvent("paste", {...about, clipboardData: held})
+                                          : new DragEvent("drop", {...about, dataTransfer: held});
+            document.querySelector(place).dispatchEvent(event);
+        }""",
+        [how, place, given],
+    )
+
+
+@browser_test
+def test_a_table_and_its_images_are_dropped(address: str, visit: Callable[..., Visit]) -> None:
+    page = visit().open(address)
+    page.get_by_role("tab", name="A table of posts").click()
+    hand_over(
+        page, "drop", "main", {"posts.csv": b"text,image\na good day,a.png\nrain,b.png\n", "a.png": png(drawing())}
+    )
+    wait_for_text(page, "#matched", "1 of 2 images chosen. Missing: b.png.")
+    hand_over(page, "drop", "main", {"b.png": png(drawing())})
+    wait_for_text(page, "#matched", "2 of 2 images chosen.")
+    page.get_by_role("button", name="Predict 2 posts").click()
+    wait_for_text(page, "#table-status", "2 posts predicted.")
+
+
 @browser_test
 @pytest.mark.parametrize("how", ["paste", "drop"])
 def test_an_image_is_pasted_or_dropped(address: str, visit: Callable[..., Visit], how: str) -> None:
     page = visit().open(address)
-    hand_over = """([how, data]) => {
-        const held = new DataTransfer();
-        const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
-        held.items.add(new File([bytes], "from outside.png", {type: "image/png"}));
-        const about = {bubbles: true, cancelable: true};
-        const event = how === "paste" ? new ClipboardEvent("paste", {...about, clipboardData: held})
-                                      : new DragEvent("drop", {...about, dataTransfer: held});
-        document.querySelector(how === "paste" ? "#field-text" : "main").dispatchEvent(event);
-    }"""
-    page.evaluate(hand_over, [how, base64.b64encode(png(drawing())).decode()])
+    place = "#field-text" if how == "paste" else "main"
+    hand_over(page, how, place, {"notes.txt": b"words"})
+    wait_for_text(page, "#problem", "notes.txt is no image that this model could take.")
+    hand_over(page, how, place, {"from outside.png": png(drawing())})
+    assert page.locator("#problem").is_hidden()
     page.get_by_role("img", name="Preview of image").wait_for()
     assert "from outside.png" in page.locator("#field-image-about").inner_text()
     page.locator("#explain").uncheck()

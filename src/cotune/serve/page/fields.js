@@ -1,7 +1,7 @@
 // The form of one post: an input for every field of the model.
 
 import { base64 } from "./api.js";
-import { capital, el, megabytes } from "./dom.js";
+import { capital, el, megabytes, problem } from "./dom.js";
 
 /** Inputs for the fields of a model, in `form`. */
 export class PostForm {
@@ -26,12 +26,14 @@ export class PostForm {
     for (const input of this.inputs) input.write(values[input.field.name]);
   }
 
-  /** Take a dropped or pasted image into the field that is in focus, else the first that is empty, else the first. */
-  take(file, near) {
-    const images = this.inputs.filter((input) => input instanceof ImageInput);
-    const goal = images.find((input) => near && input.node.contains(near)) ?? images.find((i) => !i.file) ?? images[0];
-    goal?.write(file);
-    return goal;
+  /** Take images: the first into the field it came to, all others into what is empty, else the first. Tell whether any fits. */
+  take(files, near) {
+    const places = this.inputs.filter((input) => input instanceof ImageInput);
+    for (const [at, file] of files.slice(0, places.length).entries()) {
+      const there = at === 0 && places.find((input) => input.node.contains(near));
+      (there || places.find((input) => !input.file) || places[0]).write(file);
+    }
+    return files.length > 0 && places.length > 0;
   }
 }
 
@@ -167,22 +169,23 @@ class ImageInput {
 
 const KINDS = { text: TextInput, image: ImageInput, table: TableInput };
 
-/** Send dropped and pasted images to the form that is shown, wherever they land on the page. */
-export function listenForImages(takeInto) {
+export const isImage = (file) => file.type.startsWith("image/");
+
+/** Hand over dropped and pasted files, wherever they land on the page. */
+export function listenForFiles(take) {
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    taken(event, event.dataTransfer, takeInto);
+    const files = [...event.dataTransfer.files];
+    if (files.length) take(files, event.target);
+    else problem("Only files can be dropped here; save the image first, as this page loads nothing from other sites.");
   });
-  document.addEventListener("paste", (event) => taken(event, event.clipboardData, takeInto));
+  document.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files];
+    // Cells copied from a spreadsheet come as an image too; where there is a place for text, text is meant.
+    const asText = event.clipboardData.types.includes("text/plain") && event.target.matches?.("textarea, input");
+    if (!files.length || asText) return;
+    event.preventDefault();
+    take(files, event.target);
+  });
 }
-
-function taken(event, data, takeInto) {
-  const files = [...(data?.files ?? [])];
-  // Cells copied from a spreadsheet come as an image too; where there is text for a text box, it is meant.
-  const intoText = event.type === "paste" && event.target.matches?.("textarea, input") && data.types.includes("text/plain");
-  if (intoText) return;
-  if (files.length) event.preventDefault();
-  if (files.length || event.type === "drop") takeInto(files, event.target);
-}
-

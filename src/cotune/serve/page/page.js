@@ -2,6 +2,7 @@
 
 import { call, useKey } from "./api.js";
 import { byId, el, listed, plural, problem } from "./dom.js";
+import { listenForFiles } from "./fields.js";
 import { OnePost } from "./post.js";
 import { PostTable } from "./table.js";
 
@@ -51,6 +52,7 @@ function open({ models, default: chosen, limits }) {
       byId(`tab-${other}`).focus();
     });
   }
+  listenForFiles((files, near) => views[TABS.find((name) => !byId(`panel-${name}`).hidden)].take(files, near));
   byId("open").hidden = false;
   use(models.find(({ name }) => name === chosen) ?? models[0]);
 }
@@ -65,7 +67,7 @@ function turn(name) {
 }
 
 function about({ name, task, labels, fields }) {
-  const read = listed(fields.map((field) => (field.kind === "table" ? `${field.columns.length} columns of a table` : field.name)));
+  const read = listed(fields.map((field) => (field.kind === "table" ? plural(field.columns.length, "column") : field.name)));
   if (task === "regression") return `The model ${name} reads the ${read} of a post and predicts a number.`;
   const few = labels.length <= 6 ? `: ${listed(labels)}` : "";
   const what = task === "multi-label" ? `which of ${plural(labels.length, "label")} apply` : `one of ${plural(labels.length, "class").replace("classs", "classes")}`;

@@ -3,7 +3,7 @@
 import { ApiError, bytesOf, call } from "./api.js";
 import { explanationSections, isPredicted, predictionSection, spoken } from "./answer.js";
 import { byId, el, megabytes, problem } from "./dom.js";
-import { listenForImages, PostForm } from "./fields.js";
+import { isImage, PostForm } from "./fields.js";
 
 export class OnePost {
   constructor(limits, locked) {
@@ -21,7 +21,6 @@ export class OnePost {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     });
     for (const button of document.querySelectorAll("[data-image]")) button.addEventListener("click", () => this.try(button));
-    listenForImages((files, near) => this.take(files, near));
   }
 
   use(model) {
@@ -33,12 +32,10 @@ export class OnePost {
     this.show(this.intro);
   }
 
+  /** Take dropped or pasted files. */
   take(files, near) {
-    if (byId("panel-post").hidden) return;
-    const image = files.find((file) => file.type.startsWith("image/"));
-    if (image && this.form.take(image, near)) problem("");
-    else if (files.length) problem(`${files[0].name || "What you pasted"} is no image that this model could take.`);
-    else problem("Only files can be dropped here; save the image first, as this page loads nothing from other sites.");
+    const fits = this.form.take(files.filter(isImage), near);
+    problem(fits ? "" : `${files[0].name || "What you pasted"} is no image that this model could take.`);
   }
 
   async try(button) {

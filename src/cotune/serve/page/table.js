@@ -4,6 +4,7 @@ import { base64, bytesOf, call } from "./api.js";
 import { confidenceOf, isPredicted, labelOf } from "./answer.js";
 import { byId, capital, el, listed, percent, plural, problem } from "./dom.js";
 import { readTable, writeTable } from "./csv.js";
+import { isImage } from "./fields.js";
 
 const SHOWN = 500;
 const TRIES = 8;
@@ -17,11 +18,7 @@ export class PostTable {
     const form = byId("table");
     byId("pasted").addEventListener("input", () => this.read());
     byId("images").addEventListener("change", () => this.match());
-    byId("table-file").addEventListener("change", async ({ target }) => {
-      if (!target.files.length) return;
-      byId("pasted").value = await target.files[0].text();
-      this.read();
-    });
+    byId("table-file").addEventListener("change", ({ target }) => this.take([...target.files]));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.predict();
@@ -43,6 +40,18 @@ export class PostTable {
     byId("results").hidden = true;
     problem("");
     this.read();
+  }
+
+  /** Take chosen, dropped or pasted files: a table, images beside those that are there. */
+  async take(files) {
+    const images = files.filter(isImage);
+    const table = files.find((file) => !isImage(file));
+    const held = new DataTransfer();
+    for (const file of [...byId("images").files, ...images]) held.items.add(file);
+    if (images.length) byId("images").files = held.files;
+    if (table) byId("pasted").value = await table.text();
+    if (table) this.read();
+    else this.match();
   }
 
   /** Read the pasted table and offer its columns. */
