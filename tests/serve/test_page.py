@@ -540,7 +540,7 @@ def _many() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     )
     about = model("multi-label", names, fields=fields, thresholds=dict.fromkeys(names, 0.6))
     return (
-        models(about, model("regression", name="other")),
+        models(about, model("regression", name="other", fields=[TEXT, IMAGE, fields[-1]])),
         found,
         explained(found, "long words " * 100, names[0], fields),
     )
@@ -586,8 +586,10 @@ def test_a_number_and_another_model(address: str, visit: Callable[..., Visit]) -
     seen = visit()
     seen.answers(about, predicted(found), explained(found, "one two three", "value"))
     page = seen.open(address)
+    page.locator("#field-table-country").select_option("fr")
     page.get_by_label("Model").select_option("other")
     wait_for_text(page, "#about", "predicts a number")
+    assert page.locator("#field-table-country").input_value() == "fr", "what both models read is kept"
     page.locator("#field-text").fill("one two three")
     page.get_by_role("button", name="Predict").click()
     page.get_by_role("heading", name="The words").wait_for()

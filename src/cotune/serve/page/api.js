@@ -14,18 +14,27 @@ export function useKey(key) {
   sessionStorage.setItem(KEPT, key);
 }
 
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server cannot be reached. Is it still running, and are you online?");
+  }
+}
+
+/** Return a file of the server. */
+export async function fileAt(path) {
+  const body = await (await reach(path)).blob();
+  return new File([body], path.split("/").at(-1), { type: body.type });
+}
+
 /** Return the server's answer to JSON (or, without a body, to a question); raise an ApiError for anything else. */
 export async function call(path, body, signal) {
   const key = sessionStorage.getItem(KEPT);
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  let response;
-  try {
-    response = await fetch(path, { method: body === undefined ? "GET" : "POST", headers, body, signal, cache: "no-store" });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError("The server cannot be reached. Is it still running, and are you online?");
-  }
+  const response = await reach(path, { method: body === undefined ? "GET" : "POST", headers, body, signal, cache: "no-store" });
   const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
   const { message, request_id: requestId } = answer?.error ?? {};

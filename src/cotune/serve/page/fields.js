@@ -3,11 +3,14 @@
 import { base64 } from "./api.js";
 import { capital, el, megabytes, problem } from "./dom.js";
 
-/** Inputs for the fields of a model, in `form`. */
+/** Inputs for the fields of a model; what another model's inputs hold is kept. */
 export class PostForm {
-  constructor(box, model, limits) {
+  constructor(box, model, limits, before = []) {
     this.inputs = model.fields.map((field) => new KINDS[field.kind in KINDS ? field.kind : "text"](field, limits));
     box.replaceChildren(...this.inputs.map((input) => input.node));
+    for (const { field, value } of before) {
+      this.inputs.find((input) => input.field.name === field.name && input.field.kind === field.kind)?.write(value);
+    }
   }
 
   /** Return what is wrong with the inputs, a sentence for each. */
@@ -31,7 +34,7 @@ export class PostForm {
     const places = this.inputs.filter((input) => input instanceof ImageInput);
     for (const [at, file] of files.slice(0, places.length).entries()) {
       const there = at === 0 && places.find((input) => input.node.contains(near));
-      (there || places.find((input) => !input.file) || places[0]).write(file);
+      (there || places.find((input) => !input.value) || places[0]).write(file);
     }
     return files.length > 0 && places.length > 0;
   }
@@ -49,8 +52,12 @@ class TextInput {
     this.node = el("div", { class: "field" }, el("label", { for: this.area.id }, capital(field.name)), this.area);
   }
 
+  get value() {
+    return this.area.value;
+  }
+
   async read() {
-    return this.area.value.trim() === "" ? null : this.area.value;
+    return this.value.trim() === "" ? null : this.value;
   }
 
   write(text = "") {
@@ -76,9 +83,13 @@ class TableInput {
     );
   }
 
-  async read() {
+  get value() {
     const filled = this.cells.filter(([, cell]) => cell.value.trim() !== "");
-    return filled.length ? Object.fromEntries(filled.map(([column, cell]) => [column, cell.value.trim()])) : null;
+    return Object.fromEntries(filled.map(([column, cell]) => [column, cell.value.trim()]));
+  }
+
+  async read() {
+    return Object.keys(this.value).length ? this.value : null;
   }
 
   write(values = {}) {
@@ -116,12 +127,12 @@ class ImageInput {
     }
   }
 
-  get file() {
+  get value() {
     return this.input.files[0] ?? null;
   }
 
   async read() {
-    return this.file ? base64(this.file) : null;
+    return this.value ? base64(this.value) : null;
   }
 
   write(file) {
@@ -133,7 +144,7 @@ class ImageInput {
 
   /** Show the chosen file, and whether the server would refuse it. */
   show() {
-    const { file } = this;
+    const file = this.value;
     URL.revokeObjectURL(this.image.src);
     this.image.removeAttribute("src");
     this.image.hidden = true;

@@ -1,6 +1,6 @@
 // One post: filled in, dropped, pasted or tried, then predicted and explained.
 
-import { ApiError, bytesOf, call } from "./api.js";
+import { ApiError, bytesOf, call, fileAt } from "./api.js";
 import { explanationSections, isPredicted, predictionSection, spoken } from "./answer.js";
 import { byId, el, megabytes, problem } from "./dom.js";
 import { isImage, PostForm } from "./fields.js";
@@ -25,11 +25,11 @@ export class OnePost {
 
   use(model) {
     this.model = model;
-    this.form = new PostForm(byId("fields"), model, this.limits);
+    this.form = new PostForm(byId("fields"), model, this.limits, this.form?.inputs);
     byId("explains").hidden = !model.explains;
     const names = model.fields.map(({ name, kind }) => `${name}:${kind}`).join();
     if (byId("examples")) byId("examples").hidden = names !== "text:text,image:image";
-    this.show(this.intro);
+    this.rest();
   }
 
   /** Take dropped or pasted files. */
@@ -39,18 +39,26 @@ export class OnePost {
   }
 
   async try(button) {
-    const image = await fetch(button.dataset.image).then((response) => response.blob());
-    const name = button.dataset.image.split("/").at(-1);
-    this.form.fill({ text: button.textContent.trim(), image: new File([image], name, { type: image.type }) });
-    await this.predict();
+    try {
+      const image = await fileAt(button.dataset.image);
+      this.form.fill({ text: button.textContent.trim(), image });
+      await this.predict();
+    } catch (error) {
+      problem(error.message);
+    }
   }
 
   clear() {
-    this.running.abort();
     this.form.fill({});
+    this.rest();
+    problem("");
+  }
+
+  /** Show no prediction, and drop what is under way. */
+  rest() {
+    this.running.abort();
     this.show(this.intro);
     this.done("");
-    problem("");
   }
 
   /** Predict what the form holds, then explain it if that is wanted; what was under way is dropped. */
@@ -63,7 +71,7 @@ export class OnePost {
     try {
       const fields = await this.read();
       const body = this.body(fields);
-      const images = this.images(fields);
+      const images = this.images();
       this.busy("Predicting\u2026");
       const { predictions: [prediction], request_id: requestId } = await call("v1/predict", body, signal);
       if (!isPredicted(prediction)) throw new ApiError(prediction.error || "There is no prediction for this post.", { requestId });
@@ -95,7 +103,7 @@ export class OnePost {
     const fields = await this.form.read();
     if (Object.keys(fields).length) return fields;
     const names = this.model.fields.map(({ kind, name }) => (kind === "image" ? "choose an image" : `fill in ${name}`));
-    throw new ApiError(`Nothing to predict yet: ${names.join(" or ")}.`);
+    throw new ApiError(`Nothing to predict yet: ${[...new Set(names)].join(" or ")}.`);
   }
 
   body(fields) {
@@ -108,10 +116,10 @@ export class OnePost {
   }
 
   /** Return addresses of the images that are sent, to be shown beside their overlays. */
-  images(fields) {
+  images() {
     for (const url of this.sent) URL.revokeObjectURL(url);
-    const inputs = this.form.inputs.filter((input) => input.file && fields[input.field.name]);
-    const urls = inputs.map((input) => [input.field.name, URL.createObjectURL(input.file)]);
+    const inputs = this.form.inputs.filter((input) => input.value instanceof File);
+    const urls = inputs.map((input) => [input.field.name, URL.createObjectURL(input.value)]);
     this.sent = urls.map(([, url]) => url);
     return Object.fromEntries(urls);
   }
