@@ -94,7 +94,7 @@ def serve(
         most=batch_size if batching else 1,
         wait=batch_wait / 1000 if batching else 0.0,
         keys=Keys.of_environment(),
-        hosts=(*_LOOPBACK, *(allow_host or [])) if local or allow_host else (),
+        hosts=(*_LOOPBACK, host, *(allow_host or [])) if local or allow_host else (),
     )
     named = _named(runs)
     bound = listen(host, port) if not check else None

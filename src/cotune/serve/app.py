@@ -180,6 +180,7 @@ def make_app(models: Sequence[ServedModel], serving: Serving | None = None) -> F
         version=__version__,
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=service.running,
         description="Predictions for posts of any number of texts, images and columns of a table, and why.",
     )

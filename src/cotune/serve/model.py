@@ -132,10 +132,13 @@ class ServedModel:
         except Exception as error:
             if len(posts) > 1:
                 return [found for post in posts for found in self.score([post])]
-            if self._tell is not None:
-                self._tell(error)
+            self._note(error)
             posts[0].fault = posts[0].fault or _NOT_SCORED
             return [self._nothing(posts[0])]
+
+    def _note(self, error: Exception) -> None:
+        if self._tell is not None:
+            self._tell(error)
 
     def _score(self, posts: Sequence[ReadPost]) -> list[Prediction]:
         usable = [i for i, post in enumerate(posts) if post.fault is None]
@@ -211,6 +214,9 @@ class ServedModel:
             return self._explainer.explain(posts_frame([post], self.scorer.fields), words=words)
         except DataError as error:
             raise RefusedError(422, "unusable_post", str(error)) from error
+        except Exception as error:
+            self._note(error)
+            raise RefusedError(422, "unusable_post", "the post cannot be explained") from error
 
 
 def _labels(label: str) -> list[str]:

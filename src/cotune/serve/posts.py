@@ -20,7 +20,7 @@ from cotune.fields import Field
 from cotune.serve.limits import Limits, RefusedError
 
 #: What a field of each kind holds once it is decoded, and what a client is told.
-_FORMS: dict[str, tuple[type, str]] = {
+_FORMS: dict[str, tuple[type[Any], str]] = {
     "text": (str, "a string"),
     "image": (bytes, "an image in base64"),
     "table": (dict, "an object of columns"),

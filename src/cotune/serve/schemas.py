@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -104,7 +104,6 @@ class Model(BaseModel):
     run: str
     engine: str
     explains: bool
-    examples: list[dict[str, Any]] = Field(default=[], description="Posts to try.")
 
 
 class ShownLimits(BaseModel):

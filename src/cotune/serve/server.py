@@ -6,11 +6,13 @@ import asyncio
 import errno
 import http.client
 import json
+import secrets
 import signal
 import socket
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FrameType
 
 import h11
@@ -21,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from cotune.errors import ConfigError, CotuneError
 from cotune.serve import logs
 from cotune.serve.app import Serving, make_app
-from cotune.serve.guard import SECURITY_HEADERS
+from cotune.serve.guard import SECURITY_HEADERS, Keys
 from cotune.serve.model import ServedModel
 
 _HEADER_SECONDS = 10
@@ -75,7 +77,27 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that ends by itself when it is asked to: what was accepted is answered, and the exit code is 0."""
+    """A server that ends by itself when it is asked to: what was accepted is answered, and the exit code is 0.
+
+    Parameters
+    ----------
+    config : uvicorn.Config
+        How it runs.
+    image_pixels : int
+        Pixels of an image, of which Pillow takes care itself where an image holds another one.
+    """
+
+    def __init__(self, config: uvicorn.Config, image_pixels: int) -> None:
+        super().__init__(config)
+        self.image_pixels = image_pixels
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = max(1, self.image_pixels // 2)  # it warns from there on, and refuses twice as many
+        try:
+            super().run(sockets)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -128,15 +150,14 @@ def serve(models: Sequence[ServedModel], serving: Serving, bound: socket.socket,
         For how many seconds requests under way are waited for at the end.
     """
     logs.configure()
-    server = _make_server(models, serving, grace)
+    server = make_server(models, serving, grace)
     logs.log("serving", url=address_of(bound), models=[model.name for model in models])
     server.run(sockets=[bound])
     logs.log("stopped")
 
 
-def _make_server(models: Sequence[ServedModel], serving: Serving, grace: int) -> _Server:
-    # Pillow's own guard, for images inside of images; it warns from this many pixels and refuses twice as many.
-    Image.MAX_IMAGE_PIXELS = max(1, serving.limits.image_pixels // 2)
+def make_server(models: Sequence[ServedModel], serving: Serving, grace: int = 30) -> uvicorn.Server:
+    """Return the server, which does not run yet; see :func:`serve`."""
     return _Server(
         uvicorn.Config(
             make_app(models, serving),
@@ -149,12 +170,15 @@ def _make_server(models: Sequence[ServedModel], serving: Serving, grace: int) ->
             server_header=False,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=grace,
-        )
+        ),
+        serving.limits.image_pixels,
     )
 
 
-def check(models: Sequence[ServedModel], serving: Serving, key: str | None = None) -> None:
+def check(models: Sequence[ServedModel], serving: Serving) -> None:
     """Serve, for a moment and to this process alone, and ask each model for a prediction.
+
+    It asks with a key of its own, as those of the environment are known by their hashes only.
 
     Raises
     ------
@@ -163,7 +187,8 @@ def check(models: Sequence[ServedModel], serving: Serving, key: str | None = Non
     """
     logs.configure()
     bound = listen("127.0.0.1", 0)
-    server = _make_server(models, serving, 30)
+    key = secrets.token_hex(16)
+    server = make_server(models, replace(serving, keys=Keys([key])))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     try:
@@ -174,9 +199,9 @@ def check(models: Sequence[ServedModel], serving: Serving, key: str | None = Non
         thread.join(60)
 
 
-def _ask(port: int, model: ServedModel, key: str | None) -> None:
+def _ask(port: int, model: ServedModel, key: str) -> None:
     post = {"model": model.name, "posts": [{"id": "check", "fields": model.sample()}]}
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         _once_up(connection)
