@@ -8,8 +8,6 @@ import io
 import json
 import re
 import shutil
-import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,18 +16,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from api_answers import IMAGE, TEXT, drawing, explained, model, models, png, predicted, prediction
 from axe import axe_source, barriers
-from cotune.serve.app import Serving, make_app
+from cotune.explain.explainer import Explainer
+from cotune.serve.app import Serving
 from cotune.serve.guard import Keys
-from cotune.serve.limits import Limits
 from cotune.serve.model import ServedModel
 from cotune.serve.page.routes import page_routes
-from runs import tiny_fit
+from explained import random_run
+from served import running, served_model
 from tiny import Zoo
 
 KEY = "a key of more than sixteen letters"
@@ -89,35 +87,21 @@ browser_test = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def served(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
-    from cotune.explain.explainer import Explainer
-    from cotune.predict import Predictor
-
-    run = tiny_fit(zoo, tmp_path_factory.mktemp("page"), tune="joint").run
-    return ServedModel("tiny", Predictor(run, device="cpu"), Limits(), explainer=lambda: Explainer(run))
-
-
-def _running(served: ServedModel, serving: Serving) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(make_app([served], serving), port=0, log_config=None, ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 30
-    while not server.started:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(20)
+def served(zoo: Zoo) -> ServedModel:
+    run = random_run(zoo)
+    return served_model(run, explainer=lambda: Explainer(run, device="cpu"))
 
 
 @pytest.fixture(scope="module")
 def address(served: ServedModel) -> Iterator[str]:
-    yield from _running(served, Serving())
+    with running([served]) as service:
+        yield f"{service.url}/"
 
 
 @pytest.fixture(scope="module")
 def locked_address(served: ServedModel) -> Iterator[str]:
-    yield from _running(served, Serving(keys=Keys([KEY])))
+    with running([served], Serving(keys=Keys([KEY]))) as service:
+        yield f"{service.url}/"
 
 
 @pytest.fixture(scope="module")
@@ -468,7 +452,7 @@ def test_a_table_is_predicted_and_downloaded(
     download.value.save_as(path)
     with path.open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    assert list(table[0]) == ["id", "label", "p_class0", "p_class1", "text_share", "image_share", "error"]
+    assert list(table[0]) == ["id", "label", "p_class0", "p_class1", "p_class2", "text_share", "image_share", "error"]
     assert [row["id"] for row in table] == [f"p{i}" for i in range(8)]
     assert [bool(row["label"]) for row in table] == [True, True, True, False, False, True, False, False]
     assert table[3]["error"] == "no file named 3.png was chosen"
