@@ -25,7 +25,7 @@ from running_service import RunningService
 
 from cotune.data.posts import read_posts
 from cotune.environment import environment
-from cotune.export.engines import installed
+from cotune.engines.sessions import installed
 from cotune.files import write_json
 
 MODES = {"micro-batching": (), "one by one": ("--no-batching",)}
