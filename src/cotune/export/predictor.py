@@ -95,6 +95,12 @@ class ExportedPredictor(Scorer):
         """Score posts; see :meth:`cotune.scoring.Scorer.scores`."""
         return self._score(self._read(posts))
 
+    def batches(self, posts: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what the graph reads of posts, batch by batch."""
+        read = self._read(posts)
+        for batch in self._batches(read, np.flatnonzero(read.usable)):
+            yield self.arrays(read.inputs, read.present, batch)
+
     def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield the predictions of each chunk of posts; the next chunk is read while one is scored."""
         coming = None
