@@ -30,7 +30,7 @@ def export(
         Path | None,
         typer.Option(
             "--posts",
-            help="Posts table on which the export is compared with the run; the demo's by default. Labelled for --int8.",
+            help="Posts table on which the export is compared with the run (the demo's); labelled for --int8.",
             metavar="POSTS",
         ),
     ] = None,

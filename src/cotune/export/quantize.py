@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FEWEST, CALIBRATION = 200, 300
 #: More posts than this are not scored: a loss of .005 shows, and torch takes minutes.
 MOST_SCORED = 2000
-#: Ranges are means of those of whole batches: of single posts they would cut more off, and answers change twice as much.
+#: The range of an activation is the mean of those of batches; means over single posts cut off twice as much.
 CALIBRATION_BATCH = 16
 _QUANTIZED = ("text", "image")
 
