@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -111,20 +111,24 @@ def quantize(graph: Path, out: Path, batches: Sequence[Mapping[str, np.ndarray]]
 
     nncf.set_log_level(logging.CRITICAL)
     out.parent.mkdir(parents=True, exist_ok=True)
+    converted = openvino.convert_model(graph)
+    outside = outside_encoders(graph, model)
+    # What an operator of ONNX becomes has its name, with a suffix where it becomes several.
+    kept = [name for name in map(_name, converted.get_ops()) if name.partition("/")[0] in outside]
     try:
         quantized = nncf.quantize(
-            openvino.convert_model(graph),
+            converted,
             nncf.Dataset(batches),
             subset_size=len(batches),
             model_type=nncf.ModelType.TRANSFORMER,
-            ignored_scope=nncf.IgnoredScope(names=outside_encoders(graph, model), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
         )
     except Exception as error:
         raise ExportError(f"the model cannot be quantized ({first_line(error)}); export it without --int8") from error
     openvino.save_model(quantized, out, compress_to_fp16=False)
 
 
-def outside_encoders(graph: Path, model: JointModel) -> list[str]:
+def outside_encoders(graph: Path, model: JointModel) -> set[str]:
     """Return the names of the graph's nodes that belong to no text or image encoder, by the modules they came from."""
     import onnx
 
@@ -136,4 +140,8 @@ def outside_encoders(graph: Path, model: JointModel) -> list[str]:
         node.name: next((entry.value for entry in node.metadata_props if entry.key == "namespace"), "")
         for node in nodes
     }
-    return [name for name, module in modules.items() if not any(prefix in module for prefix in own)]
+    return {name for name, module in modules.items() if not any(prefix in module for prefix in own)}
+
+
+def _name(operator: Any) -> str:
+    return str(operator.get_friendly_name())
