@@ -47,7 +47,7 @@ def write_graph(
         If ONNX has no counterpart to an operator, which is named.
     """
     program: Any = None
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         before = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no counterpart
         try:
@@ -82,9 +82,9 @@ def _reason(name: str, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet(*others: str) -> Iterator[None]:
     """Keep the exporter's own progress and warnings to itself; what matters comes back as an error."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", *others)]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
