@@ -28,20 +28,23 @@ class FastDepthwise(TorchFunctionMode):
     ) -> Any:
         """Answer the convolutions that are concerned."""
         if func is torch.conv2d and torch.is_grad_enabled():
-            return _convolve(*args, **(kwargs or {}))
+            given = dict(kwargs or {})
+            if "input" in given:
+                given["x"] = given.pop("input")
+            return _convolve(*args, **given)
         return func(*args, **(kwargs or {}))
 
 
 def _convolve(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    depthwise = 1 < groups == weight.shape[0] == input.shape[-3] and input.ndim == 4
+    depthwise = 1 < groups == weight.shape[0] == x.shape[-3] and x.ndim == 4
     slow = max(weight.shape[2:]) > _FAST or max(_pair(stride)) > 1
-    plain = max(_pair(dilation)) == 1 and not isinstance(padding, str) and input.device.type == "cpu"
+    plain = max(_pair(dilation)) == 1 and not isinstance(padding, str) and x.device.type == "cpu"
     if not (depthwise and slow and plain and torch.get_autocast_dtype("cpu") == torch.bfloat16):
-        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    found: Tensor = _Depthwise.apply(input.bfloat16(), weight, bias, _pair(stride), _pair(padding))
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    found: Tensor = _Depthwise.apply(x.bfloat16(), weight, bias, _pair(stride), _pair(padding))
     return found
 
 

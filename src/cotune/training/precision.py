@@ -56,7 +56,7 @@ def choose_precision(asked: str, device: str) -> Precision:
     if asked == "16" and device == "cpu":
         raise ConfigError("--precision 16 is not available on a CPU; use bf16, 32 or auto")
     if asked != "auto":
-        return Precision(cast(Format, asked), "as asked for")
+        return Precision(cast(Format, asked), _about(asked, device))
     if device == "cuda":
         found = torch.cuda.is_bf16_supported(including_emulation=False)
         return Precision("bf16", "the GPU supports it") if found else Precision("32", "the GPU has no bf16")
@@ -69,10 +69,19 @@ def _of_processor(flags: Mapping[str, Any], machine: str) -> Precision:
     """Return the number format for a processor with these flags, as torch names them."""
     if flags.get("amx_bf16"):
         return Precision("bf16", "the processor has AMX")
-    if machine.lower() in ("x86_64", "amd64", "i386", "i686") and not flags.get("avx512_bf16"):
+    if _emulated(flags, machine):
         return Precision("32", "the processor has no bf16 units")
     ratio = _measured()
     return Precision("bf16" if ratio >= _PAYS else "32", f"measured: a product is {ratio:.1f} times as fast in bf16")
+
+
+def _emulated(flags: Mapping[str, Any], machine: str) -> bool:
+    return machine.lower() in ("x86_64", "amd64", "i386", "i686") and not flags.get("avx512_bf16")
+
+
+def _about(asked: str, device: str) -> str:
+    emulated = asked == "bf16" and device == "cpu" and _emulated(torch.cpu.get_capabilities(), platform.machine())
+    return "as asked for; emulated, and slow, as the processor has no bf16 units" if emulated else "as asked for"
 
 
 def _measured() -> float:

@@ -210,7 +210,7 @@ class Trainer:
         forward, wrapped = self.fabric.setup(self.model, optimizer)
         if state.epoch:
             put_back(tensors, state.weights)
-            optimizer.load_state_dict(state.optimizer)
+            _load_optimizer(optimizer, state.optimizer)
             if state.precision:  # how float16 scales gradients
                 self.fabric.strategy.precision.load_state_dict(state.precision)
             schedule.last_epoch = steps * state.epoch
@@ -380,6 +380,18 @@ def put_back(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> No
     with torch.no_grad():
         for name, parameter in tensors.items():
             parameter.copy_(weights[name])
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Bring back the optimizer's state, laid out as the weights are.
+
+    The fused optimizer walks through weights and moments as they lie in memory, and files hold the latter row by row.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                slots[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _average(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor], decay: float) -> None:
