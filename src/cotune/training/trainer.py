@@ -198,11 +198,10 @@ class Trainer:
             Epochs of the stages before, for the callbacks.
         """
         tensors = trained_tensors(self.model, stage)
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, stage.name, self.config),
-            # One pass over the weights instead of a dozen. On other devices the default is fast already.
-            fused=True if self.fabric.device.type == "cpu" else None,
-        )
+        # One pass over the weights instead of a dozen; on other devices the default is fast already.
+        fused = self.fabric.device.type == "cpu" and not hasattr(self.fabric.strategy.precision, "scaler")
+        groups = parameter_groups(self.model, stage.name, self.config)
+        optimizer = torch.optim.AdamW(groups, fused=True if fused else None)
         steps = math.ceil(n_batches(len(self.data.rows), stage.batch_size) / stage.accumulate)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, steps * stage.epochs, self.config.warmup)
