@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -115,6 +116,8 @@ class JointModel(nn.Module):
             return EncoderOutput(torch.zeros((n, encoder.dim), device=device), empty, nothing)
         output = self.encode(name, batch.inputs[name])
         pooled, states, mask = output.pooled.float(), output.states, output.mask
+        if states is not None and self.head.needs_states:
+            states = states.float()
         if bool(here.all()):
             return EncoderOutput(pooled, states, mask)
         at = here.nonzero().squeeze(1)
@@ -127,15 +130,16 @@ class JointModel(nn.Module):
     def forward(self, batch: Batch, loss: Loss | None = None) -> Tensor:
         """Return outputs, shape (B, n_outputs), or the loss of the batch, a number, if one is given."""
         embeddings = self.embed(batch)
-        outputs: Tensor = self.head(embeddings)
-        if loss is None:
-            return outputs
-        assert batch.targets is not None
-        total = loss(outputs.float(), batch.targets, batch.weights)
-        weighted = partial(loss, weights=batch.weights)
-        own = self.head.own_loss(embeddings, outputs, batch.targets, weighted)
-        result: Tensor = total if own is None else total + own
-        return result
+        with _full_precision(batch.present.device):
+            outputs: Tensor = self.head(embeddings)
+            if loss is None:
+                return outputs
+            assert batch.targets is not None
+            total = loss(outputs.float(), batch.targets, batch.weights)
+            weighted = partial(loss, weights=batch.weights)
+            own = self.head.own_loss(embeddings, outputs, batch.targets, weighted)
+            result: Tensor = total if own is None else total + own
+            return result
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters of each encoder, of the head and in total."""
@@ -143,6 +147,11 @@ class JointModel(nn.Module):
         counts["head"] = sum(p.numel() for p in self.head.parameters())
         counts["total"] = sum(counts.values())
         return counts
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return what keeps the head and the loss in float32 where encoders run in fewer bits."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def _spread(values: Tensor, n: int, at: Tensor) -> Tensor:

@@ -134,7 +134,10 @@ class FitConfig(BaseModel):
         "auto", "auto: the first available of cuda, mps, cpu.", _MACHINE, "fit bench predict evaluate explain serve"
     )
     precision: Literal["auto", "32", "bf16", "16"] = setting(
-        "auto", "Number format; auto: bf16 on CUDA devices that support it, else 32.", _MACHINE
+        "32",
+        "Number format of encoders in torch; auto: bf16 on processors and GPUs with units for it, else 32.",
+        _MACHINE,
+        "fit bench predict evaluate",
     )
     bad_images: Literal["skip", "text-only"] = setting(
         "skip", "Training posts with an unreadable image: left out, or used by their text.", _TRAINING

@@ -69,6 +69,14 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool 
     return before is not None
 
 
+def begun_precision(out: Path) -> str | None:
+    """Return the number format in which the finished cells of `out` were computed; None if there are none."""
+    if not (out / FILE).is_file() or not predictions.count(out):
+        return None
+    found = _read(out / FILE)["settings"]["fit"].get("precision", "auto")
+    return "32" if found == "auto" else str(found)
+
+
 def refuse_harm(out: Path) -> None:
     """Refuse a folder in which results would replace what no benchmark wrote.
 
@@ -168,6 +176,8 @@ def _refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
         **defaults,
         **current_names(before["fit"]),
     }
+    if old["precision"] == "auto":  # before it was decided by the processor, and stood for this on all CPUs
+        old["precision"] = "32"
     new = {**{key: now[key] for key in now if key != "fit"}, **now["fit"]}
     differing = [f"{key} ({old.get(key)!r}, now {new[key]!r})" for key in new if old.get(key) != new[key]]
     if differing:
