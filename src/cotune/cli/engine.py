@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,7 +49,9 @@ def choose(
     return EngineChoice(folder, engine, device=flags.get("device", "auto"), plugins=plugins or ())
 
 
-def open_scorer(choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFrame | None = None) -> Scorer:
+def open_scorer(
+    choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFrame | None = None, *, many: bool = False
+) -> Scorer:
     """Open the model; a run that was not exported yet is, if `posts` to compare on are given.
 
     Parameters
@@ -59,13 +62,15 @@ def open_scorer(choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFr
         ``batch_size``, ``bad_images``, ``allow_remote``, ``device`` and ``precision``.
     posts : DataFrame, optional
         Some of the posts to score.
+    many : bool
+        Whether many more are going to be.
     """
     from cotune.progress import TerminalProgress
 
     export, run = choice.ready, None
     if export is None:
         run = open_run(choice.folder, choice.plugins)
-        if posts is not None and len(posts) and choice.may_export(len(posts)):
+        if posts is not None and len(posts) and choice.may_export(inf if many else len(posts)):
             export = choice.export(run, posts, TerminalProgress())
     if export is not None:
         from cotune.export.predictor import ExportedPredictor

@@ -93,7 +93,7 @@ class EngineChoice:
         except ExportError:  # damaged in the cache: it is made again
             return None
 
-    def may_export(self, n_posts: int) -> bool:
+    def may_export(self, n_posts: float) -> bool:
         """Tell whether the run is to be exported before so many posts are scored, and can be."""
         if self._kept is None or self.exported:
             return False
