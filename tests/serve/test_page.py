@@ -439,7 +439,7 @@ def test_a_table_is_predicted_and_downloaded(
     page.get_by_label("text", exact=True).select_option(label="Caption")
     good = [image_file(f"{i}.png") for i in range(3)]
     page.get_by_label("Image files").set_input_files([*good, image_file("bad.png", b"nothing"), image_file("two.png")])
-    wait_for_text(page, "#matched", "Missing: gone/3.png.")
+    wait_for_text(page, "#matched", "Missing: 3.png.")
     assert barriers(page) == []
     page.get_by_role("button", name="Predict 8 posts").click()
     wait_for_text(page, "#table-status", "4 posts predicted, 4 without a prediction.")
@@ -485,9 +485,14 @@ def test_a_table_can_be_stopped_and_a_refused_batch_is_narrowed_down(address: st
 
     seen.page.route("**/v1/predict", answer)
     seen.answers(
-        {**models(model(labels=["a", "b"], fields=[TEXT])), "limits": {**models(model())["limits"], "batch": 3}}
+        {
+            **models(model(labels=["a", "b"], fields=[TEXT], explains=False)),
+            "limits": {**models(model())["limits"], "batch": 3},
+        }
     )
     page = seen.open(address)
+    assert page.locator("#explain").is_hidden()
+    assert page.locator("#intro").inner_text().count("Highlighted words") == 0
     page.get_by_role("tab", name="A table of posts").click()
     page.get_by_label("Table, with column names").fill(
         "text\tother\n" + "".join(f"{t}\tx\n" for t in ["one", "long", "two", "busy"])

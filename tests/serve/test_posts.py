@@ -58,6 +58,13 @@ def test_the_pixels_are_counted_before_they_are_decoded() -> None:
     assert post.fault_status == 413
 
 
+def test_marks_that_pile_up_are_refused() -> None:
+    reader = PostReader(MANY_FIELDS, COLUMNS, Limits())
+    assert reader.read({"title": "z" + "\u0315\u0300" * 100}, "f").cells["title"]
+    with pytest.raises(RefusedError, match="f.title: has more than 250 marks"):
+        reader.read({"title": "z" + "\u0315\u0300" * 20_000}, "f")
+
+
 def test_a_field_of_a_plugin_is_refused() -> None:
     with pytest.raises(ConfigError, match="kind 'audio', which cannot be served"):
         PostReader((Field(name="sound", kind="audio"),), {}, Limits())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -16,8 +17,9 @@ from cotune.explain.explainer import Explainer
 from cotune.predict import Predictor
 from cotune.run import Run
 from cotune.serve.app import Serving
+from cotune.serve.bodies import BodyReader
 from cotune.serve.guard import Keys
-from cotune.serve.limits import Limits
+from cotune.serve.limits import Limits, RefusedError
 from explained import random_run
 from served import Served, b64, many_fields_run, png, running, served_model
 from tiny import Zoo
@@ -190,6 +192,22 @@ def test_large_bodies_with_and_without_a_length(client: httpx.Client) -> None:
     problem(client.post("/v1/predict", content=large, headers=as_json), 413, "body_too_large")
     problem(client.post("/v1/predict", content=iter([large[:100_000]] * 3), headers=as_json), 413, "body_too_large")
     assert client.post("/v1/predict", json={"posts": [{"fields": TEXT}]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "inside", [b"1", b"{}", b'{"a":1}', b'{"fields":{"text":1}}', b'{"fields":{"about":{"x":[]}}}']
+)
+def test_json_of_a_million_mistakes_is_refused_at_once(run: Run, inside: bytes) -> None:
+    bodies = BodyReader([served_model(run)], Limits())
+    n = 1_000_000 // (inside.count(b"{") + 1) - 10
+    lists = b'{"posts":[' + (inside + b",") * n + inside + b"]}"
+    objects = b'{"posts":[{"fields":{' + b",".join(b'"%d":%s' % (i, inside) for i in range(2000)) + b"}}]}"
+    started = time.process_time()
+    for body in (lists, objects, lists * 3):
+        with pytest.raises(RefusedError) as refused:
+            bodies._json(body)
+        assert refused.value.status in (413, 422)
+    assert time.process_time() - started < 5
 
 
 def test_nothing_of_a_post_is_in_an_error_or_a_log(service: Served, client: httpx.Client) -> None:

@@ -49,7 +49,7 @@ def test_the_curl_lines(service: Served, folder: Path) -> None:
         strict = block.replace("curl ", "curl -sS --fail-with-body ").replace(WRITTEN, service.url)
         done = subprocess.run(["bash", "-euc", strict], capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stdout[-500:]}{done.stderr}"
-        assert '"code":' not in done.stdout
+        assert '"model":' in done.stdout
 
 
 def test_the_python_lines(service: Served, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

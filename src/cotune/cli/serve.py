@@ -12,7 +12,6 @@ import typer
 
 from cotune.cli.engine import EngineOption, choose, open_scorer
 from cotune.cli.options import Plugin
-from cotune.cli.run_folder import open_run
 from cotune.cli.settings import Flags
 from cotune.errors import ConfigError, clip
 
@@ -153,9 +152,12 @@ def _open(name: str, choice: EngineChoice, settings: dict[str, Any], limits: Lim
 def _explainer(choice: EngineChoice, settings: dict[str, Any]) -> Callable[[], Explainer]:
     def open_explainer() -> Explainer:
         from cotune.explain.explainer import Explainer
+        from cotune.plugins import load_plugins
+        from cotune.run import load_run
 
+        load_plugins(choice.plugins)
         # A copy of its own: what explains hooks into the network, while others are scored.
-        return Explainer(open_run(choice.folder, choice.plugins), **settings)
+        return Explainer(load_run(choice.folder), **settings)
 
     return open_explainer
 

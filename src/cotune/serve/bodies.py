@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 from python_multipart.multipart import FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
@@ -22,6 +23,8 @@ _JSON, _FORM = "application/json", "multipart/form-data"
 #: Bodies that are not read are taken in for so many seconds, so that their senders read the answer.
 _LINGER = 1.0
 _KNOWN = frozenset({"model", "posts", "id", "fields"})
+#: What stands between the values of a JSON text; one with more than these would take seconds to read.
+_SEPARATORS, _MOST_SEPARATORS = (b",", b"[", b"{"), 1_000_000
 _CLOSE = {"Connection": "close"}
 
 
@@ -58,6 +61,11 @@ class BodyReader:
     def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
         self.models = {model.name: model for model in models}
         self.limits = limits
+        #: The fields and columns of the model that reads most of them.
+        self._widest = max(
+            len(model.reader.fields) + sum(len(each.columns) for each in model.reader.fields.values())
+            for model in models
+        )
 
     def model(self, name: str | None) -> ServedModel:
         """Return a model by its name.
@@ -122,21 +130,29 @@ class BodyReader:
         return bytes(body)
 
     def _json(self, body: bytes) -> ReadBody:
+        most = f"posts: at most {self.limits.batch} in a request"
+        if sum(map(body.count, _SEPARATORS)) > _MOST_SEPARATORS:
+            raise RefusedError(413, "batch_too_long", f"the body has too many values; {most}")
         try:
-            asked = PredictRequest.model_validate_json(body)
+            given = from_json(body)
+        except ValueError:
+            raise RefusedError(422, "invalid_json", "the body is no JSON that can be read") from None
+        # Before it is validated, as every wrong value of millions would be described.
+        if isinstance(given, dict) and isinstance(posts := given.get("posts"), list) and len(posts) > self.limits.batch:
+            raise RefusedError(413, "batch_too_long", most)
+        if _is_larger(given, 8 + self.limits.batch * (2 + self._widest)):
+            raise RefusedError(422, "invalid_request", "the body has more fields and columns than any model reads")
+        try:
+            asked = PredictRequest.model_validate(given)
         except ValidationError as error:
             raise self._described(error) from None
         model = self.model(asked.model)
-        if len(asked.posts) > self.limits.batch:
-            raise RefusedError(413, "batch_too_long", f"posts: at most {self.limits.batch} in a request")
         posts = [model.reader.read(post.fields, f"posts.{i}.fields", post.id) for i, post in enumerate(asked.posts)]
         return ReadBody(model, posts, is_form=False)
 
     def _described(self, error: ValidationError) -> RefusedError:
         """Say where and what is wrong; names that are not ours are left out, as they may hold anything."""
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            return RefusedError(422, "invalid_json", "the body is no JSON that can be read")
         ours = _KNOWN.union(*(model.reader.fields for model in self.models.values()))
         where: list[str] = []
         for part in first["loc"]:
@@ -194,6 +210,19 @@ async def _drain(request: Request) -> None:
         async with asyncio.timeout(_LINGER):
             async for _ in request.stream():
                 pass
+
+
+def _is_larger(value: Any, most: int) -> bool:
+    """Tell whether a JSON value holds more than `most` others."""
+    n, inside = 0, [value]
+    while inside:
+        one = inside.pop()
+        if isinstance(one, dict | list):
+            n += len(one)
+            if n > most:
+                return True
+            inside.extend(one.values() if isinstance(one, dict) else one)
+    return False
 
 
 def _lowered(message: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,9 @@ _FORMS: dict[str, tuple[type[Any], str]] = {
     "image": (bytes, "an image in base64"),
     "table": (dict, "an object of columns"),
 }
+#: Putting combining characters in order takes a time that grows with the square of their number.
+_MOST_MARKS = 250
+_PILE = re.compile(rb"[^\0]{%d}" % (_MOST_MARKS + 1))
 
 
 @dataclass
@@ -153,6 +158,8 @@ class PostReader:
             if kind == "text" and len(value) > self.limits.text_characters:
                 most = self.limits.text_characters
                 raise RefusedError(413, "text_too_long", f"{place}: has more than {most:,} characters")
+            if kind == "text" and not value.isascii() and _PILE.search(bytes(map(unicodedata.combining, value))):
+                raise RefusedError(422, "invalid_field", f"{place}: has more than {_MOST_MARKS} marks on one character")
             if kind == "image":
                 self._check_image(post, name, value)
             elif kind == "table":

@@ -26,7 +26,7 @@ export class OnePost {
   use(model) {
     this.model = model;
     this.form = new PostForm(byId("fields"), model, this.limits, this.form?.inputs);
-    byId("explains").hidden = !model.explains;
+    for (const part of [byId("explains"), ...this.intro.querySelectorAll(".explained")]) part.hidden = !model.explains;
     const names = model.fields.map(({ name, kind }) => `${name}:${kind}`).join();
     if (byId("examples")) byId("examples").hidden = names !== "text:text,image:image";
     this.rest();

@@ -98,7 +98,8 @@ export class PostTable {
     if (this.posts.length && !used) said.push("Choose at least one column that the model reads.");
     if (named.size) said.push(`${named.size - missing.length} of ${plural(named.size, "image")} chosen.`);
     if (this.alike.size) said.push(`Several are called ${[...this.alike][0]}; posts with them are not predicted.`);
-    if (missing.length) said.push(`Missing: ${listed([...missing.slice(0, 3), ...(missing.length > 3 ? [`${missing.length - 3} more`] : [])])}. Posts without their image are not predicted.`);
+    const names = missing.map((path) => path.split(/[\\/]/).at(-1));
+    if (missing.length) said.push(`Missing: ${listed([...names.slice(0, 3), ...(missing.length > 3 ? [`${missing.length - 3} more`] : [])])}. Posts without their image are not predicted.`);
     byId("matched").textContent = said.join(" ");
   }
 
@@ -214,6 +215,7 @@ export class PostTable {
     byId("download").disabled = true;
     byId("progress").hidden = false;
     byId("stop").hidden = false;
+    byId("results").scrollIntoView({ block: "nearest" });
     this.match();
   }
 
