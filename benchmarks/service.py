@@ -24,8 +24,8 @@ import pandas as pd
 from running_service import RunningService
 
 from cotune.data.posts import read_posts
+from cotune.engines.sessions import installed
 from cotune.environment import environment
-from cotune.export.engines import installed
 from cotune.files import write_json
 
 MODES = {"micro-batching": (), "one by one": ("--no-batching",)}

@@ -19,6 +19,7 @@ from cotune.scoring import BadImages, Scorer, without_nonsense
 from cotune.settings import make_config
 from cotune.training.device import choose_device
 from cotune.training.features import Features, iterate, prepare
+from cotune.training.precision import choose_precision, encoding
 
 
 class Predictor(Scorer):
@@ -30,6 +31,8 @@ class Predictor(Scorer):
         The trained model.
     device : {"auto", "cpu", "cuda", "mps"}
         Where it runs.
+    precision : {"32", "auto", "bf16", "16"}
+        Number format of the encoders, see :func:`cotune.training.precision.choose_precision`.
     batch_size : int
         Posts in a pass.
     bad_images : {"error", "text-only"}
@@ -44,13 +47,16 @@ class Predictor(Scorer):
         run: Run,
         *,
         device: str = "auto",
+        precision: str = "32",
         batch_size: int = 64,
         bad_images: BadImages = "error",
         allow_remote: bool = False,
     ) -> None:
         super().__init__(run.task, run.fields, tuple(run.model.encoders), run.environment.get("data_hash"))
         self.run = run
-        self.device = choose_device(make_config({"device": device}).device)
+        asked = make_config({"device": device, "precision": precision})
+        self.device = choose_device(asked.device)
+        self.precision = choose_precision(asked.precision, self.device.type)
         self.batch_size = batch_size
         self.bad_images: BadImages = bad_images
         self.allow_remote = allow_remote
@@ -101,8 +107,9 @@ class Predictor(Scorer):
         sources = dict.fromkeys(self.model.encoders, "raw")
         for batch in iterate(features, rows, sources, self.batch_size) if len(rows) else ():
             moved = batch.to(self.device)
-            with torch.inference_mode():
-                yield moved, self.model.embed(moved)
+            with torch.inference_mode(), encoding(self.precision.name, self.device.type):
+                embeddings = self.model.embed(moved)
+            yield moved, embeddings
 
     def contributions(self, features: Features, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Contributions]]:
         """Yield positions and contributions of the posts at `rows`, batch by batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,8 +141,8 @@ def _open(name: str, choice: EngineChoice, settings: dict[str, Any], limits: Lim
     from cotune.serve.logs import log_error
     from cotune.serve.model import ServedModel
 
-    posts = _posts(choice.folder, choice.fields) if choice.ready is None and choice.may_export else None
-    scorer = open_scorer(choice, settings, posts)
+    posts = _posts(choice.folder, choice.fields) if choice.ready is None and choice.may_export(inf) else None
+    scorer = open_scorer(choice, settings, posts, many=True)
     explainer = None if choice.exported else _explainer(choice, settings)
     model = ServedModel(name, scorer, limits, explainer=explainer, tell=lambda error: log_error(error, model=name))
     model.warm_up()

@@ -15,7 +15,7 @@ from cotune.data.batches import bucketed_batches
 from cotune.data.images.load import ImageFault
 from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.table_columns import Column
-from cotune.export.engines import Session, choose_engine, open_session, usable_cores
+from cotune.engines.sessions import Session, choose_engine, open_session, usable_cores
 from cotune.export.graph_names import PREDICTIONS, SHARES
 from cotune.export.inputs import Inputs, TableReader, open_reader
 from cotune.export.package import Export
@@ -104,6 +104,12 @@ class ExportedPredictor(Scorer):
     def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts; see :meth:`cotune.scoring.Scorer.scores`."""
         return self._score(self._read(posts))
+
+    def batches(self, posts: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what the graph reads of posts, batch by batch."""
+        read = self._read(posts)
+        for batch in self._batches(read, np.flatnonzero(read.usable)):
+            yield self.arrays(read.inputs, read.present, batch)
 
     def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield the predictions of each chunk of posts; the next chunk is read while one is scored."""

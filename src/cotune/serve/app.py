@@ -6,8 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -17,12 +15,14 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from cotune._version import __version__
+from cotune.fields import DEFAULT_FIELDS
 from cotune.serve.batching import Batcher
 from cotune.serve.bodies import BodyReader, ReadBody
 from cotune.serve.guard import Guard, Keys, error_response
 from cotune.serve.limits import Limits, Memory, RefusedError
 from cotune.serve.metrics import Metrics
 from cotune.serve.model import ServedModel
+from cotune.serve.page.routes import page_routes
 from cotune.serve.posts import ReadPost
 from cotune.serve.schemas import (
     ErrorAnswer,
@@ -238,14 +238,10 @@ def make_app(models: Sequence[ServedModel], serving: Serving | None = None) -> F
         return error_response(found, request.state.request_id)
 
     app.openapi = lambda: _openapi(app, service)  # type: ignore[method-assign]
-    _add_page(app)
+    by_default = [(field.name, field.kind) for field in DEFAULT_FIELDS]
+    examples = any([(field.name, field.kind) for field in each.scorer.fields] == by_default for each in models)
+    app.router.routes += page_routes(examples=examples)
     return app
-
-
-def _add_page(app: FastAPI) -> None:
-    """Add the page, where there is one."""
-    if find_spec("cotune.serve.page") is not None:
-        import_module("cotune.serve.page").page_routes(app)
 
 
 def _json(answer: BaseModel, status: int = 200) -> Response:
