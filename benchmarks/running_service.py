@@ -32,7 +32,7 @@ class RunningService:
         self.no_json = 0
         assert self.process.stderr is not None
         before = []
-        while not (line := self.process.stderr.readline()).startswith("{"):
+        while '"event": "serving"' not in (line := self.process.stderr.readline()):
             before.append(line)
             if not line:
                 raise SystemExit("".join(before) or "the service did not start")

@@ -137,7 +137,7 @@ class FitConfig(BaseModel):
         "32",
         "Number format of encoders in torch; auto: bf16 on processors and GPUs with units for it, else 32.",
         _MACHINE,
-        "fit bench predict evaluate",
+        "fit bench predict evaluate serve",
     )
     bad_images: Literal["skip", "text-only"] = setting(
         "skip", "Training posts with an unreadable image: left out, or used by their text.", _TRAINING

@@ -262,8 +262,8 @@ def test_an_export_is_served_without_torch_until_it_is_stopped(zoo: Zoo, tmp_pat
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env={**os.environ})
     try:
         assert process.stderr is not None
-        first = json.loads(process.stderr.readline())
-        assert first["event"] == "serving"
+        model, first = (json.loads(process.stderr.readline()) for _ in range(2))
+        assert (model["event"], model["engine"], first["event"]) == ("model", "onnx", "serving")
         import httpx
 
         with httpx.Client(base_url=first["url"], timeout=30) as client:

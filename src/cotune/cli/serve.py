@@ -99,9 +99,8 @@ def serve(
     named = _named(runs)
     bound = listen(host, port) if not check else None
     settings = {"batch_size": batch_size, "bad_images": "error", "allow_remote": False}
-    device = flags.get("device", "auto")
     models = [
-        _open(name, choose(folder, engine, plugin, device), {**flags, **settings}, limits)
+        _open(name, choose(folder, engine, plugin, flags), {**flags, **settings}, limits)
         for name, folder in named.items()
     ]
     if bound is None:
@@ -157,7 +156,7 @@ def _explainer(choice: EngineChoice, settings: dict[str, Any]) -> Callable[[], E
 
         load_plugins(choice.plugins)
         # A copy of its own: what explains hooks into the network, while others are scored.
-        return Explainer(load_run(choice.folder), **settings)
+        return Explainer(load_run(choice.folder), **{**settings, "precision": "32"})
 
     return open_explainer
 

@@ -99,6 +99,11 @@ class _Server(uvicorn.Server):
         finally:
             Image.MAX_IMAGE_PIXELS = before
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for bound in sockets or ():
+            logs.log("serving", url=address_of(bound))
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             self.force_exit = True
@@ -122,11 +127,15 @@ def listen(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise CotuneError(f"port {port} of {host} is taken; choose another with --port") from error
+            raise _taken(host, port) from error
         if isinstance(error, PermissionError):
             raise CotuneError(f"port {port} may not be used; choose one above 1023 with --port") from error
         raise ConfigError(f"{host} is no address of this machine; give another with --host") from error
     return bound
+
+
+def _taken(host: str, port: int) -> CotuneError:
+    return CotuneError(f"port {port} of {host} is taken; choose another with --port")
 
 
 def address_of(bound: socket.socket) -> str:
@@ -151,8 +160,15 @@ def serve(models: Sequence[ServedModel], serving: Serving, bound: socket.socket,
     """
     logs.configure()
     server = make_server(models, serving, grace)
-    logs.log("serving", url=address_of(bound), models=[model.name for model in models])
-    server.run(sockets=[bound])
+    for model in models:
+        logs.log("model", model=model.name, run=model.run, engine=model.engine)
+    host, port = bound.getsockname()[:2]
+    try:
+        server.run(sockets=[bound])
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:  # by another that was bound at the same time and listens already
+            raise _taken(host, port) from error
+        raise
     logs.log("stopped")
 
 
