@@ -27,7 +27,7 @@ class FastDepthwise(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Answer the convolutions that are concerned."""
-        if func is torch.conv2d and torch.is_grad_enabled():
+        if func is torch.conv2d and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
             given = dict(kwargs or {})
             if "input" in given:
                 given["x"] = given.pop("input")
