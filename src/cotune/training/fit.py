@@ -238,8 +238,9 @@ def _begin(
 def _precision(config: FitConfig, callbacks: Sequence[Callback], progress: Progress) -> Precision:
     """Return the number format to train in; a training that goes on keeps its own, whatever this machine has."""
     asked, device = config.precision, training_device(config).type
-    begun = next((name for one in callbacks if (name := one.begun_with().get("precision")) in ("32", "bf16", "16")), "")
-    found = Precision(begun, "as it was begun") if asked == "auto" and begun else choose_precision(asked, device)
+    known = ({} if asked != "auto" else callback.begun_with() for callback in callbacks)
+    begun = next((settings["precision"] for settings in known if settings.get("precision", "auto") != "auto"), None)
+    found = choose_precision(asked, device) if begun is None else Precision(begun, "as it was begun")
     if asked != "32":
         progress.say(f"precision: {found}")
     return found
