@@ -16,6 +16,17 @@ def test_batches_pass_through_and_memory_is_given_back_between_them(monkeypatch:
     assert happened == ["a", "b", "given back", "c", "d", "given back", "e", "given back"]
 
 
+def test_large_blocks_are_kept_until_the_outermost_loop_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(module, "_set", lambda option, value: told.append((option, value)))
+    outer = releasing_memory("ab")
+    next(outer)
+    assert list(releasing_memory("cd")) == ["c", "d"]
+    assert told == [(-4, 0), (-1, 2**31 - 1)]
+    outer.close()  # as when training is stopped
+    assert told[2:] == [(-4, 65536), (-1, 128 * 1024), (-3, 32 * 2**20)]
+
+
 def test_systems_whose_library_cannot_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(_: object) -> object:
         return object()

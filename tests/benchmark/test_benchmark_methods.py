@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench_tiny import tiny_plan, tiny_posts
-from cotune.benchmark import METHODS, Outcome
+from cotune.benchmark import METHODS, Outcome, methods
 from cotune.benchmark.bench import Bench
 from cotune.benchmark.folds import cut_posts
 from cotune.benchmark.methods import Trial, embeddings, mean_of
@@ -59,6 +59,14 @@ def test_embeddings_are_computed_once_for_all_methods(bench: Bench, monkeypatch:
     monkeypatch.setattr(type(encoder), "encode", refuse)
     record = bench.run(cell_of(bench, "probe", fold=1))
     assert len(record.proba) == len(bench.folds.test(1))
+
+
+def test_svm_with_distances_kept_is_scikit_learns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = bench.run(cell_of(bench, "svm"))
+    monkeypatch.setattr(methods, "_MOST_DISTANCES", 0)
+    plain = bench.run(cell_of(bench, "svm"))
+    assert np.allclose(kept.proba, plain.proba, rtol=0, atol=1e-9)
+    assert kept.parameters == plain.parameters
 
 
 def test_svm_without_enough_posts_to_calibrate(bench: Bench) -> None:

@@ -24,6 +24,7 @@ from cotune.benchmark.plan import Cell
 from cotune.benchmark.records import Record
 from cotune.benchmark.runner import Failure
 from cotune.errors import CotuneError, RunError
+from cotune.training.precision import Precision
 from tiny import Zoo
 
 
@@ -359,3 +360,27 @@ def test_a_changed_byte_of_a_cell_or_of_the_folds_is_named(posts: pd.DataFrame, 
     (out / "bench.json").write_text(json.dumps({**about, "format": "two"}))
     with pytest.raises(RunError, match="update cotune"):
         read_results(out)
+
+
+def test_a_folder_keeps_the_precision_it_was_begun_with(
+    posts: pd.DataFrame, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(plan, methods=("probe",), fit=plan.fit.model_copy(update={"precision": "auto"}))
+    for name in ("bf16", "32"):  # as if the second session ran on another machine
+        monkeypatch.setattr("cotune.benchmark.runner.choose_precision", lambda *_, name=name: Precision(name, "test"))
+        session = run_plan(posts, plan, tmp_path / "out", resume=True, only_folds=[0] if name == "bf16" else [1])
+        assert session.done
+        begun = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
+        assert begun["settings"]["fit"]["precision"] == "bf16"
+
+
+def test_folders_of_versions_whose_auto_meant_float32_go_on(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    plan, out = replace(plan, methods=("probe",)), tmp_path / "out"
+    run_plan(posts, plan, out, only_folds=[0])
+    begun = json.loads((out / "bench.json").read_text(encoding="utf-8"))
+    begun["settings"]["fit"]["precision"] = "auto"
+    (out / "bench.json").write_text(json.dumps(begun), encoding="utf-8")
+    assert run_plan(posts, plan, out, resume=True, only_folds=[0]).found
+    with pytest.raises(RunError, match=r"precision \('32', now 'bf16'\)"):
+        other = plan.fit.model_copy(update={"precision": "bf16"})
+        run_plan(posts, replace(plan, fit=other), out, resume=True)

@@ -220,9 +220,7 @@ def svm(trial: Trial) -> Outcome:
         kernel = _RadialKernel(np.concatenate([train, test]))
         train, test = np.split(np.arange(len(kernel.posts))[:, None], [len(train)])
     if trial.task.target_type == "multilabel-indicator":
-        parts = [
-            _machine(train, test, targets[:, k].astype(np.int64), 2, seed, kernel) for k in range(targets.shape[1])
-        ]
+        parts = [_machine(train, test, labels, 2, seed, kernel) for labels in targets.astype(np.int64).T]
         found, learned = np.column_stack([proba[:, 1] for proba, _ in parts]), sum(n for _, n in parts)
     else:
         found, learned = _machine(train, test, targets, trial.task.n_outputs, seed, kernel)

@@ -3,8 +3,8 @@
 oneDNN answers two gradients of a depthwise convolution in bf16 by a plain reference loop, 4 to 40 times as slow as in
 float32: that of a kernel wider than 3, and that of the input where the stride is larger than 1. EfficientNet, ConvNeXt
 and their kin consist of such convolutions, and would train more slowly in bf16 than in float32. Here the gradient of a
-wide kernel is put together of 3 x 3 parts, each of which sees the input shifted, and that of a strided input is
-computed in float32. `benchmarks/profile_training.py` times both ways.
+5 x 5 kernel is put together of 3 x 3 parts, each of which sees the input shifted; wider ones are computed in float32;
+the gradient of a strided input is a convolution without stride of slopes with zeros between them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FastDepthwise(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Answer the convolutions that are concerned."""
-        if func is torch.conv2d and torch.is_grad_enabled():
+        if func is torch.conv2d and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
             given = dict(kwargs or {})
             if "input" in given:
                 given["x"] = given.pop("input")
@@ -68,9 +68,7 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            dtype = torch.float32 if max(ctx.stride) > 1 else x.dtype
-            shape = torch.empty_like(x, dtype=dtype)  # of the input nothing else counts here
-            of_x = _slopes(slope.to(dtype), shape, weight.to(dtype), ctx.stride, ctx.padding, of_input=True).to(x.dtype)
+            of_x = _of_input(slope, x, weight.to(x.dtype), ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
             of_weight = _of_weight(slope, x, weight.to(x.dtype), ctx.stride, ctx.padding).to(weight.dtype)
         if ctx.needs_input_grad[2]:
@@ -78,11 +76,25 @@ class _Depthwise(torch.autograd.Function):
         return of_x, of_weight, of_bias, None, None
 
 
+def _of_input(slope: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> Tensor:
+    """Return the gradient of the input."""
+    around = [size - 1 - edge for size, edge in zip(weight.shape[2:], padding, strict=True)]
+    if max(stride) == 1 or min(around) < 0:
+        return _slopes(slope, x, weight, stride, padding, of_input=True)
+    height, width = (side + edge - more for side, edge, more in zip(x.shape[2:], padding, around, strict=True))
+    shape = (*slope.shape[:2], height, width)
+    spread = torch.empty(shape, dtype=slope.dtype, memory_format=torch.channels_last).zero_()
+    spread[..., :: stride[0], :: stride[1]] = slope
+    return torch.conv2d(spread, weight.flip(2, 3), None, 1, around, 1, len(weight))
+
+
 def _of_weight(slope: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> Tensor:
     """Return the gradient of the weights, in parts no wider than what is fast."""
     height, width = weight.shape[2:]
     if max(height, width) <= _FAST:
         return _slopes(slope, x, weight, stride, padding, of_input=False)
+    if max(height, width) > 2 * _FAST - 1:  # the parts would be too many
+        return _slopes(slope.float(), x.float(), weight.float(), stride, padding, of_input=False)
     if any(padding):
         x = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
     found = torch.empty_like(weight)
@@ -96,8 +108,8 @@ def _of_weight(slope: Tensor, x: Tensor, weight: Tensor, stride: list[int], padd
 
 
 def _parts(size: int) -> list[tuple[int, int]]:
-    """Return beginning and length of the parts that cover a side of a kernel; the last one may overlap."""
-    return [(0, size)] if size <= _FAST else [(min(at, size - _FAST), _FAST) for at in range(0, size, _FAST)]
+    """Return beginning and length of the parts that cover a side of a kernel; they may overlap."""
+    return [(0, size)] if size <= _FAST else [(0, _FAST), (size - _FAST, _FAST)]
 
 
 def _slopes(

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
 from cotune.training.notes import below_chance, below_the_probe, undefined_score
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
-from cotune.training.precision import Format, Precision, choose_precision
+from cotune.training.precision import Precision, choose_precision
 from cotune.training.start import config_to_start
 from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
 
@@ -238,12 +238,9 @@ def _begin(
 def _precision(config: FitConfig, callbacks: Sequence[Callback], progress: Progress) -> Precision:
     """Return the number format to train in; a training that goes on keeps its own, whatever this machine has."""
     asked, device = config.precision, training_device(config).type
-    begun = next((name for one in callbacks if (name := one.begun_with().get("precision")) in ("32", "bf16", "16")), "")
-    found = (
-        Precision(cast(Format, begun), "as it was begun")
-        if asked == "auto" and begun
-        else choose_precision(asked, device)
-    )
+    known = ({} if asked != "auto" else callback.begun_with() for callback in callbacks)
+    begun = next((settings["precision"] for settings in known if settings.get("precision", "auto") != "auto"), None)
+    found = choose_precision(asked, device) if begun is None else Precision(begun, "as it was begun")
     if asked != "32":
         progress.say(f"precision: {found}")
     return found
