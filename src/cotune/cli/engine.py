@@ -40,7 +40,7 @@ def choose(
     return EngineChoice(folder, engine, device=device, plugins=plugins or ())
 
 
-def open_scorer(choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFrame | None = None) -> Scorer:
+def open_scorer(choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFrame | None = None) -> Scorer[Any]:
     """Open the model; a run that was not exported yet is, if `posts` to compare on are given.
 
     Parameters
