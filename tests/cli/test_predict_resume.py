@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +14,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cotune.checksums import sealed
 from cotune.cli import main
-from cotune.export.export_run import export_run
 from cotune.export.predictor import ExportedPredictor
-from explained import random_run
 from runs import write_table
-from tiny import Zoo, make_posts
+from tiny import make_posts
 
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 
@@ -31,11 +32,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_table(posts, folder / "posts.csv")
 
 
-@pytest.fixture(scope="module")
-def model(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "export"
-    export_run(random_run(zoo, classes=2), folder, make_posts(folder.parent / "images", 8, gaps=False))
-    return folder
+@pytest.fixture
+def model(tiny_export: Path) -> Path:
+    return tiny_export
 
 
 def predict(model: Path, table: Path, out: Path, *more: str) -> int:
@@ -125,7 +124,7 @@ def test_without_resume_it_starts_again(
             ["--chunk-size", "5", "--bad-images", "text-only"],
             "another bad-images (error, now text-only), another chunk",
         ),
-        (["--where", "id=1"], "another where"),
+        (["--where", "label=class0"], "another where"),
         (["--text-column", "label"], "another columns"),
         (["--engine", "auto"], "another engine (onnx"),
     ],
@@ -142,9 +141,7 @@ def test_another_setting_is_refused_and_named(
     assert len(list(stopped.parent.glob(".p.csv.unfinished/chunk-*"))) == 3
 
 
-def test_another_table_and_another_model_are_refused(
-    model: Path, table: Path, zoo: Zoo, stopped: Path, capsys: Any
-) -> None:
+def test_another_table_and_another_model_are_refused(model: Path, table: Path, stopped: Path, capsys: Any) -> None:
     content = table.read_text()
     try:
         table.write_text(content + content.splitlines()[-1] + "\n")
@@ -153,7 +150,10 @@ def test_another_table_and_another_model_are_refused(
     finally:
         table.write_text(content)
     other = stopped.parent / "other"
-    export_run(random_run(zoo, classes=3), other, make_posts(stopped.parent / "images", 8, gaps=False))
+    shutil.copytree(model, other)
+    about = json.loads((other / "export.json").read_text())
+    about["run"]["data_hash"] = "other"
+    (other / "export.json").write_text(json.dumps(sealed({name: about[name] for name in about if name != "checksum"})))
     assert predict(other, table, stopped, "--resume") == 2
     assert "another model, another content of the posts table;" in capsys.readouterr().err
 
@@ -179,7 +179,17 @@ def test_kill_minus_nine(model: Path, table: Path, tmp_path: Path) -> None:
     many = pd.concat([posts.assign(id=posts["id"] + f"-{i}") for i in range(40)])
     many.to_csv(tmp_path / "many.csv", index=False)
     out = tmp_path / "p.parquet"
-    words = ["predict", str(model), str(tmp_path / "many.csv"), "--out", str(out), "--chunk-size", "4"]
+    words = [
+        "predict",
+        str(model),
+        str(tmp_path / "many.csv"),
+        "--out",
+        str(out),
+        "--chunk-size",
+        "4",
+        "--engine",
+        "onnx",
+    ]
     killed = subprocess.Popen([sys.executable, "-m", "cotune", *words], stderr=subprocess.PIPE)
     until = time.monotonic() + 120
     while len(list(tmp_path.glob(".p.parquet.unfinished/chunk-*"))) < 3 and time.monotonic() < until:
