@@ -70,7 +70,7 @@ def main() -> None:
 def whole_model(run: Any, posts: Any, predictors: dict[str, Any], batch_size: int) -> dict[str, Callable[[], None]]:
     """Return functions that run the whole model over batches that are ready."""
     first = next(iter(predictors.values()))
-    read = first._read(posts)
+    read = first.read(posts)
     order = np.array_split(np.arange(len(posts)), max(1, len(posts) // batch_size))
     batches = [first.arrays(read.inputs, read.present, rows) for rows in order]
     tensors = [{key: torch.from_numpy(value) for key, value in batch.items()} for batch in batches]

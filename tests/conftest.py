@@ -76,6 +76,18 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return Zoo(tmp_path_factory.mktemp("zoo"))
 
 
+@pytest.fixture(scope="session")
+def tiny_export(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a run of two classes that was never trained."""
+    from cotune.export.export_run import export_run
+    from explained import random_run
+    from tiny import make_posts
+
+    folder = tmp_path_factory.mktemp("tiny-export") / "export"
+    export_run(random_run(zoo, classes=2), folder, make_posts(folder.parent / "images", 8, gaps=False))
+    return folder
+
+
 @pytest.fixture
 def new_posts(tmp_path: Path) -> PostsMaker:
     """Return a maker of small posts tables with pictures; see :func:`tiny.make_posts`."""

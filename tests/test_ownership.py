@@ -14,7 +14,7 @@ from cotune.classifier import JointClassifier
 from cotune.cli import main
 from cotune.data.store import ArrayStore, evict
 from cotune.errors import CotuneError, RunError
-from cotune.explain.table.second_pass import Kept, remove_kept
+from cotune.explain.table.second_pass import Kept
 from cotune.ownership import BENCHMARK, EVALUATION, EXPLANATIONS, RUN
 from cotune.run import load_run, read_settings, save_run
 from cotune.tasks.single_label import SingleLabel
@@ -189,7 +189,7 @@ def spare(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("remove", [remove_state, remove_kept])
+@pytest.mark.parametrize("remove", [remove_state, lambda folder: Kept(folder, {}).remove()])
 def test_removing_leaves_files_of_others(tmp_path: Path, remove: Callable[[Path], None]) -> None:
     folder = spare(tmp_path / "folder")
     for name in ("state.json", "tensors-1.safetensors", "key.json", "chunk-000001.jsonl", "post-000000001.json"):
@@ -205,9 +205,11 @@ def test_removing_leaves_files_of_others(tmp_path: Path, remove: Callable[[Path]
 
 def test_what_was_kept_under_another_key_goes_and_nothing_else(tmp_path: Path) -> None:
     kept = Kept(spare(tmp_path / "kept"), {"a": 1})
+    kept.begin()
     kept.chunk(0).write_text("{}")
     (tmp_path / "kept" / "key.json").write_text("{")
     again = Kept(tmp_path / "kept", {"a": 1})
+    again.begin()
     assert again.chunks() == []
     assert (tmp_path / "kept" / "mine.txt").read_text() == "keep"
 

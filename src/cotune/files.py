@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,12 @@ def remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what processes that were killed while they wrote `path` by :func:`atomic_path` left beside it."""
+    for left in path.parent.glob(f".tmp-{'[0-9a-f]' * 8}-{escape(path.name)}"):
+        remove(left)
 
 
 def write_at(path: str | os.PathLike[str], start: int, content: bytes) -> None:

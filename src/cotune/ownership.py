@@ -121,6 +121,7 @@ EXPORT = Kind(
     {"export.json": {"format", "cotune", "reads", "inputs"}},
     ("export.json", "model.onnx", "README.md", "openvino", "text_encoder", "image_encoder", "encoders"),
 )
+PREDICTIONS = Kind("unfinished predictions", "cotune predict", {"key.json": {"written_by"}}, ())
 
 
 def _read(path: Path) -> Any:

@@ -15,14 +15,14 @@ from cotune.heads import Embeddings
 from cotune.heads.contributions import Contributions, contributions
 from cotune.model import Batch
 from cotune.run import Run, weights_hash
-from cotune.scoring import BadImages, Scorer, without_nonsense
+from cotune.scoring import BadImages, Scorer, distinct, without_nonsense
 from cotune.settings import make_config
 from cotune.training.device import choose_device
 from cotune.training.features import Features, iterate, prepare
 from cotune.training.precision import choose_precision, encoding
 
 
-class Predictor(Scorer):
+class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
     """A run, ready to score posts.
 
     Parameters
@@ -72,30 +72,30 @@ class Predictor(Scorer):
         encoders = self.model.encoders.items()
         return {name: encoder.columns for name, encoder in encoders if isinstance(encoder, TableEncoder)}
 
-    def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Score posts as :func:`~cotune.data.posts.read_posts` gives them.
+    @property
+    def engine_version(self) -> str:
+        """What runs the model, with its version: equal ones give equal predictions."""
+        return f"torch {torch.__version__} on {self.device.type} in {self.precision.name}"
 
-        Returns
-        -------
-        predictions : ndarray
-            Probabilities or values, shape (N, n_outputs); NaN where there is no prediction.
-        shares : ndarray
-            Each field's share, shape (N, F).
-        errors : list of str
-            What is wrong with each post; "" for nothing.
-        """
-        features, rows, errors = self.read(posts)
-        found = np.full((len(posts), self.task.n_outputs), np.nan)
-        shares = np.full((len(posts), len(self.field_names)), np.nan)
-        for at, parts in self.contributions(features, rows):
-            found[at] = parts.predictions.cpu().double().numpy()
-            shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().double().numpy()
+    def score(self, read: tuple[Features, np.ndarray, list[str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Score posts that were read; equal ones once."""
+        features, rows, errors = read
+        found = np.full((len(features), self.task.n_outputs), np.nan)
+        shares = np.full((len(features), len(self.field_names)), np.nan)
+        present = features.present
+        once, of = distinct([(*features.content(i), *present[i].tolist()) for i in range(len(features))], rows)
+        with self.timed("infer"):
+            for at, parts in self.contributions(features, once):
+                found[at] = parts.predictions.cpu().double().numpy()
+                shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().double().numpy()
+        found[rows], shares[rows] = found[of], shares[of]
         return without_nonsense(rows, found, shares, errors)
 
     def read(self, posts: pd.DataFrame) -> tuple[Features, np.ndarray, list[str]]:
         """Return the prepared posts, the positions of those that can be scored, and what is wrong with each."""
         options = ReadOptions(allow_remote=self.allow_remote)
-        features = prepare(posts, self.model.encoders, options, device=self.device)
+        with self.timed("read"):
+            features = prepare(posts, self.model.encoders, options, device=self.device)
         usable: np.ndarray = np.asarray(features.present.any(axis=1))
         faults = features.faults
         if self.bad_images == "error":

@@ -6,14 +6,20 @@ What all that scores posts has in common, whatever runs the model. It imports no
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from cotune.data.images.load import ImageFault
+from cotune.data.kept_chunks import KeptChunks
 from cotune.data.posts import PostsHash
 from cotune.data.tables.row_errors import RowError, RowErrorCount, has_row_error
 from cotune.encoders.table_columns import Column
@@ -24,12 +30,15 @@ from cotune.progress import Progress
 from cotune.tasks import Task
 
 BadImages = Literal["error", "text-only"]
+Read = TypeVar("Read")
 SEEN_POSTS = "these are the posts that the run was trained on; on new posts it will score lower"
 NO_NUMBER = "the model's answer for this post is not a number; train again with lower learning rates"
 
 
-class Scorer(abc.ABC):
+class Scorer(abc.ABC, Generic[Read]):
     """A trained model, ready to score posts.
+
+    Scoring has two halves, so that posts can be read while others are in the model: :meth:`read` and :meth:`score`.
 
     Parameters
     ----------
@@ -41,6 +50,11 @@ class Scorer(abc.ABC):
         The fields that the model reads.
     data_hash : str or None
         Hash of the posts it was trained on.
+
+    Attributes
+    ----------
+    seconds : dict
+        Time that each step has taken so far; steps overlap.
     """
 
     bad_images: BadImages
@@ -51,6 +65,21 @@ class Scorer(abc.ABC):
         self, task: Task, fields: tuple[Field, ...], reads: tuple[str, ...], data_hash: str | None = None
     ) -> None:
         self.task, self.fields, self.reads, self.data_hash = task, fields, reads, data_hash
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the time that the block takes to the `seconds` of a step."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
+
+    @property
+    @abc.abstractmethod
+    def engine_version(self) -> str:
+        """What runs the model, with its version: equal ones give equal predictions."""
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -81,6 +110,13 @@ class Scorer(abc.ABC):
         return ["id", "label", *self.task.columns(), *shares, "error"]
 
     @abc.abstractmethod
+    def read(self, posts: pd.DataFrame) -> Read:
+        """Read posts: images decoded, texts tokenised. It may run in a thread beside :meth:`score`."""
+
+    @abc.abstractmethod
+    def score(self, read: Read) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Score posts that were read; returns what :meth:`scores` does."""
+
     def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts as :func:`~cotune.data.posts.read_posts` gives them.
 
@@ -93,6 +129,7 @@ class Scorer(abc.ABC):
         errors : list of str
             What is wrong with each post; "" for nothing.
         """
+        return self.score(self.read(posts))
 
     def errors_of(
         self, faults: Mapping[int, ImageFault], cells_of: Mapping[int, RowError], usable: np.ndarray
@@ -143,9 +180,67 @@ class Scorer(abc.ABC):
         return frame if self.task.text_label else frame.astype({"label": float})
 
     def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Yield the predictions of each chunk of posts; memory is bounded by the largest chunk."""
-        for posts in chunks:
-            yield self.frame(posts)
+        """Yield the predictions of each chunk of posts; the next chunk is read while one is scored.
+
+        Memory is bounded by the two largest chunks.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="read") as ahead:
+            coming = None
+            for posts in chain(chunks, [None]):
+                following = None if posts is None else (posts, ahead.submit(self.read, posts))
+                if coming is not None:
+                    with self.timed("wait"):
+                        read = coming[1].result()
+                    yield self.frame_of(coming[0], self.score(read))
+                coming = following
+
+    def resumed(
+        self, chunks: Iterable[pd.DataFrame], kept: KeptChunks | None
+    ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        """Yield each chunk of posts with its predictions; what is kept is not scored again, what is new is kept.
+
+        Parameters
+        ----------
+        chunks : iterable of DataFrame
+            The posts, cut as they were before.
+        kept : KeptChunks or None
+            What was done already; without it everything is scored, and nothing kept.
+        """
+        rest, done = iter(chunks), 0
+        for posts in rest:
+            frame = None if kept is None else kept.read(done, self.columns(), self.text_columns())
+            if frame is None or len(frame) != len(posts):  # not done yet, or damaged
+                rest = chain([posts], rest)
+                break
+            yield posts, frame
+            done += 1
+        waiting: deque[pd.DataFrame] = deque()  # posts that are read and not scored yet
+
+        def noted() -> Iterator[pd.DataFrame]:
+            for posts in rest:
+                waiting.append(posts)
+                yield posts
+
+        for number, frame in enumerate(self.stream(noted()), done):
+            if kept is not None:
+                with self.timed("write"):
+                    kept.write(number, frame, self.text_columns())
+            yield waiting.popleft(), frame
+
+
+def distinct(keys: Sequence[Hashable], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the posts to score so that each content is scored once, and for each of `rows` the one to copy.
+
+    Parameters
+    ----------
+    keys : sequence of hashable
+        The content of every post.
+    rows : ndarray of int
+        Posts that are to be scored, shape (N,).
+    """
+    first: dict[Hashable, int] = {}
+    of = np.asarray([first.setdefault(keys[row], row) for row in rows.tolist()], dtype=np.int64)
+    return np.asarray(list(first.values()), dtype=np.int64), of
 
 
 def share_column(field: str) -> str:
@@ -180,7 +275,7 @@ class EvaluatedPosts:
 
 
 def evaluate_posts(
-    predictor: Scorer,
+    predictor: Scorer[Any],
     chunks: Iterable[pd.DataFrame],
     *,
     n_bootstrap: int = 1000,
@@ -245,7 +340,7 @@ def evaluate_posts(
     return EvaluatedPosts(found, predictions, left_out, notes)
 
 
-def was_trained_on(predictor: Scorer, posts: PostsHash) -> bool:
+def was_trained_on(predictor: Scorer[Any], posts: PostsHash) -> bool:
     """Tell whether these are the very posts that the model was trained on."""
     return posts.hexdigest() == predictor.data_hash
 

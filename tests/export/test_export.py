@@ -84,7 +84,7 @@ def test_an_absent_field_has_exactly_no_share(exported: Path, posts: pd.DataFram
 def test_contributions_in_the_graph(run: Run, posts: pd.DataFrame, tmp_path: Path) -> None:
     export_run(run, tmp_path / "e", posts, parts=True)
     predictor = ExportedPredictor(open_export(tmp_path / "e"), engine="onnx")
-    read = predictor._read(posts)
+    read = predictor.read(posts)
     rows = np.flatnonzero(read.usable)
     found = predictor.session.run(predictor.arrays(read.inputs, read.present, rows))
     explainer = Explainer(run, device="cpu", batch_size=100)

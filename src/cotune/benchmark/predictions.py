@@ -26,7 +26,7 @@ from cotune.benchmark.plan import Cell
 from cotune.benchmark.records import DIGITS, Record, is_probabilities, record_from_bytes, record_to_bytes, rounded
 from cotune.checksums import seal_holds, sealed
 from cotune.errors import CotuneError, RunError
-from cotune.files import atomic_path, to_json, write_at
+from cotune.files import atomic_path, remove_leftovers, to_json, write_at
 
 FILE, RUNNING = "predictions.parquet", "predictions.running"
 OLD_FOLDER = "cells"  # one file for each cell, as cotune 0.1 wrote them
@@ -126,7 +126,8 @@ def count(out: Path) -> int:
 
 def clean(out: Path) -> None:
     """Remove what a killed process left unfinished."""
-    for path in [*out.glob(f".tmp-*-{FILE}"), *(out / OLD_FOLDER).glob(".tmp-*")]:
+    remove_leftovers(out / FILE)
+    for path in (out / OLD_FOLDER).glob(".tmp-*"):
         path.unlink(missing_ok=True)
 
 

@@ -51,7 +51,7 @@ def choose(
 
 def open_scorer(
     choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFrame | None = None, *, many: bool = False
-) -> Scorer:
+) -> Scorer[Any]:
     """Open the model; a run that was not exported yet is, if `posts` to compare on are given.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -101,7 +101,9 @@ def _refuse_harm(out: Path, posts: Path) -> None:
     EVALUATION.refuse_foreign(out)
 
 
-def _write(out: Path, predictor: Scorer, result: EvaluatedPosts, folder: Path, posts: Path, run: Run | None) -> None:
+def _write(
+    out: Path, predictor: Scorer[Any], result: EvaluatedPosts, folder: Path, posts: Path, run: Run | None
+) -> None:
     """Write the files of an evaluation; the report is about a run, and an export has none."""
     from cotune.data.predictions import TEXTS, predictions_writer
     from cotune.files import write_json, write_text

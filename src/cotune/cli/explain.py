@@ -158,15 +158,11 @@ def _refuse_harm(out: Path) -> None:
 
 def _key(explainer: Explainer, posts: Path, **more: Any) -> dict[str, Any]:
     """Return what kept results depend on: the weights, the table's file, and how both are read."""
-    from cotune._version import __version__
+    from cotune.data.kept_chunks import table_key
     from cotune.run import weights_hash
 
-    files = sorted(path for path in ([posts] if not posts.is_dir() else posts.rglob("*")) if path.is_file())
-    stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return {
-        "version": __version__, "classes": explainer.run.classes, "weights": weights_hash(explainer.model),
-        "posts": posts.resolve(), "files": stamps, **more,
-    }  # fmt: skip
+    run = {"classes": explainer.run.classes, "weights": weights_hash(explainer.model)}
+    return {**table_key(posts), **run, **more}
 
 
 def _page_writer(out: Path, run: str) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,9 +23,9 @@ from cotune.report.numbers import number, plural
 from cotune.report.terminal import add_row, new_table
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
+    from cotune.data.kept_chunks import KeptChunks
     from cotune.fields import Field
     from cotune.scoring import Scorer
 
@@ -78,6 +77,7 @@ def predict(
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
     engine: EngineOption = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Resume interrupted predictions of a table.")] = False,
     flags: Flags = None,
     table: Table = None,
     allow_remote: AllowRemote = False,
@@ -87,7 +87,8 @@ def predict(
     """Classify the posts in POSTS, or a single one given by --text and --image.
 
     Writes one row for each row that came in, in the same order: id, label, a probability for each class, the
-    shares of text and image in the decision, and what was wrong, if anything was.
+    shares of text and image in the decision, and what was wrong, if anything was. Finished chunks are kept beside
+    the output until it is complete: after a crash or Ctrl-C, --resume continues from there.
     """
     single = any(given is not None for given in (text, image, value))
     if single == (posts is not None):
@@ -96,6 +97,10 @@ def predict(
         )
     if not single and out is None:
         raise ConfigError("specify an output file: --out predictions.csv, or --out - for standard output")
+    if resume and (single or "-" in (str(posts), out)):
+        raise ConfigError(
+            "--resume needs a posts table and an output file; standard input and output cannot be resumed"
+        )
     from cotune.data.predictions import check_predictions_path
 
     if out is not None:
@@ -113,8 +118,14 @@ def predict(
     from cotune.data.posts import iter_posts
 
     # What is wrong with the table as a whole is reported before a line is written.
-    first, chunks = first_and_all(iter_posts(posts, chunk_size, columns=table.columns(choice.fields), **table.rows()))
-    counts = _predict_table(open_scorer(choice, settings, first), chunks, out)
+    columns, rows = table.columns(choice.fields), table.rows()
+    first, chunks = first_and_all(iter_posts(posts, chunk_size, columns=columns, **rows))
+    predictor = open_scorer(choice, settings, first)
+    kept = None
+    if "-" not in (str(posts), out):
+        depends = {**settings, "chunk_size": chunk_size, "columns": columns, **rows}
+        kept = _kept(Path(out), posts, resume, model=choice.identity, engine=predictor.engine_version, **depends)
+    counts = _predict_table(predictor, chunks, out, kept)
     if as_json:
         if out != "-":
             print_json({"out": out, **counts})
@@ -122,7 +133,34 @@ def predict(
     _tell(counts, out)
 
 
-def _predict_table(predictor: Scorer, chunks: Iterable[pd.DataFrame], out: str) -> dict[str, Any]:
+def _kept(out: Path, posts: Path, resume: bool, **depends: Any) -> KeptChunks:
+    """Return where finished chunks are kept until `out` is complete.
+
+    Raises
+    ------
+    ConfigError
+        If what is there was begun with another model, table or settings, and is to be resumed.
+    """
+    from cotune.data.kept_chunks import KeptChunks, table_key
+    from cotune.files import remove_leftovers
+    from cotune.ownership import PREDICTIONS
+
+    kept = KeptChunks(out.parent / f".{out.name}.unfinished", {**depends, **table_key(posts)}, PREDICTIONS)
+    differing = [name.replace("_", "-") for name in kept.differences()]
+    if resume:
+        remove_leftovers(out)
+    else:
+        kept.remove()
+    if differing and resume:
+        raise ConfigError(f"{out} was begun with another {', another '.join(differing)}; use the same, "
+                          "or start again without --resume")  # fmt: skip
+    return kept
+
+
+def _predict_table(
+    predictor: Scorer[Any], chunks: Iterable[pd.DataFrame], out: str, kept: KeptChunks | None
+) -> dict[str, Any]:
+    from cotune.cli.stop import StoppedError
     from cotune.data.predictions import predictions_writer
     from cotune.progress import TerminalProgress
 
@@ -130,28 +168,31 @@ def _predict_table(predictor: Scorer, chunks: Iterable[pd.DataFrame], out: str) 
     counts: dict[str, Any] = {"posts": 0, "predicted": 0, "labels": labels}
     errors: list[dict[str, Any]] = []
     n_errors = 0
-    rows: deque[np.ndarray] = deque()  # of the chunks that are read and not scored yet
-
-    def noted() -> Iterator[pd.DataFrame]:
-        for posts in chunks:
-            rows.append(posts["row"].to_numpy())
-            yield posts
-
-    with predictions_writer(out, predictor.columns(), predictor.text_columns()) as write:
-        for frame in TerminalProgress().track(predictor.stream(noted()), "posts (in chunks)", None):
-            write(frame)
-            row_of = rows.popleft()
-            wrong = frame["error"].notna()
-            n_errors += int(wrong.sum())
-            errors += [
-                {"row": int(row_of[at]), "id": frame["id"].iloc[at], "error": frame["error"].iloc[at]}
-                for at in frame.index[wrong][: max(0, _SHOWN - len(errors))]
-            ]
-            counts["posts"] += len(frame)
-            counts["predicted"] += int(frame["label"].notna().sum())
-            for label, n in frame["label"].value_counts().items() if predictor.task.text_label else ():
-                counts["labels"][label] = counts["labels"].get(label, 0) + int(n)
-    return {**counts, "errors": n_errors, "first_errors": errors}
+    progress = TerminalProgress()
+    found = predictor.resumed(chunks, kept)
+    try:
+        with predictor.timed("total"), predictions_writer(out, predictor.columns(), predictor.text_columns()) as write:
+            for posts, frame in progress.track(found, "posts (in chunks)", None):
+                with predictor.timed("write"):
+                    write(frame)
+                wrong = frame["error"].notna()
+                n_errors += int(wrong.sum())
+                errors += [
+                    {"row": int(posts["row"].iloc[at]), "id": frame["id"].iloc[at], "error": frame["error"].iloc[at]}
+                    for at in frame.index[wrong][: max(0, _SHOWN - len(errors))]
+                ]
+                counts["posts"] += len(frame)
+                counts["predicted"] += int(frame["label"].notna().sum())
+                for label, n in frame["label"].value_counts().items() if predictor.task.text_label else ():
+                    counts["labels"][label] = counts["labels"].get(label, 0) + int(n)
+    except KeyboardInterrupt:
+        if kept is None or not kept.chunks():
+            raise
+        raise StoppedError(f"stopped; what was done is kept beside {out}, and --resume goes on from there") from None
+    if kept is not None:
+        kept.remove()
+    seconds = {step: round(taken, 3) for step, taken in predictor.seconds.items()}
+    return {**counts, "errors": n_errors, "first_errors": errors, "seconds": seconds}
 
 
 def _tell(counts: dict[str, Any], out: str) -> None:
@@ -194,7 +235,7 @@ def _one_post(fields: Sequence[Field], given: dict[str, list[str]]) -> dict[str,
 _OPTION = {"text": "text", "image": "image", "table": "value"}
 
 
-def _predict_one(predictor: Scorer, given: dict[str, list[str]], out: str | None, as_json: bool) -> None:
+def _predict_one(predictor: Scorer[Any], given: dict[str, list[str]], out: str | None, as_json: bool) -> None:
     from cotune.data.predictions import predictions_writer, records
     from cotune.data.python_posts import posts_from
     from cotune.scoring import share_column

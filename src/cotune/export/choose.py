@@ -82,6 +82,13 @@ class EngineChoice:
         return FitConfig(**read_settings(self.folder)["fit"]).read_fields()
 
     @property
+    def identity(self) -> str:
+        """A hash of the run or export: of all that its settings and checksums say."""
+        if self.exported:
+            return str(open_export(self.folder, verify=False).about["checksum"])
+        return _identity(self.folder)
+
+    @property
     def ready(self) -> Export | None:
         """The export to score with, if there is one already."""
         if self.exported:
@@ -141,14 +148,19 @@ class EngineChoice:
 
 
 def _place(folder: Path, cache: Path | None) -> Path:
-    """Return where the export of a run is kept: by all that its settings and checksums say."""
+    """Return where the export of a run is kept."""
+    return (cache or default_root()) / "exports" / _identity(folder)
+
+
+def _identity(folder: Path) -> str:
+    """Return a hash of all that a run's settings and checksums say."""
     settings = read_settings(folder)
     digest = hashlib.blake2b(f"{FORMAT} {__version__} {settings.get('checksum')}".encode(), digest_size=16)
     if "checksum" not in settings:  # runs of before checksums are known by their files
         for name in sorted(path.name for path in folder.glob("*") if path.is_file()):
             stat = (folder / name).stat()
             digest.update(f"{folder.resolve()} {name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return (cache or default_root()) / "exports" / digest.hexdigest()
+    return digest.hexdigest()
 
 
 def _remember(folder: Path, reason: str) -> None:

@@ -6,10 +6,10 @@ What has to be done is written in the export's description, field by field.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,8 @@ class Inputs:
         Which posts have it.
     rows : list
         What each post has: token ids, pixels or cells; None for a post that lacks the field.
+    keys : list
+        The content of each: equal keys have equal rows.
     lengths : ndarray of int
         By which posts are put into batches.
     faults : dict
@@ -41,8 +43,8 @@ class Inputs:
         Position of a post to what of it could not be read and counts as missing.
     """
 
-    def __init__(self, rows: Sequence[np.ndarray | None]) -> None:
-        self.rows = list(rows)
+    def __init__(self, rows: Sequence[np.ndarray | None], keys: Sequence[Hashable]) -> None:
+        self.rows, self.keys = list(rows), list(keys)
         self.present = np.asarray([row is not None for row in self.rows], dtype=bool)
         self.lengths = np.zeros(len(self.rows), dtype=np.int64)
         self.faults: dict[int, ImageFault] = {}
@@ -52,6 +54,8 @@ class Inputs:
 class FieldReader(abc.ABC):
     """Reads the cells of one field."""
 
+    #: What reading it is called where time is reported.
+    step: ClassVar[str]
     #: Whether posts of different length must not meet in a batch.
     by_length = False
 
@@ -76,6 +80,8 @@ class TextReader(FieldReader):
         (whether every text has ``max_tokens``) and ``by_length``.
     """
 
+    step = "tokenise"
+
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         from tokenizers import Tokenizer
 
@@ -89,18 +95,20 @@ class TextReader(FieldReader):
         self._tokenizer.enable_truncation(int(about["max_tokens"]))
 
     def read(self, values: Sequence[Any], pool: Executor) -> Inputs:
-        """Tokenise all texts at once."""
-        given = [i for i, value in enumerate(values) if has_text(value)]
-        found = self._tokenizer.encode_batch_fast([str(values[i]) for i in given]) if given else []
-        rows: list[np.ndarray | None] = [None] * len(values)
-        for i, each in zip(given, found, strict=True):
-            ids = np.asarray(each.ids or [self.about["pad_id"]], dtype=np.int64)
-            if self.about["padded"]:
-                ids = np.pad(ids, (0, self.about["max_tokens"] - len(ids)), constant_values=self.about["pad_id"])
-            rows[i] = ids
-        result = Inputs(rows)
+        """Tokenise all texts at once, equal ones once."""
+        texts = [str(value) if has_text(value) else None for value in values]
+        once = list(dict.fromkeys(text for text in texts if text is not None))
+        found = dict(zip(once, map(self._ids, self._tokenizer.encode_batch_fast(once) if once else []), strict=True))
+        rows = [None if text is None else found[text] for text in texts]
+        result = Inputs(rows, texts)
         result.lengths = np.asarray([0 if row is None else len(row) for row in rows], dtype=np.int64)
         return result
+
+    def _ids(self, encoded: Any) -> np.ndarray:
+        ids = np.asarray(encoded.ids or [self.about["pad_id"]], dtype=np.int64)
+        if self.about["padded"]:
+            ids = np.pad(ids, (0, self.about["max_tokens"] - len(ids)), constant_values=self.about["pad_id"])
+        return ids
 
     def batch(self, rows: Sequence[np.ndarray | None]) -> Arrays:
         """Pad token ids to the longest of the batch."""
@@ -137,22 +145,31 @@ class ImageReader(FieldReader):
         Whether images may be fetched by URL.
     """
 
+    step = "decode"
+
     def __init__(self, steps: Pixels, *, allow_remote: bool = False) -> None:
         self.steps, self.allow_remote = steps, allow_remote
 
     def read(self, values: Sequence[Any], pool: Executor) -> Inputs:
-        """Decode all images, in the threads of `pool`; equal files are decoded once."""
-        found = list(pool.map(self._one, values))
-        result = Inputs([pixels if isinstance(pixels, np.ndarray) else None for pixels in found])
-        result.faults = {i: each for i, each in enumerate(found) if isinstance(each, ImageFault)}
+        """Decode all images, in the threads of `pool`; equal ones once, by name or by content."""
+        names = [value if isinstance(value, str | bytes) else id(value) for value in values]
+        decoded: dict[str, np.ndarray] = {}
+        once = dict(zip(names, values, strict=True))
+        found = dict(zip(once, pool.map(lambda value: self._one(value, decoded), once.values()), strict=True))
+        keys = [each if isinstance(each := found[name], str) else None for name in names]
+        result = Inputs([None if key is None else decoded[key] for key in keys], keys)
+        result.faults = {i: each for i, name in enumerate(names) if isinstance(each := found[name], ImageFault)}
         return result
 
-    def _one(self, value: Any) -> np.ndarray | ImageFault | None:
+    def _one(self, value: Any, decoded: dict[str, np.ndarray]) -> str | ImageFault | None:
+        """Add an image's pixels to those decoded already, by its content key, and return the key."""
         if not has_image(value):
             return None
         try:
             image = read_image(value, allow_remote=self.allow_remote)
-            return self.steps(not_too_long(image.decode(min_side=2 * max(self.steps.size))))
+            if image.key not in decoded:  # two threads may decode one image at once, to the same pixels
+                decoded[image.key] = self.steps(not_too_long(image.decode(min_side=2 * max(self.steps.size))))
+            return image.key
         except ImageFault as fault:
             return fault
 
@@ -174,6 +191,8 @@ class TableReader(FieldReader):
         ``name``, ``kind`` and ``values`` of each.
     """
 
+    step = "cells"
+
     def __init__(self, columns: Sequence[Mapping[str, Any]]) -> None:
         self.columns = tuple(Column(each["name"], each["kind"], tuple(each["values"])) for each in columns)
         self._reader = CellReader(self.columns)
@@ -181,7 +200,7 @@ class TableReader(FieldReader):
     def read(self, values: Sequence[Any], pool: Executor) -> Inputs:
         """Read all cells; a post whose cells are all missing lacks the field."""
         cells = self._reader.cells(values)
-        result = Inputs([row if not np.isnan(row).all() else None for row in cells])
+        result = Inputs([None if np.isnan(row).all() else row for row in cells], [row.tobytes() for row in cells])
         result.problems = self._reader.problems(values)
         return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,18 +15,17 @@ from cotune.data.batches import bucketed_batches
 from cotune.data.images.load import ImageFault
 from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.table_columns import Column
-from cotune.engines.sessions import Session, choose_engine, open_session, usable_cores
+from cotune.engines.sessions import Session, choose_engine, installed, open_session, usable_cores
 from cotune.export.graph_names import PREDICTIONS, SHARES
 from cotune.export.inputs import Inputs, TableReader, open_reader
 from cotune.export.package import Export
-from cotune.scoring import BadImages, Scorer, without_nonsense
+from cotune.scoring import BadImages, Scorer, distinct, without_nonsense
 
 
 @dataclass(frozen=True)
-class _Read:
+class ReadPosts:
     """Posts that have been read, ready to be scored."""
 
-    posts: pd.DataFrame
     inputs: Mapping[str, Inputs]
     present: np.ndarray
     usable: np.ndarray
@@ -34,7 +33,7 @@ class _Read:
     errors: dict[int, RowError]
 
 
-class ExportedPredictor(Scorer):
+class ExportedPredictor(Scorer[ReadPosts]):
     """An exported model, ready to score posts.
 
     Parameters
@@ -79,7 +78,6 @@ class ExportedPredictor(Scorer):
         }
         self.session = session or open_session(export.graph(self.engine), self.engine, threads)
         self._decoders = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read")
 
     @property
     def weights_hash(self) -> str:
@@ -98,38 +96,26 @@ class ExportedPredictor(Scorer):
 
     def close(self) -> None:
         """Stop the threads that decode."""
-        self._ahead.shutdown(cancel_futures=True)
         self._decoders.shutdown(cancel_futures=True)
 
-    def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Score posts; see :meth:`cotune.scoring.Scorer.scores`."""
-        return self._score(self._read(posts))
+    @property
+    def engine_version(self) -> str:
+        """What runs the model, with its version: equal ones give equal predictions."""
+        return f"{self.engine} {installed()[self.engine]}"
 
     def batches(self, posts: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
         """Yield what the graph reads of posts, batch by batch."""
-        read = self._read(posts)
+        read = self.read(posts)
         for batch in self._batches(read, np.flatnonzero(read.usable)):
             yield self.arrays(read.inputs, read.present, batch)
 
-    def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Yield the predictions of each chunk of posts; the next chunk is read while one is scored."""
-        coming = None
-        for posts in chunks:
-            following = self._ahead.submit(self._read, posts)
-            if coming is not None:
-                read = coming.result()
-                yield self.frame_of(read.posts, self._score(read))
-            coming = following
-        if coming is not None:
-            read = coming.result()
-            yield self.frame_of(read.posts, self._score(read))
-
-    def _read(self, posts: pd.DataFrame) -> _Read:
+    def read(self, posts: pd.DataFrame) -> ReadPosts:
+        """Read posts, images in several threads; equal texts and images once."""
         nothing = [None] * len(posts)
-        inputs = {
-            name: reader.read(list(posts[name]) if name in posts else nothing, self._decoders)
-            for name, reader in self.readers.items()
-        }
+        inputs = {}
+        for name, reader in self.readers.items():
+            with self.timed(reader.step):
+                inputs[name] = reader.read(list(posts[name]) if name in posts else nothing, self._decoders)
         present = np.stack([field.present for field in inputs.values()], axis=1)
         errors: dict[int, RowError] = {}
         problems: dict[int, list[str]] = {}
@@ -147,22 +133,27 @@ class ExportedPredictor(Scorer):
         usable = np.any(present, axis=1)
         if self.bad_images == "error":
             usable[list(faults)] = False
-        return _Read(posts, inputs, present, usable, dict(sorted(faults.items())), errors)
+        return ReadPosts(inputs, present, usable, dict(sorted(faults.items())), errors)
 
-    def _score(self, read: _Read) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        n = len(read.posts)
+    def score(self, read: ReadPosts) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Score posts that were read; equal ones once."""
+        n = len(read.usable)
         found = np.full((n, self.task.n_outputs), np.nan)
         shares = np.full((n, len(self.field_names)), np.nan)
         rows = np.flatnonzero(read.usable)
         columns = np.array([self.field_names.index(name) for name in self.reads])
-        for batch in self._batches(read, rows):
-            result = self.session.run(self.arrays(read.inputs, read.present, batch))
+        contents = [field.keys for field in read.inputs.values()]
+        once, of = distinct([*zip(*contents, map(bytes, read.present), strict=True)], rows)
+        for batch in self._batches(read, once):
+            with self.timed("infer"):
+                result = self.session.run(self.arrays(read.inputs, read.present, batch))
             found[batch] = result[PREDICTIONS]
             shares[batch] = 0.0
             shares[np.ix_(batch, columns)] = result[SHARES]
+        found[rows], shares[rows] = found[of], shares[of]
         return without_nonsense(rows, found, shares, self.errors_of(read.faults, read.errors, read.usable))
 
-    def _batches(self, read: _Read, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def _batches(self, read: ReadPosts, rows: np.ndarray) -> Iterator[np.ndarray]:
         lengths = np.sum([field.lengths for field in read.inputs.values()], axis=0)[rows]
         exact = [read.inputs[name].lengths[rows] for name, reader in self.readers.items() if reader.by_length]
         if not exact:

@@ -49,7 +49,7 @@ class ServedModel:
     def __init__(
         self,
         name: str,
-        scorer: Scorer,
+        scorer: Scorer[Any],
         limits: Limits,
         *,
         explainer: Callable[[], Explainer] | None = None,

@@ -5,13 +5,11 @@ Every chunk and every page is kept when it is done, so that what was stopped goe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -21,7 +19,7 @@ from cotune.encoders.base import EncoderOutput
 from cotune.errors import RunError
 from cotune.explain.explainer import Explainer
 from cotune.explain.explanation import Explanation
-from cotune.explain.table.second_pass import ExplainPlan, Kept, SecondPass, remove_kept
+from cotune.explain.table.second_pass import ExplainPlan, Kept, SecondPass
 from cotune.explain.table.summary import TableSummary, kept_columns
 from cotune.files import atomic_path, to_json, write_json
 from cotune.heads import Embeddings
@@ -89,6 +87,8 @@ def explain_posts(
     """
     progress = progress or Progress()
     kept = None if out is None else Kept(out / UNFINISHED, {**(key or {}), **vars(plan)})
+    if kept is not None:
+        kept.begin()
     summary = TableSummary(explainer.run.task, explainer.field_names, plan.limit)
     seen = PostsHash(explainer.run.fields)
     for frame in _frames(explainer, chunks, kept, seen, progress):
@@ -116,42 +116,21 @@ def explain_posts(
 
 def finish(out: Path) -> None:
     """Remove what only served to go on; to be called when all results are written."""
-    remove_kept(out / UNFINISHED)
+    Kept(out / UNFINISHED, {}).remove()
 
 
 def _frames(
     explainer: Explainer, chunks: Chunks, kept: Kept | None, seen: PostsHash, progress: Progress
 ) -> Iterator[pd.DataFrame]:
-    columns = explainer.contribution_columns()
+    columns, texts = explainer.contribution_columns(), explainer.text_columns()
     for number, posts in enumerate(progress.track(chunks(), "shares (in chunks)", None)):
         seen.update(posts)
-        path = None if kept is None else kept.chunk(number)
-        if path is not None and path.is_file():
-            kept_frame = _read_chunk(path, explainer)
-            if kept_frame is not None and len(kept_frame) == len(posts):
-                yield kept_frame
-                continue  # else it was damaged, and is computed again
-        frame = explainer.contribution_frame(posts)
-        if path is not None:
-            with predictions_writer(path, columns, explainer.text_columns()) as write:
-                write(frame)
+        frame = None if kept is None else kept.read(number, columns, texts)
+        if frame is None or len(frame) != len(posts):  # not done yet, or damaged
+            frame = explainer.contribution_frame(posts)
+            if kept is not None:
+                kept.write(number, frame, texts)
         yield frame
-
-
-def _read_chunk(path: Path, explainer: Explainer) -> pd.DataFrame | None:
-    """Return the numbers of a finished chunk; None if the file is damaged."""
-    columns, texts = explainer.contribution_columns(), explainer.text_columns()
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        frame = pd.DataFrame(rows, columns=columns)
-        for name in columns:
-            if name in texts:
-                frame[name] = np.asarray([row[name] for row in rows], dtype=object)
-            elif name != "row":
-                frame[name] = frame[name].astype(float)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return frame
 
 
 def _base(explainer: Explainer) -> dict[str, float]:
@@ -168,12 +147,13 @@ def _base(explainer: Explainer) -> dict[str, float]:
 def _write(out: Path, explainer: Explainer, plan: ExplainPlan, result: ExplainedPosts, kept: Kept | None) -> None:
     """Write the tables; the pages are made by whoever knows how a page looks."""
     assert kept is not None
-    columns = explainer.contribution_columns()
-    with predictions_writer(out / MODALITY, columns, explainer.text_columns()) as write:
-        for path in kept.chunks():
-            frame = _read_chunk(path, explainer)
+    columns, texts = explainer.contribution_columns(), explainer.text_columns()
+    with predictions_writer(out / MODALITY, columns, texts) as write:
+        for number in range(len(kept.chunks())):
+            frame = kept.read(number, columns, texts)
             if frame is None:
-                raise RunError(f"{path} was damaged while it was needed; the same command computes it again")
+                raise RunError(f"{kept.chunk(number)} was damaged while it was needed; "
+                               "the same command computes it again")  # fmt: skip
             write(frame)
     lines = (to_json(found, indent=None) + "\n" for found in result.explained.values())
     with atomic_path(out / EXPLANATIONS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:

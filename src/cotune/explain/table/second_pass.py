@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cotune.data.kept_chunks import KeptChunks, read_kept
 from cotune.data.posts import has_text
-from cotune.errors import CotuneError, DataError
+from cotune.errors import DataError
 from cotune.explain.emap import additive_outputs, can_project
 from cotune.explain.explainer import Explainer
 from cotune.explain.explanation import Explanation
 from cotune.explain.table.summary import TableSummary, TopWords
-from cotune.files import read_json, remove, to_json, write_json, write_text
+from cotune.files import to_json, write_text
 from cotune.heads import Embeddings
 from cotune.heads.base import concatenate
 from cotune.ownership import EXPLANATIONS
@@ -57,54 +57,25 @@ class ExplainPlan:
     seed: int = 0
 
 
-class Kept:
+class Kept(KeptChunks):
     """Finished chunks and explanations of a run that may be stopped.
 
     Parameters
     ----------
     folder : Path
-        Where they lie.
+        Where they are kept.
     key : mapping
         What they depend on; what was kept under another key is removed.
     """
 
+    files = (*KeptChunks.files, "post-*.json")
+
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
-        self.folder = folder
-        key_file = folder / "key.json"
-        plain = {**{name: str(value) for name, value in key.items()}, **EXPLANATIONS.mark()}
-        if folder.is_dir() and _read(key_file) != plain:
-            remove_kept(folder)
-        if not key_file.is_file():
-            write_json(key_file, plain)
-
-    def chunk(self, number: int) -> Path:
-        """Return the file of a chunk's modality numbers."""
-        return self.folder / f"chunk-{number:06}.jsonl"
-
-    def chunks(self) -> list[Path]:
-        """Return the files of all finished chunks, in order."""
-        return sorted(self.folder.glob("chunk-*.jsonl"))
+        super().__init__(folder, key, EXPLANATIONS)
 
     def post(self, row: int) -> Path:
         """Return the file of a post's explanation."""
         return self.folder / f"post-{row:09}.json"
-
-
-def remove_kept(folder: Path) -> None:
-    """Delete what was kept in `folder`, and the folder once it is empty."""
-    for pattern in ("key.json", "chunk-*.jsonl", "post-*.json", ".tmp-*"):
-        for path in folder.glob(pattern):
-            remove(path)
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def _read(path: Path) -> Any:
-    """Return the JSON in a file; None if there is none, or it is damaged."""
-    try:
-        return read_json(path)
-    except CotuneError:
-        return None
 
 
 class SecondPass:
@@ -187,7 +158,7 @@ class SecondPass:
 
     def _explain(self, row: int, post: pd.DataFrame) -> None:
         path = None if self.kept is None else self.kept.post(row)
-        done = None if path is None else _read(path)
+        done = None if path is None else read_kept(path)
         if isinstance(done, dict) and done.get("row") == row:  # else it is not there, or damaged
             self.explained[row] = done
             return
