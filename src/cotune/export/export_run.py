@@ -216,6 +216,7 @@ def _about(run: Run, inputs: dict[str, Any], *, parts: bool) -> dict[str, Any]:
         "reads": list(run.model.encoders),
         "inputs": inputs,
         "parts": parts,
+        "precision": "fp32",
         "parameters": run.model.parameter_counts(),
     }
 
@@ -315,8 +316,7 @@ def _refuse_loss(check: ParityCheck, score: str, most: float) -> None:
 def _quiet() -> Iterator[None]:
     """Keep the exporter's own progress and warnings to itself; what matters comes back as an error."""
     loggers: Sequence[logging.Logger] = [
-        logging.getLogger(name)
-        for name in ("torch.onnx", "onnxscript", "torch.export", "torch.utils.cpp_extension", "nncf")
+        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "torch.utils.cpp_extension")
     ]
     before = [logger.level for logger in loggers]
     for logger in loggers:
