@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from cotune.export import export_run as module
 from cotune.export.export_run import export_run
 from cotune.export.package import GRAPH, OPENVINO, Export, open_export
 from cotune.export.predictor import ExportedPredictor
-from cotune.export.quantize import Int8, outside_encoders, split_posts
+from cotune.export.quantize import Int8, left_as_they_are, split_posts
 from cotune.fields import Field
 from cotune.predict import Predictor
 from cotune.run import Run, save_run
@@ -88,16 +89,36 @@ def test_what_it_loses_is_measured_and_kept(run: Run, exported: Path, posts: pd.
     assert int8["agreement"] == pytest.approx(np.mean(found.argmax(1) == expected.argmax(1)), abs=0.02)
 
 
+def test_depthwise_convolutions_are_left_as_they_are(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    shapes = {"deep": (8, 1, 3, 3), "full": (8, 8, 3, 3)}
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 8, 9, 9)) for name in ("x", "y", "z")]
+    nodes = [
+        helper.make_node("Conv", [given, name], [made], name=name, group=8 // shapes[name][1])
+        for name, given, made in (("deep", "x", "y"), ("full", "y", "z"))
+    ]
+    for node in nodes:
+        node.metadata_props.add(key="namespace", value="model._encoders.0.model")
+    weights = [helper.make_tensor(k, TensorProto.FLOAT, v, np.ones(v, np.float32)) for k, v in shapes.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[-1:], weights)
+    onnx.save(helper.make_model(graph), tmp_path / "g.onnx")
+    encoder = SimpleNamespace(modality="image")
+    model = SimpleNamespace(encoders={"image": encoder})
+    assert left_as_they_are(tmp_path / "g.onnx", model) == {"deep"}  # type: ignore[arg-type]
+
+
 def test_the_encoders_alone_are_quantized(run: Run, exported: Path) -> None:
     model = import_openvino().Core().read_model(exported / OPENVINO)
     operators = model.get_ops()
     assert any(op.get_output_element_type(0).get_type_name() == "i8" for op in operators if op.outputs())
-    outside = outside_encoders(exported / GRAPH, run.model)
+    left = left_as_they_are(exported / GRAPH, run.model)
     products = [op for op in operators if op.get_type_name() in ("MatMul", "Convolution")]
     names = {}
     for op in products:
         quantized = [op.input_value(i).get_node().get_type_name() == "FakeQuantize" for i in range(2)]
-        names.setdefault(op.get_friendly_name().partition("/")[0] in outside, []).append(any(quantized))
+        names.setdefault(op.get_friendly_name().partition("/")[0] in left, []).append(any(quantized))
     assert len(names[True]) >= 5  # the head
     assert not any(names[True])
     assert len(names[False]) > 20  # the encoders

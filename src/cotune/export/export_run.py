@@ -209,6 +209,7 @@ def _about(run: Run, inputs: dict[str, Any], *, parts: bool) -> dict[str, Any]:
         "reads": list(run.model.encoders),
         "inputs": inputs,
         "parts": parts,
+        "precision": "fp32",
         "parameters": run.model.parameter_counts(),
     }
 

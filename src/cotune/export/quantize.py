@@ -88,7 +88,7 @@ def split_posts(posts: pd.DataFrame, task: Task, seed: int) -> tuple[pd.DataFram
 def quantize(graph: Path, out: Path, batches: Sequence[Mapping[str, np.ndarray]], model: JointModel) -> None:
     """Write a graph whose text and image encoders compute in INT8, as files of OpenVINO.
 
-    Post-training quantization with bias correction; the fusion head and encoders of tables stay as they are.
+    Post-training quantization with bias correction; the fusion head and encoders of tables stay in single precision.
 
     Parameters
     ----------
@@ -112,9 +112,9 @@ def quantize(graph: Path, out: Path, batches: Sequence[Mapping[str, np.ndarray]]
     nncf.set_log_level(logging.CRITICAL)
     out.parent.mkdir(parents=True, exist_ok=True)
     converted = openvino.convert_model(graph)
-    outside = outside_encoders(graph, model)
+    left = left_as_they_are(graph, model)
     # What an operator of ONNX becomes has its name, with a suffix where it becomes several.
-    kept = [name for name in map(_name, converted.get_ops()) if name.partition("/")[0] in outside]
+    kept = [name for name in map(_name, converted.get_ops()) if name.partition("/")[0] in left]
     try:
         quantized = nncf.quantize(
             converted,
@@ -128,19 +128,26 @@ def quantize(graph: Path, out: Path, batches: Sequence[Mapping[str, np.ndarray]]
     openvino.save_model(quantized, out, compress_to_fp16=False)
 
 
-def outside_encoders(graph: Path, model: JointModel) -> set[str]:
-    """Return the names of the graph's nodes that belong to no text or image encoder, by the modules they came from."""
+def left_as_they_are(graph: Path, model: JointModel) -> set[str]:
+    """Return the names of the graph's nodes that are not quantized.
+
+    These are what belongs to no text or image encoder, by the modules that nodes came from, and depthwise convolutions,
+    which are where the answers change most.
+    """
     import onnx
 
     own = [
         f"model._encoders.{at}." for at, encoder in enumerate(model.encoders.values()) if encoder.modality in _QUANTIZED
     ]
-    nodes = onnx.load(graph, load_external_data=False).graph.node
-    modules = {
-        node.name: next((entry.value for entry in node.metadata_props if entry.key == "namespace"), "")
-        for node in nodes
-    }
-    return {name for name, module in modules.items() if not any(prefix in module for prefix in own)}
+    content = onnx.load(graph, load_external_data=False).graph
+    one_channel = {weights.name for weights in content.initializer if len(weights.dims) == 4 and weights.dims[1] == 1}
+    found = set()
+    for node in content.node:
+        module = next((entry.value for entry in node.metadata_props if entry.key == "namespace"), "")
+        depthwise = node.op_type == "Conv" and node.input[1] in one_channel
+        if depthwise or not any(prefix in module for prefix in own):
+            found.add(node.name)
+    return found
 
 
 def _name(operator: Any) -> str:

@@ -71,7 +71,7 @@ def _check(check: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 
 def _is_int8(about: Mapping[str, Any]) -> bool:
-    return about.get("precision") == "int8"
+    return bool(about["precision"] == "int8")
 
 
 def _int8(about: Mapping[str, Any]) -> str:
