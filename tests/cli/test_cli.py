@@ -571,3 +571,12 @@ def test_demo_with_real_encoders_shows_the_lead_of_joint_training(cli: Cli, tmp_
     auc = {model["name"]: model["scores"]["auc"]["value"] for model in answer.json["models"]}
     assert auc["joint"] > max(auc["text only"], auc["image only"])
     assert time.perf_counter() - started < 300
+
+
+def test_precision_is_torchs(cli: Cli, home: Path) -> None:
+    answer = cli("predict", home / "run", home / "test.csv", "--out", "-", "--precision", "bf16")
+    assert answer.code == 0
+    assert "precision: bf16" in answer.err
+    answer = cli("predict", home / "run", home / "test.csv", "--out", "-", "--precision", "auto", "--engine", "onnx")
+    assert answer.code == 2
+    assert "--precision is about torch" in answer.err

@@ -79,7 +79,10 @@ def open_scorer(
         return ExportedPredictor(export, engine=choice.asked, **own)
     from cotune.predict import Predictor
 
-    return Predictor(run if run is not None else open_run(choice.folder, choice.plugins), **settings)
+    predictor = Predictor(run if run is not None else open_run(choice.folder, choice.plugins), **settings)
+    if settings.get("precision", "32") != "32":
+        TerminalProgress().say(f"precision: {predictor.precision}")
+    return predictor
 
 
 def first_and_all(chunks: Iterable[pd.DataFrame]) -> tuple[pd.DataFrame | None, Iterator[pd.DataFrame]]:
