@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from cotune.data.posts import read_posts
+from cotune.engines.sessions import installed
 from cotune.environment import environment
-from cotune.export.engines import installed
 from cotune.export.export_run import export_run
 from cotune.export.graph import ExportGraph
 from cotune.export.package import open_export

@@ -29,8 +29,8 @@ from cotune.data.images.load import load_image
 from cotune.data.images.pixels import not_too_long
 from cotune.data.posts import read_posts
 from cotune.data.predictions import predictions_writer
+from cotune.engines.sessions import installed
 from cotune.environment import environment
-from cotune.export.engines import installed
 from cotune.export.inputs import ImageReader
 from cotune.export.package import open_export
 from cotune.export.predictor import ExportedPredictor

@@ -1,7 +1,8 @@
 """``docs/encoders.md``: what each architecture can do, written from what it does and compared with it in the tests.
 
-``python tests/encoder_table.py`` writes it anew (some five minutes on one core), ``python tests/encoder_table.py
-BERT "timm test_vit"`` prints single rows. New versions of the libraries then show what changed.
+``python tests/encoder_table.py`` writes it anew (some twenty-five minutes on one core, five with ``--no-exports``,
+which leaves that column as it is, twenty with ``--only-exports``), ``python tests/encoder_table.py BERT "timm
+test_vit"`` prints single rows. New versions of the libraries then show what changed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from architectures import IMAGE, TEXT, Architecture
-from matrix import COLUMNS, WORKS, outcomes
+from matrix import COLUMNS, EXPORTED, TRAINED, WORKS, outcomes
 from tiny import make_posts
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "encoders.md"
@@ -31,20 +33,22 @@ def all_rows() -> list[tuple[str, Architecture]]:
     return [(modality, architecture) for modality, known in BOTH for architecture in known]
 
 
-def compute(modality: str, architecture: Architecture, root: Path) -> dict[str, str]:
+def compute(modality: str, architecture: Architecture, root: Path, columns: Sequence[str] = COLUMNS) -> dict[str, str]:
     """Return the outcome of one architecture; `root` is used for its files, and removed."""
     posts = make_posts(root / "posts", 12, gaps=False)
     try:
-        return outcomes(architecture, modality, posts, root)
+        return outcomes(architecture, modality, posts, root, columns)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def compute_apart(modality: str, architecture: Architecture, root: Path) -> dict[str, str] | None:
+def compute_apart(
+    modality: str, architecture: Architecture, root: Path, columns: Sequence[str]
+) -> dict[str, str] | None:
     """Return the outcome of one architecture, found out in a process of its own; None if that died."""
     context = multiprocessing.get_context("fork")  # torch is loaded, and has not started threads
     mine, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: theirs.send(compute(modality, architecture, root)))
+    child = context.Process(target=lambda: theirs.send(compute(modality, architecture, root, columns)))
     child.start()
     theirs.close()
     try:
@@ -59,7 +63,7 @@ def compute_apart(modality: str, architecture: Architecture, root: Path) -> dict
 def form_allows(row: dict[str, str]) -> bool:
     """Tell whether an architecture works in every way, but for a cut that its layers do not allow."""
     cut = ("made of layers", "hand on more than activations")
-    return all(cell == WORKS or (way == "top" and any(part in cell for part in cut)) for way, cell in row.items())
+    return all(row[way] == WORKS or (way == "top" and any(part in row[way] for part in cut)) for way in TRAINED)
 
 
 def table(found: dict[tuple[str, str], dict[str, str]]) -> str:
@@ -68,12 +72,13 @@ def table(found: dict[tuple[str, str], dict[str, str]]) -> str:
     parts = []
     for modality, known in BOTH:
         here = [(a.name, found[modality, a.name]) for a in known if (modality, a.name) in found]
-        whole = sum(all(cell == WORKS for cell in row.values()) for _, row in here)
+        whole = sum(all(row[way] == WORKS for way in TRAINED) for _, row in here)
+        exported = sum(row[EXPORTED] == WORKS for _, row in here)
         parts += [
             f"### {modality.capitalize()} encoders", "",
             f"{len(here)} architectures: {whole} work in every way, {sum(form_allows(row) for _, row in here)} in every way "
             "that their form allows (the upper layers of some cannot be trained alone, since they read more of the lower "
-            "ones than activations, or have no layers that can be found).", "",
+            f"ones than activations, or have no layers that can be found); {exported} are exported.", "",
             f"| architecture | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}",
         ]  # fmt: skip
         for name, row in here:
@@ -89,14 +94,17 @@ def documented() -> dict[tuple[str, str], dict[str, str]]:
     """Return what the document says of each architecture."""
     text = DOCUMENT.read_text(encoding="utf-8")
     notes = dict(re.findall(r"^(\d+)\. (.*)$", text.partition(_BEGIN)[2], re.MULTILINE))
-    found, modality = {}, ""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    modality, columns = "", [""]
     for line in text.partition(_BEGIN)[2].splitlines():
         if line.startswith("### "):
             modality = line.split()[1].lower()
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == len(COLUMNS) + 1 and cells[1] != COLUMNS[0] and not cells[0].startswith("-"):
+        if cells[0] == "architecture":
+            columns = cells[1:]
+        elif len(cells) == len(columns) + 1 and not cells[0].startswith("-"):
             row = [WORKS if cell == "yes" else notes[re.sub(r"\D", "", cell)] for cell in cells[1:]]
-            found[modality, cells[0]] = dict(zip(COLUMNS, row, strict=True))
+            found[modality, cells[0]] = dict(zip(columns, row, strict=True))
     return found
 
 
@@ -104,25 +112,32 @@ def main() -> None:
     """Write the document, or print the rows that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="architectures; all by default")
-    names = parser.parse_args().names
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--only-exports", dest="columns", action="store_const", const=(EXPORTED,), default=COLUMNS)
+    parts.add_argument("--no-exports", dest="columns", action="store_const", const=TRAINED)
+    args = parser.parse_args()
+    names = args.names
     found, died = {}, []
+    kept = {} if args.columns == COLUMNS else documented()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COTUNE_CACHE"] = str(Path(folder) / "cache")
         for modality, architecture in all_rows():
             if not names or architecture.name in names:
-                outcome = compute_apart(modality, architecture, Path(folder) / "one")
+                outcome = compute_apart(modality, architecture, Path(folder) / "one", args.columns)
                 print(f"{architecture.name}: {'done' if outcome else 'DIED'}", file=sys.stderr, flush=True)
                 if outcome is None:
                     died.append(architecture.name)
                 else:
-                    found[modality, architecture.name] = outcome
+                    found[modality, architecture.name] = kept.get((modality, architecture.name), {}) | outcome
     if died:
         sys.exit(f"nothing is written: {', '.join(died)} ended in a traceback or a crash")
     text = table(found)
     if names:
         print(text)
         return
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("transformers", "timm", "torch", "peft"))
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("transformers", "timm", "torch", "peft", "onnxscript")
+    )
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(_BEGIN)
     after = rest.partition(_END)[2]
     DOCUMENT.write_text(f"{before}{_BEGIN}\n\nWith {versions}.\n\n{text}\n\n{_END}{after}", encoding="utf-8")

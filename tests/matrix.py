@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,34 @@ from architectures import MAKERS, Architecture
 from cotune.errors import CotuneError
 
 MODES = ("frozen", "top", "joint", "lora")
-COLUMNS = (*MODES, "explained")
+TRAINED = (*MODES, "explained")
+EXPORTED = "exported"
+COLUMNS = (*TRAINED, EXPORTED)
 #: How far probabilities may move with the company a post is in, from call to call, or by saving and opening.
 TOLERANCE = 1e-5
 WORKS = "works"
 
 
-def outcomes(architecture: Architecture, modality: str, posts: pd.DataFrame, root: Path) -> dict[str, str]:
-    """Return, for each way of training and for explaining, ``works`` or the line that refuses it.
+def outcomes(
+    architecture: Architecture, modality: str, posts: pd.DataFrame, root: Path, columns: Sequence[str] = COLUMNS
+) -> dict[str, str]:
+    """Return, for each of the ways of training, explaining and exporting, ``works`` or the line that refuses it.
 
     Anything but a refusal in one line is raised: a traceback, an answer that varies, a run that opens as another.
     """
     encoder = str(MAKERS[modality](architecture, root / "encoder"))
-    found = {}
-    for mode in MODES:
+    found: dict[str, str] = {}
+    for mode in [mode for mode in MODES if mode in columns or (mode == MODES[0] and EXPORTED in columns)]:
         try:
             model = _trained(encoder, modality, mode, posts)
         except CotuneError as refusal:
             found[mode] = _without_names(refusal, encoder)
             continue
         found[mode] = WORKS
+        if EXPORTED in columns and EXPORTED not in found:
+            found[EXPORTED] = _exported(model, posts, root / "export", encoder)
+        if columns == (EXPORTED,):
+            break
         _check_answers(model, posts)
         reloaded = _saved_and_opened(model, root / f"run-{mode}")
         _close(f"{mode}, saved and opened", reloaded.predict_proba(_asked(posts)), model.predict_proba(_asked(posts)))
@@ -41,7 +50,17 @@ def outcomes(architecture: Architecture, modality: str, posts: pd.DataFrame, roo
                 found["explained"] = WORKS
             except CotuneError as refusal:
                 found["explained"] = _without_names(refusal, encoder)
-    return {column: found.get(column, "nothing to explain") for column in COLUMNS}
+    return {column: found.get(column, "no way to train it") for column in columns}
+
+
+def _exported(model: Any, posts: pd.DataFrame, folder: Path, encoder: str) -> str:
+    from cotune.export.export_run import export_run
+
+    try:
+        export_run(model.run_, folder, posts)
+    except CotuneError as refusal:
+        return _without_names(refusal, encoder)
+    return WORKS
 
 
 def _trained(encoder: str, modality: str, mode: str, posts: pd.DataFrame) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cotune.encoders.base import Encoder, EncoderOutput
+from cotune.encoders.frozen_engine import FrozenEngine
 from cotune.heads import HEADS, Embeddings, FusionHead
 from cotune.tasks import Task
 from cotune.tasks.losses import Loss
@@ -77,6 +79,8 @@ class JointModel(nn.Module):
         super().__init__()
         self.encoders: dict[str, Encoder] = {name: encoders[name] for name in head.fields}
         # Numbered, as names of fields may hold what names of modules may not.
+        #: What runs encoders where no gradients are wanted, by field.
+        self.engines: dict[str, FrozenEngine] = {}
         self._encoders = nn.ModuleList(self.encoders.values())
         self.head = head
         self.task = task
@@ -96,15 +100,24 @@ class JointModel(nn.Module):
         states = outputs if self.head.needs_states else None
         return Embeddings({name: output.pooled for name, output in outputs.items()}, present, states)
 
+    def encode(self, name: str, inputs: Mapping[str, Tensor]) -> EncoderOutput:
+        """Encode a field's raw inputs; by its engine where it has one and no gradients are wanted."""
+        if name in self.engines and not torch.is_grad_enabled():
+            return self.engines[name].output(inputs)
+        found: EncoderOutput = self.encoders[name](inputs)
+        return found
+
     def _embed_one(self, batch: Batch, name: str, here: Tensor) -> EncoderOutput:
         encoder = self.encoders[name]
         n, device = len(batch), batch.present.device
         if name not in batch.inputs or not bool(here.any()):
-            states = torch.zeros((n, 1, encoder.dim), device=device) if self.head.needs_states else None
-            mask = torch.zeros((n, 1), dtype=torch.bool, device=device)
-            return EncoderOutput(torch.zeros((n, encoder.dim), device=device), states, mask)
-        output = encoder(batch.inputs[name])
+            empty = torch.zeros((n, 1, encoder.dim), device=device) if self.head.needs_states else None
+            nothing = torch.zeros((n, 1), dtype=torch.bool, device=device)
+            return EncoderOutput(torch.zeros((n, encoder.dim), device=device), empty, nothing)
+        output = self.encode(name, batch.inputs[name])
         pooled, states, mask = output.pooled.float(), output.states, output.mask
+        if states is not None and self.head.needs_states:
+            states = states.float()
         if bool(here.all()):
             return EncoderOutput(pooled, states, mask)
         at = here.nonzero().squeeze(1)
@@ -117,15 +130,16 @@ class JointModel(nn.Module):
     def forward(self, batch: Batch, loss: Loss | None = None) -> Tensor:
         """Return outputs, shape (B, n_outputs), or the loss of the batch, a number, if one is given."""
         embeddings = self.embed(batch)
-        outputs: Tensor = self.head(embeddings)
-        if loss is None:
-            return outputs
-        assert batch.targets is not None
-        total = loss(outputs.float(), batch.targets, batch.weights)
-        weighted = partial(loss, weights=batch.weights)
-        own = self.head.own_loss(embeddings, outputs, batch.targets, weighted)
-        result: Tensor = total if own is None else total + own
-        return result
+        with _full_precision(batch.present.device):
+            outputs: Tensor = self.head(embeddings)
+            if loss is None:
+                return outputs
+            assert batch.targets is not None
+            total = loss(outputs.float(), batch.targets, batch.weights)
+            weighted = partial(loss, weights=batch.weights)
+            own = self.head.own_loss(embeddings, outputs, batch.targets, weighted)
+            result: Tensor = total if own is None else total + own
+            return result
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters of each encoder, of the head and in total."""
@@ -133,6 +147,11 @@ class JointModel(nn.Module):
         counts["head"] = sum(p.numel() for p in self.head.parameters())
         counts["total"] = sum(counts.values())
         return counts
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return what keeps the head and the loss in float32 where encoders run in fewer bits."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def _spread(values: Tensor, n: int, at: Tensor) -> Tensor:

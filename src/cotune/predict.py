@@ -9,14 +9,17 @@ import pandas as pd
 import torch
 
 from cotune.encoders.prepared import ReadOptions
+from cotune.encoders.table import TableEncoder
+from cotune.encoders.table_columns import Column
 from cotune.heads import Embeddings
 from cotune.heads.contributions import Contributions, contributions
 from cotune.model import Batch
-from cotune.run import Run
+from cotune.run import Run, weights_hash
 from cotune.scoring import BadImages, Scorer, distinct, without_nonsense
 from cotune.settings import make_config
 from cotune.training.device import choose_device
 from cotune.training.features import Features, iterate, prepare
+from cotune.training.precision import choose_precision, encoding
 
 
 class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
@@ -28,6 +31,8 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
         The trained model.
     device : {"auto", "cpu", "cuda", "mps"}
         Where it runs.
+    precision : {"32", "auto", "bf16", "16"}
+        Number format of the encoders, see :func:`cotune.training.precision.choose_precision`.
     batch_size : int
         Posts in a pass.
     bad_images : {"error", "text-only"}
@@ -42,13 +47,16 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
         run: Run,
         *,
         device: str = "auto",
+        precision: str = "32",
         batch_size: int = 64,
         bad_images: BadImages = "error",
         allow_remote: bool = False,
     ) -> None:
         super().__init__(run.task, run.fields, tuple(run.model.encoders), run.environment.get("data_hash"))
         self.run = run
-        self.device = choose_device(make_config({"device": device}).device)
+        asked = make_config({"device": device, "precision": precision})
+        self.device = choose_device(asked.device)
+        self.precision = choose_precision(asked.precision, self.device.type)
         self.batch_size = batch_size
         self.bad_images: BadImages = bad_images
         self.allow_remote = allow_remote
@@ -57,7 +65,17 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
     @property
     def engine_version(self) -> str:
         """What runs the model, with its version: equal ones give equal predictions."""
-        return f"torch {torch.__version__} on {self.device.type}"
+        return f"torch {torch.__version__} on {self.device.type}, {self.precision.name}"
+
+    @property
+    def weights_hash(self) -> str:
+        """A hash of the weights."""
+        return weights_hash(self.run.model)
+
+    def table_columns(self) -> dict[str, tuple[Column, ...]]:
+        """Return what the columns of each table field hold."""
+        encoders = self.model.encoders.items()
+        return {name: encoder.columns for name, encoder in encoders if isinstance(encoder, TableEncoder)}
 
     def score(self, read: tuple[Features, np.ndarray, list[str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts that were read; equal ones once."""
@@ -89,8 +107,9 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
         sources = dict.fromkeys(self.model.encoders, "raw")
         for batch in iterate(features, rows, sources, self.batch_size) if len(rows) else ():
             moved = batch.to(self.device)
-            with torch.inference_mode():
-                yield moved, self.model.embed(moved)
+            with torch.inference_mode(), encoding(self.precision.name, self.device.type):
+                embeddings = self.model.embed(moved)
+            yield moved, embeddings
 
     def contributions(self, features: Features, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Contributions]]:
         """Yield positions and contributions of the posts at `rows`, batch by batch."""

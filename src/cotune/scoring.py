@@ -22,6 +22,7 @@ from cotune.data.images.load import ImageFault
 from cotune.data.kept_chunks import KeptChunks
 from cotune.data.posts import PostsHash
 from cotune.data.tables.row_errors import RowError, RowErrorCount, has_row_error
+from cotune.encoders.table_columns import Column
 from cotune.errors import DataError
 from cotune.fields import Field
 from cotune.metrics import Evaluation
@@ -57,6 +58,8 @@ class Scorer(abc.ABC, Generic[Read]):
     """
 
     bad_images: BadImages
+    #: Whether errors may quote what a post holds; the owner of a table wants that, who sends posts elsewhere does not.
+    quotes = True
 
     def __init__(
         self, task: Task, fields: tuple[Field, ...], reads: tuple[str, ...], data_hash: str | None = None
@@ -87,6 +90,15 @@ class Scorer(abc.ABC, Generic[Read]):
     def kinds(self) -> dict[str, str]:
         """The kind of every field."""
         return {field.name: field.kind for field in self.fields}
+
+    @property
+    @abc.abstractmethod
+    def weights_hash(self) -> str:
+        """A hash of the weights, the same for a run and its exports."""
+
+    @abc.abstractmethod
+    def table_columns(self) -> dict[str, tuple[Column, ...]]:
+        """Return what the columns of each table field hold."""
 
     def text_columns(self) -> set[str]:
         """Return the columns of a predictions table that hold text; all others hold numbers."""
@@ -136,10 +148,13 @@ class Scorer(abc.ABC, Generic[Read]):
         errors = []
         rest = "its text alone" if self.field_names == ("text", "image") else "what else it has"
         for i in range(len(usable)):
-            fault, cells = faults.get(i), cells_of.get(i)
-            if cells is not None:
-                errors.append(str(cells) if fault is None else f"{cells}; {fault}")
-            elif fault is not None:
+            fault: object = faults.get(i)
+            cells: object = cells_of.get(i)
+            if not self.quotes:
+                fault, cells = i in faults and faults[i].plain, i in cells_of and "a cell cannot be read"
+            if cells:
+                errors.append(f"{cells}; {fault}" if fault else str(cells))
+            elif fault:
                 errors.append(f"{fault}; scored by {rest}" if usable[i] else str(fault))
             elif not usable[i]:
                 errors.append(f"the post has no {' and no '.join(self.reads)}")

@@ -16,6 +16,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from cotune.engines.sessions import Engine
 from cotune.errors import ConfigError, did_you_mean
 from cotune.fields import DEFAULT_FIELDS, Field, check_fields
 from cotune.ownership import RUN
@@ -130,10 +131,13 @@ class FitConfig(BaseModel):
 
     seed: int = setting(42, "Seed of initial weights, order of posts and dropout.", _TRAINING, ge=0, le=2**32 - 1)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(
-        "auto", "auto: the first available of cuda, mps, cpu.", _MACHINE, "fit bench predict evaluate explain"
+        "auto", "auto: the first available of cuda, mps, cpu.", _MACHINE, "fit bench predict evaluate explain serve"
     )
     precision: Literal["auto", "32", "bf16", "16"] = setting(
-        "auto", "Number format; auto: bf16 on CUDA devices that support it, else 32.", _MACHINE
+        "32",
+        "Number format of encoders in torch; auto: bf16 on processors and GPUs with units for it, else 32.",
+        _MACHINE,
+        "fit bench predict evaluate",
     )
     bad_images: Literal["skip", "text-only"] = setting(
         "skip", "Training posts with an unreadable image: left out, or used by their text.", _TRAINING
@@ -142,6 +146,12 @@ class FitConfig(BaseModel):
         None, "Folder for cached pixels and embeddings; ~/.cache/cotune if not set.", _MACHINE, "fit bench"
     )
     cache_gb: float = setting(20.0, "Maximum cache size in GB.", _MACHINE, gt=0)
+    engine: Engine = setting(
+        "auto",
+        "What runs frozen encoders over the posts; auto: the fastest that is installed, where it pays.",
+        _MACHINE,
+        "fit bench",
+    )
 
     @model_validator(mode="before")
     @classmethod

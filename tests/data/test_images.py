@@ -220,3 +220,21 @@ def test_a_fault_travels_between_processes() -> None:
 def test_urls_that_cannot_be_taken_apart_are_names_of_nothing() -> None:
     assert file_url_path("file://[x/y.png") == "file://[x/y.png"
     assert extension_matches("https://[x/y.png", "PNG")
+
+
+def test_a_gif_whose_comment_would_take_hours_is_refused() -> None:
+    whole = encode(NOISE.convert("P"), "GIF")
+    frame = whole.index(b",", 13 + 3 * 256)
+    for n, kind in ((1000, None), (2_000_000, "unreadable")):
+        given = whole[:frame] + b"\x21\xfe" + b"\x01a" * n + b"\0" + whole[frame:]
+        if kind is None:
+            assert load_image(given).size == (80, 60)
+        else:
+            assert fault(given).kind == kind
+
+
+def test_an_icon_that_holds_a_larger_image_than_pillow_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    inner = encode(NOISE, "PNG")
+    head = bytes([0, 0, 1, 0, 1, 0, 16, 16, 0, 0, 1, 0, 32, 0])
+    assert fault(head + len(inner).to_bytes(4, "little") + (22).to_bytes(4, "little") + inner).kind == "too large"

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from cotune.cli import main
+from cotune.engines import sessions as engines
 from cotune.errors import ConfigError, ExportError
 from cotune.explain.explainer import Explainer
-from cotune.export import engines
 from cotune.export.choose import EngineChoice
 from cotune.export.export_run import export_run
 from cotune.export.graph import ExportGraph
@@ -159,8 +159,14 @@ def saved(run: Run, tmp_path: Path) -> Path:
 
 
 def test_a_run_is_exported_once_into_the_cache(
-    saved: Path, posts: pd.DataFrame, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+    saved: Path,
+    posts: pd.DataFrame,
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("cotune.export.choose._WORTH_IT", 1)
     table = write_table(posts, Path(posts["image"].dropna().iloc[0]).parent.parent / "new.csv")
     for engine, name in (("torch", "a"), ("auto", "b"), ("auto", "c")):
         out = str(tmp_path / f"{name}.csv")
@@ -189,7 +195,7 @@ def test_an_export_that_was_damaged_in_the_cache_is_made_again(saved: Path, post
 def test_without_an_engine_torch_is_used(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_PACKAGES", {"openvino": "no-such-package", "onnx": "no-such-package"})
     choice = EngineChoice(saved)
-    assert not choice.may_export
+    assert not choice.may_export(10**6)
     assert "cotune[export]" in choice.describe()
     with pytest.raises(ConfigError, match=r"pip install 'cotune\[export\]'"):
         EngineChoice(saved, "onnx")
@@ -205,9 +211,10 @@ def test_what_cannot_be_exported_falls_back_to_torch_and_is_remembered(
 
     monkeypatch.setattr(ExportGraph, "forward", refuse)
     choice = EngineChoice(saved)
-    assert choice.may_export
+    assert choice.may_export(1000)
+    assert not choice.may_export(10)  # a few posts are not worth it
     assert choice.export(load_run(saved), posts, Progress()) is None
-    assert not EngineChoice(saved).may_export
+    assert not EngineChoice(saved).may_export(1000)
     assert "aten.foo" in EngineChoice(saved).describe()
     with pytest.raises(ExportError, match=r"the operator aten\.foo\.default is in the way"):
         EngineChoice(saved, "onnx").export(load_run(saved), posts, Progress())

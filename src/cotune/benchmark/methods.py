@@ -212,19 +212,64 @@ def svm(trial: Trial) -> Outcome:
     spread = np.where(spread > 0, spread, 1.0)
     train, test = (np.nan_to_num((table - mean) / spread) for table in (train, test))
     targets, seed = trial.targets[trial.train], trial.config.seed
-    if trial.task.target_type == "multilabel-indicator":
-        parts = [_machine(train, test, targets[:, k].astype(np.int64), 2, seed) for k in range(targets.shape[1])]
-        found, learned = np.column_stack([proba[:, 1] for proba, _ in parts]), sum(n for _, n in parts)
-    elif trial.task.target_type == "continuous":
+    if trial.task.target_type == "continuous":
         found, learned = _regression_machine(train, test, targets)
+        return Outcome(found, _with_frozen(trial, learned))
+    kernel: Any = "rbf"
+    if len(train) + len(test) <= _MOST_DISTANCES:
+        kernel = _RadialKernel(np.concatenate([train, test]))
+        train, test = np.split(np.arange(len(kernel.posts))[:, None], [len(train)])
+    if trial.task.target_type == "multilabel-indicator":
+        parts = [
+            _machine(train, test, targets[:, k].astype(np.int64), 2, seed, kernel) for k in range(targets.shape[1])
+        ]
+        found, learned = np.column_stack([proba[:, 1] for proba, _ in parts]), sum(n for _, n in parts)
     else:
-        found, learned = _machine(train, test, targets, trial.task.n_outputs, seed)
+        found, learned = _machine(train, test, targets, trial.task.n_outputs, seed, kernel)
+    return Outcome(found, _with_frozen(trial, learned))
+
+
+def _with_frozen(trial: Trial, learned: int) -> dict[str, int]:
     frozen = sum(encoder.n_parameters() for encoder in trial.features.encoders.values())
-    return Outcome(found, {"head": learned, "trained": learned, "total": frozen + learned})
+    return {"head": learned, "trained": learned, "total": frozen + learned}
+
+
+#: Posts whose distances are kept in memory at most (some 300 MB).
+_MOST_DISTANCES = 6000
+
+
+class _RadialKernel:
+    """The radial kernel with scikit-learn's ``gamma="scale"`` between posts that are named by their positions.
+
+    The five folds of Platt's sigmoid, the final fit and the predictions need the distances of the same posts: they are
+    computed once, as products of matrices, instead of six times row by row.
+
+    Parameters
+    ----------
+    posts : ndarray
+        Shape (N, width).
+    """
+
+    def __init__(self, posts: np.ndarray) -> None:
+        from sklearn.metrics.pairwise import euclidean_distances
+
+        self.posts = posts
+        self.squared = euclidean_distances(posts, squared=True)
+
+    def __call__(self, some: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+        """Return the kernel, shape (len(some), len(fitted)), by the spread of the posts that are fitted."""
+        rows, columns = (at[:, 0].astype(np.int64) for at in (some, fitted))
+        spread = self.posts[columns].var()
+        gamma = 1.0 / (self.posts.shape[1] * spread) if spread else 1.0
+        found: np.ndarray = np.exp(-gamma * self.squared[np.ix_(rows, columns)])
+        return found
+
+    def __deepcopy__(self, memo: object) -> _RadialKernel:
+        return self  # scikit-learn copies what an estimator is given, for each of its fits
 
 
 def _machine(
-    train: np.ndarray, test: np.ndarray, labels: np.ndarray, n_classes: int, seed: int
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray, n_classes: int, seed: int, kernel: Any
 ) -> tuple[np.ndarray, int]:
     """Return class probabilities of the test posts, and how many numbers the machine holds."""
     from scipy.special import expit
@@ -238,7 +283,7 @@ def _machine(
         proba[:, present[0]] = 1.0
         return proba, 0
     rarest = int(np.bincount(labels)[present].min())
-    machine = SVC(C=1.0, kernel="rbf", gamma="scale", random_state=seed)
+    machine = SVC(C=1.0, kernel=kernel, gamma="scale", random_state=seed)
     fitted: Any
     if rarest >= 2:
         folds = StratifiedKFold(min(5, rarest), shuffle=True, random_state=seed)

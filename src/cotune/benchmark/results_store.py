@@ -21,7 +21,7 @@ from cotune.settings import FitConfig, current_names
 FILE, FAILED = "bench.json", "failed.json"
 _FORMAT = 2
 # What tells cells apart, or changes no figure, may differ between two sessions.
-_FREE = {"text_encoder", "image_encoder", "seed", "device", "cache", "cache_gb"}
+_FREE = {"text_encoder", "image_encoder", "seed", "device", "cache", "cache_gb", "engine"}
 
 
 def settings_of(plan: Plan, data_hash: str, *, fetched: bool = False) -> dict[str, Any]:
@@ -67,6 +67,14 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool 
     about = {"format": _FORMAT, "cotune": __version__, "settings": settings, "methods": asked}
     write_json(path, {**BENCHMARK.mark(), **about})
     return before is not None
+
+
+def begun_precision(out: Path) -> str | None:
+    """Return the number format in which the finished cells of `out` were computed; None if there are none."""
+    if not (out / FILE).is_file() or not predictions.count(out):
+        return None
+    found = _read(out / FILE)["settings"]["fit"].get("precision", "auto")
+    return "32" if found == "auto" else str(found)
 
 
 def refuse_harm(out: Path) -> None:
@@ -168,6 +176,8 @@ def _refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
         **defaults,
         **current_names(before["fit"]),
     }
+    if old["precision"] == "auto":  # before it was decided by the processor, and stood for this on all CPUs
+        old["precision"] = "32"
     new = {**{key: now[key] for key in now if key != "fit"}, **now["fit"]}
     differing = [f"{key} ({old.get(key)!r}, now {new[key]!r})" for key in new if old.get(key) != new[key]]
     if differing:

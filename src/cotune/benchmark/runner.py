@@ -31,6 +31,8 @@ from cotune.data.posts import data_hash
 from cotune.data.tables.row_errors import row_error_notes
 from cotune.errors import ConfigError, CotuneError
 from cotune.progress import Progress
+from cotune.training.device import training_device
+from cotune.training.precision import choose_precision
 
 
 @dataclass
@@ -128,6 +130,7 @@ def run_plan(
         raise ConfigError(f"there is no fold {beyond[0] + 1}; the plan has {plan.folds}")
     results_store.refuse_harm(out)
     with results_store.sole_writer(out):
+        plan = _settled(plan, out, watcher.progress)
         fetched = allow_remote and _has_urls(posts, plan)
         begun = results_store.begin(out, plan, data_hash(posts, plan.fit.read_fields()), resume=resume, fetched=fetched)
         if begun and (out / FOLDS).is_file():
@@ -168,6 +171,16 @@ def run_plan(
         predictions.merge(out)
         results_store.write_failures(out, {failure.cell.key: failure.reason for failure in session.failures})
         return session
+
+
+def _settled(plan: Plan, out: Path, progress: Progress) -> Plan:
+    """Return the plan with its number format chosen: all cells of a folder have the one it was begun with."""
+    if plan.fit.precision != "auto":
+        return plan
+    begun = results_store.begun_precision(out)
+    found = choose_precision("auto", training_device(plan.fit).type)
+    progress.say(f"precision: {found if begun is None else f'{begun} (as it was begun)'}")
+    return replace(plan, fit=plan.fit.model_copy(update={"precision": begun or found.name}))
 
 
 def _open_first(bench: Bench, cells: list[Cell]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cotune.cli.run_folder import open_run
+from cotune.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,15 +34,24 @@ ModelFolder = Annotated[
 
 
 def choose(
-    folder: Path, engine: Literal["auto", "torch", "onnx", "openvino"], plugins: Sequence[str] | None, device: str
+    folder: Path,
+    engine: Literal["auto", "torch", "onnx", "openvino"],
+    plugins: Sequence[str] | None,
+    flags: Mapping[str, Any],
 ) -> EngineChoice:
-    """Return how the posts of a command are going to be scored."""
+    """Return how the posts of a command are going to be scored; `flags` are the settings that were given."""
     from cotune.export.choose import EngineChoice
 
-    return EngineChoice(folder, engine, device=device, plugins=plugins or ())
+    if flags.get("precision", "32") != "32":
+        if engine not in ("auto", "torch"):
+            raise ConfigError(f"--precision is about torch; leave it out, or --engine {engine}")
+        engine = "torch"
+    return EngineChoice(folder, engine, device=flags.get("device", "auto"), plugins=plugins or ())
 
 
-def open_scorer(choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFrame | None = None) -> Scorer[Any]:
+def open_scorer(
+    choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFrame | None = None, *, many: bool = False
+) -> Scorer[Any]:
     """Open the model; a run that was not exported yet is, if `posts` to compare on are given.
 
     Parameters
@@ -48,21 +59,23 @@ def open_scorer(choice: EngineChoice, settings: dict[str, Any], posts: pd.DataFr
     choice : EngineChoice
         What :func:`choose` returned.
     settings : dict
-        ``batch_size``, ``bad_images``, ``allow_remote`` and ``device``.
+        ``batch_size``, ``bad_images``, ``allow_remote``, ``device`` and ``precision``.
     posts : DataFrame, optional
         Some of the posts to score.
+    many : bool
+        Whether many more are going to be.
     """
     from cotune.progress import TerminalProgress
 
     export, run = choice.ready, None
     if export is None:
         run = open_run(choice.folder, choice.plugins)
-        if posts is not None and len(posts) and choice.may_export:
+        if posts is not None and len(posts) and choice.may_export(inf if many else len(posts)):
             export = choice.export(run, posts, TerminalProgress())
     if export is not None:
         from cotune.export.predictor import ExportedPredictor
 
-        own = {name: value for name, value in settings.items() if name != "device"}
+        own = {name: value for name, value in settings.items() if name not in ("device", "precision")}
         return ExportedPredictor(export, engine=choice.asked, **own)
     from cotune.predict import Predictor
 

@@ -59,7 +59,7 @@ def evaluate(
     if out is not None:
         _refuse_harm(out, posts)
     progress = TerminalProgress()
-    choice = choose(run, engine, plugin, flags.get("device", "auto"))
+    choice = choose(run, engine, plugin, flags)
     columns = table.columns(choice.fields)
     first, chunks = first_and_all(
         iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **table.rows())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cotune.cli.engine import EngineOption
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
@@ -24,6 +25,8 @@ from cotune.report.numbers import plural
 from cotune.report.terminal import posts_table, shares_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cotune.explain.explainer import Explainer
     from cotune.explain.table.explain_posts import ExplainedPosts
     from cotune.explain.table.second_pass import ExplainPlan
@@ -63,6 +66,7 @@ def explain(
     flags: Flags = None,
     table: Table = None,
     allow_remote: AllowRemote = False,
+    engine: EngineOption = "auto",
     plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,6 +83,8 @@ def explain(
     if str(posts) == "-":
         raise ConfigError("explain reads the table twice, which standard input cannot be; save it as a file")
     from cotune.data.posts import iter_posts
+    from cotune.data.store import default_root
+    from cotune.encoders.frozen_engine import FrozenEngines
     from cotune.explain.explainer import Explainer
     from cotune.explain.table.explain_posts import explain_posts
     from cotune.explain.table.second_pass import ExplainPlan
@@ -99,8 +105,9 @@ def explain(
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,
                allow_remote=allow_remote, where=rows["where"], format=rows["kind"])  # fmt: skip
     # A table that cannot be used must leave nothing behind.
-    next(iter_posts(posts, chunk_size, columns=columns, **rows), None)
+    first = next(iter_posts(posts, chunk_size, columns=columns, **rows), None)
     progress = TerminalProgress()
+    explainer.use_engines(FrozenEngines(default_root(), engine, progress), _about_how_many(first, chunk_size))
     notes = [progress.say]  # the table is read twice, and its notes are wanted once
     try:
         found = explain_posts(
@@ -121,6 +128,14 @@ def explain(
         print_json(_answer(found, plan, out))
         return
     _tell(found, plan, out)
+
+
+def _about_how_many(first: pd.DataFrame | None, chunk_size: int) -> int:
+    """Return how many posts a table has as far as its first chunk tells; many, if that is full."""
+    from cotune.encoders.frozen_engine import WORTH_IT
+
+    seen = 0 if first is None else len(first)
+    return max(seen, WORTH_IT) if seen == chunk_size >= WORTH_IT // 2 else seen
 
 
 def _list_name(find: str, explainer: Explainer) -> str:

@@ -12,11 +12,12 @@ from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.settings import Table
 from cotune.cli.show import command, print_json, print_rich
 from cotune.errors import ConfigError, CotuneError
-from cotune.report.terminal import add_row, new_table
+from cotune.report.terminal import checks_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cotune.progress import Progress
     from cotune.run import Run
 
 _POSTS = 256
@@ -29,7 +30,7 @@ def export(
         Path | None,
         typer.Option(
             "--posts",
-            help="Posts table on which the export is compared with the run; the demo's posts by default.",
+            help="Posts table on which the export is compared with the run (the demo's); labelled for --int8.",
             metavar="POSTS",
         ),
     ] = None,
@@ -37,6 +38,13 @@ def export(
         bool, typer.Option("--contributions", help="Let the graph give contributions and interactions of fields too.")
     ] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Write OpenVINO's own files as well.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write OpenVINO's own files in INT8: faster, and nearly the same answers.")
+    ] = False,
+    max_auc_loss: Annotated[
+        float,
+        typer.Option("--max-auc-loss", min=0, help="With --int8: most that the AUC (regression: Spearman) may lose."),
+    ] = 0.005,
     table: Table = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,21 +55,26 @@ def export(
     from dataclasses import asdict
 
     from cotune.export.export_run import export_run
+    from cotune.export.quantize import Int8
     from cotune.progress import TerminalProgress
 
     _refuse_harm(out)
     opened = open_run(run)
     progress = TerminalProgress()
-    compared = _posts(opened, posts, table)
-    checks = export_run(opened, out, compared, parts=contributions, openvino=openvino, progress=progress)
+    compared = _labelled(opened, posts, table, progress) if int8 else _posts(opened, posts, table)
+    checks = export_run(
+        opened,
+        out,
+        compared,
+        parts=contributions,
+        openvino=openvino,
+        int8=Int8(max_auc_loss) if int8 else None,
+        progress=progress,
+    )
     if as_json:
         print_json({"out": str(out), "checks": [asdict(check) for check in checks]})
         return
-    shown = new_table("Compared with torch", "engine", "posts", "largest difference", "same label",
-                      right=("posts", "largest difference", "same label"))  # fmt: skip
-    for check in checks:
-        add_row(shown, check.engine, f"{check.posts:,}", f"{check.largest_difference:.1e}", f"{check.agreement:.2%}")
-    print_rich(shown)
+    print_rich(checks_table([asdict(check) for check in checks], opened.task.main_title))
     name = "posts.csv" if posts is None else posts
     print_rich(
         f"\nExport saved to {out}; its README.md shows how to run it without cotune. Next:\n"
@@ -98,3 +111,16 @@ def _posts(run: Run, path: Path | None, table: Table) -> pd.DataFrame:
     if first is None:
         raise ConfigError(f"{path} has no posts to compare the export on; name another table with --posts")
     return first
+
+
+def _labelled(run: Run, path: Path | None, table: Table, progress: Progress) -> pd.DataFrame:
+    """Return the posts on which a model in INT8 is calibrated and scored."""
+    from cotune.data.posts import data_hash, read_posts
+    from cotune.scoring import SEEN_POSTS
+
+    if path is None:
+        raise ConfigError("--int8 needs posts with labels, other ones than the run was trained on: --posts POSTS")
+    found = read_posts(path, columns=table.columns(run.fields), require_labels=True, tell=progress.say, **table.rows())
+    if data_hash(found, run.fields) == run.environment.get("data_hash"):
+        progress.say(f"note: {SEEN_POSTS}")
+    return found

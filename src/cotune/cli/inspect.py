@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cotune.cli.engine import ModelFolder
 from cotune.cli.options import AsJson
-from cotune.cli.run_folder import RunFolder
 from cotune.cli.show import print_json, print_rich
 from cotune.errors import RunError
 from cotune.report.numbers import plural
-from cotune.report.terminal import add_row, environment_table, new_table, parts_table, run_table, score_table
+from cotune.report.terminal import (
+    add_row,
+    checks_table,
+    environment_table,
+    export_table,
+    new_table,
+    parts_table,
+    run_table,
+    score_table,
+)
 
 
-def info(run: RunFolder, as_json: AsJson = False) -> None:
-    """Show what a run is made of, how it was trained and what it scored."""
+def info(run: ModelFolder, as_json: AsJson = False) -> None:
+    """Show what a run is made of, how it was trained and what it scored; of an export, how it compares with its run."""
+    from cotune.export.package import is_export
+
+    if is_export(run):
+        _export_info(run, as_json)
+        return
     from cotune.checksums import damage
     from cotune.files import read_json
     from cotune.run_settings import ENVIRONMENT, LABELS, METRICS, read_settings
@@ -49,6 +64,17 @@ def info(run: RunFolder, as_json: AsJson = False) -> None:
     if scores:
         print_rich("", score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))
     print_rich("", environment_table(about["environment"]))
+
+
+def _export_info(folder: Path, as_json: bool) -> None:
+    from cotune.export.package import open_export
+
+    export = open_export(folder)
+    about = export.about
+    if as_json:
+        print_json(about)
+        return
+    print_rich(export_table(folder, about), "", checks_table(about["checks"], export.task.main_title))
 
 
 def _fields(fit: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -108,7 +108,7 @@ def predict(
     settings: dict[str, Any] = {
         **flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
-    choice = choose(run, engine, plugin, flags.get("device", "auto"))
+    choice = choose(run, engine, plugin, flags)
     if single:
         given = {"text": text or [], "image": image or [], "table": value or []}
         _predict_one(open_scorer(choice, settings), given, out, as_json)

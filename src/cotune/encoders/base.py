@@ -224,11 +224,14 @@ class Encoder(nn.Module, abc.ABC):
         """How many units the frozen lower part has; 0 when the encoder is whole."""
         return 0 if self._cut is None else len(self._cut.units)
 
-    def lower(self, inputs: Inputs) -> Tensor:
-        """Run the lower part alone and return its activations, first axis the batch."""
+    def lower(self, inputs: Inputs, *, stop: bool = True) -> Tensor:
+        """Run the lower part and return its activations, first axis the batch.
+
+        The pass ends there, unless it may not `stop`, as one that is recorded may not.
+        """
         if self._cut is None:
             raise EncoderError("lower() needs an encoder that is cut; call cut_at first")
-        return self._cut.capture(lambda: self.encode(inputs))
+        return self._cut.capture(lambda: self.encode(inputs), stop=stop)
 
     def upper_parameters(self) -> set[str]:
         """Return the names of the parameters above the cut (all of them when the encoder is whole)."""

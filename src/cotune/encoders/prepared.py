@@ -13,6 +13,7 @@ from torch import Tensor
 from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault
 from cotune.data.store import ArrayStore
+from cotune.engines.sessions import Engine
 from cotune.progress import Progress
 
 
@@ -30,6 +31,8 @@ class ReadOptions:
         Whether images may be fetched by URL.
     looks : bool
         Whether near-duplicates among images will be looked for, so that what it takes is read in the same pass.
+    engine : {"auto", "torch", "onnx", "openvino"}
+        What runs frozen encoders over posts; see :mod:`cotune.encoders.frozen_engine`.
     progress : Progress
         Whom to tell.
     in_use : list of Path
@@ -40,6 +43,7 @@ class ReadOptions:
     max_bytes: int = 0
     allow_remote: bool = False
     looks: bool = False
+    engine: Engine = "torch"
     progress: Progress = field(default_factory=Progress)
     in_use: list[Path] = field(default_factory=list, compare=False)
 

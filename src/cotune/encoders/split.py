@@ -52,23 +52,26 @@ class Cut:
                 handle.remove()
         self._answers = [_without_tensors(answers[i]) for i in range(len(self.units))]
 
-    def capture(self, call: Callable[[], object], *, gradients: bool = False) -> Tensor:
-        """Run `call` as far as the cut and return the activations there, as a rule without gradients."""
+    def capture(self, call: Callable[[], object], *, gradients: bool = False, stop: bool = True) -> Tensor:
+        """Run `call`, as a rule as far as the cut and without gradients, and return the activations there."""
         kept: list[Tensor] = []
 
         def hook(_module: nn.Module, _args: object, output: Any) -> None:
             kept.append(output if isinstance(output, Tensor) else output[0])
-            raise _ReachedError
+            if stop:
+                raise _ReachedError
 
         handle = self.units[-1].register_forward_hook(hook)
         try:
             with torch.set_grad_enabled(gradients):
                 call()
         except _ReachedError:
-            return kept[0]
+            pass
         finally:
             handle.remove()
-        raise RuntimeError("the forward pass never reached the cut")
+        if not kept:
+            raise RuntimeError("the forward pass never reached the cut")
+        return kept[0]
 
     @contextmanager
     def resumed(self, hidden: Tensor) -> Iterator[None]:

@@ -175,10 +175,10 @@ class TextEncoder(Encoder):
         states = _stacked([states for *_, states in parts], mask.shape[1])
         return EncoderOutput(torch.cat([pooled for _, pooled, _ in parts])[order], states[order], mask.bool())
 
-    def lower(self, inputs: Inputs) -> Tensor:
-        """Run the lower part alone and return its activations, shape (B, T, dim)."""
+    def lower(self, inputs: Inputs, *, stop: bool = True) -> Tensor:
+        """Run the lower part and return its activations, shape (B, T, dim)."""
         if not self.by_length or bool(inputs["attention_mask"].all()):
-            return super().lower(inputs)
+            return super().lower(inputs, stop=stop)
         parts = [(at, super(TextEncoder, self).lower(part)) for at, part in self._by_length(inputs)]
         order = torch.cat([at for at, _ in parts]).argsort()
         return _stacked([hidden for _, hidden in parts], inputs["attention_mask"].shape[1])[order]

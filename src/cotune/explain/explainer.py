@@ -15,6 +15,7 @@ from cotune.data.images.load import ImageFault, load_image
 from cotune.data.images.pixels import not_too_long
 from cotune.data.posts import has_text
 from cotune.encoders.crop_geometry import CropGeometry, measure_crop
+from cotune.encoders.frozen_engine import FrozenEngines
 from cotune.encoders.image import ImageEncoder
 from cotune.errors import DataError
 from cotune.explain.explanation import Explanation, ImagePart
@@ -33,6 +34,22 @@ from cotune.training.features import Features
 
 class Explainer(Predictor):
     """A run, ready to explain posts; it takes what :class:`~cotune.predict.Predictor` takes."""
+
+    def use_engines(self, engines: FrozenEngines, n_posts: int) -> None:
+        """Let faster engines encode where no gradients are wanted, if that pays for so many posts.
+
+        Raises
+        ------
+        CotuneError
+            If an engine is asked for by name and cannot run the encoders.
+        """
+        if self.model.head.needs_states:  # an engine gives embeddings alone
+            return
+        opened = {
+            id(encoder): engines.open(encoder, "pooled", n_posts) for encoder in self.model.distinct_encoders.values()
+        }
+        found = {name: opened[id(encoder)] for name, encoder in self.model.encoders.items()}
+        self.model.engines = {name: engine for name, engine in found.items() if engine is not None}
 
     def text_columns(self) -> set[str]:
         """Return the columns of a table of contributions that hold text; all others hold numbers."""

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from cotune.encoders.base import EncoderOutput
 from cotune.encoders.image import ImageEncoder
 from cotune.encoders.text import TextEncoder
 from cotune.model import Batch, JointModel
@@ -64,7 +65,9 @@ class Target:
 
     def of_inputs(self, inputs: Inputs) -> Tensor:
         """Return the output for versions of the field given as the encoder's inputs, shape (B,); gradients pass."""
-        found = self.model.encoders[self.field](inputs)
+        return self._fused(self.model.encoders[self.field](inputs))
+
+    def _fused(self, found: EncoderOutput) -> Tensor:
         states = found if self.model.head.needs_states else None
         return self._scaled(self.model.head(self.embeddings.replaced(self.field, found.pooled.float(), states)))
 
@@ -88,7 +91,8 @@ class Target:
             for start in range(0, len(full), self.batch_size):
                 at = full_order[start : start + self.batch_size]
                 inputs = self.text_encoder.collate([tokens[i] for i in at])
-                values = self.of_inputs({key: value.to(self.device) for key, value in inputs.items()})
+                moved = {key: value.to(self.device) for key, value in inputs.items()}
+                values = self._fused(self.model.encode(self.field, moved))
                 found[[full[i] for i in at]] = values.float().cpu()
         return found
 
@@ -96,7 +100,8 @@ class Target:
         """Return the output for other images (N, 3, H, W) with the rest as it is, shape (N,), without gradients."""
         with torch.no_grad():
             parts = [
-                self.of_pixels(part.to(self.device)).float().cpu() for part in torch.split(pixels, self.batch_size)
+                self._fused(self.model.encode(self.field, {"pixels": part.to(self.device)})).float().cpu()
+                for part in torch.split(pixels, self.batch_size)
             ]
         return torch.cat(parts)
 

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cotune._version import __version__
 from cotune.data.store import default_root
+from cotune.engines.sessions import ENGINES, Engine, choose_engine, installed
 from cotune.errors import ConfigError, CotuneError, ExportError, clip
-from cotune.export.engines import ENGINES, choose_engine, installed
 from cotune.export.package import FORMAT, Export, is_export, open_export
 from cotune.fields import Field
 from cotune.files import read_json, write_json
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from cotune.run import Run
 
-Engine = Literal["auto", "torch", "onnx", "openvino"]
 _FAILED = "failed.json"
 _COMPARED = 64
+#: Exporting takes some fifteen seconds, which a few posts do not win back.
+_WORTH_IT = 200
 
 
 class EngineChoice:
@@ -99,14 +100,13 @@ class EngineChoice:
         except ExportError:  # damaged in the cache: it is made again
             return None
 
-    @property
-    def may_export(self) -> bool:
-        """Whether the run is to be exported now, and can be."""
+    def may_export(self, n_posts: float) -> bool:
+        """Tell whether the run is to be exported before so many posts are scored, and can be."""
         if self._kept is None or self.exported:
             return False
         if self.asked in ENGINES:
             return True
-        able = bool(installed()) and all(map(find_spec, ("onnx", "onnxscript")))
+        able = n_posts >= _WORTH_IT and bool(installed()) and all(map(find_spec, ("onnx", "onnxscript")))
         return able and not (self._kept / _FAILED).is_file()
 
     def export(self, run: Run, posts: pd.DataFrame, progress: Progress) -> Export | None:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +14,15 @@ from torch import Tensor
 
 from cotune._version import __version__
 from cotune.checksums import checksums, sealed
-from cotune.encoders.base import Encoder
-from cotune.encoders.text import TextEncoder
-from cotune.errors import CotuneError, ExportError, clip, first_line
+from cotune.encoders.frozen_engine import sample_inputs
+from cotune.engines.onnx_graph import quiet, write_graph
+from cotune.engines.sessions import ENGINES, import_openvino, installed
+from cotune.errors import ExportError
 from cotune.export.describe import describe_field
-from cotune.export.engines import ENGINES, installed
 from cotune.export.graph import ExportGraph
 from cotune.export.package import ABOUT, FORMAT, GRAPH, OPENVINO, README, Export
 from cotune.export.predictor import ExportedPredictor
+from cotune.export.quantize import CALIBRATION_BATCH, Int8, quantize, refuse_unquantizable, split_posts
 from cotune.export.readme import readme
 from cotune.files import atomic_path, write_json, write_text
 from cotune.model import JointModel
@@ -41,8 +37,7 @@ if TYPE_CHECKING:
 
 #: The largest difference of a probability that an exported model in single precision may show.
 TOLERANCE = 1e-4
-_OPERATOR = re.compile(r"\b(?:aten|torchvision|prims|higher_order)[.:]+[A-Za-z_]\w*(?:\.\w+)?")
-_SAMPLE = 3
+_COMPARED = 256
 
 
 @dataclass(frozen=True)
@@ -57,14 +52,21 @@ class ParityCheck:
         On how many posts.
     largest_difference : float
         Of all probabilities, or of all values in standard deviations of the labels.
-    agreement : float
-        Share of posts with the same label.
+    agreement : float or None
+        Share of posts with the same label; None where labels are numbers.
+    precision : {"fp32", "int8"}
+        What the engine computes in.
+    score, score_lost : float or None
+        The task's main score, such as the AUC, and by how much it is below that of the run; of INT8 alone.
     """
 
     engine: str
     posts: int
     largest_difference: float
-    agreement: float
+    agreement: float | None
+    precision: str = "fp32"
+    score: float | None = None
+    score_lost: float | None = None
 
 
 def export_run(
@@ -74,6 +76,7 @@ def export_run(
     *,
     parts: bool = False,
     openvino: bool = False,
+    int8: Int8 | None = None,
     progress: Progress | None = None,
 ) -> list[ParityCheck]:
     """Write an export, once it has given the same predictions as the run on some posts.
@@ -85,42 +88,59 @@ def export_run(
     folder : Path
         Made when absent; an export that was there is replaced as a whole.
     posts : DataFrame
-        Posts on which both are compared, as :func:`cotune.data.posts.read_posts` gives them.
+        Posts on which both are compared, as :func:`cotune.data.posts.read_posts` gives them; with labels for INT8.
     parts : bool
         Whether the graph gives contributions and interactions of the fields too.
     openvino : bool
         Whether OpenVINO's own files are written as well.
+    int8 : Int8, optional
+        Let OpenVINO's own files compute in INT8, and how much of the score that may cost.
     progress : Progress, optional
         Whom to tell.
 
     Returns
     -------
     list of ParityCheck
-        One for each engine that is installed.
+        One for each engine that is installed, and for INT8.
 
     Raises
     ------
     ExportError
-        If the model cannot be exported, or what it gives differs by more than :data:`TOLERANCE`.
+        If the model cannot be exported, what it gives differs by more than :data:`TOLERANCE`, or INT8 loses more of
+        the score than is allowed.
+    DataError
+        If there are too few labelled posts for INT8.
     """
     progress = progress or Progress()
-    _need_packages(openvino=openvino)
+    _need_packages(("openvino", "nncf") if int8 else ("openvino",) if openvino else ())
+    if int8:
+        refuse_unquantizable(run.model)
+        calibration, posts = split_posts(posts, run.task, int8.seed)
     EXPORT.refuse_foreign(folder)
     with atomic_path(folder, directory=True) as stage:
         inputs = {name: _describe(run.model, name, stage) for name in run.model.encoders}
         progress.begin("exporting the graph")
         _write_graph(run.model, stage / GRAPH, parts=parts)
-        if openvino:
+        if openvino and not int8:
             _write_openvino(stage)
         about = _about(run, inputs, parts=parts)
+        export = Export(stage, about, run.task, run.fields)
         progress.begin(f"comparing it with torch on {len(posts):,} posts")
-        checks = list(compare(run, Export(stage, about, run.task, run.fields), posts))
+        expected, _, _ = Predictor(run, device="cpu", bad_images="text-only").scores(posts)
+        few = posts.head(_COMPARED) if int8 else posts
+        checks = [compare(export, engine, few, expected[: len(few)]) for engine in ENGINES if engine in installed()]
         for check in checks:
             if not check.largest_difference <= TOLERANCE:
                 raise ExportError(
                     f"the exported graph gives other predictions than the run in {check.engine} (they differ by up to "
                     f"{check.largest_difference:.2g}, allowed is {TOLERANCE:g}); nothing was written"
                 )
+        if int8:
+            progress.begin(f"quantizing it, calibrated on {len(calibration):,} other posts")
+            _write_int8(run.model, export, calibration)
+            about |= {"precision": "int8", "calibration_posts": len(calibration)}
+            checks.append(compare(export, "openvino", posts, expected, int8=True))
+            _refuse_loss(checks[-1], run.task.main_title, int8.max_loss)
         about["checks"] = [asdict(check) for check in checks]
         write_text(stage / README, readme(about, folder.name))
         files = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
@@ -129,34 +149,42 @@ def export_run(
     return checks
 
 
-def _need_packages(*, openvino: bool) -> None:
-    for package in ("onnx", "onnxscript", "onnxruntime", *(["openvino"] if openvino else [])):
+def _need_packages(more: Sequence[str]) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime", *more):
         if find_spec(package) is None:
             raise ExportError(f"exporting needs {package}; install it with: pip install 'cotune[export]'")
 
 
-def compare(run: Run, export: Export, posts: pd.DataFrame) -> Iterator[ParityCheck]:
-    """Yield how the engines that are installed compare with torch on `posts`.
+def compare(
+    export: Export, engine: str, posts: pd.DataFrame, expected: np.ndarray, *, int8: bool = False
+) -> ParityCheck:
+    """Return how an engine compares with torch on `posts`, of which torch gave the `expected` predictions.
+
+    With `int8` all posts have a label that the run knows, and the score that is lost is returned too.
 
     Raises
     ------
     ExportError
-        If none of the posts can be scored.
+        If none of the posts can be scored, or others than by torch.
     """
-    expected, _, _ = Predictor(run, device="cpu", bad_images="text-only").scores(posts)
     known = ~np.isnan(expected[:, 0])
     if not known.any():
         raise ExportError("none of the posts to compare on can be scored; name others with --posts")
-    scale = np.asarray(getattr(run.task, "deviation", 1.0))
-    for engine in [name for name in ENGINES if name in installed()]:
-        with ExportedPredictor(export, engine=engine, bad_images="text-only") as predictor:
-            found, _, _ = predictor.scores(posts)
-        if not (np.isnan(found[:, 0]) == ~known).all():
-            raise ExportError(f"the exported graph scores other posts than the run in {engine}; nothing was written")
-        decode = run.task.decode
-        same = [a == b for a, b in zip(decode(found[known]), decode(expected[known]), strict=True)]
-        difference = float((np.abs(found[known] - expected[known]) / scale).max())
-        yield ParityCheck(engine, int(known.sum()), difference, float(np.mean(same)))
+    with ExportedPredictor(export, engine=engine, bad_images="text-only") as predictor:
+        found, _, _ = predictor.scores(posts)
+    if not (np.isnan(found[:, 0]) == ~known).all():
+        raise ExportError(f"the exported graph scores other posts than the run in {engine}; nothing was written")
+    found, expected, task = found[known], expected[known], export.task
+    difference = np.abs(found - expected) / np.asarray(getattr(task, "deviation", 1.0))
+    same = [a == b for a, b in zip(task.decode(found), task.decode(expected), strict=True)]
+    check = ParityCheck(engine, len(found), float(difference.max()), float(np.mean(same)) if task.text_label else None)
+    if not int8:
+        return check
+    targets = task.encode(posts["label"][known].tolist())
+    score, whole = (task.watch(targets, predictions).score for predictions in (found, expected))
+    if score is None or whole is None:
+        raise ExportError(f"the {task.main_title} of the posts to compare on is undefined; name others with --posts")
+    return replace(check, precision="int8", score=score, score_lost=whole - score)
 
 
 def _describe(model: JointModel, name: str, stage: Path) -> dict[str, Any]:
@@ -190,86 +218,46 @@ def _about(run: Run, inputs: dict[str, Any], *, parts: bool) -> dict[str, Any]:
 
 def _write_graph(model: JointModel, path: Path, *, parts: bool) -> None:
     graph = ExportGraph(model, parts=parts).eval()
-    inputs, shapes = sample_inputs(model)
-    program: Any = None
-    with _quiet(), torch.no_grad():
-        before = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no counterpart
-        try:
-            program = torch.onnx.export(
-                graph,
-                kwargs={"inputs": inputs},  # a dict among the positional ones would be taken for keywords
-                dynamo=True,
-                input_names=list(inputs),
-                output_names=list(graph.outputs),
-                dynamic_shapes={"inputs": shapes},
-                external_data=False,
-                verbose=False,
-            )
-        except CotuneError:
-            raise
-        except Exception as error:
-            raise ExportError(_reason(model, error)) from error
-        finally:
-            torch.backends.mha.set_fastpath_enabled(before)
-        program.save(str(path), external_data=False)
-
-
-def sample_inputs(model: JointModel) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
-    """Return the inputs of a few posts, and which of their axes may have any length."""
-    dynamic = torch.export.Dim.DYNAMIC
-    n_fields = len(model.encoders)
-    present = torch.ones((_SAMPLE, n_fields), dtype=torch.bool)
-    present[0, n_fields // 2 :] = n_fields == 1
-    found, shapes = {"present": present}, {"present": {0: dynamic}}
-    for name, encoder in model.encoders.items():
-        for key, value in _sample(encoder).items():
-            found[f"{name}.{key}"] = value
-            grows = isinstance(encoder, TextEncoder) and not encoder.padded
-            shapes[f"{name}.{key}"] = {0: dynamic, 1: dynamic} if grows else {0: dynamic}
-    return found, shapes
-
-
-def _sample(encoder: Encoder) -> dict[str, Tensor]:
-    if isinstance(encoder, TextEncoder) and encoder.by_length:
-        one = encoder.take(encoder.probe_inputs(_SAMPLE), _SAMPLE - 1)
-        return {key: value.expand(_SAMPLE, -1).clone() for key, value in one.items()}
-    return encoder.probe_inputs(_SAMPLE)
-
-
-def _reason(model: JointModel, error: Exception) -> str:
-    """Return in one line why a model cannot be exported, with the operator if one is at fault."""
+    inputs, shapes = _inputs(model)
     names = ", ".join(encoder.spec for encoder in model.distinct_encoders.values())
-    chain: list[BaseException] = [error]
-    while (inner := chain[-1].__cause__) is not None:
-        chain.append(inner)
-    words = "\n".join(str(each) for each in chain)
-    operators = list(dict.fromkeys(_OPERATOR.findall(words)))
-    what = f"the operator {operators[0]}" if operators else clip(first_line(chain[-1], 200))
-    return f"the model ({names}) cannot be exported to ONNX: {what} is in the way"
+    write_graph(graph, path, inputs, shapes, graph.outputs, names)
+
+
+def _inputs(model: JointModel) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+    n_fields = len(model.encoders)
+    found: dict[str, Tensor] = {}
+    shapes = {"present": {0: torch.export.Dim.DYNAMIC}}
+    for name, encoder in model.encoders.items():
+        inputs, axes = sample_inputs(encoder)
+        found |= {f"{name}.{key}": value for key, value in inputs.items()}
+        shapes |= {f"{name}.{key}": value for key, value in axes.items()}
+    present = torch.ones((len(next(iter(found.values()))), n_fields), dtype=torch.bool)
+    present[0, n_fields // 2 :] = n_fields == 1
+    return {"present": present, **found}, shapes
 
 
 def _write_openvino(stage: Path) -> None:
-    import openvino
-
+    openvino = import_openvino()
     (stage / OPENVINO).parent.mkdir(parents=True, exist_ok=True)
     model = openvino.convert_model(stage / GRAPH)
     openvino.save_model(model, stage / OPENVINO, compress_to_fp16=False)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own progress and warnings to itself; what matters comes back as an error."""
-    loggers: Sequence[logging.Logger] = [
-        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")
-    ]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+def _write_int8(model: JointModel, export: Export, posts: pd.DataFrame) -> None:
+    with ExportedPredictor(
+        export, engine="openvino", batch_size=CALIBRATION_BATCH, bad_images="text-only"
+    ) as predictor:
+        batches = list(predictor.batches(posts))
+    with quiet("torch.utils.cpp_extension", "nncf"):
+        quantize(export.folder / GRAPH, export.folder / OPENVINO, batches, model)
+
+
+def _refuse_loss(check: ParityCheck, score: str, most: float) -> None:
+    assert check.score is not None
+    assert check.score_lost is not None
+    if not check.score_lost <= most:
+        raise ExportError(
+            f"in INT8 the {score} falls from {check.score + check.score_lost:.4f} to {check.score:.4f} on "
+            f"{check.posts:,} posts, a loss of {check.score_lost:.4f}; allowed is {most:g} (--max-auc-loss); nothing "
+            "was written"
+        )

@@ -194,7 +194,8 @@ class TableReader(FieldReader):
     step = "cells"
 
     def __init__(self, columns: Sequence[Mapping[str, Any]]) -> None:
-        self._reader = CellReader([Column(each["name"], each["kind"], tuple(each["values"])) for each in columns])
+        self.columns = tuple(Column(each["name"], each["kind"], tuple(each["values"])) for each in columns)
+        self._reader = CellReader(self.columns)
 
     def read(self, values: Sequence[Any], pool: Executor) -> Inputs:
         """Read all cells; a post whose cells are all missing lacks the field."""

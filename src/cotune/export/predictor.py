@@ -14,9 +14,10 @@ import pandas as pd
 from cotune.data.batches import bucketed_batches
 from cotune.data.images.load import ImageFault
 from cotune.data.tables.row_errors import RowError, row_errors
-from cotune.export.engines import Session, choose_engine, installed, open_session, usable_cores
+from cotune.encoders.table_columns import Column
+from cotune.engines.sessions import Session, choose_engine, installed, open_session, usable_cores
 from cotune.export.graph_names import PREDICTIONS, SHARES
-from cotune.export.inputs import Inputs, open_reader
+from cotune.export.inputs import Inputs, TableReader, open_reader
 from cotune.export.package import Export
 from cotune.scoring import BadImages, Scorer, distinct, without_nonsense
 
@@ -78,6 +79,15 @@ class ExportedPredictor(Scorer[ReadPosts]):
         self.session = session or open_session(export.graph(self.engine), self.engine, threads)
         self._decoders = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
 
+    @property
+    def weights_hash(self) -> str:
+        """A hash of the weights of the run that was exported."""
+        return str(self.export.about["run"]["weights"])
+
+    def table_columns(self) -> dict[str, tuple[Column, ...]]:
+        """Return what the columns of each table field hold."""
+        return {name: each.columns for name, each in self.readers.items() if isinstance(each, TableReader)}
+
     def __enter__(self) -> Self:
         return self
 
@@ -92,6 +102,12 @@ class ExportedPredictor(Scorer[ReadPosts]):
     def engine_version(self) -> str:
         """What runs the model, with its version: equal ones give equal predictions."""
         return f"{self.engine} {installed()[self.engine]}"
+
+    def batches(self, posts: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what the graph reads of posts, batch by batch."""
+        read = self.read(posts)
+        for batch in self._batches(read, np.flatnonzero(read.usable)):
+            yield self.arrays(read.inputs, read.present, batch)
 
     def read(self, posts: pd.DataFrame) -> ReadPosts:
         """Read posts, images in several threads; equal texts and images once."""

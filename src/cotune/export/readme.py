@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cotune.export.package import ABOUT, GRAPH
+from cotune.export.package import ABOUT, GRAPH, OPENVINO
+from cotune.tasks import TASKS
 
 
 def readme(about: Mapping[str, Any], name: str) -> str:
@@ -18,16 +19,12 @@ def readme(about: Mapping[str, Any], name: str) -> str:
     name : str
         The folder's name.
     """
-    needs = ["numpy", "onnxruntime"]
+    needs = ["numpy", "openvino" if _is_int8(about) else "onnxruntime"]
     kinds = {each["kind"] for each in about["inputs"].values()}
     needs += [package for kind, package in (("image", "pillow"), ("text", "tokenizers")) if kind in kinds]
     if any("processor" in each for each in about["inputs"].values()):
         needs += ["transformers", "torchvision"]
-    checks = "\n".join(
-        f"- {check['engine']}: {check['posts']:,} posts, largest difference {check['largest_difference']:.1e}, "
-        f"{check['agreement']:.2%} with the same label"
-        for check in about["checks"]
-    )
+    checks = "\n".join(_check(check, about) for check in about["checks"])
     return f"""# {name}
 
 A model trained with cotune {about["cotune"]}, as one ONNX graph. It reads {_and(about["reads"])} of a post and gives
@@ -37,7 +34,7 @@ A model trained with cotune {about["cotune"]}, as one ONNX graph. It reads {_and
 | file | what it is |
 |---|---|
 | `{GRAPH}` | encoders, fusion head and task; batch and text length are free |
-| `{ABOUT}` | what goes in and comes out, how images and texts are prepared, checksums |
+{_int8(about)}| `{ABOUT}` | what goes in and comes out, how images and texts are prepared, checksums |
 
 Inputs: `present` (which of the fields {_and(about["reads"])} a post has, in this order), and for each field
 {_and(_inputs(about))}. A post that lacks a field brings any valid input for it.
@@ -60,9 +57,33 @@ Against the run by torch when it was exported:
 """
 
 
+def _check(check: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    line = (
+        f"- {check['engine']}, {check['precision']}: {check['posts']:,} posts, largest difference "
+        f"{check['largest_difference']:.1e}"
+    )
+    if check["agreement"] is not None:
+        line += f", {check['agreement']:.2%} with the same label"
+    if check["score"] is not None:
+        title = TASKS[about["task"]["name"]].main_title
+        line += f", {title} {check['score']:.4f} ({check['score_lost']:.4f} lost)"
+    return line
+
+
+def _is_int8(about: Mapping[str, Any]) -> bool:
+    return about.get("precision") == "int8"
+
+
+def _int8(about: Mapping[str, Any]) -> str:
+    if not _is_int8(about):
+        return ""
+    return f"| `{OPENVINO}` | the same in INT8, which OpenVINO runs; inputs and outputs have the same names |\n"
+
+
 def code(about: Mapping[str, Any]) -> str:
     """Return a program that predicts one post, with one block for each field."""
-    imports = ["import json", "import numpy as np", "import onnxruntime"]
+    int8 = _is_int8(about)
+    imports = ["import json", "import numpy as np", "import openvino" if int8 else "import onnxruntime"]
     kinds = [each["kind"] for each in about["inputs"].values()]
     imports += ["from PIL import Image"] if "image" in kinds else []
     imports += ["from tokenizers import Tokenizer"] if "text" in kinds else []
@@ -71,7 +92,9 @@ def code(about: Mapping[str, Any]) -> str:
     lines = [
         *imports,
         "",
-        f'session = onnxruntime.InferenceSession("{GRAPH}")',
+        f'model = openvino.compile_model("{OPENVINO}", "CPU")'
+        if int8
+        else f'session = onnxruntime.InferenceSession("{GRAPH}")',
         f'inputs = {{"present": np.array([{[True] * len(kinds)}])}}',
     ]
     blocks = {"text": _text, "image": _image, "table": _table}
@@ -79,7 +102,11 @@ def code(about: Mapping[str, Any]) -> str:
         lines += ["", *blocks[each["kind"]](name, each)]
     lines += [
         "",
-        'predictions, shares = session.run(["predictions", "shares"], inputs)',
+        *(
+            ["result = model(inputs)", 'predictions, shares = result["predictions"], result["shares"]']
+            if int8
+            else ['predictions, shares = session.run(["predictions", "shares"], inputs)']
+        ),
         f'outputs = json.load(open("{ABOUT}"))["outputs"]',
         "print(dict(zip(outputs, predictions[0].tolist())), shares[0].tolist())",
     ]

@@ -28,6 +28,11 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def render_source(source: str, **values: Any) -> str:
+    """Return the page that a template, given as text, makes of some values; it may include those of this package."""
+    return _environment().from_string(source).render(**values)
+
+
 @cache
 def style_sheet(name: str) -> Markup:
     """Return a style sheet of ``cotune/report/templates``, to be put into a page."""

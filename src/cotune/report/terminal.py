@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cotune.report.numbers import SCORE_TITLES, number, percent, plural
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
 
 _WORDS = 60  # letters of a text in a table
@@ -105,6 +107,35 @@ def environment_table(values: Mapping[str, Any]) -> Table:
             value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
         if value is not None:
             add_row(table, name.replace("_", " "), value)
+    return table
+
+
+def export_table(folder: Path, about: Mapping[str, Any]) -> Table:
+    """Return what an export is."""
+    table = new_table(f"Export {folder}", "", "")
+    table.show_header = False
+    add_row(table, "task", about["task"]["name"])
+    add_row(table, "outputs", ", ".join(about["outputs"]))
+    add_row(table, "reads", ", ".join(about["reads"]))
+    add_row(table, "parameters", f"{about['parameters']['total']:,}")
+    int8 = f"int8 (OpenVINO; calibrated on {plural(about.get('calibration_posts', 0), 'post')})"
+    add_row(table, "precision", int8 if about.get("precision") == "int8" else "fp32")
+    add_row(table, "exported by", f"cotune {about['cotune']}")
+    return table
+
+
+def checks_table(checks: Sequence[Mapping[str, Any]], score: str) -> Table:
+    """Return how an export compares with the run by torch; `score` is what the task's main score is called."""
+    numbers = ["posts", "largest difference", "same label"]
+    numbers += [score, f"{score} lost"] if any(check.get("score") is not None for check in checks) else []
+    table = new_table("Compared with torch", "engine", "precision", *numbers, right=numbers)
+    for check in checks:
+        same, score_now, lost = (check.get(key) for key in ("agreement", "score", "score_lost"))
+        cells = ["-" if same is None else f"{same:.2%}"]
+        cells += ["-" if value is None else f"{value:.4f}" for value in (score_now, lost)]
+        difference = f"{check['largest_difference']:.1e}"
+        shown = [f"{check['posts']:,}", difference, *cells][: len(numbers)]
+        add_row(table, check["engine"], check.get("precision", "fp32"), *shown)
     return table
 
 

@@ -82,7 +82,8 @@ def read_options(
     config: FitConfig, *, allow_remote: bool = False, looks: bool = False, progress: Progress | None = None
 ) -> ReadOptions:
     """Return how the configuration wants posts to be read: with a cache folder."""
-    return ReadOptions(cache_root(config), int(config.cache_gb * 1e9), allow_remote, looks, progress or Progress())
+    limit = int(config.cache_gb * 1e9)
+    return ReadOptions(cache_root(config), limit, allow_remote, looks, config.engine, progress or Progress())
 
 
 def prepare_posts(

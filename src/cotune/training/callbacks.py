@@ -19,6 +19,10 @@ OnEpoch = Callable[[list[Mapping[str, Any]]], None]
 class Callback:
     """Told how training goes on."""
 
+    def begun_with(self) -> Mapping[str, Any]:
+        """Return the settings of the training that is going to go on; nothing if it begins."""
+        return {}
+
     def on_begin(self, key: Mapping[str, Any]) -> None:
         """Take what the training is made of (settings, hash of the posts), before it begins."""
 
@@ -65,6 +69,10 @@ class CheckpointCallback(Callback):
 
     def __init__(self, folder: Path, *, resume: bool = False) -> None:
         self.checkpoint, self.resume = Checkpoint(folder), resume
+
+    def begun_with(self) -> Mapping[str, Any]:
+        """Return the settings that the checkpoint was kept with."""
+        return self.checkpoint.settings() if self.resume else {}
 
     def on_begin(self, key: Mapping[str, Any]) -> None:
         """Remove what an earlier training left, unless it is to go on: an interruption would bring it back."""

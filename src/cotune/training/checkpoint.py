@@ -84,6 +84,14 @@ class Checkpoint:
         """Tell whether there is a state to go on from."""
         return (self.folder / _FILE).is_file()
 
+    def settings(self) -> Mapping[str, Any]:
+        """Return the settings that the state was saved with; nothing if there are none to be read."""
+        try:
+            found = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))["key"]["settings"]
+        except (OSError, ValueError, LookupError, TypeError):  # what is wrong with it, :meth:`load` says
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def load(self) -> tuple[str, StageState, dict[str, list[dict[str, Any]]]]:
         """Return stage, state and the histories of earlier stages.
 

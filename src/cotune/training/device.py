@@ -1,16 +1,17 @@
-"""Device and precision, chosen sensibly and named in every run."""
+"""The device, chosen sensibly and named in every run."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from cotune.errors import ConfigError
 from cotune.settings import FitConfig
+from cotune.training.precision import choose_precision
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,12 +39,9 @@ def training_device(config: FitConfig) -> torch.device:
     Raises
     ------
     ConfigError
-        If the device is not there, or lacks the precision.
+        If the device is not there.
     """
-    device = choose_device(config.device)
-    if config.precision == "16" and device.type == "cpu":  # Lightning would take bf16 instead and only warn
-        raise ConfigError("--precision 16 is not available on a CPU; use bf16, 32 or auto")
-    return device
+    return choose_device(config.device)
 
 
 def make_fabric(config: FitConfig) -> Fabric:
@@ -57,9 +55,13 @@ def make_fabric(config: FitConfig) -> Fabric:
     from lightning_fabric import Fabric  # takes two seconds; predictions need the device alone
 
     device = training_device(config).type
+    precision = choose_precision(config.precision, device).name
+    names = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    # On a CPU the trainer opens `encoding` itself: Lightning would also round the kept embeddings to bf16.
+    mixed = "32-true" if device == "cpu" else names[precision]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Fabric(accelerator=device, devices=1, precision=_precision(config.precision, device))
+        return Fabric(accelerator=device, devices=1, precision=mixed)  # type: ignore[arg-type]
 
 
 def best_device() -> str:
@@ -67,13 +69,6 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _precision(asked: str, device: str) -> Any:
-    if asked == "auto":
-        # Half the time and memory on recent CUDA devices; elsewhere full precision is as fast, and exact.
-        return "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[asked]
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from cotune.data.batches import bucketed_batches
 from cotune.data.images.load import ImageFault
 from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.base import Encoder
+from cotune.encoders.frozen_engine import Part
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.model import Batch
 from cotune.release_memory import releasing_memory
@@ -94,7 +94,7 @@ class Features:
         wanted = None if targets is None else torch.from_numpy(targets[rows])
         return Batch(torch.from_numpy(present), tuple(source), inputs, wanted, torch.from_numpy(rows))
 
-    def compute(self, name: str, kind: Literal["hidden", "pooled"], encoder: Encoder) -> Source:
+    def compute(self, name: str, kind: Part, encoder: Encoder) -> Source:
         """Make sure that a field's activations or embeddings by `encoder` are stored, and return their source."""
         return self.kept.compute(name, self.fields[name], kind, encoder)
 

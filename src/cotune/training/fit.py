@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
 from cotune.training.notes import below_chance, below_the_probe, undefined_score
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
+from cotune.training.precision import Format, Precision, choose_precision
 from cotune.training.start import config_to_start
 from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
 
@@ -92,6 +93,8 @@ def fit_posts(
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation, columns=ColumnNames(fields=config.read_fields()))
     usable, counts = _readable(posts, progress)
+    precision = _precision(config, callbacks, progress)
+    config = config.model_copy(update={"precision": precision.name})
     task, encoders, config = _begin(usable, config, start, progress)
     _refuse_other_labels(task, usable, "post", started=start is not None)
     part = _validation_part(config) if validation_posts is None else None
@@ -136,7 +139,7 @@ def fit_posts(
     notes += _notes_after(trained, task, config, progress)
     if notes:
         metrics["notes"] = notes
-    about = environment(config.seed, key["posts"], training_device(config).type)
+    about = environment(config.seed, key["posts"], training_device(config).type) | {"precision": str(precision)}
     return FitResult(Run(trained.model, config, metrics, about), trained.interrupted)
 
 
@@ -181,7 +184,7 @@ def _key(
     fields = config.read_fields()
     key: dict[str, Any] = {
         "form": 2,
-        "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb"}),
+        "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb", "engine"}),
         "posts": data_hash(whole, fields, _known_keys(posts, data.features)),
         "validation posts": None if validation is None else data_hash(validation, fields),
     }
@@ -230,6 +233,20 @@ def _begin(
     if hub:
         progress.begin(f"opening {' and '.join(hub)}, from the hub unless they are in its cache")
     return task, open_encoders(config, posts), config
+
+
+def _precision(config: FitConfig, callbacks: Sequence[Callback], progress: Progress) -> Precision:
+    """Return the number format to train in; a training that goes on keeps its own, whatever this machine has."""
+    asked, device = config.precision, training_device(config).type
+    begun = next((name for one in callbacks if (name := one.begun_with().get("precision")) in ("32", "bf16", "16")), "")
+    found = (
+        Precision(cast(Format, begun), "as it was begun")
+        if asked == "auto" and begun
+        else choose_precision(asked, device)
+    )
+    if asked != "32":
+        progress.say(f"precision: {found}")
+    return found
 
 
 def _validation_part(config: FitConfig) -> float | None:

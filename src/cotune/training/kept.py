@@ -6,9 +6,9 @@ it and equal images are computed once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from cotune.data.batches import bucketed_batches
 from cotune.data.store import ArrayStore, evict
 from cotune.encoders.base import Encoder
+from cotune.encoders.frozen_engine import FrozenEngine, FrozenEngines, Part
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.release_memory import releasing_memory
 
@@ -60,7 +61,7 @@ class Kept:
             hidden[i, : array.shape[0]] = array
         return {"hidden": torch.from_numpy(hidden), **raw}
 
-    def compute(self, name: str, posts: Prepared, kind: Literal["hidden", "pooled"], encoder: Encoder) -> Source:
+    def compute(self, name: str, posts: Prepared, kind: Part, encoder: Encoder) -> Source:
         """Make sure that every post's activations or embedding by `encoder` are stored, and return their source.
 
         Embeddings are taken from stored activations where those are there, which spares the lower part.
@@ -87,7 +88,7 @@ class Kept:
         return made
 
     def _fill(
-        self, store: ArrayStore, name: str, posts: Prepared, todo: np.ndarray, *, kind: str, encoder: Encoder,
+        self, store: ArrayStore, name: str, posts: Prepared, todo: np.ndarray, *, kind: Part, encoder: Encoder,
         source: Source,
     ) -> None:  # fmt: skip
         """Compute what is missing in a store."""
@@ -98,7 +99,9 @@ class Kept:
         keep = [*options.in_use, *(other.folder for other in self._stores.values())]
         assert options.root is not None
         evict(options.root, max(0, options.max_bytes - coming), keep=keep)
-        work = _activations if kind == "hidden" else _embeddings
+        engines = FrozenEngines(options.root, options.engine, options.progress)
+        engine = engines.open(encoder, kind, len(todo)) if source == "raw" else None
+        work = partial(_activations if kind == "hidden" else _embeddings, encoder, engine)
         batches = list(bucketed_batches(lengths, encoder.embed_batch, seed=None))
         what = f"{name} {'activations' if kind == 'hidden' else 'embeddings'}"
         options.progress.begin(f"computing {what} of {len(todo):,} posts")
@@ -108,7 +111,7 @@ class Kept:
             given = self.inputs(name, posts, at, source, encoder.ragged)
             inputs = {key: value.to(self.device) for key, value in given.items()}
             with torch.inference_mode():
-                found = work(encoder, inputs)
+                found = work(inputs)
             rows = [found[i, : posts.lengths[row]] if ragged else found[i : i + 1] for i, row in enumerate(at)]
             store.add([posts.keys[i] for i in at], rows)
 
@@ -129,14 +132,13 @@ def _missing(store: ArrayStore, posts: Prepared) -> np.ndarray:
     return np.asarray(sorted(first.values()), dtype=np.int64)
 
 
-_Work = Callable[[Encoder, Mapping[str, Tensor]], np.ndarray]
-
-
-def _embeddings(encoder: Encoder, inputs: Mapping[str, Tensor]) -> np.ndarray:
-    found: np.ndarray = encoder(inputs).pooled.float().cpu().numpy()
+def _embeddings(encoder: Encoder, engine: FrozenEngine | None, inputs: Mapping[str, Tensor]) -> np.ndarray:
+    pooled = encoder(inputs).pooled if engine is None else engine(inputs)
+    found: np.ndarray = pooled.float().cpu().numpy()
     return found
 
 
-def _activations(encoder: Encoder, inputs: Mapping[str, Tensor]) -> np.ndarray:
-    half: np.ndarray = encoder.lower(inputs).float().cpu().clamp(-65504, 65504).to(torch.float16).numpy()
+def _activations(encoder: Encoder, engine: FrozenEngine | None, inputs: Mapping[str, Tensor]) -> np.ndarray:
+    hidden = encoder.lower(inputs) if engine is None else engine(inputs)
+    half: np.ndarray = hidden.float().cpu().clamp(-65504, 65504).to(torch.float16).numpy()
     return half

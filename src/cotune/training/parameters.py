@@ -102,6 +102,10 @@ def set_train_mode(model: JointModel, *, frozen_norms: bool) -> None:
                 module.eval()
     if frozen_norms:
         freeze_norms(model)
+    for module in model.modules():
+        # Their gradients need what came in, so that in place they copy it first: a pass over memory for nothing.
+        if isinstance(module, nn.Hardtanh | nn.SiLU | nn.Hardswish | nn.Hardsigmoid | nn.Mish):
+            module.inplace = False
 
 
 def freeze_norms(model: nn.Module) -> None:

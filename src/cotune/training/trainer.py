@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,12 @@ from cotune.settings import FitConfig
 from cotune.tasks import Task, Watched
 from cotune.training.build import build_model, compute_sources
 from cotune.training.callbacks import Callback, CheckpointCallback
-from cotune.training.device import make_fabric, one_thread
+from cotune.training.device import make_fabric, one_thread, training_device
 from cotune.training.features import Features, iterate
 from cotune.training.kept import Source
 from cotune.training.lora import merge_adapters
 from cotune.training.parameters import parameter_groups, set_gradients, set_train_mode
+from cotune.training.precision import choose_precision, encoding
 from cotune.training.stages import PROBE, READS, Stage, StageState, learning_rate_factor, make_stages
 
 if TYPE_CHECKING:
@@ -122,6 +124,8 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         progress: Progress | None = None,
     ) -> None:
+        precision = choose_precision(config.precision, training_device(config).type).name
+        config = config.model_copy(update={"precision": precision})
         self.data, self.task, self.config = data, task, config
         self.progress = progress or Progress()
         self.callbacks = callbacks
@@ -194,7 +198,10 @@ class Trainer:
             Epochs of the stages before, for the callbacks.
         """
         tensors = trained_tensors(self.model, stage)
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, stage.name, self.config))
+        # One pass over the weights instead of a dozen; on other devices the default is fast already.
+        fused = self.fabric.device.type == "cpu" and not hasattr(self.fabric.strategy.precision, "scaler")
+        groups = parameter_groups(self.model, stage.name, self.config)
+        optimizer = torch.optim.AdamW(groups, fused=True if fused else None)
         steps = math.ceil(n_batches(len(self.data.rows), stage.batch_size) / stage.accumulate)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, steps * stage.epochs, self.config.warmup)
@@ -202,7 +209,7 @@ class Trainer:
         forward, wrapped = self.fabric.setup(self.model, optimizer)
         if state.epoch:
             put_back(tensors, state.weights)
-            optimizer.load_state_dict(state.optimizer)
+            _load_optimizer(optimizer, state.optimizer)
             if state.precision:  # how float16 scales gradients
                 self.fabric.strategy.precision.load_state_dict(state.precision)
             schedule.last_epoch = steps * state.epoch
@@ -252,7 +259,8 @@ class Trainer:
         what = f"{stage.name}, epoch {state.epoch + 1} of {stage.epochs}"
         for i, batch in enumerate(self.progress.track(batches, what, n)):
             in_group = stage.accumulate if i < n - n % stage.accumulate else n % stage.accumulate
-            loss = step.forward(self._weighted(batch).to(self.fabric.device), self.loss)
+            with self._encoding():
+                loss = step.forward(self._weighted(batch).to(self.fabric.device), self.loss)
             total += loss.detach() * len(batch)
             self.fabric.backward(loss / in_group)
             if (i + 1) % stage.accumulate and i + 1 < n:
@@ -268,6 +276,11 @@ class Trainer:
                 _average(state.average, step.tensors, stage.ema)
         return float(total) / len(data.rows)
 
+    def _encoding(self) -> AbstractContextManager[None]:
+        # Elsewhere Lightning does it, which also scales the gradients of float16.
+        on_cpu = self.fabric.device.type == "cpu"
+        return encoding(self.config.precision, "cpu") if on_cpu else nullcontext()
+
     def _weighted(self, batch: Batch) -> Batch:
         if self.weights is not None:
             assert batch.rows is not None
@@ -277,7 +290,8 @@ class Trainer:
     def _watch(self, forward: Any, stage: Stage) -> Watched:
         held = self.data.held_out
         assert held is not None
-        found = predict_rows(forward, self.task, held.features, held.rows, stage.source)
+        with self._encoding():
+            found = predict_rows(forward, self.task, held.features, held.rows, stage.source)
         return self.task.watch(held.targets[held.rows], found)
 
     def _judge(
@@ -365,6 +379,18 @@ def put_back(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> No
     with torch.no_grad():
         for name, parameter in tensors.items():
             parameter.copy_(weights[name])
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Bring back the optimizer's state, laid out as the weights are.
+
+    The fused optimizer walks through weights and moments as they lie in memory, and files hold the latter row by row.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                slots[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _average(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor], decay: float) -> None:

@@ -75,6 +75,7 @@ _FORMATS = (
     "PPM",
     "TGA",
 )
+_GIF_BLOCKS = 10_000
 _TRUNCATED = re.compile(r"truncat|unexpected end|premature|broken png|end of (file|data|stream)|incomplete", re.I)
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError,
                   AttributeError, NotImplementedError, ZeroDivisionError, AssertionError, RuntimeError,
@@ -152,6 +153,8 @@ def decode_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_si
 
 def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open encoded bytes without decoding them yet; only common image formats are tried."""
+    if data[:4] == b"GIF8" and not _gif_begins_soon(data):
+        raise ImageFault("unreadable", f"{name}: more than {_GIF_BLOCKS:,} blocks before its first frame")
     Image.init()
     known = [name for name in _FORMATS if name in Image.OPEN]
     try:
@@ -170,6 +173,21 @@ def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image
         raise _fault(name, error) from error
     _check_size(image, name, max_pixels)
     return image
+
+
+def _gif_begins_soon(data: bytes) -> bool:
+    """Tell whether few blocks stand before a GIF's first frame: Pillow's time grows with the square of their number."""
+    at = 13 + (3 << (1 + (data[10] & 7)) if len(data) > 10 and data[10] & 128 else 0)
+    blocks = 0
+    while at + 2 < len(data) and data[at] == ord("!"):
+        at += 2
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+            blocks += 1
+            if blocks > _GIF_BLOCKS:
+                return False
+        at += 1
+    return True
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -211,6 +229,8 @@ def _decode(image: Image.Image, name: str, max_pixels: int, min_side: int | None
             image.draft(None, tuple(max(1, round(side * scale)) for side in image.size))  # type: ignore[arg-type]
         image.load()
         return to_rgb(_upright(image))
+    except Image.DecompressionBombError as error:  # an icon may hold an image larger than it says
+        raise ImageFault("too large", f"{name}: more than {max_pixels:,} pixels") from error
     except MemoryError as error:
         raise ImageFault("too large", f"{name}: not enough memory to decode it") from error
     except _DECODE_ERRORS as error:

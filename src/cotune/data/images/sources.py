@@ -20,6 +20,17 @@ MAX_BYTES = 256 * 2**20
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.:-]+://")
 
 
+_PLAIN = {
+    "missing": "is missing",
+    "not a file": "is not a file",
+    "empty": "is empty",
+    "unreadable": "cannot be read; send JPEG, PNG, GIF, WEBP, BMP, TIFF or AVIF",
+    "truncated": "is cut short",
+    "too large": "is too large",
+    "remote": "cannot be fetched",
+}
+
+
 class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the program
     """An image that cannot be used.
 
@@ -34,6 +45,11 @@ class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the p
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    @property
+    def plain(self) -> str:
+        """The reason in words that quote neither the image nor its name."""
+        return f"the image {_PLAIN.get(self.kind, _PLAIN['unreadable'])}"
 
     def __reduce__(self) -> tuple[type[ImageFault], tuple[str, str]]:
         """Let the fault travel from a worker process."""

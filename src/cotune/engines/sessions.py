@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from cotune.errors import ConfigError, ExportError
 
+Engine = Literal["auto", "torch", "onnx", "openvino"]
 #: The fastest first, as measured (docs/export.md).
 ENGINES = ("openvino", "onnx")
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
@@ -67,8 +69,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        import openvino
-
+        openvino = import_openvino()
         core = openvino.Core()
         # Single precision throughout, as the graph was checked in; bf16 where the processor has it would be faster.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
@@ -84,6 +85,14 @@ class OpenVinoSession:
         wanted = {name: value for name, value in inputs.items() if name in self._inputs}
         found: Any = self._model(wanted)
         return {name: np.array(found[at]) for at, name in enumerate(self._outputs)}
+
+
+def import_openvino() -> Any:
+    """Return OpenVINO, imported without the package that reports its use to its makers over the network."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 def installed() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The page at ``/``: one template, plain JavaScript and CSS, answered from memory."""
