@@ -131,7 +131,7 @@ def test_scoring_the_training_posts_is_told(fitted: Run, posts: pd.DataFrame, mo
     evaluate_posts(predictor, pieces, n_bootstrap=0, progress=Told())
     assert not said
     monkeypatch.setitem(fitted.environment, "data_hash", data_hash(posts))
-    evaluate_posts(predictor, pieces, n_bootstrap=0, progress=Told())
+    evaluate_posts(Predictor(fitted, device="cpu"), pieces, n_bootstrap=0, progress=Told())
     assert "these are the posts that the run was trained on" in said[0]
 
 
