@@ -153,7 +153,7 @@ def test_faults_are_one_line_and_debug_shows_the_traceback(
     def fail(_: Path) -> None:
         raise error
 
-    monkeypatch.setattr("cotune.run.read_settings", fail)
+    monkeypatch.setattr("cotune.run_settings.read_settings", fail)
     answer = cli("info", "run")
     assert answer.code == code
     assert answer.err.startswith(words)

@@ -72,7 +72,13 @@ class OpenVinoSession:
         openvino = import_openvino()
         core = openvino.Core()
         # Single precision throughout, as the graph was checked in; bf16 where the processor has it would be faster.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            # What is prepared for each shape of a batch; thousands are kept by default, and memory grows with them.
+            "CPU_RUNTIME_CACHE_CAPACITY": 100,
+        }
         try:
             self._model = core.compile_model(core.read_model(path), "CPU", settings)
         except Exception as error:
