@@ -103,7 +103,9 @@ def test_a_package_without_its_weights_counts_as_missing(tmp_path: Path, monkeyp
         resolve_image("bundled:efficientnet-lite1")
 
 
-def test_no_package_code_runs() -> None:
+def test_no_package_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bundle in BUNDLES.values():  # other tests may have imported them
+        monkeypatch.delitem(sys.modules, bundle.package, raising=False)
     resolve_image("bundled:efficientnet-lite0")
     resolve_text("bundled:all-MiniLM-L6-v2")
     for bundle in BUNDLES.values():
