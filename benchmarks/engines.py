@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from cotune.data.posts import read_posts
+from cotune.encoders.image import ImageEncoder
 from cotune.engines.sessions import installed
 from cotune.environment import environment
 from cotune.export.export_run import export_run
@@ -81,11 +82,15 @@ def whole_model(run: Any, posts: Any, predictors: dict[str, Any], batch_size: in
             for batch in tensors:
                 graph(batch)
 
+    networks = [encoder.model for encoder in run.model.encoders.values() if isinstance(encoder, ImageEncoder)]
+
     def eager() -> None:
-        for module in run.model.modules():
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.contiguous()
+        for parameter in run.model.parameters():
+            parameter.data = parameter.data.contiguous()
+        hooks = [network.register_forward_pre_hook(channels_first) for network in networks]
         torch_pass()
+        for hook in hooks:
+            hook.remove()
 
     def channels_last() -> None:
         run.model.to(memory_format=torch.channels_last)
@@ -95,6 +100,11 @@ def whole_model(run: Any, posts: Any, predictors: dict[str, Any], batch_size: in
         return lambda: [predictors[name].session.run(batch) for batch in batches] and None
 
     return {"eager": eager, "torch": channels_last, **{name: session(name) for name in predictors}}
+
+
+def channels_first(_: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Give a network its images channels first, whatever cotune does."""
+    return tuple(image.contiguous() for image in images)
 
 
 def rates(passes: dict[str, Callable[[], None]], n: int, repeats: int) -> dict[str, list[float]]:
