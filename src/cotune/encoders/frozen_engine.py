@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from cotune._version import __version__
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs
 from cotune.encoders.text import TextEncoder
+from cotune.engines.failures import failure, remember_failure
 from cotune.engines.onnx_graph import write_graph
 from cotune.engines.sessions import Engine, Session, choose_engine, installed, open_session
 from cotune.errors import CotuneError, ExportError
-from cotune.files import atomic_path, write_json
+from cotune.files import atomic_path
 from cotune.progress import Progress
 
 Part = Literal["pooled", "hidden"]
@@ -28,7 +29,7 @@ WORTH_IT = 1000
 #: How far an embedding may be from torch's, as a part of the largest number in it.
 _TOLERANCE = 1e-4
 _SAMPLE = 3
-_GRAPH, _FAILED = "model.onnx", "failed.json"
+_GRAPH = "model.onnx"
 
 
 class FrozenEngine:
@@ -106,8 +107,8 @@ class FrozenEngines:
             if by_name:
                 raise
             self.progress.say(f"note: torch is used; {error}")
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / _FAILED, {"reason": str(error)})
+            if isinstance(error, ExportError):
+                remember_failure(folder, str(error))
             return None
 
     def _folder(self, encoder: Encoder, part: Part) -> Path:
@@ -120,7 +121,6 @@ class FrozenEngines:
         if not path.is_file():
             self.progress.begin(f"preparing {encoder.spec} for {engine}, once")
             inputs, shapes = sample_inputs(encoder)
-            folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as stage:
                 write_graph(_Part(encoder, part).eval(), stage, inputs, shapes, [part], encoder.spec)
         found = FrozenEngine(open_session(path, engine))
@@ -158,7 +158,7 @@ def _sample(encoder: Encoder) -> dict[str, Tensor]:
 
 def _pays(folder: Path, n_posts: int) -> bool:
     """Tell whether an engine is worth its while: it has not failed, and there is a graph or enough to do."""
-    if (folder / _FAILED).is_file():
+    if failure(folder) is not None:
         return False
     able = all(map(find_spec, ("onnx", "onnxscript")))
     return (folder / _GRAPH).is_file() or (able and n_posts >= WORTH_IT)

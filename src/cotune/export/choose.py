@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from cotune._version import __version__
 from cotune.data.store import default_root
+from cotune.engines.failures import failure, remember_failure
 from cotune.engines.sessions import ENGINES, Engine, choose_engine, installed
 from cotune.errors import ConfigError, CotuneError, ExportError, clip
 from cotune.export.package import FORMAT, Export, is_export, open_export
 from cotune.fields import Field
-from cotune.files import read_json, write_json
 from cotune.progress import Progress
 from cotune.run_settings import read_settings
 from cotune.settings import FitConfig
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from cotune.run import Run
 
-_FAILED = "failed.json"
 _COMPARED = 64
 #: Exporting takes some fifteen seconds, which a few posts do not win back.
 _WORTH_IT = 200
@@ -107,7 +106,7 @@ class EngineChoice:
         if self.asked in ENGINES:
             return True
         able = n_posts >= _WORTH_IT and bool(installed()) and all(map(find_spec, ("onnx", "onnxscript")))
-        return able and not (self._kept / _FAILED).is_file()
+        return able and failure(self._kept) is None
 
     def export(self, run: Run, posts: pd.DataFrame, progress: Progress) -> Export | None:
         """Export a run into the cache, checked on some posts; None where that is not possible and torch will do.
@@ -129,7 +128,7 @@ class EngineChoice:
                 raise
             progress.say(f"note: torch is used; {clip(str(error), 300)}")
             if isinstance(error, ExportError):
-                _remember(self._kept, str(error))
+                remember_failure(self._kept, str(error))
             return None
 
     def describe(self) -> str:
@@ -139,11 +138,12 @@ class EngineChoice:
             return "torch"
         if not there:
             return "torch; pip install 'cotune[export]' brings faster engines"
-        if self._kept is not None and (self._kept / _FAILED).is_file():
-            reason = read_json(self._kept / _FAILED).get("reason", "")
-            return f"torch, as the run cannot be exported: {clip(str(reason), 200)}"
+        reason = None if self._kept is None else failure(self._kept)
+        if reason is not None:
+            return f"torch, as the run cannot be exported: {clip(reason, 200)}"
         if self.ready is None:
-            return f"torch until a table is scored, then {next(iter(installed()))} ({there} installed)"
+            engine = next(iter(installed()))
+            return f"torch until a table of {_WORTH_IT} posts or more is scored, then {engine} ({there} installed)"
         return f"{choose_engine(self.asked)} ({there} installed)"
 
 
@@ -161,13 +161,6 @@ def _identity(folder: Path) -> str:
             stat = (folder / name).stat()
             digest.update(f"{folder.resolve()} {name} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def _remember(folder: Path, reason: str) -> None:
-    try:
-        write_json(folder / _FAILED, {"reason": reason})
-    except CotuneError:  # a cache that cannot be written to remembers nothing
-        return
 
 
 def _has_gpu(device: str) -> bool:
