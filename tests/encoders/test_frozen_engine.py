@@ -79,6 +79,11 @@ def test_what_an_engine_gives_otherwise_is_left_to_torch(
     assert engines.open(encoder, "pooled", WORTH_IT) is None  # remembered
 
 
+def test_a_cache_that_cannot_be_written_leaves_it_to_torch(encoders: dict[str, Encoder], tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file in the way")
+    assert FrozenEngines(tmp_path / "cache").open(encoders["text"].eval(), "pooled", WORTH_IT) is None
+
+
 def test_an_engine_that_is_not_installed(
     encoders: dict[str, Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

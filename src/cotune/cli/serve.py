@@ -150,13 +150,18 @@ def _open(name: str, choice: EngineChoice, settings: dict[str, Any], limits: Lim
 
 def _explainer(choice: EngineChoice, settings: dict[str, Any]) -> Callable[[], Explainer]:
     def open_explainer() -> Explainer:
+        from cotune.data.store import default_root
+        from cotune.encoders.frozen_engine import FrozenEngines
         from cotune.explain.explainer import Explainer
         from cotune.plugins import load_plugins
         from cotune.run import load_run
 
         load_plugins(choice.plugins)
         # A copy of its own: what explains hooks into the network, while others are scored.
-        return Explainer(load_run(choice.folder), **{**settings, "precision": "32"})
+        explainer = Explainer(load_run(choice.folder), **{**settings, "precision": "32"})
+        if choice.asked == "auto":  # graphs that are there already: no client waits for one to be made
+            explainer.use_engines(FrozenEngines(default_root()), 0)
+        return explainer
 
     return open_explainer
 
