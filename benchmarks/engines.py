@@ -1,4 +1,4 @@
-"""How fast a run scores posts by torch, ONNX Runtime and OpenVINO; side by side, in one process each.
+"""How fast a run scores posts by torch, ONNX Runtime and OpenVINO; side by side in one process.
 
     python benchmarks/engines.py RUN POSTS --repeats 5
 

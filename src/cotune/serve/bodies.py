@@ -35,9 +35,9 @@ class ReadBody:
     Attributes
     ----------
     model : ServedModel
-        Of whom.
+        The model that is asked.
     posts : list of ReadPost
-        About what.
+        The posts it is asked about.
     is_form : bool
         Whether it was a form, which has one post.
     """

@@ -133,8 +133,8 @@ function direction(parts, about) {
   const up = parts.filter(({ value }) => value > 0).map(({ name }) => name);
   const down = parts.filter(({ value }) => value < 0).map(({ name }) => name);
   const side = (names, verb) => `the ${listed(names)} ${verb}${names.length === 1 ? "s" : ""}`;
-  const said = [up.length ? `${side(up, "support")} ${about}` : "", down.length ? `${side(down, "oppose")} ${up.length ? "it" : about}` : ""];
-  return `${capital(said.filter(Boolean).join(", ")) || "No part had an effect"}.`;
+  const sentences = [up.length ? `${side(up, "support")} ${about}` : "", down.length ? `${side(down, "oppose")} ${up.length ? "it" : about}` : ""];
+  return `${capital(sentences.filter(Boolean).join(", ")) || "No part had an effect"}.`;
 }
 
 function axisTable(first, rows, most, about) {

@@ -39,8 +39,8 @@ export async function call(path, body, signal) {
   if (response.ok && answer) return answer;
   const { message, request_id: requestId } = answer?.error ?? {};
   const wait = Number(response.headers.get("Retry-After")) || 0;
-  const said = response.status === 401 ? refusal(key) : sentence(response.status, message, wait);
-  throw new ApiError(said, { status: response.status, requestId, wait });
+  const reason = response.status === 401 ? refusal(key) : sentence(response.status, message, wait);
+  throw new ApiError(reason, { status: response.status, requestId, wait });
 }
 
 const refusal = (key) => (key ? "The server does not accept this key." : "The server asks for a key.");

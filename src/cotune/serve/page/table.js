@@ -93,14 +93,14 @@ export class PostTable {
     const used = this.selects.some(({ field, select }) => field && Number(select.value) >= 0);
     byId("go").disabled = !this.posts.length || !used || Boolean(this.running);
     byId("go").textContent = this.posts.length ? `Predict ${plural(this.posts.length, "post")}` : "Predict";
-    const said = [];
-    if (this.header.length && !this.posts.length) said.push("There is no line below the column names.");
-    if (this.posts.length && !used) said.push("Choose at least one column that the model reads.");
-    if (named.size) said.push(`${named.size - missing.length} of ${plural(named.size, "image")} chosen.`);
-    if (this.alike.size) said.push(`Several are called ${[...this.alike][0]}; posts with them are not predicted.`);
+    const sentences = [];
+    if (this.header.length && !this.posts.length) sentences.push("There is no line below the column names.");
+    if (this.posts.length && !used) sentences.push("Choose at least one column that the model reads.");
+    if (named.size) sentences.push(`${named.size - missing.length} of ${plural(named.size, "image")} chosen.`);
+    if (this.alike.size) sentences.push(`Several are called ${[...this.alike][0]}; posts with them are not predicted.`);
     const names = missing.map((path) => path.split(/[\\/]/).at(-1));
-    if (missing.length) said.push(`Missing: ${listed([...names.slice(0, 3), ...(missing.length > 3 ? [`${missing.length - 3} more`] : [])])}. Posts without their image are not predicted.`);
-    byId("matched").textContent = said.join(" ");
+    if (missing.length) sentences.push(`Missing: ${listed([...names.slice(0, 3), ...(missing.length > 3 ? [`${missing.length - 3} more`] : [])])}. Posts without their image are not predicted.`);
+    byId("matched").textContent = sentences.join(" ");
   }
 
   imagesOf(row) {
