@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -35,6 +35,8 @@ class Batch:
         Positions of the posts in their table, shape (B,).
     weights : Tensor or None
         How much each post counts in training, shape (B,).
+    whole : Tensor or None
+        Positions of the posts of the whole batch, where this is one device's part of it.
     """
 
     present: Tensor
@@ -43,20 +45,22 @@ class Batch:
     targets: Tensor | None = None
     rows: Tensor | None = None
     weights: Tensor | None = None
+    whole: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
-        return Batch(
-            self.present.to(device),
-            self.fields,
-            {
-                name: {key: value.to(device, non_blocking=True) for key, value in part.items()}
-                for name, part in self.inputs.items()
-            },
-            None if self.targets is None else self.targets.to(device),
-            self.rows,
-            None if self.weights is None else self.weights.to(device),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory from which a GPU copies by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with what a model reads of it moved."""
+        inputs = {name: {key: move(value) for key, value in part.items()} for name, part in self.inputs.items()}
+        targets = None if self.targets is None else move(self.targets)
+        weights = None if self.weights is None else move(self.weights)
+        return replace(self, present=move(self.present), inputs=inputs, targets=targets, weights=weights)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -81,6 +85,8 @@ class JointModel(nn.Module):
         # Numbered, as names of fields may hold what names of modules may not.
         #: What runs encoders where no gradients are wanted, by field.
         self.engines: dict[str, FrozenEngine] = {}
+        #: Whether every encoder runs in every batch, as devices that hold parts of its weights need it to.
+        self.always_encode = False
         self._encoders = nn.ModuleList(self.encoders.values())
         self.head = head
         self.task = task
@@ -113,7 +119,8 @@ class JointModel(nn.Module):
         if name not in batch.inputs or not bool(here.any()):
             empty = torch.zeros((n, 1, encoder.dim), device=device) if self.head.needs_states else None
             nothing = torch.zeros((n, 1), dtype=torch.bool, device=device)
-            return EncoderOutput(torch.zeros((n, encoder.dim), device=device), empty, nothing)
+            pooled = torch.zeros((n, encoder.dim), device=device)
+            return EncoderOutput(pooled + self._of_nothing(encoder, device), empty, nothing)
         output = self.encode(name, batch.inputs[name])
         pooled, states, mask = output.pooled.float(), output.states, output.mask
         if states is not None and self.head.needs_states:
@@ -126,6 +133,13 @@ class JointModel(nn.Module):
             _spread(states, n, at) if states is not None and self.head.needs_states else None,
             None if mask is None else _spread(mask, n, at),
         )
+
+    def _of_nothing(self, encoder: Encoder, device: torch.device) -> Tensor | float:
+        """Return zero; one that the encoder has a part in, where it has to run."""
+        if not self.always_encode:
+            return 0.0
+        inputs = {key: value.to(device) for key, value in encoder.dummy_inputs().items()}
+        return encoder(inputs).pooled.float().sum() * 0.0  # type: ignore[no-any-return]
 
     def forward(self, batch: Batch, loss: Loss | None = None) -> Tensor:
         """Return outputs, shape (B, n_outputs), or the loss of the batch, a number, if one is given."""

@@ -133,6 +133,15 @@ class FitConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(
         "auto", "auto: the first available of cuda, mps, cpu.", _MACHINE, "fit bench predict evaluate explain serve"
     )
+    devices: int = setting(
+        1, "Devices of each machine that share every batch, each with a process of its own.", _MACHINE, ge=1
+    )
+    nodes: int = setting(1, "Machines; the command is started on each by torchrun.", _MACHINE, ge=1)
+    strategy: Literal["auto", "ddp", "fsdp"] = setting(
+        "auto",
+        "What several devices hold: ddp the whole model each, fsdp a part of it each; auto is ddp.",
+        _MACHINE,
+    )
     precision: Literal["auto", "32", "bf16", "16"] = setting(
         "32",
         "Number format of encoders in torch; auto: bf16 on processors and GPUs with units for it, else 32.",
@@ -191,9 +200,21 @@ class FitConfig(BaseModel):
     def _check(self) -> FitConfig:
         if self.width % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        if self.strategy == "fsdp":
+            self._check_sharded()
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
             raise ValueError(f"validation is a fraction between 0 and 1 or a posts table, not {self.validation}")
         return self
+
+    def _check_sharded(self) -> None:
+        """Refuse what needs whole weights while they are trained in parts."""
+        refused = {"tune": self.tune != "joint", "ema": self.ema > 0, "precision": self.precision == "16"}
+        for name, refuse in refused.items():
+            if refuse:
+                raise ValueError(
+                    f"strategy fsdp does not go with {name} {getattr(self, name)}; it shards what `tune joint` trains. "
+                    "Use strategy ddp"
+                )
 
     def read_fields(self) -> tuple[Field, ...]:
         """Return the fields of a post."""

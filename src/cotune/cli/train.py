@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -81,10 +83,14 @@ def fit(
         start, flags = _start(start_from, flags)
     settings_ = settings_given(flags, settings, config, table)
     # One column of a kind keeps its field's usual name, and is not a setting of the run.
+    first = _among_ranks(settings_, posts)
     columns = table.columns(settings_.fields)
     validation_rows = _validation_rows(validation_where, settings_)
-    finished = _check_out(out, resume=resume, overwrite=overwrite)
+    finished = _check_out(out, resume=resume, overwrite=overwrite) if first else False
     tables = _read(posts, settings_, columns, table.rows(), validation_rows)
+    if not first:
+        _follow(out, tables, settings_, resume=resume, how={"start": start, "allow_remote": allow_remote})
+        return
     result, left = _train(
         out,
         tables,
@@ -110,6 +116,37 @@ def fit(
         f"\nRun saved to {out}; its report is {out / 'report.html'}. Next:\n"
         f"  {command('cotune', 'predict', out, name, '--out', 'predictions.csv')}"
     )
+
+
+def _among_ranks(config: FitConfig, posts: Path) -> bool:
+    """Tell whether this process is the one that writes; where several devices want processes, start them and end."""
+    from cotune.training.launch import follow_launcher, launch, needs_launch
+    from cotune.training.ranks import launched
+
+    if needs_launch(config):
+        if str(posts) == "-":
+            raise ConfigError("several devices cannot share standard input; write the posts to a file")
+        raise SystemExit(launch(["-m", "cotune", *sys.argv[1:]], config.devices))
+    own = launched()
+    follow_launcher()
+    if own is None or own.first:
+        return True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first rank saves what is there
+    return False
+
+
+def _follow(
+    out: Path, tables: tuple[pd.DataFrame, pd.DataFrame | None], config: FitConfig, *, resume: bool, how: dict[str, Any]
+) -> None:
+    """Train as one of several ranks that is not the first: nothing is written, nothing said."""
+    from cotune.training.callbacks import CheckpointCallback
+    from cotune.training.fit import fit_posts
+    from cotune.training.ranks import leave_ranks
+
+    posts, held = tables
+    kept = CheckpointCallback(out / CHECKPOINT, resume=resume)
+    fit_posts(posts, config, validation_posts=held, callbacks=[kept], **how)
+    leave_ranks()
 
 
 def _start(folder: Path, given: dict[str, Any]) -> tuple[Run, dict[str, Any]]:

@@ -22,6 +22,10 @@ class Loss(nn.Module, abc.ABC):
     def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the loss, a number."""
 
+    def size(self, targets: Tensor) -> Tensor:
+        """Return what the loss of posts with these targets is a mean over: how many they are, or their weight."""
+        return targets.new_tensor(len(targets), dtype=torch.float32)
+
 
 class CrossEntropy(Loss):
     """The cross-entropy of a batch, with the weights of classes and of posts."""
@@ -37,9 +41,12 @@ class CrossEntropy(Loss):
         if weights is None:
             result: Tensor = self.mean(outputs, targets)
             return result
-        whole = len(targets) if self.each.weight is None else self.each.weight[targets].sum()
-        weighted: Tensor = (self.each(outputs, targets) * weights.to(outputs)).sum() / whole
+        weighted: Tensor = (self.each(outputs, targets) * weights.to(outputs)).sum() / self.size(targets)
         return weighted
+
+    def size(self, targets: Tensor) -> Tensor:
+        """Return how many they are, each counted by the weight of its class."""
+        return super().size(targets) if self.each.weight is None else self.each.weight[targets].sum()
 
 
 class BinaryCrossEntropy(Loss):

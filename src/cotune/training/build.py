@@ -26,6 +26,7 @@ from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features, prepare
 from cotune.training.kept import Source
 from cotune.training.parameters import cut_for_top
+from cotune.training.ranks import ranks
 
 
 def open_encoders(config: FitConfig, posts: pd.DataFrame | None = None) -> dict[str, Encoder]:
@@ -95,7 +96,8 @@ def prepare_posts(
     device: torch.device | None = None,
 ) -> Features:
     """Read and cache what the encoders need of the posts."""
-    return prepare(posts, encoders, options or read_options(config), device=device or training_device(config))
+    with ranks().first_of_machine_first():
+        return prepare(posts, encoders, options or read_options(config), device=device or training_device(config))
 
 
 def build_model(

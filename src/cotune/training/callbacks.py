@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cotune.training.checkpoint import Checkpoint, plain, to_device
+from cotune.training.ranks import ranks
 from cotune.training.stages import Stage, StageState
 
 History = Sequence[Mapping[str, Any]]
@@ -77,7 +78,7 @@ class CheckpointCallback(Callback):
     def on_begin(self, key: Mapping[str, Any]) -> None:
         """Remove what an earlier training left, unless it is to go on: an interruption would bring it back."""
         self.checkpoint.key = plain(key)
-        if not self.resume:
+        if not self.resume and ranks().first:
             self.checkpoint.remove()
 
     def load(self, device: torch.device) -> Resumed | None:
@@ -96,6 +97,8 @@ class CheckpointCallback(Callback):
 
     def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
         """Write the state; the earlier stages' weights, from which later ones begin, are in it."""
+        if not ranks().first:
+            return
         done: dict[str, list[dict[str, Any]]] = {}
         for row in history:
             done.setdefault(str(row["stage"]), []).append(dict(row))

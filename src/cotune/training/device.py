@@ -12,25 +12,34 @@ import torch
 from cotune.errors import ConfigError
 from cotune.settings import FitConfig
 from cotune.training.precision import choose_precision
+from cotune.training.ranks import PATIENCE, ranks
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
 
 
 def choose_device(asked: str) -> torch.device:
     """Return the device of a name; of "auto" the first there is of CUDA, MPS and the CPU.
+
+    Of several CUDA devices it is the rank's own (see :mod:`cotune.training.ranks`).
 
     Raises
     ------
     ConfigError
         If the device is not there.
     """
-    name = asked if asked != "auto" else best_device()
+    name, own = asked if asked != "auto" else best_device(), ranks()
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: no CUDA device is visible; use --device cpu")
     if name == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("--device mps: this machine has no MPS device; use --device cpu")
-    return torch.device(name) if name == "cpu" else torch.device(name, 0)
+    if name == "mps" and own.count > 1:
+        raise ConfigError("--device mps: there is one such device in a machine; use --devices 1 or --device cpu")
+    if name == "cuda" and own.local_count > torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise ConfigError(f"--devices {own.local_count}: this machine has {there} CUDA {_devices(there)}")
+    return torch.device(name) if name == "cpu" else torch.device(name, own.local)
 
 
 def training_device(config: FitConfig) -> torch.device:
@@ -45,7 +54,7 @@ def training_device(config: FitConfig) -> torch.device:
 
 
 def make_fabric(config: FitConfig) -> Fabric:
-    """Return Lightning's Fabric for the configured device and precision.
+    """Return Lightning's Fabric for the configured device and precision, and for the ranks that have been joined.
 
     Raises
     ------
@@ -59,9 +68,28 @@ def make_fabric(config: FitConfig) -> Fabric:
     names = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
     # On a CPU the trainer opens `encoding` itself: Lightning would also round the kept embeddings to bf16.
     mixed = "32-true" if device == "cpu" else names[precision]
+    own = ranks()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Fabric(accelerator=device, devices=1, precision=mixed)  # type: ignore[arg-type]
+        if own.count == 1:
+            return Fabric(accelerator=device, devices=1, precision=mixed)  # type: ignore[arg-type]
+        fabric = Fabric(
+            accelerator=device,
+            devices=own.local_count,
+            num_nodes=own.count // own.local_count,
+            strategy=_data_parallel(device),
+            precision=mixed,  # type: ignore[arg-type]
+        )
+        fabric.launch()
+        return fabric
+
+
+def _data_parallel(device: str) -> DDPStrategy:
+    from lightning_fabric.strategies import DDPStrategy
+
+    # Encoders of a field that no post of a batch has get no gradients; numbers are exchanged by the CPU, too.
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    return DDPStrategy(process_group_backend=backend, timeout=PATIENCE, find_unused_parameters=True)
 
 
 def best_device() -> str:
@@ -85,3 +113,7 @@ def one_thread(when: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _devices(n: int) -> str:
+    return "device" if n == 1 else "devices"

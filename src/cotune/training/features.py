@@ -18,6 +18,7 @@ from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.model import Batch
 from cotune.release_memory import releasing_memory
 from cotune.training.kept import Kept, Source
+from cotune.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,18 @@ def iterate(
     targets: np.ndarray | None = None,
     seed: int | None = None,
     epoch: int = 0,
+    own: Ranks | None = None,
 ) -> Iterator[Batch]:
-    """Yield the posts at `rows` in batches of like length; shuffled if a seed is given."""
+    """Yield the posts at `rows` in batches of like length; shuffled if a seed is given.
+
+    With `own`, each batch holds this rank's part of it: of a batch that has too few posts for all, its first post.
+    """
     for positions in releasing_memory(bucketed_batches(features.lengths()[rows], batch_size, seed=seed, epoch=epoch)):
-        yield features.batch(rows[positions], source, targets)
+        whole = rows[positions]
+        if own is None or own.count == 1:
+            yield features.batch(whole, source, targets)
+            continue
+        part = own.part(whole)
+        batch = features.batch(part if len(part) else whole[:1], source, targets)
+        batch.whole = torch.from_numpy(whole)
+        yield batch

@@ -34,10 +34,13 @@ from cotune.training.features import Features
 from cotune.training.notes import below_chance, below_the_probe, undefined_score
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
 from cotune.training.precision import Precision, choose_precision
+from cotune.training.ranks import join_ranks, ranks
 from cotune.training.start import config_to_start
 from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
 
 _SHOWN = 5
+#: Settings that change nothing of what is learned.
+_OF_MACHINE = {"cache", "cache_gb", "engine", "devices", "nodes", "strategy"}
 
 
 @dataclass
@@ -88,6 +91,7 @@ def fit_posts(
         If the user stops before an epoch was finished (or without a checkpoint); later, the result is the
         model of the last finished epoch.
     """
+    join_ranks(config)
     progress = progress or Progress()
     started = time.perf_counter()
     if validation_posts is None and isinstance(config.validation, str):
@@ -140,6 +144,8 @@ def fit_posts(
     if notes:
         metrics["notes"] = notes
     about = environment(config.seed, key["posts"], training_device(config).type) | {"precision": str(precision)}
+    if ranks().count > 1:
+        about["devices"] = ranks().count
     return FitResult(Run(trained.model, config, metrics, about), trained.interrupted)
 
 
@@ -184,7 +190,7 @@ def _key(
     fields = config.read_fields()
     key: dict[str, Any] = {
         "form": 2,
-        "settings": config.model_dump(mode="json", exclude={"cache", "cache_gb", "engine"}),
+        "settings": config.model_dump(mode="json", exclude=_OF_MACHINE),
         "posts": data_hash(whole, fields, _known_keys(posts, data.features)),
         "validation posts": None if validation is None else data_hash(validation, fields),
     }

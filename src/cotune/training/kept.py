@@ -20,6 +20,7 @@ from cotune.encoders.base import Encoder
 from cotune.encoders.frozen_engine import FrozenEngine, FrozenEngines, Part
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.release_memory import releasing_memory
+from cotune.training.ranks import ranks
 
 #: Where a field's inputs come from: ``raw``, ``hidden`` (activations) or ``pooled`` (embeddings); the latter two with
 #: the depth of the cut they were made at, as in ``hidden:3``, or without for those computed last.
@@ -82,9 +83,14 @@ class Kept:
             max_bytes=self.options.max_bytes,
         )
         self._stores[name, made] = self._stores[name, kind] = store
-        todo = _missing(store, posts)
-        if len(todo):
-            self._fill(store, name, posts, todo, kind=kind, encoder=encoder, source=source)
+        own = ranks()
+        # Until all is there, as other programs may be at it too; the ranks look before any of them begins to add.
+        while int(own.sum(torch.tensor(len(todo := _missing(store, posts))))):
+            mine = own.part(todo)
+            if len(mine):
+                self._fill(store, name, posts, mine, kind=kind, encoder=encoder, source=source)
+            own.wait()
+            store.refresh()
         return made
 
     def _fill(

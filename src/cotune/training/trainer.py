@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,11 @@ from cotune.training.device import make_fabric, one_thread, training_device
 from cotune.training.features import Features, iterate
 from cotune.training.kept import Source
 from cotune.training.lora import merge_adapters
-from cotune.training.parameters import parameter_groups, set_gradients, set_train_mode
+from cotune.training.parallel import Parallel, copy_tensors, finite, is_sharded, put_back
+from cotune.training.parameters import set_gradients, set_train_mode
 from cotune.training.precision import choose_precision, encoding
+from cotune.training.prefetch import on_device
+from cotune.training.ranks import Ranks, ranks
 from cotune.training.stages import PROBE, READS, Stage, StageState, learning_rate_factor, make_stages
 
 if TYPE_CHECKING:
@@ -130,21 +133,26 @@ class Trainer:
         self.progress = progress or Progress()
         self.callbacks = callbacks
         self.fabric: Fabric = make_fabric(config)
+        self.ranks = ranks()
         torch.manual_seed(config.seed)
         targets, weights = data.targets[data.rows], None
         self.weights: np.ndarray | None = None
         if data.weights is not None:
             self.weights = data.weights / data.weights[data.rows].mean()
             weights = self.weights[data.rows]
-        self.model = build_model(data.features, task, config, data.rows, start)
-        self.model.head.set_prior(task.prior(config, targets, weights))
-        self.model.to(self.fabric.device)
+        self._prior, self._start = task.prior(config, targets, weights), start
+        self.model = self._build()
         self.loss = task.loss(config, targets, weights).to(self.fabric.device)
         self.sources = compute_sources(data.features, self.model, config)
         if data.held_out is not None and data.held_out.features is not data.features:
             compute_sources(data.held_out.features, self.model, config)
         self.stages = make_stages(config, self.sources, started=start is not None)
         self.keep_best = config.stop == "validation" and data.held_out is not None
+
+    def _build(self) -> JointModel:
+        model = build_model(self.data.features, self.task, self.config, self.data.rows, self._start)
+        model.head.set_prior(self._prior)
+        return model.to(self.fabric.device)
 
     def fit(self) -> Trained:
         """Train stage by stage, and return the model with the weights to keep.
@@ -177,11 +185,16 @@ class Trainer:
                 last = None if kept is None else kept.last(stage.name)
                 if kept is None or (last is None and not trained.history):
                     raise
-                put_back(tensors, before if last is None else last.final_weights())
+                back = before if last is None else last.final_weights()
+                if is_sharded(self.config, stage):
+                    self._make_whole(stage, back)
+                else:
+                    put_back(tensors, back)
                 state, trained.interrupted = last or StageState(), True
             trained.history = [*trained.history, *state.history]
             if trained.interrupted:
                 break
+        trained.model = self.model
         trained.source = self.sources[READS[self.config.tune]]
         return self._finished(trained)
 
@@ -197,24 +210,20 @@ class Trainer:
         history : sequence of dict
             Epochs of the stages before, for the callbacks.
         """
+        parallel = Parallel(self.fabric, self.model, self.config, stage)
         tensors = trained_tensors(self.model, stage)
-        # One pass over the weights instead of a dozen; on other devices the default is fast already.
-        fused = self.fabric.device.type == "cpu" and not hasattr(self.fabric.strategy.precision, "scaler")
-        groups = parameter_groups(self.model, stage.name, self.config)
-        optimizer = torch.optim.AdamW(groups, fused=True if fused else None)
         steps = math.ceil(n_batches(len(self.data.rows), stage.batch_size) / stage.accumulate)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, steps * stage.epochs, self.config.warmup)
+            parallel.plain, lambda step: learning_rate_factor(step, steps * stage.epochs, self.config.warmup)
         )
-        forward, wrapped = self.fabric.setup(self.model, optimizer)
         if state.epoch:
             put_back(tensors, state.weights)
-            _load_optimizer(optimizer, state.optimizer)
+            parallel.load(state.optimizer)
             if state.precision:  # how float16 scales gradients
                 self.fabric.strategy.precision.load_state_dict(state.precision)
             schedule.last_epoch = steps * state.epoch
         elif self.keep_best and stage.trained_start:
-            state.best = self._watch(forward, stage).value  # the stage must beat what it starts from
+            state.best = self._watch(stage).value  # the stage must beat what it starts from
             state.best_weights = copy_tensors(tensors)
         if stage.ema and not state.average:
             state.average = copy_tensors(tensors)
@@ -224,62 +233,79 @@ class Trainer:
             self.progress.begin(f"{stage.doing}: {len(self.data.rows):,} posts, {epochs}")
         while state.epoch < stage.epochs and not state.finished:
             started = time.perf_counter()
-            loss = self._train_epoch(_Step(forward, wrapped, schedule, tensors), stage, state)
+            loss = self._train_epoch(_Step(parallel, schedule, tensors), stage, state)
             seconds = time.perf_counter() - started
-            _refuse_diverged(loss, tensors, f"epoch {state.epoch + 1} of {stage.name}")
+            self._refuse_diverged(loss, tensors, f"epoch {state.epoch + 1} of {stage.name}")
             live = copy_tensors(tensors)
             if stage.ema:
                 put_back(tensors, state.average)
-            score = None if self.data.held_out is None else self._watch(forward, stage)
+            score = None if self.data.held_out is None else self._watch(stage)
             state.epoch += 1
             self._judge(stage, state, loss, score, tensors)
             put_back(tensors, live)
             state.history.append(self._row(stage, state.epoch, loss, score, seconds))
-            state.weights, state.optimizer = live, optimizer.state_dict()
+            state.weights, state.optimizer = live, parallel.state()
             state.precision = self.fabric.strategy.precision.state_dict()
             self.progress.say(epoch_line(state.history[-1], self.task))
             for callback in self.callbacks:
                 callback.on_epoch_end(stage, state, history)
         chosen = state.final_weights()
-        if chosen:
+        if parallel.sharded:
+            self._make_whole(stage, chosen or copy_tensors(tensors))
+        elif chosen:
             put_back(tensors, chosen)
         self.model.eval()
 
     def _train_epoch(self, step: _Step, stage: Stage, state: StageState) -> float:
         """Train for one epoch and return the mean loss over posts."""
         data, n = self.data, n_batches(len(self.data.rows), stage.batch_size)
-        keys = [self.config.seed, stage.place, state.epoch]
+        keys = [self.config.seed, stage.place, state.epoch, *([self.ranks.index] if self.ranks.index else [])]
         torch.manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
         set_train_mode(self.model, frozen_norms=stage.frozen_norms)
         batches = iterate(
             data.features, data.rows, stage.source, stage.batch_size,
-            targets=data.targets, seed=self.config.seed, epoch=state.epoch,
+            targets=data.targets, seed=self.config.seed, epoch=state.epoch, own=self.ranks,
         )  # fmt: skip
-        total = torch.zeros((), device=self.fabric.device)
+        total, parallel = torch.zeros((), device=self.fabric.device), step.parallel
         what = f"{stage.name}, epoch {state.epoch + 1} of {stage.epochs}"
-        for i, batch in enumerate(self.progress.track(batches, what, n)):
+        ready = on_device(map(self._weighted, batches), self.fabric.device)
+        for i, batch in enumerate(self.progress.track(ready, what, n)):
             in_group = stage.accumulate if i < n - n % stage.accumulate else n % stage.accumulate
-            with self._encoding():
-                loss = step.forward(self._weighted(batch).to(self.fabric.device), self.loss)
-            total += loss.detach() * len(batch)
-            self.fabric.backward(loss / in_group)
-            if (i + 1) % stage.accumulate and i + 1 < n:
+            last = not (i + 1) % stage.accumulate or i + 1 == n
+            with parallel.accumulating(not last):
+                with self._encoding():
+                    loss = parallel.forward(batch, self.loss)
+                loss, n_posts = self._of_whole(loss, batch)
+                total += loss.detach() * n_posts
+                self.fabric.backward(loss / in_group)
+            if not last:
                 continue
             if self.config.max_grad_norm:
-                self.fabric.clip_gradients(
-                    step.forward, step.optimizer, max_norm=self.config.max_grad_norm, error_if_nonfinite=False
-                )
-            step.optimizer.step()
-            step.optimizer.zero_grad()
+                parallel.clip(self.config.max_grad_norm)
+            parallel.optimizer.step()
+            parallel.optimizer.zero_grad()
             step.schedule.step()
             if stage.ema:
                 _average(state.average, step.tensors, stage.ema)
-        return float(total) / len(data.rows)
+        return float(self.ranks.sum(total)) / self.ranks.count / len(data.rows)
+
+    def _of_whole(self, loss: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """Return the loss of a device's part of a batch so that the mean over devices is that of the whole batch.
+
+        Devices average their gradients, and their parts need not be alike in size or weight.
+        """
+        if batch.whole is None:
+            return loss, len(batch)
+        assert batch.rows is not None
+        targets = torch.from_numpy(self.data.targets[batch.whole.numpy()]).to(self.fabric.device)
+        own = targets[self.ranks.index :: self.ranks.count]
+        if not len(own):
+            return loss * 0, len(targets)
+        return loss * (self.loss.size(own) / self.loss.size(targets) * self.ranks.count), len(targets)
 
     def _encoding(self) -> AbstractContextManager[None]:
-        # Elsewhere Lightning does it, which also scales the gradients of float16.
         on_cpu = self.fabric.device.type == "cpu"
-        return encoding(self.config.precision, "cpu") if on_cpu else nullcontext()
+        return encoding(self.config.precision, "cpu") if on_cpu else self.fabric.autocast()
 
     def _weighted(self, batch: Batch) -> Batch:
         if self.weights is not None:
@@ -287,11 +313,11 @@ class Trainer:
             batch.weights = torch.from_numpy(self.weights[batch.rows.numpy()]).float()  # MPS has no double
         return batch
 
-    def _watch(self, forward: Any, stage: Stage) -> Watched:
+    def _watch(self, stage: Stage) -> Watched:
         held = self.data.held_out
         assert held is not None
         with self._encoding():
-            found = predict_rows(forward, self.task, held.features, held.rows, stage.source)
+            found = predict_rows(self.model, self.task, held.features, held.rows, stage.source, own=self.ranks)
         return self.task.watch(held.targets[held.rows], found)
 
     def _judge(
@@ -318,6 +344,19 @@ class Trainer:
             "posts_per_second": len(self.data.rows) / seconds,
         }
 
+    def _refuse_diverged(self, loss: float, tensors: Mapping[str, Tensor], when: str) -> None:
+        # The last step of an epoch can break the weights after its loss was taken.
+        broken = float(self.ranks.sum(torch.tensor(float(not finite(tensors.values())))))
+        if broken or not math.isfinite(loss):
+            what = f"loss {loss:.4g}" if not math.isfinite(loss) else "weights that are no numbers"
+            raise ConfigError(f"training diverged in {when} ({what}); lower the learning rates or use --precision 32")
+
+    def _make_whole(self, stage: Stage, weights: Mapping[str, Tensor]) -> None:
+        """Replace the model that is divided among devices by a whole one with these weights."""
+        self.model = self._build()
+        set_gradients(self.model, stage.name, self.config)
+        put_back(trained_tensors(self.model, stage), weights)
+
     def _finished(self, trained: Trained) -> Trained:
         for encoder in trained.model.distinct_encoders.values():
             if self.config.tune == "lora" and not encoder.learned:
@@ -331,8 +370,7 @@ class Trainer:
 class _Step:
     """What a step of training moves."""
 
-    forward: Any
-    optimizer: Any
+    parallel: Parallel
     schedule: torch.optim.lr_scheduler.LambdaLR
     tensors: Mapping[str, Tensor]
 
@@ -345,18 +383,23 @@ def predict_rows(
     source: Mapping[str, Source],
     *,
     batch_size: int = 64,
+    own: Ranks | None = None,
 ) -> np.ndarray:
-    """Return the predictions for the posts at `rows`, shape (len(rows), n_outputs), in their order."""
+    """Return the predictions for the posts at `rows`, shape (len(rows), n_outputs), in their order.
+
+    With `own`, every rank predicts its part of each batch and gets the predictions of all.
+    """
     model.eval()
     where = {int(row): i for i, row in enumerate(rows)}
     result = np.zeros((len(rows), task.n_outputs))
     device = next(model.parameters()).device
-    with torch.inference_mode():
-        for batch in iterate(features, rows, source, batch_size):
-            found = task.predictions(model(batch.to(device)).float()).cpu().numpy()
+    with torch.no_grad() if own is not None and own.count > 1 else torch.inference_mode():
+        for batch in on_device(iterate(features, rows, source, batch_size, own=own), device):
+            found = task.predictions(model(batch).float()).cpu().numpy()
             assert batch.rows is not None
-            result[[where[int(row)] for row in batch.rows]] = found
-    return result
+            if batch.whole is None or len(batch.whole) > own.index:  # else a post that another rank has
+                result[[where[int(row)] for row in batch.rows]] = found
+    return result if own is None else own.sum(torch.from_numpy(result)).numpy()
 
 
 def trained_tensors(model: JointModel, stage: Stage) -> dict[str, Tensor]:
@@ -369,42 +412,10 @@ def trained_tensors(model: JointModel, stage: Stage) -> dict[str, Tensor]:
     return tensors
 
 
-def copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies that training does not touch."""
-    return {name: p.detach().clone() for name, p in tensors.items()}
-
-
-def put_back(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Write kept values into what is trained."""
-    with torch.no_grad():
-        for name, parameter in tensors.items():
-            parameter.copy_(weights[name])
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Bring back the optimizer's state, laid out as the weights are.
-
-    The fused optimizer walks through weights and moments as they lie in memory, and files hold the latter row by row.
-    """
-    optimizer.load_state_dict(state)
-    for parameter, slots in optimizer.state.items():
-        for name, value in slots.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                slots[name] = torch.empty_like(parameter).copy_(value)
-
-
 def _average(average: Mapping[str, Tensor], tensors: Mapping[str, Tensor], decay: float) -> None:
     with torch.no_grad():
         for name, parameter in tensors.items():
             average[name].lerp_(parameter, 1 - decay)
-
-
-def _refuse_diverged(loss: float, tensors: Mapping[str, Tensor], when: str) -> None:
-    # The last step of an epoch can break the weights after its loss was taken.
-    broken = not all(bool(tensor.isfinite().all()) for tensor in tensors.values())
-    if broken or not math.isfinite(loss):
-        what = f"loss {loss:.4g}" if not math.isfinite(loss) else "weights that are no numbers"
-        raise ConfigError(f"training diverged in {when} ({what}); lower the learning rates or use --precision 32")
 
 
 def epoch_line(row: Mapping[str, Any], task: Task) -> str:
