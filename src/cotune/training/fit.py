@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cotune.data.duplicates import large_group_note, near_duplicates
 from cotune.data.images.sources import has_urls, is_url
@@ -247,6 +248,9 @@ def _precision(config: FitConfig, callbacks: Sequence[Callback], progress: Progr
     known = ({} if asked != "auto" else callback.begun_with() for callback in callbacks)
     begun = next((settings["precision"] for settings in known if settings.get("precision", "auto") != "auto"), None)
     found = choose_precision(asked, device) if begun is None else Precision(begun, "as it was begun")
+    own = ranks()
+    if asked == "auto" and int(own.sum(torch.tensor(found.name == "32", dtype=torch.int))) and found.name != "32":
+        found = Precision("32", "another device has no bf16 units")
     if asked != "32":
         progress.say(f"precision: {found}")
     return found

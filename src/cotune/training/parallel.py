@@ -62,6 +62,12 @@ class Parallel:
             return nullcontext()
         return self.fabric.no_backward_sync(self.forward, enabled=more)
 
+    def settle(self) -> None:
+        """After an epoch, take the batch-norm statistics of the first device, as ddp does in every batch."""
+        if self.sharded:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def clip(self, max_norm: float) -> None:
         """Limit the norm of all gradients together."""
         if self.sharded:

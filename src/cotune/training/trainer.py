@@ -287,6 +287,7 @@ class Trainer:
             step.schedule.step()
             if stage.ema:
                 _average(state.average, step.tensors, stage.ema)
+        parallel.settle()
         return float(self.ranks.sum(total)) / self.ranks.count / len(data.rows)
 
     def _of_whole(self, loss: Tensor, batch: Batch) -> tuple[Tensor, int]:
