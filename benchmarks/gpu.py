@@ -129,7 +129,8 @@ class Bench:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         result = fit_posts(self.posts, make_config(self.settings(size, **more)))
-        rates = [row["posts_per_second"] for row in result.run.metrics["history"]][1:]
+        rates = [row["posts_per_second"] for row in result.run.metrics["history"]]
+        rates = rates[1:] or rates
         return {
             "posts/s": statistics.median(rates), "range": (min(rates), max(rates)),
             "GB": torch.cuda.max_memory_allocated() / 1e9, "result": result,
@@ -226,14 +227,11 @@ def kernels(device: torch.device, repeats: int = 30) -> list[Row]:
 
 def parity(bench: Bench) -> Row:
     """Compare the probabilities of a run that the GPU trained, by GPU and by CPU."""
-    from cotune.predict import predict_posts
+    from cotune.predict import Predictor
 
     run = bench.train("small", precision="32", tune="top")["result"].run
-    found = {}
-    for device in ("cuda", "cpu"):
-        run.model.to(device)
-        some = predict_posts(run, bench.posts.head(64).drop(columns="label"))
-        found[device] = some.filter(like="p_").to_numpy(dtype=float)
+    some = bench.posts.head(64)
+    found = {device: Predictor(run, device=device).scores(some)[0] for device in ("cuda", "cpu")}
     gap = float(np.abs(found["cuda"] - found["cpu"]).max())
     return {"what": "probabilities of 64 posts, GPU against CPU, float32", "result": f"largest difference {gap:.1e}"}
 

@@ -12,7 +12,7 @@ import torch
 from cotune.cli import main
 from cotune.files import read_json
 from cotune.model import Batch
-from cotune.predict import predict_posts
+from cotune.predict import Predictor
 from cotune.run import load_run, save_run
 from cotune.training.callbacks import CheckpointCallback
 from cotune.training.fit import fit_posts
@@ -57,9 +57,7 @@ def test_a_run_answers_alike_on_gpu_and_cpu(zoo: Zoo, tmp_path: Path) -> None:
     save_run(tmp_path / "run", run)
     found = {}
     for device in ("cuda", "cpu"):
-        opened = load_run(tmp_path / "run")
-        opened.model.to(device)
-        found[device] = predict_posts(opened, posts.drop(columns="label")).filter(like="p_").to_numpy(dtype=float)
+        found[device] = Predictor(load_run(tmp_path / "run"), device=device).scores(posts)[0]
     np.testing.assert_allclose(found["cuda"], found["cpu"], atol=2e-3)
 
 

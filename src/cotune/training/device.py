@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ def make_fabric(config: FitConfig) -> Fabric:
             strategy=_data_parallel(device),
             precision=mixed,  # type: ignore[arg-type]
         )
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric.launch()
         return fabric
 

@@ -77,10 +77,10 @@ def _start(
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
         "COTUNE_LAUNCHER": os.getpid(),
     }  # fmt: skip
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    usual = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     return subprocess.Popen(
         [sys.executable, *arguments],
-        env={**threads, **os.environ, **{name: str(value) for name, value in world.items()}},
+        env={**usual, **os.environ, **{name: str(value) for name, value in world.items()}},
         stdin=subprocess.PIPE,  # its end tells the process that this one is gone
         stdout=output,
         stderr=output,
@@ -142,7 +142,8 @@ def follow_launcher() -> None:
         return
 
     def follow() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not by sys.stdin, whose lock would be held when the interpreter ends
+            pass
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True, name="follow-launcher").start()
