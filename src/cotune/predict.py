@@ -20,6 +20,7 @@ from cotune.settings import make_config
 from cotune.training.device import choose_device
 from cotune.training.features import Features, iterate, prepare
 from cotune.training.precision import choose_precision, encoding
+from cotune.training.prefetch import on_device
 
 
 class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
@@ -105,8 +106,8 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
     def embedded(self, features: Features, rows: np.ndarray) -> Iterator[tuple[Batch, Embeddings]]:
         """Yield batches of the posts at `rows`, on the model's device, with their embeddings."""
         sources = dict.fromkeys(self.model.encoders, "raw")
-        for batch in iterate(features, rows, sources, self.batch_size) if len(rows) else ():
-            moved = batch.to(self.device)
+        batches = iterate(features, rows, sources, self.batch_size) if len(rows) else ()
+        for moved in on_device(batches, self.device):
             with torch.inference_mode(), encoding(self.precision.name, self.device.type):
                 embeddings = self.model.embed(moved)
             yield moved, embeddings

@@ -57,30 +57,54 @@ def trained(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         given = tiny_settings(zoo, folder / "cache", **usual) | settings
         plans[name] = {"settings": given, "posts": str(folder / "posts.json"), "weighted": name == "uneven"}
-    (folder / "one.json").write_text(json.dumps(plans))
-    for name in SHARDED:
-        plans[name]["settings"]["strategy"] = "fsdp"
-    for plan in plans.values():  # a cache of their own, so that they compute what is kept together
-        plan["settings"] |= {"devices": 2, "cache": str(folder / "cache-2")}
-    (folder / "two.json").write_text(json.dumps(plans))
-    assert launch([str(SCRIPT), str(folder / "two.json")], 2) == 0
-    subprocess.run([sys.executable, str(SCRIPT), str(folder / "one.json")], check=True)
+    for name, of in {"begun by two": "joint", "begun by parts": "joint", "begun by one": "joint"}.items():
+        plans[name] = plans[of] | {"kept": str(folder / name)}
+    begun_by_two = {name: plans[name] | {"begins": True} for name in ("begun by two", "begun by parts")}
+    ends_by_two = {"begun by one": plans["begun by one"] | {"begins": False}}
+    begun_by_one = {"begun by one": plans["begun by one"] | {"begins": True}}
+    ends_by_one = {name: plans[name] | {"begins": False} for name in begun_by_two}
+    alone = {name: plans[name] for name in (PLANS | SHARDED)}
+    run(folder / "one.json", alone | begun_by_one, 1)
+    run(folder / "two.json", alone | begun_by_two | ends_by_two, 2)
+    run(folder / "more.json", ends_by_one, 1)
     return folder
+
+
+def run(path: Path, plans: dict[str, dict[str, Any]], count: int) -> None:
+    """Train plans by some ranks; two have a cache of their own, so that they compute together what is kept."""
+    for name, plan in plans.items():
+        settings = plan["settings"] | {"devices": count, "cache": str(path.with_name(f"cache-{count}"))}
+        if count > 1 and (name in SHARDED or name == "begun by parts"):
+            settings["strategy"] = "fsdp"
+        plans[name] = plan | {"settings": settings}
+    path.write_text(json.dumps(plans))
+    assert (
+        launch([str(SCRIPT), str(path)], count) if count > 1 else subprocess.call([sys.executable, SCRIPT, path])
+    ) == 0
+
+
+@pytest.mark.parametrize(("name", "count"), [("begun by two", 1), ("begun by parts", 1), ("begun by one", 2)])
+def test_training_goes_on_under_another_number_of_ranks(trained: Path, name: str, count: int) -> None:
+    whole, resumed = (json.loads((trained / f).read_text()) for f in ("joint-1.json", f"{name}-{count}.json"))
+    for before, now in zip(whole["history"], resumed["history"], strict=True):
+        assert now["train_loss"] == pytest.approx(before["train_loss"], rel=1e-3)
+    np.testing.assert_allclose(resumed["predictions"], whole["predictions"], atol=5e-3)
 
 
 @pytest.mark.parametrize("name", [*PLANS, *SHARDED])
 def test_two_ranks_train_as_one_process_does(trained: Path, name: str) -> None:
     one, two = (json.loads((trained / f"{name}-{n}.json").read_text()) for n in (1, 2))
+    rough = 10 if name == "lora" else 1  # adapters have a dropout of their own
     assert [row["stage"] for row in one["history"]] == [row["stage"] for row in two["history"]]
     for before, now in zip(one["history"], two["history"], strict=True):
-        assert now["train_loss"] == pytest.approx(before["train_loss"], rel=1e-3)
-        assert now["validation_loss"] == pytest.approx(before["validation_loss"], rel=2e-3)
-    np.testing.assert_allclose(two["predictions"], one["predictions"], atol=5e-3)
+        assert now["train_loss"] == pytest.approx(before["train_loss"], rel=1e-3 * rough)
+        assert now["validation_loss"] == pytest.approx(before["validation_loss"], rel=2e-3 * rough)
+    np.testing.assert_allclose(two["predictions"], one["predictions"], atol=5e-3 * rough)
     weights = [load_file(trained / f"{name}-{n}.safetensors") for n in (1, 2)]
     assert weights[0].keys() == weights[1].keys()
     # AdamW makes a whole step of any gradient, so that rounding can turn single weights that hardly matter.
     moved = torch.cat([(weights[0][key].float() - weights[1][key].float()).abs().flatten() for key in weights[0]])
-    assert float(moved.mean()) < 2e-4
+    assert float(moved.mean()) < 2e-4 * rough
 
 
 def test_the_mean_of_the_parts_is_the_loss_of_the_whole() -> None:
@@ -130,7 +154,7 @@ class Started:
         """Wait until an epoch of joint fine-tuning has been kept."""
         for _ in range(600):
             log = self.out / "log.csv"
-            if log.exists() and "\njoint,1," in log.read_text():
+            if log.exists() and "\njoint,2," in log.read_text():
                 return
             assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
             time.sleep(0.1)
@@ -197,14 +221,15 @@ def test_ctrl_c_ends_all_ranks_and_one_goes_on(started: Started) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         said += line
-        if line.startswith("joint"):
+        if said.count("\njoint") == 3:  # the line comes before the epoch is kept
             process.send_signal(signal.SIGINT)
             break
-    process.communicate(timeout=60)
+    said += process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
     assert f"resuming: joint, after epoch {before[-1]['epoch']}" in said
     after = read_json(started.out / "metrics.json")["history"]
     assert after[: len(before)] == before
-    assert len(after) > len(before)
+    assert len(after) > len(before), said
 
 
 @linux

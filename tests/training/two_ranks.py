@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,8 +14,23 @@ from safetensors.torch import save_file
 from cotune.settings import make_config
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.build import open_encoders, prepare_posts
+from cotune.training.callbacks import CheckpointCallback
 from cotune.training.ranks import join_ranks, leave_ranks, ranks
+from cotune.training.stages import Stage, StageState
 from cotune.training.trainer import HeldOut, Trainer, TrainingData, predict_rows
+
+
+class Stopped(Exception):
+    """Ends a training after its first epoch of fine-tuning."""
+
+
+class StopAfterOne(CheckpointCallback):
+    """Keeps that epoch, and raises."""
+
+    def on_epoch_end(self, stage: Stage, state: StageState, history: Any) -> None:
+        super().on_epoch_end(stage, state, history)
+        if stage.name != "probe":
+            raise Stopped
 
 
 def train(plan: dict, out: Path) -> None:
@@ -33,7 +49,16 @@ def train(plan: dict, out: Path) -> None:
     rows = pd.RangeIndex(n).to_numpy()
     weights = 1.0 + rows % 3 if plan.get("weighted") else None
     data = TrainingData(features, targets, rows[:-4], weights, HeldOut(features, targets, rows[-4:]))
-    trained = Trainer(data, task, config).fit()
+    kept = []
+    if "kept" in plan:
+        kept = [
+            StopAfterOne(Path(plan["kept"])) if plan["begins"] else CheckpointCallback(Path(plan["kept"]), resume=True)
+        ]
+        kept[0].on_begin({})
+    try:
+        trained = Trainer(data, task, config, callbacks=kept).fit()
+    except Stopped:
+        return
     found = predict_rows(trained.model, task, features, rows, dict.fromkeys(encoders, "raw"))
     if ranks().first:
         history = [{key: row[key] for key in ("stage", "train_loss", "validation_loss")} for row in trained.history]

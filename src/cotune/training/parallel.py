@@ -107,10 +107,13 @@ def shard(model: JointModel, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()  # convolutions lie channels last, which cannot be divided
     mesh = init_device_mesh(device.type, (ranks().count,))
     for encoder in model.distinct_encoders.values():
-        for unit in encoder.units:
-            if any(True for _ in unit.parameters()):
+        for name in encoder.units:
+            unit = encoder.model.get_submodule(name)
+            if next(unit.parameters(), None) is not None:
                 fully_shard(unit, mesh=mesh)
     fully_shard(model, mesh=mesh)
     model.always_encode = True
