@@ -37,6 +37,9 @@ class Batch:
         How much each post counts in training, shape (B,).
     whole : Tensor or None
         Positions of the posts of the whole batch, where this is one device's part of it.
+    places : dict
+        Of a field that some posts lack, those that have it, as positions in the batch. A GPU need not be asked for what
+        is known from the start.
     """
 
     present: Tensor
@@ -46,6 +49,7 @@ class Batch:
     rows: Tensor | None = None
     weights: Tensor | None = None
     whole: Tensor | None = None
+    places: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
@@ -60,7 +64,10 @@ class Batch:
         inputs = {name: {key: move(value) for key, value in part.items()} for name, part in self.inputs.items()}
         targets = None if self.targets is None else move(self.targets)
         weights = None if self.weights is None else move(self.weights)
-        return replace(self, present=move(self.present), inputs=inputs, targets=targets, weights=weights)
+        places = {name: move(at) for name, at in self.places.items()}
+        return replace(
+            self, present=move(self.present), inputs=inputs, targets=targets, weights=weights, places=places
+        )
 
     def __len__(self) -> int:
         return len(self.present)
@@ -116,7 +123,7 @@ class JointModel(nn.Module):
     def _embed_one(self, batch: Batch, name: str, here: Tensor) -> EncoderOutput:
         encoder = self.encoders[name]
         n, device = len(batch), batch.present.device
-        if name not in batch.inputs or not bool(here.any()):
+        if name not in batch.inputs:
             empty = torch.zeros((n, 1, encoder.dim), device=device) if self.head.needs_states else None
             nothing = torch.zeros((n, 1), dtype=torch.bool, device=device)
             pooled = torch.zeros((n, encoder.dim), device=device)
@@ -125,9 +132,9 @@ class JointModel(nn.Module):
         pooled, states, mask = output.pooled.float(), output.states, output.mask
         if states is not None and self.head.needs_states:
             states = states.float()
-        if bool(here.all()):
+        if len(pooled) == n:
             return EncoderOutput(pooled, states, mask)
-        at = here.nonzero().squeeze(1)
+        at = batch.places[name] if name in batch.places else here.nonzero().squeeze(1)
         return EncoderOutput(
             _spread(pooled, n, at),
             _spread(states, n, at) if states is not None and self.head.needs_states else None,

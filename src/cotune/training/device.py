@@ -70,6 +70,7 @@ def make_fabric(config: FitConfig) -> Fabric:
     # On a CPU the trainer opens `encoding` itself: Lightning would also round the kept embeddings to bf16.
     mixed = "32-true" if device == "cpu" else names[precision]
     own = ranks()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it has to say, we say
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if own.count == 1:
@@ -81,7 +82,6 @@ def make_fabric(config: FitConfig) -> Fabric:
             strategy=_data_parallel(device),
             precision=mixed,  # type: ignore[arg-type]
         )
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric.launch()
         return fabric
 

@@ -87,13 +87,16 @@ class Features:
     def batch(self, rows: np.ndarray, source: Mapping[str, Source], targets: np.ndarray | None = None) -> Batch:
         """Assemble the posts at `rows` of the fields in `source`, each from what is named for it."""
         present = np.stack([self.fields[name].present[rows] for name in source], axis=1)
-        inputs = {}
+        inputs, places = {}, {}
         for column, (name, kind) in enumerate(source.items()):
-            here = rows[present[:, column]]
-            if len(here):
-                inputs[name] = self.kept.inputs(name, self.fields[name], here, kind, self.encoders[name].ragged)
+            at = np.flatnonzero(present[:, column])
+            if len(at):
+                inputs[name] = self.kept.inputs(name, self.fields[name], rows[at], kind, self.encoders[name].ragged)
+                places |= {name: torch.from_numpy(at)} if len(at) < len(rows) else {}
         wanted = None if targets is None else torch.from_numpy(targets[rows])
-        return Batch(torch.from_numpy(present), tuple(source), inputs, wanted, torch.from_numpy(rows))
+        batch = Batch(torch.from_numpy(present), tuple(source), inputs, wanted, torch.from_numpy(rows))
+        batch.places = places
+        return batch
 
     def compute(self, name: str, kind: Part, encoder: Encoder) -> Source:
         """Make sure that a field's activations or embeddings by `encoder` are stored, and return their source."""

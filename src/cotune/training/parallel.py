@@ -46,9 +46,9 @@ class Parallel:
         self.sharded = is_sharded(config, stage)
         if self.sharded:
             shard(model, fabric.device)
-        # One pass over the weights instead of a dozen; on other devices the default is fast already.
+        # One pass over the weights instead of a dozen. Lightning clips gradients that are scaled only without it.
         scaled = hasattr(fabric.strategy.precision, "scaler")
-        fused = fabric.device.type == "cpu" and not scaled and not self.sharded
+        fused = fabric.device.type in ("cpu", "cuda") and not scaled and not self.sharded
         groups = parameter_groups(model, stage.name, config)
         self.plain = torch.optim.AdamW(groups, fused=True if fused else None)
         self.forward: Any = model
