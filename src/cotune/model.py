@@ -65,9 +65,7 @@ class Batch:
         targets = None if self.targets is None else move(self.targets)
         weights = None if self.weights is None else move(self.weights)
         places = {name: move(at) for name, at in self.places.items()}
-        return replace(
-            self, present=move(self.present), inputs=inputs, targets=targets, weights=weights, places=places
-        )
+        return replace(self, present=move(self.present), inputs=inputs, targets=targets, weights=weights, places=places)
 
     def __len__(self) -> int:
         return len(self.present)

@@ -47,7 +47,7 @@ class Parallel:
         if self.sharded:
             shard(model, fabric.device)
         # One pass over the weights instead of a dozen. Lightning clips gradients that are scaled only without it.
-        scaled = hasattr(fabric.strategy.precision, "scaler")
+        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
         fused = fabric.device.type in ("cpu", "cuda") and not scaled and not self.sharded
         groups = parameter_groups(model, stage.name, config)
         self.plain = torch.optim.AdamW(groups, fused=True if fused else None)
