@@ -61,7 +61,9 @@ class Batch:
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with what a model reads of it moved."""
-        inputs = {name: {key: move(value) for key, value in part.items()} for name, part in self.inputs.items()}
+        inputs: dict[str, Mapping[str, Tensor]] = {
+            name: {key: move(value) for key, value in part.items()} for name, part in self.inputs.items()
+        }
         targets = None if self.targets is None else move(self.targets)
         weights = None if self.weights is None else move(self.weights)
         places = {name: move(at) for name, at in self.places.items()}

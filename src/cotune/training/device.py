@@ -17,7 +17,7 @@ from cotune.training.ranks import PATIENCE, ranks
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
 
 def choose_device(asked: str) -> torch.device:
@@ -87,7 +87,7 @@ def make_fabric(config: FitConfig) -> Fabric:
 
 
 def _data_parallel(device: str) -> DDPStrategy:
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     # Encoders of a field that no post of a batch has get no gradients; numbers are exchanged by the CPU, too.
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"

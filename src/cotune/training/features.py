@@ -18,7 +18,7 @@ from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.model import Batch
 from cotune.release_memory import releasing_memory
 from cotune.training.kept import Kept, Source
-from cotune.training.ranks import Ranks
+from cotune.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,17 @@ class Features:
     def batch(self, rows: np.ndarray, source: Mapping[str, Source], targets: np.ndarray | None = None) -> Batch:
         """Assemble the posts at `rows` of the fields in `source`, each from what is named for it."""
         present = np.stack([self.fields[name].present[rows] for name in source], axis=1)
-        inputs, places = {}, {}
+        inputs: dict[str, Mapping[str, torch.Tensor]] = {}
+        places: dict[str, torch.Tensor] = {}
         for column, (name, kind) in enumerate(source.items()):
             at = np.flatnonzero(present[:, column])
             if len(at):
                 inputs[name] = self.kept.inputs(name, self.fields[name], rows[at], kind, self.encoders[name].ragged)
-                places |= {name: torch.from_numpy(at)} if len(at) < len(rows) else {}
+            if 0 < len(at) < len(rows):
+                places[name] = torch.from_numpy(at)
         wanted = None if targets is None else torch.from_numpy(targets[rows])
-        batch = Batch(torch.from_numpy(present), tuple(source), inputs, wanted, torch.from_numpy(rows))
-        batch.places = places
-        return batch
+        here = torch.from_numpy(present)
+        return Batch(here, tuple(source), inputs, wanted, torch.from_numpy(rows), places=places)
 
     def compute(self, name: str, kind: Part, encoder: Encoder) -> Source:
         """Make sure that a field's activations or embeddings by `encoder` are stored, and return their source."""
@@ -166,7 +167,7 @@ def iterate(
     targets: np.ndarray | None = None,
     seed: int | None = None,
     epoch: int = 0,
-    own: Ranks | None = None,
+    own: Ranks = ALONE,
 ) -> Iterator[Batch]:
     """Yield the posts at `rows` in batches of like length; shuffled if a seed is given.
 
@@ -174,7 +175,7 @@ def iterate(
     """
     for positions in releasing_memory(bucketed_batches(features.lengths()[rows], batch_size, seed=seed, epoch=epoch)):
         whole = rows[positions]
-        if own is None or own.count == 1:
+        if own.count == 1:
             yield features.batch(whole, source, targets)
             continue
         part = own.part(whole)

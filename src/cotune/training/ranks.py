@@ -84,8 +84,8 @@ class Ranks:
             self.wait()
 
 
-_ALONE = Ranks()
-_joined = _ALONE
+ALONE = Ranks()
+_joined = ALONE
 
 
 def ranks() -> Ranks:
@@ -110,7 +110,7 @@ def join_ranks(config: FitConfig) -> Ranks:
         If the settings ask for other ranks than were started, or for devices that are not there.
     """
     global _joined
-    found = launched() or _ALONE
+    found = launched() or ALONE
     asked = config.devices * config.nodes
     if asked > 1 and found.count == 1:
         raise ConfigError(
@@ -130,7 +130,7 @@ def join_ranks(config: FitConfig) -> Ranks:
             choose_device(config.device)
             make_fabric(config)
         except BaseException:
-            _joined = _ALONE
+            _joined = ALONE
             raise
     return _joined
 
@@ -143,4 +143,4 @@ def leave_ranks() -> None:
 
         if is_initialized():
             destroy_process_group()
-    _joined = _ALONE
+    _joined = ALONE

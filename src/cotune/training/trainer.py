@@ -34,7 +34,7 @@ from cotune.training.parallel import Parallel, copy_tensors, finite, is_sharded,
 from cotune.training.parameters import set_gradients, set_train_mode
 from cotune.training.precision import choose_precision, encoding
 from cotune.training.prefetch import on_device
-from cotune.training.ranks import Ranks, ranks
+from cotune.training.ranks import ALONE, Ranks, ranks
 from cotune.training.stages import PROBE, READS, Stage, StageState, learning_rate_factor, make_stages
 
 if TYPE_CHECKING:
@@ -384,7 +384,7 @@ def predict_rows(
     source: Mapping[str, Source],
     *,
     batch_size: int = 64,
-    own: Ranks | None = None,
+    own: Ranks = ALONE,
 ) -> np.ndarray:
     """Return the predictions for the posts at `rows`, shape (len(rows), n_outputs), in their order.
 
@@ -394,13 +394,14 @@ def predict_rows(
     where = {int(row): i for i, row in enumerate(rows)}
     result = np.zeros((len(rows), task.n_outputs))
     device = next(model.parameters()).device
-    with torch.no_grad() if own is not None and own.count > 1 else torch.inference_mode():
+    with torch.no_grad() if own.count > 1 else torch.inference_mode():
         for batch in on_device(iterate(features, rows, source, batch_size, own=own), device):
             found = task.predictions(model(batch).float()).cpu().numpy()
             assert batch.rows is not None
             if batch.whole is None or len(batch.whole) > own.index:  # else a post that another rank has
                 result[[where[int(row)] for row in batch.rows]] = found
-    return result if own is None else own.sum(torch.from_numpy(result)).numpy()
+    summed: np.ndarray = own.sum(torch.from_numpy(result)).numpy()
+    return summed
 
 
 def trained_tensors(model: JointModel, stage: Stage) -> dict[str, Tensor]:
