@@ -37,7 +37,7 @@ WORKER, INDEX, ERROR = "worker", "index", "error"
 _FORMAT = 1
 _LOCKS = ".locks"
 # What changes no figure may differ between two sessions.
-_FREE = {"validation", "device", "cache", "cache_gb", "engine"}
+_FREE = {"device", "cache", "cache_gb", "engine"}
 _SPACE = "space of "
 
 
@@ -64,10 +64,9 @@ def settings_of(plan: TunePlan, data_hash: str, *, fetched: bool) -> dict[str, A
         "fetched": fetched,
         "data": data_hash,
         "test": plan.test,
-        "validation": plan.validation,
         "pruner": plan.pruner,
         **{f"{_SPACE}{name}": values for name, values in plan.space.plain().items()},
-        "fit": plan.fit.model_dump(mode="json", exclude=_FREE),
+        "fit": {**plan.fit.model_dump(mode="json", exclude=_FREE), "validation": plan.validation},
     }
 
 
