@@ -408,14 +408,17 @@ def test_the_epochs_of_the_last_stage_are_reported_and_the_last_one_is_not_prune
     assert trial.reports == [(0.7, 1), (0.7, 3), (0.7, 2)]
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_bad_trials_are_pruned(zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path, pruner: Any) -> None:
+@pytest.mark.parametrize(("pruner", "n", "epochs"), [("median", 16, 9), ("hyperband", 11, 6)])
+def test_bad_trials_are_pruned(
+    zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path, pruner: Any, n: int, epochs: int
+) -> None:
     space = {"probe-lr": {"low": 1e-7, "high": 1e-2, "log": True}}
-    plan = tiny_plan(zoo, shared, trials=16, space=space, pruner=pruner, fit={"probe_epochs": 9, "probe_lr": 5e-3})
+    fit = {"probe_epochs": epochs, "probe_lr": 5e-3}
+    plan = tiny_plan(zoo, shared, trials=n, space=space, pruner=pruner, fit=fit)
     result = tune(posts, tmp_path / "out", plan)
     pruned = [trial for trial in result.trials if trial.state == PRUNED]
     assert pruned
-    assert all(trial.epochs < 9 and trial.score is not None for trial in pruned)
+    assert all(trial.epochs < epochs and trial.score is not None for trial in pruned)
     assert result.best is not None
     assert result.best.state == FINISHED
 

@@ -71,7 +71,7 @@ def tune(
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Search for the settings of training that suit POSTS, and tell whether they are better than the defaults.
+    """Search for settings that suit POSTS, and tell whether they are better than the defaults.
 
     The posts are cut once: trials are trained on one part and scored on another, and a test part is kept from all of
     them. In the end the best settings and the defaults are trained on all but the test part and compared on it. The
@@ -123,7 +123,7 @@ def _answer(result: TuneResult, posts: Path, out: Path) -> None:
     chosen = ", ".join(f"{name.replace('_', '-')} {_short(value)}" for name, value in best.settings.items())
     print_rich(
         compared_settings_table(compared.to_dict(), result.task.main_score, main),
-        f"{compared.verdict}\n",
+        f"{compared.verdict} ({compared.test.name})\n",
         f"Best settings, trial {best.number} of {len(result.trials)}: {chosen}",
         f"Score it was searched on (too good): validation {main} {best.score:.4f}",
         f"\nSettings saved to {out / 'best.yaml'}; the report is {out / 'report.html'}. Next:",

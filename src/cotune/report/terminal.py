@@ -206,7 +206,7 @@ def compared_settings_table(compared: Mapping[str, Any], key: str, title: str) -
     )
     test = compared["test"]
     gap = f"{test['difference']:+.4f} ({test['low']:+.4f} to {test['high']:+.4f})"
-    for name, more in (("best", (gap, f"{test['p']:.3f} ({test['name']})")), ("defaults", ("", ""))):
+    for name, more in (("best", (gap, f"{test['p']:.3f}")), ("defaults", ("", ""))):
         score = compared[name][key]
         add_row(table, name, number(score["value"]), f"{number(score['low'])} to {number(score['high'])}", *more)
     return table

@@ -133,14 +133,15 @@ def best_of(trials: Sequence[TrialResult]) -> TrialResult | None:
 def _result(trial: FrozenTrial) -> TrialResult:
     error = str(trial.user_attrs.get(store.ERROR, ""))
     state = FAILED if error else FINISHED if trial.state.name == "COMPLETE" else PRUNED
-    reported = trial.intermediate_values
+    reported, ended = trial.intermediate_values, trial.datetime_complete
+    started = trial.user_attrs.get(store.STARTED)
     last = trial.value if state == FINISHED else reported[max(reported)] if reported else None
     return TrialResult(
         int(trial.user_attrs[store.INDEX]) + 1,
         state,
         last if last is not None and math.isfinite(last) else None,
         max(reported, default=0),
-        trial.duration.total_seconds() if trial.duration is not None else 0.0,
+        ended.timestamp() - started if ended is not None and started is not None else 0.0,
         dict(trial.params),
         error,
     )

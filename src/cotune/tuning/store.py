@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FILE, DATABASE = "tune.json", "search.db"
 STUDY = "cotune"
-WORKER, INDEX, ERROR = "worker", "index", "error"
+WORKER, INDEX, STARTED, ERROR = "worker", "index", "started", "error"
 _FORMAT = 1
 _LOCKS = ".locks"
 # What changes no figure may differ between two sessions.

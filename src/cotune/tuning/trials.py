@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -157,7 +158,9 @@ def _make(study: optuna.Study, trial: Trial, config: FitConfig, bench: Workbench
     from optuna.trial import TrialState
 
     try:
-        score = score_settings(config, bench, cut, [Pruning(trial, config, cut.task)])
+        features = bench.ready(config)  # which takes minutes the first time, and is not the trial's own
+        trial.set_user_attr(store.STARTED, time.time())
+        score = score_settings(config, features, cut, [Pruning(trial, config, cut.task)])
     except TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
     except (ConfigError, EncoderError) as fault:  # by its settings; as a bad trial it keeps the search away from there
@@ -176,7 +179,7 @@ def _make(study: optuna.Study, trial: Trial, config: FitConfig, bench: Workbench
         study.tell(trial, score)
 
 
-def score_settings(config: FitConfig, bench: Workbench, cut: Folds, callbacks: list[Callback]) -> float:
+def score_settings(config: FitConfig, features: Features, cut: Folds, callbacks: list[Callback]) -> float:
     """Train on the training part, and return the task's main score of the validation part.
 
     Raises
@@ -184,7 +187,7 @@ def score_settings(config: FitConfig, bench: Workbench, cut: Folds, callbacks: l
     ConfigError
         If training diverges.
     """
-    features, task = bench.ready(config), cut.task
+    task = cut.task
     held = HeldOut(features, cut.targets, cut.test(VALIDATION))
     data = TrainingData(features, cut.targets, cut.test(TRAIN), held_out=held)
     trained = Trainer(data, task, config, callbacks=callbacks).fit()
