@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from cotune.metrics import Estimate
 from cotune.metrics.intervals import resamples
 from cotune.progress import Progress
 from cotune.settings import FitConfig
+from cotune.tuning.parts import FILE as PARTS
 from cotune.tuning.parts import TEST
 from cotune.tuning.plan import TunePlan
 from cotune.tuning.trials import Workbench
@@ -142,3 +144,4 @@ def _read(out: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _write(out: Path, kept: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     with atomic_path(out / FILE) as temporary:
         save_file(kept, temporary, {"settings": to_json(about, indent=None)})
+    shutil.copymode(out / PARTS, out / FILE)  # safetensors lets nobody but the owner read
