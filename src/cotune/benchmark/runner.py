@@ -295,12 +295,20 @@ def _with_workers(jobs: int, out: Path, plugins: Sequence[str]) -> Callable[...,
             try:
                 yield from _gather(pool, iter(cells), jobs, watcher)
             except (KeyboardInterrupt, GeneratorExit):
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
+                stop_workers(pool)
                 raise
 
     return run
+
+
+def stop_workers(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool whose initializer is :func:`prepare_worker`, and wait until they have unwound."""
+    processes = list((pool._processes or {}).values())  # which the pool forgets when it is shut down
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
 
 
 def _gather(

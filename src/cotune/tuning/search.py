@@ -19,7 +19,7 @@ import pandas as pd
 from cotune.benchmark.folds import Folds, posts_of
 from cotune.benchmark.records import versions
 from cotune.benchmark.results_store import refuse_harm
-from cotune.benchmark.runner import interruptible, prepare_worker
+from cotune.benchmark.runner import interruptible, prepare_worker, stop_workers
 from cotune.data.images.sources import has_urls
 from cotune.data.posts import data_hash
 from cotune.errors import ConfigError, CotuneError
@@ -195,9 +195,7 @@ def _with_workers(search: Search, jobs: int, plugins: Sequence[str], tell: Calla
                 "with --resume, perhaps with fewer --jobs"
             ) from None
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
+            stop_workers(pool)
             raise
 
 
