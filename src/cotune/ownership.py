@@ -115,6 +115,13 @@ BENCHMARK = Kind(
      "summary.json", "report.html", "cells/*.parquet", "table*.md", "table*.csv", "table*.tex",
      "learning_curve.*", "grid_*.*", "emap.*"),
 )  # fmt: skip
+SEARCH = Kind(
+    "search",
+    "cotune tune",
+    {"tune.json": {"format", "cotune", "settings"}},
+    ("tune.json", "search.db", "parts.parquet", "test_predictions.safetensors", "best.yaml", "trials.csv",
+     "summary.json", "report.html"),
+)  # fmt: skip
 EXPORT = Kind(
     "export",
     "cotune export",

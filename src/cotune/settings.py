@@ -45,19 +45,22 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     task: str = setting(
-        "auto", "What a label is: single-label, multi-label, regression, or auto: as the labels look.", _TASK
+        "auto",
+        "What a label is: single-label, multi-label, regression, or auto: as the labels look.",
+        _TASK,
+        "fit tune",
     )
     fields: tuple[Field, ...] | None = setting(
         None, "What a model reads of a post, if not one text and one image; the column flags of fit set it.", _TASK, ""
     )
     text_encoder: str = setting(
-        "bundled:all-MiniLM-L6-v2", "bundled:NAME, hf:OWNER/NAME or a local folder.", _ENCODERS, "fit bench"
+        "bundled:all-MiniLM-L6-v2", "bundled:NAME, hf:OWNER/NAME or a local folder.", _ENCODERS, "fit bench tune"
     )
     image_encoder: str = setting(
         "bundled:efficientnet-lite0",
         "bundled:NAME, timm:NAME, hf:OWNER/NAME or a local folder.",
         _ENCODERS,
-        "fit bench",
+        "fit bench tune",
     )
     text_pooling: Literal["auto", "cls", "mean", "max", "last"] = setting(
         "auto", "How token states become one embedding.", _ENCODERS
@@ -70,7 +73,10 @@ class FitConfig(BaseModel):
     )
 
     fusion: str = setting(
-        "attention", "Fusion head: attention, concat, reference, or one modality alone: text, image.", _HEAD
+        "attention",
+        "Fusion head: attention, concat, reference, or one modality alone: text, image.",
+        _HEAD,
+        "fit tune",
     )
     width: int = setting(128, "Size of the modality tokens, or of the hidden layer.", _HEAD, ge=4)
     heads: int = setting(4, "Attention heads; must divide the width.", _HEAD, "", ge=1)
@@ -80,7 +86,10 @@ class FitConfig(BaseModel):
     head_options: dict[str, Any] = setting({}, "Settings of a fusion head of your own, by name.", _HEAD, "")
 
     tune: Tune = setting(
-        "top", "Trained after the probe: all weights, upper layers, adapters, or nothing.", _TRAINING, "fit bench"
+        "top",
+        "Trained after the probe: all weights, upper layers, adapters, or nothing.",
+        _TRAINING,
+        "fit bench tune",
     )
     text_top: int | None = setting(None, "Upper text layers that top trains; half of them if not set.", _TRAINING, ge=1)
     image_top: int | None = setting(
@@ -91,10 +100,10 @@ class FitConfig(BaseModel):
     patience: int = setting(1, "Epochs without improvement before stopping.", _HOLDOUT, ge=1)
     stop: Stop = setting("train-loss", "What early stopping watches.", _HOLDOUT)
     validation: float | str | None = setting(
-        None, "Fraction of the posts to hold out, or a posts table.", _HOLDOUT, metavar="FRACTION|POSTS"
+        None, "Fraction of the posts to hold out, or a posts table.", _HOLDOUT, "fit tune", metavar="FRACTION|POSTS"
     )
     folds_group: Literal["near-duplicates", "group", "none"] = setting(
-        "near-duplicates", "Which posts are kept together when a part is held out.", _HOLDOUT
+        "near-duplicates", "Which posts are kept together when a part is held out.", _HOLDOUT, "fit tune"
     )
     batch_size: int = setting(32, "Posts in a batch of joint fine-tuning.", _TRAINING, "fit bench", ge=1)
     accumulate: int = setting(1, "Batches per optimizer step.", _TRAINING, ge=1)
@@ -129,9 +138,14 @@ class FitConfig(BaseModel):
         "auto", "Whether batch-norm statistics stay as pretrained; auto: yes below 64 posts a batch.", _TRAINING, ""
     )
 
-    seed: int = setting(42, "Seed of initial weights, order of posts and dropout.", _TRAINING, ge=0, le=2**32 - 1)
+    seed: int = setting(
+        42, "Seed of initial weights, order of posts and dropout.", _TRAINING, "fit tune", ge=0, le=2**32 - 1
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(
-        "auto", "auto: the first available of cuda, mps, cpu.", _MACHINE, "fit bench predict evaluate explain serve"
+        "auto",
+        "auto: the first available of cuda, mps, cpu.",
+        _MACHINE,
+        "fit bench tune predict evaluate explain serve",
     )
     devices: int = setting(
         1, "Devices of each machine that share every batch, each with a process of its own.", _MACHINE, ge=1
@@ -146,20 +160,20 @@ class FitConfig(BaseModel):
         "32",
         "Number format of encoders in torch; auto: bf16 on processors and GPUs with units for it, else 32.",
         _MACHINE,
-        "fit bench predict evaluate serve",
+        "fit bench tune predict evaluate serve",
     )
     bad_images: Literal["skip", "text-only"] = setting(
         "skip", "Training posts with an unreadable image: left out, or used by their text.", _TRAINING
     )
     cache: str | None = setting(
-        None, "Folder for cached pixels and embeddings; ~/.cache/cotune if not set.", _MACHINE, "fit bench"
+        None, "Folder for cached pixels and embeddings; ~/.cache/cotune if not set.", _MACHINE, "fit bench tune"
     )
     cache_gb: float = setting(20.0, "Maximum cache size in GB.", _MACHINE, gt=0)
     engine: Engine = setting(
         "auto",
         "What runs frozen encoders over the posts; auto: the fastest that is installed, where it pays.",
         _MACHINE,
-        "fit bench",
+        "fit bench tune",
     )
 
     @model_validator(mode="before")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from cotune.report.run_report import MATRIX_CLASSES, evaluation_report, run_repo
 from cotune.run import Run
 from cotune.scoring import evaluate_posts
 from cotune.tasks.single_label import SingleLabel
+from pages import check_page
 from runs import tiny_fit
 from tiny import Zoo, make_posts
 
@@ -29,38 +29,6 @@ EVIL = "<script>alert(1)</script>"
 @pytest.fixture(scope="module")
 def fitted(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return tiny_fit(zoo, tmp_path_factory.mktemp("report"), tune="joint", classes=3, n=36, validation=0.3).run
-
-
-class Balanced(html.parser.HTMLParser):
-    """Notes tags that are not closed in their order."""
-
-    VOID = ("meta", "br")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.faults: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.faults.append(tag)
-
-
-def check_page(page: str) -> None:
-    parser = Balanced()
-    parser.feed(page)
-    assert not parser.faults
-    assert not parser.open
-    assert not re.search(r"""(?:src|href|url)\s*[=(]|@import|<script|<link|http""", page), "the page needs nothing else"
-    assert "prefers-color-scheme: dark" in page
-    assert 'name="viewport"' in page
 
 
 def test_a_run_shows_scores_curves_matrix_parameters_and_settings(fitted: Run) -> None:

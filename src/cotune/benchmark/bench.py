@@ -121,15 +121,8 @@ class Bench:
         if self._open is not None and self._open[0] == pair:
             return dict(self._open[1].encoders)
         text, image = (f"clip:{spec}" if dual else spec for spec in pair)
-        # How the encoders will be trained is asked for each method; here all fields are opened, whoever reads them.
-        wanted = {
-            "text_encoder": text,
-            "image_encoder": image,
-            "fusion": "concat",
-            "tune": "frozen",
-            "head_options": {},
-        }
-        return open_encoders(self.plan.fit.model_copy(update=wanted), self.posts)
+        wanted = self.plan.fit.model_copy(update={"text_encoder": text, "image_encoder": image})
+        return open_encoders(reading_all(wanted), self.posts)
 
     def refuse_other_weights(self, found: Sequence[Record], needed: AbstractSet[tuple[str, str]]) -> None:
         """Refuse finished cells that were computed with other weights than those that now go by the same name.
@@ -163,12 +156,18 @@ class Bench:
         """Prepare features and store what this method reads of them; other workers wait, then find it there."""
         dual = method.encoders == "clip"
         if self.lock is None:
-            return _computed(self.features(pair, dual=dual), config)
+            return computed(self.features(pair, dual=dual), config)
         with FileLock(self.lock):
-            return _computed(self.features(pair, dual=dual), config)
+            return computed(self.features(pair, dual=dual), config)
 
 
-def _computed(features: Features, config: FitConfig) -> Features:
+def reading_all(config: FitConfig) -> FitConfig:
+    """Return settings by which the encoders of all fields are opened, whichever head reads them and however tuned."""
+    return config.model_copy(update={"fusion": "concat", "tune": "frozen", "head_options": {}})
+
+
+def computed(features: Features, config: FitConfig) -> Features:
+    """Return the features, with all stored that a training with these settings reads of the pretrained encoders."""
     kinds = {field.name: field.kind for field in config.read_fields()}
     names = [name for name in HEADS[config.fusion].reads(kinds) if not features.encoders[name].learned]
     encoders = {name: features.encoders[name] for name in names}

@@ -14,6 +14,7 @@ from cotune.benchmark.plan import ANCHOR
 from cotune.benchmark.results import Results, Row, RowKey
 from cotune.metrics import Estimate, delong_test, holm, paired_p
 from cotune.metrics.intervals import percentile_interval, resamples
+from cotune.tasks import Task
 
 BOOTSTRAP = 2000
 Resampled = Callable[[], Iterator[np.ndarray]]
@@ -122,7 +123,7 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
         known = aucs[~np.isnan(aucs)]
         scores: dict[str, Estimate] = {}
         if row.complete:
-            scores, draws[key] = _scored(folds, row.proba, resampled)
+            scores, draws[key] = scored(folds.task, folds.targets, row.proba, resampled)
         summary = Summary(
             key,
             row.folds_done(folds),
@@ -143,10 +144,24 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
     return summaries
 
 
-def _scored(folds: Folds, tables: np.ndarray, resampled: Resampled) -> tuple[dict[str, Estimate], np.ndarray]:
-    task = folds.task
-    sheets = [task.sheet(folds.targets, task.normalised(table)) for table in tables]
-    once = np.ones((1, len(folds.targets)))
+def scored(
+    task: Task, targets: np.ndarray, tables: np.ndarray, resampled: Resampled
+) -> tuple[dict[str, Estimate], np.ndarray]:
+    """Return the scores of predictions with 95 % intervals, means over seeds, and the main score of each resample.
+
+    Parameters
+    ----------
+    task : Task
+        What the targets mean.
+    targets : ndarray
+        Of the posts, shape (N,) or (N, n_outputs).
+    tables : ndarray
+        Predictions, shape (seeds, N, n_outputs).
+    resampled : callable
+        Gives blocks of resamples of the posts, the same at every call.
+    """
+    sheets = [task.sheet(targets, task.normalised(table)) for table in tables]
+    once = np.ones((1, len(targets)))
     scores, kept = {}, np.empty(0)
     drawn: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in task.table_scores}
     for block in resampled():
@@ -208,17 +223,47 @@ def _test(results: Results, anchor: Row, row: Row, draws: dict[RowKey, np.ndarra
     gaps = anchor.fold_aucs(folds) - row.fold_aucs(folds)
     sizes = np.bincount(folds.fold)
     fold_p = corrected_t_test(gaps, float(sizes.mean() / (sizes.sum() - sizes.mean())))
+    found = paired_test(task, targets, (anchor.proba, draws[anchor.key]), (row.proba, draws[row.key]))
+    return Test(found.difference, found.low, found.high, found.p, float(gaps.mean()), fold_p, found.name)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """By how much the main score of one model is above another's on the same posts: a minus b, interval, test."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    name: str
+
+
+def paired_test(
+    task: Task, targets: np.ndarray, a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
+) -> Paired:
+    """Compare the main score of two models on the same posts.
+
+    DeLong's test for the AUC of two classes and one seed, else a paired bootstrap over posts.
+
+    Parameters
+    ----------
+    task : Task
+        What the targets mean.
+    targets : ndarray
+        Of the posts.
+    a, b : (ndarray, ndarray)
+        Predictions, shape (seeds, N, n_outputs), and the main score of the same resamples, as from :func:`scored`.
+    """
     binary = task.target_type == "multiclass" and task.main_score == "auc" and task.n_outputs == 2
-    if binary and len(anchor.seeds) == len(row.seeds) == 1:
-        found = delong_test(targets, anchor.proba[0], row.proba[0])
-        return Test(found.difference, found.low, found.high, found.p_value, float(gaps.mean()), fold_p, "DeLong")
+    if binary and len(a[0]) == len(b[0]) == 1:
+        found = delong_test(targets, a[0][0], b[0][0])
+        return Paired(found.difference, found.low, found.high, found.p_value, "DeLong")
     once, main = np.ones((1, len(targets))), task.scores[task.main_score]
-    value = [np.mean([main(task.sheet(targets, table), once)[0] for table in part.proba]) for part in (anchor, row)]
-    gap = draws[anchor.key] - draws[row.key]
+    value = [np.mean([main(task.sheet(targets, table), once)[0] for table in tables]) for tables, _ in (a, b)]
+    gap = a[1] - b[1]
     gap = gap[~np.isnan(gap)]
-    p = paired_p(gap)
     low, high = percentile_interval(gap, 0.95)
-    return Test(float(value[0] - value[1]), low, high, p, float(gaps.mean()), fold_p, "paired bootstrap")
+    return Paired(float(value[0] - value[1]), low, high, paired_p(gap), "paired bootstrap")
 
 
 def corrected_t_test(differences: np.ndarray, test_over_train: float) -> float:

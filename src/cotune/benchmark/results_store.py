@@ -15,7 +15,7 @@ from cotune.benchmark import predictions
 from cotune.benchmark.plan import Plan
 from cotune.errors import CotuneError, RunError
 from cotune.files import read_json, to_json, write_json
-from cotune.ownership import BENCHMARK
+from cotune.ownership import BENCHMARK, Kind
 from cotune.settings import FitConfig, current_names
 
 FILE, FAILED = "bench.json", "failed.json"
@@ -55,7 +55,7 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool 
         if done:
             raise RunError(f"{out} holds {done} cells but no {FILE}; choose another folder")
     else:
-        _refuse_other(out, before["settings"], settings)
+        refuse_other(out, before["settings"], settings)
         if done and not resume:
             raise RunError(
                 f"{out} holds {done} finished cells; go on with --resume, rebuild its tables with --tables-only, "
@@ -77,8 +77,8 @@ def begun_precision(out: Path) -> str | None:
     return "32" if found == "auto" else str(found)
 
 
-def refuse_harm(out: Path) -> None:
-    """Refuse a folder in which results would replace what no benchmark wrote.
+def refuse_harm(out: Path, kind: Kind = BENCHMARK) -> None:
+    """Refuse a folder in which results would replace what no benchmark, or other `kind`, wrote.
 
     Raises
     ------
@@ -87,8 +87,8 @@ def refuse_harm(out: Path) -> None:
     """
     if (out / "config.json").exists():
         raise RunError(f"{out} holds a config.json, so it is a run or an encoder; choose another folder")
-    if not (out / FILE).is_file():  # what else is wrong is said when it is read
-        BENCHMARK.refuse_foreign(out)
+    if not (out / next(iter(kind.markers))).is_file():  # what else is wrong is said when it is read
+        kind.refuse_foreign(out)
 
 
 def read_settings(out: Path) -> dict[str, Any]:
@@ -162,7 +162,22 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on in a folder that was begun otherwise.
+
+    Parameters
+    ----------
+    out : Path
+        The folder.
+    before, now : dict
+        What it was begun with, and what is asked for: ``data`` (hash of the posts), ``fit`` (settings of training) and
+        whatever else has to be equal.
+
+    Raises
+    ------
+    RunError
+        If the posts or a setting are others.
+    """
     if before["data"] != now["data"]:
         raise RunError(
             f"{out} holds results of another data set (hash {before['data'][:12]}..., these posts have "

@@ -13,8 +13,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -33,6 +34,8 @@ from cotune.errors import ConfigError, CotuneError
 from cotune.progress import Progress
 from cotune.training.device import training_device
 from cotune.training.precision import choose_precision
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -292,12 +295,20 @@ def _with_workers(jobs: int, out: Path, plugins: Sequence[str]) -> Callable[...,
             try:
                 yield from _gather(pool, iter(cells), jobs, watcher)
             except (KeyboardInterrupt, GeneratorExit):
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
+                stop_workers(pool)
                 raise
 
     return run
+
+
+def stop_workers(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool whose initializer is :func:`prepare_worker`, and wait until they have unwound."""
+    processes = list((pool._processes or {}).values())  # which the pool forgets when it is shut down
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
 
 
 def _gather(
@@ -332,13 +343,18 @@ _computing = False
 
 def _start_worker(modules: list[str], threads: int, bench: Bench, out: str) -> None:
     global _BENCH
+    prepare_worker(modules, threads)
+    _BENCH = (bench, Path(out))
+
+
+def prepare_worker(modules: Sequence[str], threads: int) -> None:
+    """Make a process ready to work for another: plugins imported, threads set, ending with it and when it says so."""
     import torch
 
     for name in modules:  # methods and heads that a user has registered
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)
     torch.set_num_threads(threads)
-    _BENCH = (bench, Path(out))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop_worker)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -362,11 +378,16 @@ def _stop_worker(number: int, _frame: object) -> None:
 
 
 def _in_worker(cell: Cell) -> Record | Failure:
-    global _computing
     assert _BENCH is not None
+    return interruptible(partial(_compute, *_BENCH, cell))
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Return what `work` gives; a process of :func:`prepare_worker` that is stopped meanwhile lets it unwind first."""
+    global _computing
     _computing = True
     try:
-        return _compute(_BENCH[0], _BENCH[1], cell)
+        return work()
     except KeyboardInterrupt:
         # Left here, as the pool would hand on the exception and wait for more work, which the parent sends no more.
         os._exit(128 + signal.SIGTERM)

@@ -29,6 +29,7 @@ from cotune.cli.serve import serve
 from cotune.cli.settings import SettingsCommand
 from cotune.cli.stop import Stop, StoppedError, terminable
 from cotune.cli.train import fit
+from cotune.cli.tune import tune
 from cotune.errors import CotuneError
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ _START, _DATA, _USE = "Train", "Data", "Use"
 app.command("demo", rich_help_panel=_START)(demo)
 app.command("fit", rich_help_panel=_START, cls=SettingsCommand)(fit)
 app.command("bench", rich_help_panel=_START, cls=SettingsCommand)(bench)
+app.command("tune", rich_help_panel=_START, cls=SettingsCommand)(tune)
 app.command("check", rich_help_panel=_DATA, cls=SettingsCommand)(check)
 app.add_typer(import_app, name="import", rich_help_panel=_DATA)
 app.command("evaluate", rich_help_panel=_USE, cls=SettingsCommand)(evaluate)

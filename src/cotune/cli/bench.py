@@ -14,6 +14,8 @@ from cotune.cli.options import (
     AllowRemote,
     AsJson,
     Plugin,
+    seeds_of,
+    words_of,
 )
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
 from cotune.cli.show import command, print_json, print_rich
@@ -124,7 +126,7 @@ def bench(
     from cotune.report.benchmark_report import write_all
 
     load_plugins(plugin or [])
-    forms = parse_forms(_words(tables_format, "tables-format")) if tables_format is not None else ()
+    forms = parse_forms(words_of(tables_format, "tables-format")) if tables_format is not None else ()
     written_how: dict[str, Any] = {"paper": paper, "n_bootstrap": bootstrap, "forms": forms}
     if tables_only:
         _answer(write_all(out, **written_how), out, _rebuild(out, paper, bootstrap, plugin or []), as_json)
@@ -163,13 +165,13 @@ def _plan(given: dict[str, Any]) -> Plan:
     flags = given["flags"]
     fit = settings_given(flags, given["settings"], given["config"], given["table"])
     pairs: tuple[tuple[str, str], ...] = ((fit.text_encoder, fit.image_encoder),)
-    methods, folds = _words(given["methods"] or _METHODS, "methods"), given["folds"]
+    methods, folds = words_of(given["methods"] or _METHODS, "methods"), given["folds"]
     if given["grid"] is not None:
         if flags.keys() & {"text_encoder", "image_encoder"}:
             raise ConfigError("--grid names the encoders; leave --text-encoder and --image-encoder away")
         grid = read_grid(given["grid"])
         pairs = grid.pairs
-        methods = _words(given["methods"], "methods") if given["methods"] else grid.methods or ("joint",)
+        methods = words_of(given["methods"], "methods") if given["methods"] else grid.methods or ("joint",)
         folds = folds or grid.folds
     if given["protocol"] == "paper":
         # The paper trains at least three epochs and stops on the training loss.
@@ -182,8 +184,8 @@ def _plan(given: dict[str, Any]) -> Plan:
         protocol=given["protocol"],
         fold_seed=given["fold_seed"],
         group_by=_group_by(given["group_by"]),
-        seeds=_seeds(given["seeds"]) if given["seeds"] else (fit.seed,),
-        shots=parse_shots(_words(given["shots"], "shots")),
+        seeds=seeds_of(given["seeds"]) if given["seeds"] else (fit.seed,),
+        shots=parse_shots(words_of(given["shots"], "shots")),
         draws=given["draws"],
         clip=given["clip"],
         emap=given["emap"],
@@ -191,31 +193,16 @@ def _plan(given: dict[str, Any]) -> Plan:
     )
 
 
-def _words(given: str, flag: str) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(word.strip() for word in given.split(",") if word.strip()))
-    if not words:
-        raise ConfigError(f"--{flag} is empty")
-    return words
-
-
 def _group_by(given: str) -> tuple[str, ...]:
-    words = _words(given, "group-by")
+    words = words_of(given, "group-by")
     for word in words:
         if word not in ("text", "image"):
             raise ConfigError(f"--group-by takes text and image, not {word!r}{did_you_mean(word, ('text', 'image'))}")
     return words
 
 
-def _seeds(given: str) -> tuple[int, ...]:
-    words = _words(given, "seeds")
-    for word in words:
-        if not word.isdigit() or int(word) >= 2**32:
-            raise ConfigError(f"--seeds takes numbers from 0 on, not {word!r}")
-    return tuple(int(word) for word in words)
-
-
 def _folds(given: str | None) -> tuple[int, ...]:
-    words = _words(given, "only-folds") if given is not None else ()
+    words = words_of(given, "only-folds") if given is not None else ()
     for word in words:
         if not word.isdigit() or int(word) < 1:
             raise ConfigError(f"--only-folds takes numbers of folds from 1 on, not {word!r}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cotune.errors import ConfigError
+
 PostsPath = Annotated[
     Path,
     typer.Argument(
@@ -31,3 +33,32 @@ AllowRemote = Annotated[
 ChunkSize = Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")]
 InferenceBatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Posts in a batch.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
+
+
+def words_of(given: str, flag: str) -> tuple[str, ...]:
+    """Return the words of an option that takes several, with commas.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    words = tuple(dict.fromkeys(word.strip() for word in given.split(",") if word.strip()))
+    if not words:
+        raise ConfigError(f"--{flag} is empty")
+    return words
+
+
+def seeds_of(given: str) -> tuple[int, ...]:
+    """Return the seeds of ``--seeds``.
+
+    Raises
+    ------
+    ConfigError
+        If one is no number from 0 on.
+    """
+    words = words_of(given, "seeds")
+    for word in words:
+        if not word.isdigit() or int(word) >= 2**32:
+            raise ConfigError(f"--seeds takes numbers from 0 on, not {word!r}")
+    return tuple(int(word) for word in words)

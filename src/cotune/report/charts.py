@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -348,26 +348,60 @@ def scatter(spots: Sequence[Spot], *, title: str, x_name: str, y_name: str, kind
     spots = [s for s in spots if math.isfinite(s.x) and math.isfinite(s.y) and s.x > 0]
     if not spots:
         return Markup("")
-    width, height, left, right, top, bottom = 360, 260, 46, 348, 20, 224
-    y_ticks = nice_ticks(min(s.y for s in spots), max(s.y for s in spots))
-    x_ticks, unit = cost_ticks(min(s.x for s in spots), max(s.x for s in spots), kind)
-    x = Scale(math.log(x_ticks[0]), math.log(x_ticks[-1]), left + 8, right - 8)
-    y = Scale(y_ticks[0], y_ticks[-1], bottom - 6, top + 6)
-    parts = [horizontal(y, y_ticks, left, right)]
-    parts += [
-        text("tick end" if tick == x_ticks[-1] else "tick mid", x(math.log(tick)), bottom + 16, short(tick, unit))
-        for tick in x_ticks
-    ]
+    ticks, unit = cost_ticks(min(s.x for s in spots), max(s.x for s in spots), kind)
     front = [
         s for s in sorted(spots, key=lambda s: (s.x, -s.y)) if all(o.y < s.y for o in spots if o.x <= s.x and o != s)
     ]
-    if join and len(front) > 1:
-        path = " ".join(f"{x(math.log(s.x)):.1f},{y(s.y):.1f}" for s in front)
+    tips = [replace(s, name=f"{s.name}: {s.y:.4f}, {short(s.x, unit)}") for s in spots]
+    line = [(s.x, s.y) for s in front] if join and len(front) > 1 else []
+    x_ticks = [(tick, short(tick, unit)) for tick in ticks]
+    return point_plot(tips, title=title, x_name=x_name, y_name=y_name, log=True, x_ticks=x_ticks, line=line)
+
+
+def point_plot(
+    spots: Sequence[Spot],
+    *,
+    title: str,
+    x_name: str,
+    y_name: str,
+    x_ticks: Sequence[tuple[float, str]],
+    log: bool = False,
+    line: Sequence[tuple[float, float]] = (),
+) -> Markup:
+    """Draw marks over an axis.
+
+    Parameters
+    ----------
+    spots : sequence of Spot
+        The marks; their names are what is told when they are pointed at.
+    title, x_name, y_name : str
+        Names.
+    x_ticks : sequence of (float, str)
+        Places and words along the x axis; the first and the last are its ends.
+    log : bool
+        Whether the x axis is logarithmic.
+    line : sequence of (float, float)
+        Points that a dashed line joins.
+    """
+    if not spots:
+        return Markup("")
+    width, height, left, right, top, bottom = 360, 260, 46, 348, 20, 224
+    at = (lambda v: math.log(v)) if log else (lambda v: v)
+    y_ticks = nice_ticks(min(s.y for s in spots), max(s.y for s in spots))
+    x = Scale(at(x_ticks[0][0]), at(x_ticks[-1][0]), left + 8, right - 8)
+    y = Scale(y_ticks[0], y_ticks[-1], bottom - 6, top + 6)
+    parts = [horizontal(y, y_ticks, left, right)]
+    parts += [
+        text("tick end" if tick == x_ticks[-1][0] else "tick mid", x(at(tick)), bottom + 16, word)
+        for tick, word in x_ticks
+        if word
+    ]
+    if line:
+        path = " ".join(f"{x(at(px)):.1f},{y(py):.1f}" for px, py in line)
         parts.append(Markup('<polyline class="front" points="{}"/>').format(path))
     for spot in sorted(spots, key=lambda s: s.look == 0):
-        tip = f"{spot.name}: {spot.y:.4f}, {short(spot.x, unit)}"
         shape = SHAPES[spot.look % LOOKS]
-        parts.append(mark(shape, x(math.log(spot.x)), y(spot.y), spot.look, tip, size=5.5))
+        parts.append(mark(shape, x(at(spot.x)), y(spot.y), spot.look, spot.name, size=5.5))
     parts += [text("tick", 4, 11, y_name), text("tick end", right, height - 4, x_name)]
     return svg(width, height, parts, title)
 

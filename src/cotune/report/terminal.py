@@ -193,6 +193,25 @@ def compared_table(models: Sequence[Mapping[str, Any]], posts: int) -> Table:
     return table
 
 
+def compared_settings_table(compared: Mapping[str, Any], key: str, title: str) -> Table:
+    """Return how the best settings of a search compare with the defaults; `key` and `title` are of the main score."""
+    table = new_table(
+        f"{title} on {compared['posts']:,} test posts that no trial saw, 95 % intervals",
+        "settings",
+        title,
+        "interval",
+        "best - defaults",
+        "p",
+        right=(title, "interval", "best - defaults", "p"),
+    )
+    test = compared["test"]
+    gap = f"{test['difference']:+.4f} ({test['low']:+.4f} to {test['high']:+.4f})"
+    for name, more in (("best", (gap, f"{test['p']:.3f}")), ("defaults", ("", ""))):
+        score = compared[name][key]
+        add_row(table, name, number(score["value"]), f"{number(score['low'])} to {number(score['high'])}", *more)
+    return table
+
+
 def examples_table(rows: Iterable[Mapping[Any, Any]]) -> Table:
     """Return the posts that the demo predicts."""
     table = new_table(

@@ -97,11 +97,11 @@ def fit_posts(
     started = time.perf_counter()
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation, columns=ColumnNames(fields=config.read_fields()))
-    usable, counts = _readable(posts, progress)
+    usable, counts = readable(posts, progress)
     precision = _precision(config, callbacks, progress)
     config = config.model_copy(update={"precision": precision.name})
     task, encoders, config = _begin(usable, config, start, progress)
-    _refuse_other_labels(task, usable, "post", started=start is not None)
+    refuse_other_labels(task, usable, "post", started=start is not None)
     part = _validation_part(config) if validation_posts is None else None
     looks = part is not None and config.folds_group == "near-duplicates"
     options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
@@ -110,7 +110,7 @@ def fit_posts(
     task.refuse_untrainable(data.targets[data.rows])
     tell_gaps(usable, data.features, data.rows, task, progress)
     if validation_posts is not None:
-        validation_posts = _readable(validation_posts, progress)[0]
+        validation_posts = readable(validation_posts, progress)[0]
         data = replace(data, held_out=_table_held_out(validation_posts, task, encoders, config, options))
         counts["validation_overlap"] = _overlap(data, progress)
     elif part is not None:
@@ -150,7 +150,7 @@ def fit_posts(
     return FitResult(Run(trained.model, config, metrics, about), trained.interrupted)
 
 
-def _readable(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, dict[str, int]]:
+def readable(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the posts that have a label and can be read, and how many do not or cannot."""
     kept, unreadable = readable_posts(posts, progress)
     kept = _labelled(kept, progress)
@@ -162,7 +162,7 @@ def _training_data(
 ) -> TrainingData:
     """Read the posts to train on, before some of them are held out."""
     features = prepare_posts(posts, encoders, config, options)
-    rows = _usable(posts, features, config, "training", options.progress)
+    rows = usable_rows(posts, features, config, "training", options.progress)
     weights = posts["weight"].to_numpy(dtype=float) if "weight" in posts else None
     if weights is not None:
         rows = rows[weights[rows] > 0]
@@ -173,9 +173,9 @@ def _table_held_out(
     posts: pd.DataFrame, task: Task, encoders: Mapping[str, Encoder], config: FitConfig, options: ReadOptions
 ) -> HeldOut:
     """Return the posts of a validation table."""
-    _refuse_other_labels(task, posts, "validation post", started=False)
+    refuse_other_labels(task, posts, "validation post", started=False)
     features = prepare_posts(posts, encoders, config, options)
-    rows = _usable(posts, features, config, "validation", options.progress)
+    rows = usable_rows(posts, features, config, "validation", options.progress)
     return HeldOut(features.subset(rows), task.encode(posts["label"].tolist())[rows], np.arange(len(rows)))
 
 
@@ -232,14 +232,20 @@ def _begin(
         for encoder in start.model.distinct_encoders.values():
             check_encoder(encoder, config, cache_root(config))
         return start.task, start.model.encoders, config
-    task = make_task(config.task, posts["label"].tolist(), posts["row"].tolist())
-    if config.task == AUTO and task.name != "single-label":
-        progress.say(f"note: the labels look like a {task.name} task ({task.describe()}); --task names another")
+    task = learn_task(posts, config, progress)
     specs = [config.text_encoder, config.image_encoder, *(field.encoder for field in config.read_fields())]
     hub = [name for name in specs if name is not None and asks_hub(name)]
     if hub:
         progress.begin(f"opening {' and '.join(hub)}, from the hub unless they are in its cache")
     return task, open_encoders(config, posts), config
+
+
+def learn_task(posts: pd.DataFrame, config: FitConfig, progress: Progress) -> Task:
+    """Return the task that the settings name, or that the labels look like, and tell which."""
+    task = make_task(config.task, posts["label"].tolist(), posts["row"].tolist())
+    if config.task == AUTO and task.name != "single-label":
+        progress.say(f"note: the labels look like a {task.name} task ({task.describe()}); --task names another")
+    return task
 
 
 def _precision(config: FitConfig, callbacks: Sequence[Callback], progress: Progress) -> Precision:
@@ -298,7 +304,7 @@ def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
     return posts
 
 
-def _refuse_other_labels(task: Task, posts: pd.DataFrame, what: str, *, started: bool) -> None:
+def refuse_other_labels(task: Task, posts: pd.DataFrame, what: str, *, started: bool) -> None:
     """Refuse a label that the task does not have: it was learned from other posts."""
     for row, label in zip(posts["row"], posts["label"], strict=True):
         problem = task.problem(label)
@@ -310,7 +316,9 @@ def _refuse_other_labels(task: Task, posts: pd.DataFrame, what: str, *, started:
             )
 
 
-def _usable(posts: pd.DataFrame, features: Features, config: FitConfig, what: str, progress: Progress) -> np.ndarray:
+def usable_rows(
+    posts: pd.DataFrame, features: Features, config: FitConfig, what: str, progress: Progress
+) -> np.ndarray:
     """Return the posts that can be used, and tell how many cannot, and why."""
     keep: np.ndarray = np.asarray(features.present.any(axis=1))
     for at, fault in list(features.faults.items())[:_SHOWN]:
@@ -340,7 +348,7 @@ def _hold_out(posts: pd.DataFrame, data: TrainingData, task: Task, fraction: flo
     """Return the data with a part of the posts held out."""
     progress = data.features.kept.options.progress
     progress.begin("choosing posts to hold out")
-    groups = _groups(posts, data.features, config)
+    groups = groups_of(posts, data.features, config)
     own = None if groups is None else groups[data.rows]
     if own is not None and config.folds_group == "near-duplicates" and (note := large_group_note(own)) is not None:
         progress.say(f"note: {note}")
@@ -351,7 +359,7 @@ def _hold_out(posts: pd.DataFrame, data: TrainingData, task: Task, fraction: flo
     return replace(data, rows=data.rows[train], held_out=held_out)
 
 
-def _groups(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.ndarray | None:
+def groups_of(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.ndarray | None:
     """Return which posts are kept together when a part is held out; None for none."""
     if config.folds_group == "none":
         return None
