@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -82,6 +82,10 @@ class Watcher:
         """Learn that a cell failed."""
 
 
+#: How cells are computed: yields what becomes of each, kept in the folder already.
+Work: TypeAlias = "Callable[[Bench, Path, list[Cell], Watcher], Iterator[Record | Failure]]"
+
+
 def run_plan(
     posts: pd.DataFrame,
     plan: Plan,
@@ -92,6 +96,7 @@ def run_plan(
     plugins: Sequence[str] = (),
     only_folds: Sequence[int] = (),
     allow_remote: bool = False,
+    work: Work | None = None,
     watcher: Watcher | None = None,
 ) -> Session:
     """Compute all cells of `plan` that `out` does not hold yet.
@@ -115,6 +120,8 @@ def run_plan(
         Compute these folds alone for now, counted from 0; all by default.
     allow_remote : bool
         Whether images may be fetched by URL.
+    work : callable, optional
+        Computes the cells, instead of this process or `jobs` others.
     watcher : Watcher, optional
         Progress reporter.
 
@@ -157,7 +164,7 @@ def run_plan(
         session = Session(found=len(found))
         combined = [cell for cell in todo if METHODS[cell.method].combine]
         needed = {need for cell in combined for need in plan.needs(cell)}
-        work = _alone if jobs == 1 else _with_workers(jobs, out, plugins)
+        work = work or (_alone if jobs == 1 else _with_workers(jobs, plugins))
         try:
             for result in work(bench, out, [cell for cell in todo if METHODS[cell.method].run], watcher):
                 _note(result, session, watcher)
@@ -255,34 +262,57 @@ def _has_urls(posts: pd.DataFrame, plan: Plan) -> bool:
     return any(has_urls(posts[name]) for name in images)
 
 
-def _compute(bench: Bench, out: Path, cell: Cell) -> Record | Failure:
-    """Run one cell and keep its record; whatever goes wrong with it is reported, and the others go on."""
+def compute(bench: Bench, cell: Cell) -> Record | Failure:
+    """Run one cell; whatever goes wrong with it is reported, and the others go on."""
     try:
-        record = bench.run(cell)
+        return bench.run(cell)
     except CotuneError as fault:
         return Failure(cell, str(fault))
     except Exception as fault:
         where = traceback.extract_tb(fault.__traceback__)[-1]
         lines = str(fault).splitlines() or [""]
         return Failure(cell, f"{type(fault).__name__}: {lines[0][:300]} ({Path(where.filename).name}:{where.lineno})")
-    predictions.append(out, record)  # a full disk concerns all cells, so that it does raise
-    return record
+
+
+def keep(out: Path, result: Record | Failure) -> Record | Failure:
+    """Keep the record of a cell in the results folder, if there is one."""
+    if isinstance(result, Record):
+        predictions.append(out, result)  # a full disk concerns all cells, so that it does raise
+    return result
+
+
+def fresh_bench(bench: Bench, lock: str) -> Bench:
+    """Return a bench for another process: the same posts and plan, and nothing that was computed."""
+    return Bench(bench.posts, bench.folds, bench.plan, lock, bench.allow_remote)
+
+
+def modules_of(cells: list[Cell], plugins: Sequence[str]) -> list[str]:
+    """Return the modules that another process imports: those named, and those of the methods' own functions."""
+    own = {str(getattr(METHODS[cell.method].run, "__module__", "")) for cell in cells} - {""}
+    return [*plugins, *sorted(own - set(plugins))]
+
+
+def prepare_process(modules: list[str], threads: int) -> None:
+    """Make this process ready for cells: methods and heads that a user has registered, and its threads."""
+    import torch
+
+    for name in modules:
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+    torch.set_num_threads(threads)
 
 
 def _alone(bench: Bench, out: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
     for cell in cells:
         watcher.start(cell)
-        yield _compute(bench, out, cell)
+        yield keep(out, compute(bench, cell))
 
 
-def _with_workers(jobs: int, out: Path, plugins: Sequence[str]) -> Callable[..., Iterator[Record | Failure]]:
-    def run(bench: Bench, out_: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
-        del out_
-        own = {str(getattr(METHODS[cell.method].run, "__module__", "")) for cell in cells} - {""}
-        modules = [*plugins, *sorted(own - set(plugins))]
+def _with_workers(jobs: int, plugins: Sequence[str]) -> Work:
+    def run(bench: Bench, out: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
+        modules = modules_of(cells, plugins)
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        lock = str((out / ".shared.lock").resolve())
-        fresh = Bench(bench.posts, bench.folds, bench.plan, lock, bench.allow_remote)
+        fresh = fresh_bench(bench, str((out / ".shared.lock").resolve()))
         with ProcessPoolExecutor(
             min(jobs, max(1, len(cells))),
             multiprocessing.get_context("spawn"),
@@ -332,12 +362,7 @@ _computing = False
 
 def _start_worker(modules: list[str], threads: int, bench: Bench, out: str) -> None:
     global _BENCH
-    import torch
-
-    for name in modules:  # methods and heads that a user has registered
-        with suppress(ModuleNotFoundError):
-            importlib.import_module(name)
-    torch.set_num_threads(threads)
+    prepare_process(modules, threads)
     _BENCH = (bench, Path(out))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop_worker)
@@ -366,7 +391,7 @@ def _in_worker(cell: Cell) -> Record | Failure:
     assert _BENCH is not None
     _computing = True
     try:
-        return _compute(_BENCH[0], _BENCH[1], cell)
+        return keep(_BENCH[1], compute(_BENCH[0], cell))
     except KeyboardInterrupt:
         # Left here, as the pool would hand on the exception and wait for more work, which the parent sends no more.
         os._exit(128 + signal.SIGTERM)
