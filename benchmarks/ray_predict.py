@@ -196,16 +196,14 @@ def told_same(what: str, found: pd.DataFrame, single: Path) -> bool:
         same = bool((np.isnan(a) == np.isnan(b)).all() and off < 1e-5 and (found["label"] == expected["label"]).all())
         same &= bool((found["error"].isna() == expected["error"].isna()).all())
     twice = int(found["id"].duplicated().sum())
-    print(f"{what}: {len(found):,} rows, {twice} twice, largest difference {off:.1e}: {'same' if same else 'DIFFERENT'}",
-          flush=True)  # fmt: skip
+    verdict = "same" if same else "DIFFERENT"
+    print(f"{what}: {len(found):,} rows, {twice} twice, largest difference {off:.1e}: {verdict}", flush=True)
     return same and not twice
 
 
 def table(ran: dict[str, list[Ran]], start: dict[str, Ran], rows: int) -> None:
     """Print the two ways beside each other."""
-    print(
-        f"\n{'':<16} {'seconds':>8} {'range':>15} {'posts/s':>8} {'start, s':>9} {'after it':>9} {'peak GB':>8} {'processes':>10}"
-    )
+    print("\n                  seconds           range  posts/s  start, s  after it  peak GB  processes")
     speeds = {}
     for name, runs in ran.items():
         seconds = [each.seconds for each in runs]
