@@ -156,11 +156,11 @@ class Cluster:
         settings.wait_for_min_actors_s = _READY_WITHIN
         with data.DataContext.current(settings), self._plain_errors():
             todo = data.from_arrow([_table(item) for item in items])
-            size = self.size
+            size, retries = self.size, self.workers.max_retries
             if expand is not None:
                 # Few, as each is a process and feeds many workers; two, so that one fetches while the other is read.
                 readers = min(len(items), 2 + size // 16)
-                todo = todo.map_batches(_expanding(expand), batch_format="pyarrow", num_cpus=0,
+                todo = todo.map_batches(_expanding(expand), batch_format="pyarrow", num_cpus=0, max_retries=retries,
                                         compute=data.TaskPoolStrategy(size=readers))  # fmt: skip
             else:
                 size = min(size, len(items))
@@ -172,7 +172,7 @@ class Cluster:
                 num_gpus=self.workers.num_gpus,
                 compute=data.ActorPoolStrategy(size=size),
                 max_restarts=_RESTARTS,
-                max_task_retries=self.workers.max_retries,
+                max_task_retries=retries,
             )
             for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for answer in _items(table):
