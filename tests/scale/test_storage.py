@@ -107,6 +107,7 @@ def test_credentials_that_are_missing_are_named(s3_server: str, monkeypatch: pyt
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     fsspec.filesystem("s3").clear_instance_cache()
     with pytest.raises(CotuneError, match="cannot be reached"):
         find_files("s3://posts")

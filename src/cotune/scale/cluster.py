@@ -5,13 +5,16 @@ Everything that is spread goes through :meth:`Cluster.stream`: blocks of posts, 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import pickle
 import secrets
 import signal
 import socket
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,11 +29,11 @@ _ADDRESS = "RAY_ADDRESS"
 _ITEM = "item"
 #: Seconds until a cluster has to answer, and until all workers have to be ready.
 _REACHED_WITHIN, _READY_WITHIN = 10, 600
-#: How often one worker may be started again; a machine that is given back and lent again takes a few.
-_RESTARTS = 100
-# What a cluster of our own is started with: nothing is reported to anybody, nothing listens beyond this machine,
-# and who wants to talk to it needs a token.
-_OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+_QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
+# A cluster of our own listens on loopback alone, and who wants to talk to it needs a token. Ray reads these when it is
+# imported, and keeps the token: where somebody else imported it before, Ray's own settings hold.
+_OWN = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+_imported_with: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -156,26 +159,26 @@ class Cluster:
         settings.wait_for_min_actors_s = _READY_WITHIN
         with data.DataContext.current(settings), self._plain_errors():
             todo = data.from_arrow([_table(item) for item in items])
-            size, retries = self.size, self.workers.max_retries
+            # Ray Data tries again without end; how often is counted here.
+            attempts = self._ray.remote(num_cpus=0)(_Attempts).remote(self.workers.max_retries + 1, self.size)
+            size = self.size
             if expand is not None:
                 # Few, as each is a process and feeds many workers; two, so that one fetches while the other is read.
                 readers = min(len(items), 2 + size // 16)
-                todo = todo.map_batches(_expanding(expand), batch_format="pyarrow", num_cpus=0, max_retries=retries,
+                todo = todo.map_batches(_expanding(expand, attempts), batch_format="pyarrow", num_cpus=0,
                                         compute=data.TaskPoolStrategy(size=readers))  # fmt: skip
             else:
                 size = min(size, len(items))
             done = todo.map_batches(
                 _Worker,
-                fn_constructor_args=(__version__, work, tuple(arguments)),
+                fn_constructor_args=(__version__, attempts, work, tuple(arguments)),
                 batch_format="pyarrow",
                 num_cpus=self.workers.num_cpus,
                 num_gpus=self.workers.num_gpus,
                 compute=data.ActorPoolStrategy(size=size),
-                max_restarts=_RESTARTS,
-                max_task_retries=retries,
             )
             for table in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for answer in _items(table):
+                for answer in map(_item, table[_ITEM]):
                     if isinstance(answer, CotuneError):
                         raise answer
                     yield answer
@@ -184,26 +187,19 @@ class Cluster:
     def _plain_errors(self) -> Iterator[None]:
         """Turn what Ray raises into one line."""
         kinds = self._ray.exceptions
-        tries = f"{plural(self.workers.max_retries + 1, 'time')}"
         try:
             yield
         except kinds.RayTaskError as error:
             cause = getattr(error, "cause", None)
             raise (cause if isinstance(cause, Exception) else error) from error
-        except kinds.OutOfMemoryError as error:
-            raise CotuneError(f"a worker had not enough memory, {tries} over; smaller batches or blocks, or fewer "
-                              "workers on a machine (a larger --num-cpus), need less") from error  # fmt: skip
         except kinds.GetTimeoutError as error:
             raise CotuneError(f"not all {plural(self.size, 'worker')} were ready within {_READY_WITHIN} s; the cluster "
                               "may be busy with other work: wait for it, or ask for fewer") from error  # fmt: skip
-        except (kinds.RayActorError, kinds.WorkerCrashedError) as error:
+        except kinds.RayError as error:
             if "No module named" in str(error):
                 raise ConfigError("the workers lack a package; install the same cotune on every machine of the "
                                   f"cluster ({clip(str(error).strip().splitlines()[-1])})") from error  # fmt: skip
-            raise CotuneError(f"a worker died {tries} at the same work ({first_line(error)}); it was stopped, or the "
-                              "memory of its machine was used up") from error  # fmt: skip
-        except kinds.RayError as error:
-            raise CotuneError(f"the cluster gave up: {first_line(error)}") from error
+            raise CotuneError(f"the cluster gave up: {clip(first_line(error))}") from error
 
 
 def get(reference: Any) -> Any:
@@ -244,10 +240,11 @@ def start(address: str = "local", *, num_cpus: int | None = None) -> Iterator[No
     """
     ray = _import_ray()
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    own = {**_OWN, "RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == "local" else {}
-    with _environment(own):
+    # Workers on this machine find the modules that this process finds, such as a plugin in the working directory.
+    path = {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}  # noqa: PTH100
+    with _environment({**_QUIET, **({**_imported_with, **path} if address == "local" else {})}):
         try:
-            with _same_signals():
+            with _same_signals(), _without_stderr():
                 if address == "local":
                     ray.init(address="local", num_cpus=num_cpus or usable_cores(), include_dashboard=False, **quiet)
                 else:
@@ -291,7 +288,9 @@ def _import_ray() -> Any:
     ConfigError
         With the extra that brings it.
     """
-    with _environment(_OWN if os.environ.get(_ADDRESS, "local") == "local" else {}):
+    if "ray" not in sys.modules and os.environ.get(_ADDRESS, "local") == "local":
+        _imported_with.update(_OWN)
+    with _environment(_imported_with):
         try:
             import ray
             import ray.data
@@ -305,14 +304,31 @@ def _import_ray() -> Any:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables of the environment that are not set, as long as the block lasts."""
-    mine = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(mine)
+    """Set variables of the environment as long as the block lasts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        for name in mine:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Let what native code writes to standard error go nowhere: Ray greets there, whatever its log level is."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager
@@ -327,36 +343,94 @@ def _same_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+class _Attempts:
+    """Counts how often each piece of work was begun, in an actor that outlives workers.
+
+    Parameters
+    ----------
+    most : int
+        How often it may be.
+    size : int
+        How many workers there are.
+    """
+
+    def __init__(self, most: int, size: int) -> None:
+        self._most, self._size = most, size
+        self._begun: Counter[bytes] = Counter()
+
+    def begin(self, key: bytes) -> CotuneError | None:
+        """Count an attempt; return what is wrong if there were too many."""
+        starting = key == _START
+        if self._begun[key] >= self._most * (self._size if starting else 1):
+            when = "before they were ready" if starting else "at the same work"
+            return CotuneError(f"workers died {plural(self._begun[key], 'time')} {when}; they were stopped, or the "
+                               "memory was used up: smaller batches or blocks, or fewer workers on a machine, need "
+                               "less")  # fmt: skip
+        self._begun[key] += 1
+        return None
+
+    def end(self, *keys: bytes) -> None:
+        """Forget what is done."""
+        for key in keys:
+            self._begun.pop(key, None)
+
+
+_START = b"start"
+
+
+def _begin(attempts: Any, key: bytes) -> CotuneError | None:
+    problem: CotuneError | None = get(attempts.begin.remote(key))
+    return problem
+
+
+def _key(cell: Any) -> bytes:
+    return hashlib.blake2b(cell.as_buffer(), digest_size=16).digest()
+
+
 class _Worker:
     """What runs in an actor: one object of the work, asked item by item."""
 
-    def __init__(self, version: str, work: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
-        self._problem: CotuneError | None = None
+    def __init__(
+        self, version: str, attempts: Any, work: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]
+    ) -> None:
+        self._attempts = attempts
+        self._problem = _begin(attempts, _START)
         if version != __version__:
             self._problem = ConfigError(f"the workers have cotune {__version__}, this is {version}; install the same "
                                         "on every machine of the cluster")  # fmt: skip
+        if self._problem is not None:
             return
         try:
             self._work = work(*arguments)
         except CotuneError as error:
             self._problem = error
+        attempts.end.remote(_START)
 
     def __call__(self, table: Any) -> Iterator[Any]:
-        for item in _items(table):
+        for cell in table[_ITEM]:
+            key, item = _key(cell), _item(cell)
+            answer = item if isinstance(item, CotuneError) else self._problem or _begin(self._attempts, key)
             try:
-                answer = item if isinstance(item, CotuneError) else self._problem or self._work(item)
+                answer = answer or self._work(item)
             except CotuneError as error:
                 answer = error
+            self._attempts.end.remote(key)
             yield _table(answer)
 
 
-def _expanding(expand: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
+def _expanding(expand: Callable[[Any], Iterator[Any]], attempts: Any) -> Callable[[Any], Iterator[Any]]:
     def expanded(table: Any) -> Iterator[Any]:
-        for item in _items(table):
+        for cell in table[_ITEM]:
+            key = b"expand" + _key(cell)
+            problem = _begin(attempts, key)
+            if problem is not None:
+                yield _table(problem)
+                continue
             try:
-                yield from map(_table, expand(item))
+                yield from map(_table, expand(_item(cell)))
             except CotuneError as error:
                 yield _table(error)
+            attempts.end.remote(key)
 
     return expanded
 
@@ -368,6 +442,5 @@ def _table(item: Any) -> Any:
     return pa.table({_ITEM: pa.array([pickle.dumps(item, protocol=5)], pa.large_binary())})
 
 
-def _items(table: Any) -> Iterator[Any]:
-    for cell in table[_ITEM]:
-        yield pickle.loads(cell.as_buffer())
+def _item(cell: Any) -> Any:
+    return pickle.loads(cell.as_buffer())
