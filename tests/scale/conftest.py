@@ -14,8 +14,8 @@ from tiny import make_posts
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One cluster of two cores for all tests; whoever connects uses it."""
+def ray_cluster(s3_server: str) -> Iterator[None]:
+    """One cluster of two cores for all tests; whoever connects uses it. Workers have the environment of now."""
     if find_spec("ray") is None:
         pytest.skip("the extra `ray` is not installed")
     from cotune.scale.cluster import start

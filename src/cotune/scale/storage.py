@@ -94,8 +94,8 @@ class Storage:
         with TemporaryDirectory(prefix="cotune-") as folder:
             local = Path(folder) / name
             yield local
-            fs, path = open_url(f"{self.url}/{name}")
-            tried(f"{self.url}/{name}", lambda: fs.put_file(str(local), path))
+            fs, target = open_url(f"{self.url}/{name}")
+            tried(f"{self.url}/{name}", lambda: fs.put_file(str(local), target))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file."""
