@@ -34,6 +34,8 @@ _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
 # imported, and keeps the token: where somebody else imported it before, Ray's own settings hold.
 _OWN = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 _imported_with: dict[str, str] = {}
+#: How a client of gRPC begins (RFC 9113, section 3.4), with empty settings; the server answers with its settings.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,7 @@ def _unreachable(address: str) -> str:
 
 
 def _refuse_unreachable(address: str) -> None:
-    """Refuse an address at which nobody listens, for which Ray would wait for minutes."""
+    """Refuse an address at which nobody answers as Ray does, for which Ray would wait for minutes."""
     if "://" in address:
         raise ConfigError(f"{_ADDRESS}={address} is Ray's client, through which no data streams; start this command on "
                           "a machine of the cluster, with its host:port")  # fmt: skip
@@ -275,7 +277,11 @@ def _refuse_unreachable(address: str) -> None:
     if not sign or not port.isdigit():
         raise ConfigError(f"{_ADDRESS}={address} is no address; set it to host:port, to auto, or not at all")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _REACHED_WITHIN).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _REACHED_WITHIN) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                connection.sendall(_HELLO)
+                if connection.recv(9)[3:4] != _HELLO[-6:-5]:
+                    raise OSError("something else than Ray answers there")
     except OSError as error:
         raise ConfigError(f"{_unreachable(address)} ({error.strerror or error})") from error
 
