@@ -20,6 +20,10 @@ class DataError(CotuneError):
     """A posts table, label or raw data set that cannot be used as it stands."""
 
 
+class NoPostsError(DataError):
+    """A table without rows, or without any that is asked for."""
+
+
 class LabelError(DataError):
     """A label that a task cannot read.
 

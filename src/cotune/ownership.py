@@ -128,6 +128,12 @@ EXPORT = Kind(
     {"export.json": {"format", "cotune", "reads", "inputs"}},
     ("export.json", "model.onnx", "README.md", "openvino", "text_encoder", "image_encoder", "encoders"),
 )
+PARTITIONS = Kind(
+    "predictions in parts",
+    "cotune predict --cluster",
+    {"manifest.json": {"format", "cotune", "run", "posts"}},
+    ("manifest.json", "_SUCCESS", "part-*.parquet"),
+)
 PREDICTIONS = Kind("unfinished predictions", "cotune predict", {"key.json": {"written_by"}}, ())
 
 

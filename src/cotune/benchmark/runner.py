@@ -13,9 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 
@@ -85,6 +84,10 @@ class Watcher:
         """Learn that a cell failed."""
 
 
+#: How cells are computed: yields what becomes of each, kept in the folder already.
+Work: TypeAlias = "Callable[[Bench, Path, list[Cell], Watcher], Iterator[Record | Failure]]"
+
+
 def run_plan(
     posts: pd.DataFrame,
     plan: Plan,
@@ -95,6 +98,7 @@ def run_plan(
     plugins: Sequence[str] = (),
     only_folds: Sequence[int] = (),
     allow_remote: bool = False,
+    work: Work | None = None,
     watcher: Watcher | None = None,
 ) -> Session:
     """Compute all cells of `plan` that `out` does not hold yet.
@@ -118,6 +122,8 @@ def run_plan(
         Compute these folds alone for now, counted from 0; all by default.
     allow_remote : bool
         Whether images may be fetched by URL.
+    work : callable, optional
+        Computes the cells, instead of this process or `jobs` others.
     watcher : Watcher, optional
         Progress reporter.
 
@@ -160,7 +166,7 @@ def run_plan(
         session = Session(found=len(found))
         combined = [cell for cell in todo if METHODS[cell.method].combine]
         needed = {need for cell in combined for need in plan.needs(cell)}
-        work = _alone if jobs == 1 else _with_workers(jobs, out, plugins)
+        work = work or (_alone if jobs == 1 else _with_workers(jobs, plugins))
         try:
             for result in work(bench, out, [cell for cell in todo if METHODS[cell.method].run], watcher):
                 _note(result, session, watcher)
@@ -258,34 +264,57 @@ def _has_urls(posts: pd.DataFrame, plan: Plan) -> bool:
     return any(has_urls(posts[name]) for name in images)
 
 
-def _compute(bench: Bench, out: Path, cell: Cell) -> Record | Failure:
-    """Run one cell and keep its record; whatever goes wrong with it is reported, and the others go on."""
+def compute(bench: Bench, cell: Cell) -> Record | Failure:
+    """Run one cell; whatever goes wrong with it is reported, and the others go on."""
     try:
-        record = bench.run(cell)
+        return bench.run(cell)
     except CotuneError as fault:
         return Failure(cell, str(fault))
     except Exception as fault:
         where = traceback.extract_tb(fault.__traceback__)[-1]
         lines = str(fault).splitlines() or [""]
         return Failure(cell, f"{type(fault).__name__}: {lines[0][:300]} ({Path(where.filename).name}:{where.lineno})")
-    predictions.append(out, record)  # a full disk concerns all cells, so that it does raise
-    return record
+
+
+def keep(out: Path, result: Record | Failure) -> Record | Failure:
+    """Keep the record of a cell in the results folder, if there is one."""
+    if isinstance(result, Record):
+        predictions.append(out, result)  # a full disk concerns all cells, so that it does raise
+    return result
+
+
+def fresh_bench(bench: Bench, lock: str) -> Bench:
+    """Return a bench for another process: the same posts and plan, and nothing that was computed."""
+    return Bench(bench.posts, bench.folds, bench.plan, lock, bench.allow_remote)
+
+
+def modules_of(cells: list[Cell], plugins: Sequence[str]) -> list[str]:
+    """Return the modules that another process imports: those named, and those of the methods' own functions."""
+    own = {str(getattr(METHODS[cell.method].run, "__module__", "")) for cell in cells} - {""}
+    return [*plugins, *sorted(own - set(plugins))]
+
+
+def prepare_process(modules: Sequence[str], threads: int) -> None:
+    """Make this process ready for cells: methods and heads that a user has registered, and its threads."""
+    import torch
+
+    for name in modules:
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+    torch.set_num_threads(threads)
 
 
 def _alone(bench: Bench, out: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
     for cell in cells:
         watcher.start(cell)
-        yield _compute(bench, out, cell)
+        yield keep(out, compute(bench, cell))
 
 
-def _with_workers(jobs: int, out: Path, plugins: Sequence[str]) -> Callable[..., Iterator[Record | Failure]]:
-    def run(bench: Bench, out_: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
-        del out_
-        own = {str(getattr(METHODS[cell.method].run, "__module__", "")) for cell in cells} - {""}
-        modules = [*plugins, *sorted(own - set(plugins))]
+def _with_workers(jobs: int, plugins: Sequence[str]) -> Work:
+    def run(bench: Bench, out: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
+        modules = modules_of(cells, plugins)
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        lock = str((out / ".shared.lock").resolve())
-        fresh = Bench(bench.posts, bench.folds, bench.plan, lock, bench.allow_remote)
+        fresh = fresh_bench(bench, str((out / ".shared.lock").resolve()))
         with ProcessPoolExecutor(
             min(jobs, max(1, len(cells))),
             multiprocessing.get_context("spawn"),
@@ -348,13 +377,8 @@ def _start_worker(modules: list[str], threads: int, bench: Bench, out: str) -> N
 
 
 def prepare_worker(modules: Sequence[str], threads: int) -> None:
-    """Make a process ready to work for another: plugins imported, threads set, ending with it and when it says so."""
-    import torch
-
-    for name in modules:  # methods and heads that a user has registered
-        with suppress(ModuleNotFoundError):
-            importlib.import_module(name)
-    torch.set_num_threads(threads)
+    """Make a process ready to work for another, ending with it and when it says so."""
+    prepare_process(modules, threads)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop_worker)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -379,7 +403,8 @@ def _stop_worker(number: int, _frame: object) -> None:
 
 def _in_worker(cell: Cell) -> Record | Failure:
     assert _BENCH is not None
-    return interruptible(partial(_compute, *_BENCH, cell))
+    bench, out = _BENCH
+    return interruptible(lambda: keep(out, compute(bench, cell)))
 
 
 def interruptible(work: Callable[[], T]) -> T:

@@ -13,9 +13,13 @@ import typer
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    ClusterOption,
+    NumCpus,
+    NumGpus,
     Plugin,
     seeds_of,
     words_of,
+    workers_of,
 )
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
 from cotune.cli.show import command, print_json, print_rich
@@ -91,7 +95,14 @@ def bench(
     flags: Flags = None,
     config: ConfigFile = None,
     settings: Set = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Worker processes; with --cluster, workers. \\[default: 1; as many as there is room "
+                     "for]", show_default=False, rich_help_panel=_RUN),
+    ] = None,
+    cluster: ClusterOption = None,
+    num_cpus: NumCpus = None,
+    num_gpus: NumGpus = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume an interrupted benchmark.", rich_help_panel=_RUN)
     ] = False,
@@ -139,9 +150,19 @@ def bench(
     plan = _plan(given)
     columns = table.columns(plan.fit.fields)
     found = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **table.rows())
-    more = {"plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote}
+    more: dict[str, Any] = {
+        "plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote, "resume": resume
+    }  # fmt: skip
+    workers = workers_of(cluster, num_cpus, num_gpus, jobs if cluster else None)
     try:
-        session = _run(found, plan, out, resume=resume, jobs=jobs, **more)
+        if workers is None:
+            session = _run(found, plan, out, jobs=jobs or 1, **more)
+        else:
+            from cotune.scale.cells import spread_cells
+            from cotune.scale.cluster import connected
+
+            with connected(workers) as there:
+                session = _run(found, plan, out, jobs=there.size, work=spread_cells(there, plugin or ()), **more)
     except KeyboardInterrupt:
         raise StoppedError("stopped before the first cell; finished cells of earlier runs are kept") from None
     if session.interrupted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from math import inf
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cotune.cli.run_folder import open_run
-from cotune.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,12 +40,9 @@ def choose(
     flags: Mapping[str, Any],
 ) -> EngineChoice:
     """Return how the posts of a command are going to be scored; `flags` are the settings that were given."""
-    from cotune.export.choose import EngineChoice
+    from cotune.export.choose import EngineChoice, engine_for
 
-    if flags.get("precision", "32") != "32":
-        if engine not in ("auto", "torch"):
-            raise ConfigError(f"--precision is about torch; leave it out, or --engine {engine}")
-        engine = "torch"
+    engine = engine_for(engine, flags.get("precision", "32"))
     return EngineChoice(folder, engine, device=flags.get("device", "auto"), plugins=plugins or ())
 
 
@@ -67,11 +64,9 @@ def open_scorer(
     """
     from cotune.progress import TerminalProgress
 
-    export, run = choice.ready, None
-    if export is None:
-        run = open_run(choice.folder, choice.plugins)
-        if posts is not None and len(posts) and choice.may_export(inf if many else len(posts)):
-            export = choice.export(run, posts, TerminalProgress())
+    n_posts = inf if many else len(posts) if posts is not None else 0
+    export, run = choice.prepare(partial(open_run, choice.folder, choice.plugins), posts, TerminalProgress(),
+                                 n_posts=n_posts)  # fmt: skip
     if export is not None:
         from cotune.export.predictor import ExportedPredictor
 
@@ -79,7 +74,8 @@ def open_scorer(
         return ExportedPredictor(export, engine=choice.asked, **own)
     from cotune.predict import Predictor
 
-    predictor = Predictor(run if run is not None else open_run(choice.folder, choice.plugins), **settings)
+    assert run is not None
+    predictor = Predictor(run, **settings)
     if settings.get("precision", "32") != "32":
         TerminalProgress().say(f"precision: {predictor.precision}")
     return predictor

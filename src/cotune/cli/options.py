@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cotune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cotune.scale import Workers
 
 PostsPath = Annotated[
     Path,
@@ -32,6 +35,30 @@ AllowRemote = Annotated[
 ]
 ChunkSize = Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")]
 InferenceBatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Posts in a batch.")]
+_CLUSTER = "Cluster"
+ClusterOption = Annotated[
+    Literal["ray"] | None,
+    typer.Option(
+        "--cluster",
+        help="Spread the work over the workers of a Ray cluster: the one at RAY_ADDRESS, or one on this machine.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+NumCpus = Annotated[
+    float | None,
+    typer.Option("--num-cpus", min=0, help="CPUs of each worker. \\[default: 1]", show_default=False,
+                 rich_help_panel=_CLUSTER),
+]  # fmt: skip
+NumGpus = Annotated[
+    float | None,
+    typer.Option("--num-gpus", min=0, help="GPUs of each worker, or a part of one. \\[default: 0]",
+                 show_default=False, rich_help_panel=_CLUSTER),
+]  # fmt: skip
+Concurrency = Annotated[
+    int | None,
+    typer.Option("--concurrency", min=1, help="Workers. \\[default: as many as there is room for]", show_default=False,
+                 rich_help_panel=_CLUSTER),
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 
@@ -62,3 +89,25 @@ def seeds_of(given: str) -> tuple[int, ...]:
         if not word.isdigit() or int(word) >= 2**32:
             raise ConfigError(f"--seeds takes numbers from 0 on, not {word!r}")
     return tuple(int(word) for word in words)
+
+
+def workers_of(
+    cluster: str | None, num_cpus: float | None, num_gpus: float | None, concurrency: int | None = None
+) -> Workers | None:
+    """Return the workers that are asked for; None where the work is not spread over a cluster.
+
+    Raises
+    ------
+    ConfigError
+        If workers are described, but no cluster is asked for.
+    """
+    given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "concurrency": concurrency}
+    given = {name: value for name, value in given.items() if value is not None}
+    if cluster is None:
+        if given:
+            flag = next(iter(given)).replace("_", "-")
+            raise ConfigError(f"--{flag} describes the workers of a cluster; add --cluster ray, or leave it out")
+        return None
+    from cotune.scale import Workers
+
+    return Workers(**given)  # type: ignore[arg-type]

@@ -13,8 +13,13 @@ from cotune.cli.options import (
     AllowRemote,
     AsJson,
     ChunkSize,
+    ClusterOption,
+    Concurrency,
     InferenceBatchSize,
+    NumCpus,
+    NumGpus,
     Plugin,
+    workers_of,
 )
 from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich
@@ -35,9 +40,10 @@ _SHOWN = 5
 def predict(
     run: ModelFolder,
     posts: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            help="Posts table, or - for standard input; not needed with --text or --image.",
+            help="Posts table, or - for standard input; not needed with --text or --image. With --cluster also a "
+            "folder of tables, or a URL.",
             metavar="[POSTS]",
             show_default=False,
         ),
@@ -46,7 +52,8 @@ def predict(
         str | None,
         typer.Option(
             "--out",
-            help="File to write: .csv, .tsv, .jsonl, .json (also .gz), .parquet, .xlsx, or - for standard output.",
+            help="File to write: .csv, .tsv, .jsonl, .json (also .gz), .parquet, .xlsx, or - for standard output; "
+            "with --cluster a folder, or its URL.",
             metavar="FILE",
         ),
     ] = None,
@@ -78,12 +85,21 @@ def predict(
     batch_size: InferenceBatchSize = 64,
     engine: EngineOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Resume interrupted predictions of a table.")] = False,
+    cluster: ClusterOption = None,
+    num_cpus: NumCpus = None,
+    num_gpus: NumGpus = None,
+    concurrency: Concurrency = None,
+    block_rows: Annotated[
+        int,
+        typer.Option(min=1, help="Posts of a block, which is scored by one worker and written as one file.",
+                     rich_help_panel="Cluster"),
+    ] = 2048,
     flags: Flags = None,
     table: Table = None,
     allow_remote: AllowRemote = False,
     plugin: Plugin = None,
     as_json: AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Classify the posts in POSTS, or a single one given by --text and --image.
 
     Writes one row for each row that came in, in the same order: id, label, a probability for each class, the
@@ -97,18 +113,33 @@ def predict(
         )
     if not single and out is None:
         raise ConfigError("specify an output file: --out predictions.csv, or --out - for standard output")
-    if resume and (single or "-" in (str(posts), out)):
+    if resume and (single or "-" in (posts, out)):
         raise ConfigError(
             "--resume needs a posts table and an output file; standard input and output cannot be resumed"
         )
-    from cotune.data.predictions import check_predictions_path
-
-    if out is not None:
-        check_predictions_path(out, posts)
+    workers = workers_of(cluster, num_cpus, num_gpus, concurrency)
     settings: dict[str, Any] = {
         **flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
     choice = choose(run, engine, plugin, flags)
+    if workers is not None:
+        if single or "-" in (posts, out):
+            raise ConfigError("--cluster ray scores a table or a folder of tables, and writes a folder")
+        from cotune.scale import Reading, Scoring
+
+        scoring = Scoring(engine=engine, plugins=tuple(plugin or ()), chunk_size=chunk_size, **settings)
+        reading = Reading(table.columns(choice.fields), block_rows=block_rows, **table.rows())
+        counts = _predict_shards(run, str(posts), str(out), scoring=scoring, reading=reading, workers=workers,
+                                 resume=resume)  # fmt: skip
+        _answer(counts, str(out), as_json)
+        return
+    from cotune.data.images.sources import is_url
+    from cotune.data.predictions import check_predictions_path
+
+    if posts is not None and is_url(posts):
+        raise ConfigError(f"{clip(posts)} is a URL, which --cluster ray --allow-remote reads; or give a file")
+    if out is not None:
+        check_predictions_path(out, None if posts is None else Path(posts))
     if single:
         given = {"text": text or [], "image": image or [], "table": value or []}
         _predict_one(open_scorer(choice, settings), given, out, as_json)
@@ -119,18 +150,24 @@ def predict(
 
     # What is wrong with the table as a whole is reported before a line is written.
     columns, rows = table.columns(choice.fields), table.rows()
-    first, chunks = first_and_all(iter_posts(posts, chunk_size, columns=columns, **rows))
+    first, chunks = first_and_all(iter_posts(Path(posts), chunk_size, columns=columns, **rows))
     predictor = open_scorer(choice, settings, first)
     kept = None
-    if "-" not in (str(posts), out):
+    if "-" not in (posts, out):
         depends = {**settings, "chunk_size": chunk_size, "columns": columns, **rows}
-        kept = _kept(Path(out), posts, resume, model=choice.identity, engine=predictor.engine_version, **depends)
-    counts = _predict_table(predictor, chunks, out, kept)
-    if as_json:
-        if out != "-":
-            print_json({"out": out, **counts})
-        return
-    _tell(counts, out)
+        kept = _kept(Path(out), Path(posts), resume, model=choice.identity, engine=predictor.engine_version, **depends)
+    _answer(_predict_table(predictor, chunks, out, kept), out, as_json)
+
+
+def _predict_shards(run: Path, posts: str, out: str, **how: Any) -> dict[str, Any]:
+    from cotune.cli.stop import StoppedError
+    from cotune.progress import TerminalProgress
+    from cotune.scale import predict as predict_shards
+
+    try:
+        return predict_shards(run, posts, out, progress=TerminalProgress(), **how)
+    except KeyboardInterrupt:
+        raise StoppedError(f"stopped; finished blocks are kept in {out}, and --resume goes on from there") from None
 
 
 def _kept(out: Path, posts: Path, resume: bool, **depends: Any) -> KeptChunks:
@@ -195,6 +232,13 @@ def _predict_table(
     return {**counts, "errors": n_errors, "first_errors": errors, "seconds": seconds}
 
 
+def _answer(counts: dict[str, Any], out: str, as_json: bool) -> None:
+    if not as_json:
+        _tell(counts, out)
+    elif out != "-":
+        print_json({"out": out, **counts})
+
+
 def _tell(counts: dict[str, Any], out: str) -> None:
     """Say what was done, on standard error, as standard output may hold the table."""
     labels = listed((f"{n:,} {label}" for label, n in counts["labels"].items() if n), most=20)
@@ -202,7 +246,12 @@ def _tell(counts: dict[str, Any], out: str) -> None:
     written = f", written to {out}" if out != "-" else ""
     typer.echo(f"{plural(counts['posts'], 'post')}: {counts['predicted']:,} predicted{shown}{written}", err=True)
     for error in counts["first_errors"]:
-        typer.echo(f"note: row {error['row']} (id {clip(error['id'], 60)}): {error['error']}", err=True)
+        shard = f"{error['shard']}, " if "shard" in error else ""
+        row = f"{shard}row {error['row']} (id {clip(error['id'], 60)})" if error["row"] is not None else error["shard"]
+        typer.echo(f"note: {row}: {error['error']}", err=True)
+    if counts.get("unreadable_shards"):
+        typer.echo(f"note: {counts['unreadable_shards']} of {plural(counts['shards'], 'shard')} could not be read, or "
+                   "not to the end; a row with the error stands for the rest of each", err=True)  # fmt: skip
     more = counts["errors"] - len(counts["first_errors"])
     if counts["errors"]:
         tail = f", {more:,} more than shown here" if more else ""

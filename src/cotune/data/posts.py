@@ -18,7 +18,7 @@ from cotune.data.kinds import FIELD_KINDS
 from cotune.data.tables.cells import ColumnNames, PostsBuilder, clean_text, has_image, has_text, is_missing
 from cotune.data.tables.read import Chunk, arrow_chunks, is_stdin, join_chunks, read_chunks, table_name
 from cotune.data.tables.where import SPLIT, RowFilter, Where
-from cotune.errors import DataError, clip
+from cotune.errors import DataError, NoPostsError, clip
 from cotune.fields import DEFAULT_FIELDS, Field
 
 __all__ = [
@@ -54,8 +54,8 @@ def read_posts(
     require_labels : bool
         Refuse a table without a label column (single posts may still lack theirs).
     base : path, optional
-        Where relative image paths begin; by default the table's folder (DataFrame and standard input: the working
-        directory).
+        Where relative image paths begin, a folder or its URL; by default the table's folder (DataFrame and standard
+        input: the working directory).
     where : mapping, optional
         Which rows to read: from a column to its value or values, as in ``{"split": "train"}``. A row has to fit in
         every column.
@@ -95,7 +95,7 @@ def read_posts(
     picked.refuse_unknown_columns(builder.where, chunk.columns)
     builder.require(chunk.columns, labels=require_labels)
     if not chunk.rows:
-        raise DataError(f"{builder.where} holds no posts; add at least one row")
+        raise NoPostsError(f"{builder.where} holds no posts; add at least one row")
     keep = picked.keep(chunk)
     picked.refuse_nothing(builder.where)
     posts = builder.build(chunk, keep)
@@ -140,7 +140,7 @@ def iter_posts(
                 picked.refuse_unknown_columns(builder.where, seen)
             builder.require(seen, labels=require_labels and not by_row)
             if not chunk.rows:
-                raise DataError(f"{builder.where} holds no posts; add at least one row")
+                raise NoPostsError(f"{builder.where} holds no posts; add at least one row")
         if chunk.rows:
             keep = picked.keep(chunk)
             posts = builder.build(chunk, keep)
@@ -163,9 +163,9 @@ def _tell_split(picked: RowFilter, tell: Tell | None) -> None:
         tell(note)
 
 
-def _base(path: Path, base: str | os.PathLike[str] | None) -> Path:
+def _base(path: Path, base: str | os.PathLike[str] | None) -> Path | str:
     if base is not None:
-        return Path(base)
+        return base if isinstance(base, str) and is_url(base) else Path(base)
     return Path() if is_stdin(path) else path if path.is_dir() else path.parent
 
 

@@ -6,7 +6,7 @@ A run is exported once, into the cache, when a table is scored; from then on it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,9 +83,7 @@ class EngineChoice:
     @property
     def identity(self) -> str:
         """A hash of the run or export: of all that its settings and checksums say."""
-        if self.exported:
-            return str(open_export(self.folder, verify=False).about["checksum"])
-        return _identity(self.folder)
+        return identity_of(self.folder)
 
     @property
     def ready(self) -> Export | None:
@@ -98,6 +96,30 @@ class EngineChoice:
             return open_export(self._kept)
         except ExportError:  # damaged in the cache: it is made again
             return None
+
+    def prepare(
+        self, open_run: Callable[[], Run], posts: pd.DataFrame | None, progress: Progress, *, n_posts: float
+    ) -> tuple[Export | None, Run | None]:
+        """Return the export to score with, made if that pays for `n_posts`; or the opened run.
+
+        Parameters
+        ----------
+        open_run : callable
+            Opens the run; called only where it is needed.
+        posts : DataFrame or None
+            Some posts to compare a new export on; without them none is made.
+        progress : Progress
+            Progress reporter.
+        n_posts : float
+            How many posts are going to be scored.
+        """
+        export = self.ready
+        if export is not None:
+            return export, None
+        run = open_run()
+        if posts is not None and len(posts) and self.may_export(n_posts):
+            export = self.export(run, posts, progress)
+        return export, run
 
     def may_export(self, n_posts: float) -> bool:
         """Tell whether the run is to be exported before so many posts are scored, and can be."""
@@ -145,6 +167,26 @@ class EngineChoice:
             engine = next(iter(installed()))
             return f"torch until a table of {_WORTH_IT} posts or more is scored, then {engine} ({there} installed)"
         return f"{choose_engine(self.asked)} ({there} installed)"
+
+
+def engine_for(engine: Engine, precision: str) -> Engine:
+    """Return the engine that is meant if a number format is asked for, which is torch's business.
+
+    Raises
+    ------
+    ConfigError
+        If another engine is asked for.
+    """
+    if precision == "32":
+        return engine
+    if engine not in ("auto", "torch"):
+        raise ConfigError(f"--precision is about torch; leave it out, or --engine {engine}")
+    return "torch"
+
+
+def identity_of(folder: Path) -> str:
+    """Return a hash of a run or export: of all that its settings and checksums say."""
+    return str(open_export(folder, verify=False).about["checksum"]) if is_export(folder) else _identity(folder)
 
 
 def _place(folder: Path, cache: Path | None) -> Path:

@@ -7,6 +7,7 @@ import functools
 import math
 import numbers
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,18 +119,19 @@ class PostsBuilder:
     ----------
     names : ColumnNames
         What the columns are called.
-    base : Path
-        Where relative image paths begin.
+    base : Path or str
+        Where relative image paths begin; a string is a URL.
     where : str
         What the table is called in messages.
     in_memory : bool
         Whether it is an object of Python rather than a file.
     """
 
-    def __init__(self, names: ColumnNames, base: Path, where: str, *, in_memory: bool = False) -> None:
+    def __init__(self, names: ColumnNames, base: Path | str, where: str, *, in_memory: bool = False) -> None:
         self.in_memory = in_memory
         self.names = names
-        self.base = os.path.abspath(base)  # noqa: PTH100 - resolve() would follow links and ask the disk
+        # resolve() would follow links and ask the disk
+        self.base = base if isinstance(base, str) else os.path.abspath(base)  # noqa: PTH100
         self.where = where
         self.rows_before = 0
         self.found: list[str] = []
@@ -299,6 +301,10 @@ def _path(value: str, base: str) -> str | None:
         os.fsencode(value)
     except UnicodeEncodeError:
         raise BadCellError("the image path has half of a character, which no file name can hold") from None
+    if is_url(base) and not os.path.isabs(value):  # noqa: PTH117
+        scheme, _, rest = base.partition("://")
+        host, _, folder = rest.partition("/")  # which no `..` leaves
+        return f"{scheme}://{host}{posixpath.normpath(f'/{folder}/{value}'.replace(chr(92), '/'))}"
     path = os.path.normpath(os.path.join(base, value))  # noqa: PTH118
     if "\\" in value and os.sep == "/" and not os.path.lexists(path):
         # Written on Windows.

@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 
 from cotune.data.tables.chunks import Chunk
-from cotune.errors import ConfigError, DataError, clip, did_you_mean
+from cotune.errors import ConfigError, DataError, NoPostsError, clip, did_you_mean
 
 Where: TypeAlias = "Mapping[str, object]"
 
@@ -88,7 +88,7 @@ class RowFilter:
             ((column, values),) = self.wanted.items()
             near = did_you_mean(min(values), [name for name in self._found[column] if name])
         there = "; ".join(f"{clip(column, 40)} holds {_counts(found)}" for column, found in self._found.items())
-        raise DataError(f"{table} has no row with {asked}{near}; {there}")
+        raise NoPostsError(f"{table} has no row with {asked}{near}; {there}")
 
     def split_note(self) -> str | None:
         """Return a note on a column `split` that is not used, None where there is none or it has one value alone."""
