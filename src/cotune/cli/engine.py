@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cotune.cli.run_folder import open_run
+from cotune.cli.run_folder import on_disk, open_run
 from cotune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ EngineOption = Annotated[
     ),
 ]
 ModelFolder = Annotated[
-    Path, typer.Argument(help="Run folder that `cotune fit` has made, or an export.", metavar="RUN")
+    Path, typer.Argument(help="Run folder that `cotune fit` has made, an export, or hf:OWNER/NAME.", metavar="RUN")
 ]
 
 
@@ -46,7 +46,7 @@ def choose(
         if engine not in ("auto", "torch"):
             raise ConfigError(f"--precision is about torch; leave it out, or --engine {engine}")
         engine = "torch"
-    return EngineChoice(folder, engine, device=flags.get("device", "auto"), plugins=plugins or ())
+    return EngineChoice(on_disk(folder), engine, device=flags.get("device", "auto"), plugins=plugins or ())
 
 
 def open_scorer(
