@@ -3,17 +3,17 @@
     python benchmarks/scale_simulation.py                              # the tables of docs/scale_estimate.md
     python benchmarks/scale_simulation.py --inputs mine.json           # with your measurements and prices
     python benchmarks/scale_simulation.py --measured ray.json          # compare with a run on Ray
-    python benchmarks/scale_simulation.py --measure EXPORT POSTS       # bytes of a post, start of an actor, on this machine
+    python benchmarks/scale_simulation.py --measure EXPORT POSTS       # bytes of a post, start of an actor
 
 Blocks of posts wait in a queue. Each actor (2 cores, as measured) fetches the next block while it scores one, as
 `cotune predict` does, and writes its rows. The head hands out one block after the other; the storage gives so many
 bits a second in all, and each machine so many. Machines take their time to come up, fail at random (with all their
 actors; the blocks under way are queued again) and are replaced; single blocks fail and are tried again. Scoring takes
-1 / inference + 1 / reading for each post, as both share the cores. Inputs are in scale_inputs.json, each with its source;
-the same seed gives the same tables.
+1 / inference + 1 / reading for each post, as both share the cores. Inputs are in scale_inputs.json, each with its
+source; the same seed gives the same tables.
 
-A file for --measured holds {"posts", "block_posts", "actors", "inference", "reading", "posts_per_second"}: what one actor
-infers and reads alone, and what came out.
+A file for --measured holds {"posts", "block_posts", "actors", "inference", "reading", "posts_per_second"}, perhaps
+"start_seconds": what one actor infers and reads alone, and what came out.
 """
 
 from __future__ import annotations
@@ -230,11 +230,10 @@ class Simulation:
             posts = self._posts(block)
             asking = posts * job.requests * job.request_seconds / job.requests_at_once
             moving = posts * job.bytes_in / self.share
-            started = self.env.now
             yield from self._use(self.channels, "storage", moving)
             if asking > moving:  # the answers come in while others are asked for
                 yield self.env.timeout(asking - moving)
-            self.worked["links"] += self.env.now - started
+            self.worked["links"] += max(asking, moving)
         except simpy.Interrupt:
             return None
         return block
@@ -296,9 +295,10 @@ PLANS = (
     Plan(10**8, 16, "FP32", "files", 20_000),
     Plan(10**8, 16, "INT8", "files", 20_000),
     Plan(10**8, 16, "INT8", "shards", 20_000),
+    Plan(10**8, 64, "INT8", "shards", 20_000),
+    Plan(10**8, 64, "INT8", "shards", 500),
     Plan(10**9, 64, "INT8", "shards", 20_000),
     Plan(10**9, 64, "INT8", "shards", 20_000, 5),
-    Plan(10**9, 64, "INT8", "shards", 500),
     Plan(10**9, 256, "INT8", "shards", 20_000),
     Plan(10**9, 512, "INT8", "shards", 20_000),
 )
@@ -385,9 +385,8 @@ def arrival_rows(inputs: Mapping[str, Any], seed: int) -> Iterator[list[str]]:
         found = Simulation(job, seed).run()
         waits = sorted(found.waits)
         stable = job.arrivals * 1000 * job.seconds_per_post < machines * job.actors
-        cells = (
-            [f"{statistics.fmean(waits):,.1f}", f"{waits[int(0.95 * len(waits))]:,.1f}"] if stable else ["grows"] * 2
-        )
+        times = (statistics.fmean(waits), waits[int(0.95 * len(waits))])
+        cells = [f"{seconds:,.1f}" if stable else "grows" for seconds in times]
         yield [f"{machines}", f"{found.busy['processors']:.0%}".replace("%", " %"), *cells]
 
 
