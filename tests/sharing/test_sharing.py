@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import constants, metadata_load
+from huggingface_hub.utils import disable_progress_bars
 
 import cotune
 from cotune.checksums import sealed
@@ -59,6 +60,7 @@ def posts(folder: Path) -> Path:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     on_disk.cache_clear()
+    disable_progress_bars()  # as the command line's main program does by a variable
     with running() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(

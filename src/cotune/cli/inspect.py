@@ -53,8 +53,8 @@ def info(run: ModelFolder, as_json: AsJson = False) -> None:
         raise RunError(f"{run} is damaged: its config.json lacks {fault}; train it again") from fault
     if not isinstance(about["labels"], list) or not all(isinstance(label, str) for label in about["labels"]):
         raise RunError(f"{run / LABELS} is damaged: it holds no list of labels; copy the run again, or train it again")
-    for name, what in damage(run, settings.get("checksums", {})):
-        typer.echo(f"note: {run / name} {what}", err=True)
+    for file, what in damage(run, settings.get("checksums", {})):
+        typer.echo(f"note: {run / file} {what}", err=True)
     if as_json:
         print_json(about)
         return

@@ -72,14 +72,17 @@ def push(
     from cotune.cli.run_folder import on_disk, open_run
     from cotune.hub import PREFIX, parse_repository
     from cotune.report.card_metadata import CardDetails
-    from cotune.sharing.push import CARD, Destination, prepare, sizes
+    from cotune.run_settings import CARD
+    from cotune.sharing.push import Destination, prepare, refuse_export, sizes
     from cotune.sharing.push import push as upload
 
     repository = repository.removeprefix(PREFIX)
     if parse_repository(repository)[1] is not None:
         raise ConfigError(f"give the branch by --revision, not within the name {repository}")
     to = Destination(repository, revision, private, (endpoint or constants.ENDPOINT).rstrip("/"))
-    opened = open_run(run)
+    folder = on_disk(run)
+    refuse_export(folder)
+    opened = open_run(folder)
     details = CardDetails(
         repository,
         license,
@@ -89,7 +92,7 @@ def push(
         limits,
         tuple(_samples(opened, samples)) if samples is not None else (),
     )
-    files = prepare(on_disk(run), details, opened)
+    files = prepare(folder, opened, details)
     listed = dict(sizes(files))
     if not as_json:
         print_rich(_table(to, listed))

@@ -20,9 +20,10 @@ RunFolder = Annotated[
 @cache
 def on_disk(run: Path) -> Path:
     """Return the folder of a run; one of the hub is downloaded, once for a command."""
+    from cotune.progress import TerminalProgress
     from cotune.sharing.fetch import local_folder
 
-    return local_folder(run)
+    return local_folder(run, TerminalProgress().say)
 
 
 def open_run(folder: Path, plugins: Sequence[str] | None = None) -> Run:

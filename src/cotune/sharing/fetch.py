@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cotune.errors import HubError, RunError, listed
 from cotune.hub import PREFIX, cache_alone_when_offline, hub_errors, parse_repository
 from cotune.run_settings import CONFIG, ENCODER_FOLDERS, ENVIRONMENT, LABELS, METRICS, WEIGHTS, read_settings
 
+_LARGE = 5_000_000
 _TOP = {LABELS, WEIGHTS, METRICS, ENVIRONMENT}
 #: Files of encoders: settings, vocabularies and weights in forms that run no code when they are read.
 _OF_ENCODER = re.compile(
@@ -19,10 +21,17 @@ _OF_ENCODER = re.compile(
 )
 
 
-def local_folder(run: str | Path) -> Path:
+def local_folder(run: str | Path, tell: Callable[[str], None] | None = None) -> Path:
     """Return the folder of a run, which is downloaded first if it is given as ``hf:OWNER/NAME[@REVISION]``.
 
     Files that are in the hub's cache already are not asked for again, and with ``HF_HUB_OFFLINE`` nothing is.
+
+    Parameters
+    ----------
+    run : str or Path
+        The run.
+    tell : callable, optional
+        Takes a line before a large download.
 
     Raises
     ------
@@ -40,11 +49,14 @@ def local_folder(run: str | Path) -> Path:
         config = Path(hf_hub_download(repository, CONFIG, revision=revision, **by))
         # From here on by its commit, so that a push in between makes no mixture of two runs.
         files = _files(name, config.parent)
-        return Path(snapshot_download(repository, revision=config.parent.name, allow_patterns=files, **by))
+        missing = sum(size for file, size in files.items() if not (config.parent / file).exists())
+        if tell is not None and missing > _LARGE:
+            tell(f"downloading {missing / 1e6:,.0f} MB of {name}")
+        return Path(snapshot_download(repository, revision=config.parent.name, allow_patterns=list(files), **by))
 
 
-def _files(name: str, folder: Path) -> list[str]:
-    """Return the files that a run consists of, by its ``config.json``.
+def _files(name: str, folder: Path) -> dict[str, int]:
+    """Return the files that a run consists of, and their bytes, by its ``config.json``.
 
     Raises
     ------
@@ -61,4 +73,4 @@ def _files(name: str, folder: Path) -> list[str]:
     strange = [file for file in recorded if file not in _TOP and not _OF_ENCODER.fullmatch(file)]
     if strange:
         raise HubError(f"{name} names files that no run has ({listed(strange, most=3, quote=True)}); it is not opened")
-    return [CONFIG, *recorded]
+    return {CONFIG: 0, **{file: int(entry["bytes"]) for file, entry in recorded.items()}}

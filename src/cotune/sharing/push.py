@@ -17,7 +17,7 @@ from cotune.hub import hub_errors, reachable
 from cotune.ownership import EXPORT, RUN
 from cotune.report.card_metadata import CardDetails
 from cotune.report.model_card import model_card
-from cotune.run import Run, load_run
+from cotune.run import Run
 from cotune.run_settings import CARD, CONFIG, ENVIRONMENT, METRICS, read_settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,19 @@ class Destination:
     endpoint: str
 
 
-def prepare(folder: Path, details: CardDetails, run: Run | None = None) -> dict[str, Path | bytes]:
+def refuse_export(folder: Path) -> None:
+    """Refuse an export, as it cannot be explained, trained on or exported for another engine where it arrives.
+
+    Raises
+    ------
+    RunError
+        With what to push instead.
+    """
+    if EXPORT.owns(folder):
+        raise RunError(f"{folder} is an export; push the run it was made of, which can be exported wherever it is used")
+
+
+def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | bytes]:
     """Return the files of a run that are pushed, by name: paths of those that are as they are, contents of the others.
 
     Paths, the command line and notes are left out of the small files, whose checksums are made again. Whatever else
@@ -61,20 +73,17 @@ def prepare(folder: Path, details: CardDetails, run: Run | None = None) -> dict[
     Parameters
     ----------
     folder : Path
-        The run.
+        Where the run is.
+    run : Run
+        The same, opened, so that it is known to be whole.
     details : CardDetails
         What the user says for the model card.
-    run : Run, optional
-        The run, if it is open already.
 
     Raises
     ------
     RunError
-        If it is no run, is damaged, or was written before runs had checksums.
+        If it was written before runs had checksums.
     """
-    if EXPORT.owns(folder):
-        raise RunError(f"{folder} is an export; push the run it was made of, which can be exported wherever it is used")
-    run = load_run(folder) if run is None else run
     settings = read_settings(folder)
     if "checksums" not in settings:
         raise RunError(f"{folder} has no checksums; write it again, with cotune.load({str(folder)!r}).save(...)")
