@@ -286,6 +286,7 @@ class Plan:
     images: str
     block_posts: int
     hours_between_failures: float | None = None
+    large: bool = False
 
 
 PLANS = (
@@ -300,13 +301,15 @@ PLANS = (
     Plan(10**9, 64, "INT8", "shards", 20_000),
     Plan(10**9, 64, "INT8", "shards", 20_000, 5),
     Plan(10**9, 256, "INT8", "shards", 20_000),
-    Plan(10**9, 512, "INT8", "shards", 20_000),
+    Plan(10**9, 64, "INT8", "shards", 20_000, large=True),
+    Plan(10**9, 256, "INT8", "shards", 20_000, large=True),
 )
 
 
 def job_of(plan: Plan, inputs: Mapping[str, Any]) -> Job:
     """Return the job of a row; actors have as many cores as they were measured with."""
-    engine, reading, assumed = inputs["engines"][plan.engine], inputs["reading"], inputs["assumed"]
+    engine, assumed = inputs["engines"][plan.engine], inputs["assumed"]
+    reading = inputs["large_images"] if plan.large else inputs["reading"]
     cores = engine["cores"]
     alone = 1 / engine["posts_per_second"] + reading["cores"] / cores / reading["posts_per_second"]
     return Job(
@@ -315,7 +318,7 @@ def job_of(plan: Plan, inputs: Mapping[str, Any]) -> Job:
         alone / assumed["scaling"],
         machines=plan.machines,
         actors=assumed["machine_cores"] // cores,
-        bytes_in=inputs["post"]["bytes_in"],
+        bytes_in=inputs["large_images" if plan.large else "post"]["bytes_in"],
         bytes_out=inputs["post"]["bytes_out"],
         requests=1 if plan.images == "files" else 0,
         bandwidth=assumed["machine_bandwidth_gbit"] * GBIT,
@@ -342,7 +345,8 @@ def estimate(plan: Plan, inputs: Mapping[str, Any], seed: int) -> list[str]:
     requests = (job.posts * job.requests + blocks) / 1000 * prices["thousand_reads"]
     requests += blocks / 1000 * prices["thousand_writes"]
     month = (read + written) / 1e9 * prices["storage_gb_month"]
-    kind = plan.images + (f", a failure every {plan.hours_between_failures:g} h" if plan.hours_between_failures else "")
+    kind = f"large {plan.images}" if plan.large else plan.images
+    kind += f", a failure every {plan.hours_between_failures:g} h" if plan.hours_between_failures else ""
     return [
         f"10^{round(math.log10(plan.posts))}",
         f"{plan.machines}",
