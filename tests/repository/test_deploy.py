@@ -15,6 +15,9 @@ import yaml
 
 from cotune.cli import app
 from cotune.serve.app import make_app
+from explained import random_run
+from served import served_model
+from tiny import Zoo
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -68,19 +71,16 @@ def test_what_containers_start_is_a_command(arguments: list[str]) -> None:
     assert params["check"] or (params["host"], params["port"]) == ("0.0.0.0", 8000)
 
 
-def paths() -> set[str]:
-    return {getattr(route, "path", "") for route in make_app([]).routes}
-
-
-def test_probes_ask_what_the_service_answers() -> None:
+def test_probes_ask_what_the_service_answers(zoo: Zoo) -> None:
+    paths = {getattr(route, "path", "") for route in make_app([served_model(random_run(zoo))]).routes}
     container = POD["containers"][0]
     named = {port["name"]: port["containerPort"] for port in container["ports"]}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container[probe]["httpGet"]["path"] in paths()
+        assert container[probe]["httpGet"]["path"] in paths
         assert named[container[probe]["httpGet"]["port"]] == parsed(container["args"])["port"]
     (asked,) = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w+)", of(LAST, "HEALTHCHECK"))
     assert int(asked[0]) == parsed(json.loads(of(LAST, "CMD")))["port"] == int(of(LAST, "EXPOSE"))
-    assert asked[1] in paths()
+    assert asked[1] in paths
     assert OBJECTS["Service"]["spec"]["ports"][0]["targetPort"] in named
 
 
