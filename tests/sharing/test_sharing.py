@@ -21,6 +21,7 @@ from cotune.cli.run_folder import on_disk
 from cotune.cli.serve import _named
 from cotune.errors import ConfigError, HubError
 from cotune.hub import parse_repository
+from cotune.ownership import EXPORT
 from cotune.run import save_run
 from cotune.sharing.fetch import local_folder
 from cotune.sharing.push import _without_folder
@@ -240,7 +241,7 @@ def test_another_model_and_a_public_place_are_left_alone(hub: FakeHub, folder: P
 
 
 def test_what_is_not_there_or_not_for_all_is_one_line(hub: FakeHub, folder: Path, capsys: pytest.CaptureFixture[str],
-                                                      monkeypatch: pytest.MonkeyPatch, tiny_export: Path) -> None:  # fmt: skip
+                                                      monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # fmt: skip
     assert push(folder, "--private") == 0
     capsys.readouterr()
     assert main(["predict", "hf:me/none", "--text", "a"]) == 2
@@ -252,7 +253,8 @@ def test_what_is_not_there_or_not_for_all_is_one_line(hub: FakeHub, folder: Path
     assert "no token was found" in one_line(capsys)
     assert main(["predict", "hf:mood", "--text", "a"]) == 2
     assert "OWNER/NAME" in one_line(capsys)
-    assert push(tiny_export) == 2
+    (tmp_path / "export.json").write_text(json.dumps(EXPORT.mark()))
+    assert push(tmp_path) == 2
     assert "is an export" in one_line(capsys)
 
 

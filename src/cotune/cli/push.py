@@ -102,7 +102,7 @@ def push(
     if as_json:
         print_json({"repository": repository, "url": url, "files": listed, "card": card.decode()})
     elif url is None:
-        print_rich("", card.decode(), "dry run: nothing was uploaded")
+        typer.echo(f"\n{card.decode()}\ndry run: nothing was uploaded")
     else:
         where = PREFIX + repository + (f"@{revision}" if revision else "")
         following = command("cotune", "predict", where, "posts.csv", "--out", "predictions.csv")
@@ -110,7 +110,7 @@ def push(
 
 
 def _table(to: Destination, listed: dict[str, int]) -> object:
-    seen = "private" if to.private else "public unless it exists and is private"
+    seen = "private" if to.private else "public if it is new"
     where = f"{to.repository} on {to.endpoint}" + (f", branch {to.revision}" if to.revision else "")
     table = new_table(f"To {where} ({seen})", "file", "bytes", right=("bytes",))
     for name, size in listed.items():
