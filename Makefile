@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: help venv demo test test-all lint format bench
+.PHONY: help venv demo test test-all lint format bench package check-deploy lock
 
 help:
 	@echo "make demo    train on the demo posts that ship with the package, compare modalities, predict"
@@ -12,6 +12,8 @@ help:
 	@echo "make test-all  the slow ones too: every architecture of docs/encoders.md (some 15 minutes more)"
 	@echo "make lint    ruff, mypy and the order of the layers"
 	@echo "make format  let ruff rewrite the code"
+	@echo "make package  build sdist and wheel, check them, and use the wheel in an empty environment"
+	@echo "make check-deploy  lint the recipes of deploy/ and the workflows; make lock pins their packages again"
 	@echo "make bench   measure training speed, on the demo posts or on POSTS=posts.csv"
 
 $(READY): pyproject.toml
@@ -47,3 +49,17 @@ format: $(READY)
 # Other measurements need posts or a run: benchmarks/*.py say how.
 bench: $(READY)
 	@$(BIN)/python benchmarks/training_speed.py $(POSTS)
+
+package:
+	@PYTHON=$(PYTHON) scripts/check_package.sh
+
+check-deploy:
+	@PYTHON=$(PYTHON) scripts/check_deploy.sh
+
+# The pinned, hashed packages of the images; takes uv from PyPI.
+lock: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@cd deploy && for set in build serve ray; do \
+		../$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header \
+			--custom-compile-command "make lock" requirements-$$set.in -o requirements-$$set.txt || exit 1; \
+	done

@@ -22,6 +22,7 @@ from cotune.predict import Predictor
 from cotune.progress import TerminalProgress
 from cotune.run import Run, load_run, save_run
 from cotune.settings import FitConfig, make_config, setting, settings_of
+from cotune.sharing.fetch import local_folder
 from cotune.training.fit import fit_posts
 from cotune.training.start import checked_weights
 
@@ -204,14 +205,14 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> Self:
-        """Open a run folder; nothing outside of it is read, and no network is used.
+        """Open a run folder; nothing outside of it is read, and no network is used but for ``hf:OWNER/NAME``.
 
         Raises
         ------
         RunError
             If the folder is no run, or is damaged; what harms no prediction is a warning.
         """
-        run = load_run(folder)
+        run = load_run(local_folder(folder))
         for note in run.notes:
             warnings.warn(note, stacklevel=2)
         return cls.from_run(run, device=device)
@@ -433,7 +434,7 @@ class JointRegressor(RegressorMixin, _JointEstimator):  # type: ignore[misc]
 
 def load(folder: str | Path, *, device: str = "auto") -> JointClassifier | JointRegressor:
     """Open a run folder as a classifier or a regressor, whichever its task is; see :meth:`JointClassifier.load`."""
-    run = load_run(folder)
+    run = load_run(local_folder(folder))
     for note in run.notes:
         warnings.warn(note, stacklevel=2)
     face: type[JointClassifier] | type[JointRegressor] = JointClassifier if run.task.text_label else JointRegressor

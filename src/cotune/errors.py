@@ -57,6 +57,10 @@ class RunError(CotuneError):
     """A run folder that is missing, incomplete or made for other data."""
 
 
+class HubError(CotuneError):
+    """A repository of the model hub that is not there, may not be used, or cannot be reached."""
+
+
 class ExportError(CotuneError):
     """A model that cannot be exported, or an export that cannot be opened."""
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import NetworkGuard
 from cotune.encoders.image import HFImageEncoder, TimmEncoder
-from cotune.encoders.resolve import load_encoder_config, resolve_image, resolve_text
+from cotune.encoders.resolve import hub_name, load_encoder_config, resolve_image, resolve_text
 from cotune.encoders.text import TextEncoder
 from cotune.errors import EncoderError
 from tiny import TEXTS, Zoo, make_tokenizer
@@ -256,3 +256,22 @@ def test_a_folder_cannot_send_timm_elsewhere(
     with pytest.raises(EncoderError, match=words):
         load_encoder_config(tmp_path / "saved")
     assert network.attempts == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("hf:distilbert-base-uncased", "distilbert-base-uncased"),
+        ("timm:resnet50.a1_in1k", "timm/resnet50.a1_in1k"),
+        ("timm:hf-hub:me/mine", "me/mine"),
+        ("timm:no_such_network", None),
+        ("clip:hf:openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32"),
+        ("clip:./folder", None),
+        ("bundled:all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("bundled:efficientnet-lite0", None),
+        ("bundled:none", None),
+        ("./folder", None),
+    ],
+)
+def test_what_the_hub_calls_an_encoder(spec: str, name: str | None) -> None:
+    assert hub_name(spec) == name

@@ -25,6 +25,7 @@ from cotune.cli.explain import explain
 from cotune.cli.export import export
 from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
+from cotune.cli.push import push
 from cotune.cli.serve import serve
 from cotune.cli.settings import SettingsCommand
 from cotune.cli.stop import Stop, StoppedError, terminable
@@ -55,6 +56,7 @@ app.command("predict", rich_help_panel=_USE, cls=SettingsCommand)(predict)
 app.command("explain", rich_help_panel=_USE, cls=SettingsCommand)(explain)
 app.command("serve", rich_help_panel=_USE, cls=SettingsCommand)(serve)
 app.command("export", rich_help_panel=_USE, cls=SettingsCommand)(export)
+app.command("push", rich_help_panel=_USE)(push)
 app.command("info", rich_help_panel=_USE)(info)
 app.command("encoders", rich_help_panel=_DATA)(encoders)
 

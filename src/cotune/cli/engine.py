@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cotune.cli.run_folder import open_run
+from cotune.cli.run_folder import on_disk, open_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ EngineOption = Annotated[
     ),
 ]
 ModelFolder = Annotated[
-    Path, typer.Argument(help="Run folder that `cotune fit` has made, or an export.", metavar="RUN")
+    Path, typer.Argument(help="Run folder that `cotune fit` has made, an export, or hf:OWNER/NAME.", metavar="RUN")
 ]
 
 
@@ -43,7 +43,7 @@ def choose(
     from cotune.export.choose import EngineChoice, engine_for
 
     engine = engine_for(engine, flags.get("precision", "32"))
-    return EngineChoice(folder, engine, device=flags.get("device", "auto"), plugins=plugins or ())
+    return EngineChoice(on_disk(folder), engine, device=flags.get("device", "auto"), plugins=plugins or ())
 
 
 def open_scorer(

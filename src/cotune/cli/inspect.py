@@ -10,6 +10,7 @@ import typer
 
 from cotune.cli.engine import ModelFolder
 from cotune.cli.options import AsJson
+from cotune.cli.run_folder import on_disk
 from cotune.cli.show import print_json, print_rich
 from cotune.errors import RunError
 from cotune.report.numbers import plural
@@ -29,6 +30,7 @@ def info(run: ModelFolder, as_json: AsJson = False) -> None:
     """Show what a run is made of, how it was trained and what it scored; of an export, how it compares with its run."""
     from cotune.export.package import is_export
 
+    name, run = run, on_disk(run)
     if is_export(run):
         _export_info(run, as_json)
         return
@@ -39,7 +41,7 @@ def info(run: ModelFolder, as_json: AsJson = False) -> None:
     settings = read_settings(run)
     try:
         about = {
-            "run": run,
+            "run": name,
             "task": settings.get("task", {}).get("name", "single-label"),
             "fields": _fields(settings["fit"]),
             "labels": read_json(run / LABELS),
@@ -51,8 +53,8 @@ def info(run: ModelFolder, as_json: AsJson = False) -> None:
         raise RunError(f"{run} is damaged: its config.json lacks {fault}; train it again") from fault
     if not isinstance(about["labels"], list) or not all(isinstance(label, str) for label in about["labels"]):
         raise RunError(f"{run / LABELS} is damaged: it holds no list of labels; copy the run again, or train it again")
-    for name, what in damage(run, settings.get("checksums", {})):
-        typer.echo(f"note: {run / name} {what}", err=True)
+    for file, what in damage(run, settings.get("checksums", {})):
+        typer.echo(f"note: {run / file} {what}", err=True)
     if as_json:
         print_json(about)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,18 @@ import typer
 if TYPE_CHECKING:
     from cotune.run import Run
 
-RunFolder = Annotated[Path, typer.Argument(help="Run folder that `cotune fit` has made.", metavar="RUN")]
+RunFolder = Annotated[
+    Path, typer.Argument(help="Run folder that `cotune fit` has made, or hf:OWNER/NAME.", metavar="RUN")
+]
+
+
+@cache
+def on_disk(run: Path) -> Path:
+    """Return the folder of a run; one of the hub is downloaded, once for a command."""
+    from cotune.progress import TerminalProgress
+    from cotune.sharing.fetch import local_folder
+
+    return local_folder(run, TerminalProgress().say)
 
 
 def open_run(folder: Path, plugins: Sequence[str] | None = None) -> Run:
@@ -20,7 +32,7 @@ def open_run(folder: Path, plugins: Sequence[str] | None = None) -> Run:
     from cotune.run import load_run
 
     load_plugins(plugins or [])
-    run = load_run(folder)
+    run = load_run(on_disk(folder))
     for note in run.notes:
         typer.echo(f"note: {note}", err=True)
     return run

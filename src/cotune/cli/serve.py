@@ -35,7 +35,8 @@ def serve(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders that `cotune fit` has made, or exports; several get names. The first is the default.",
+            help="Run folders that `cotune fit` has made, exports, or hf:OWNER/NAME; several get names. The first is "
+            "the default.",
             metavar="[NAME=]RUN...",
         ),
     ],

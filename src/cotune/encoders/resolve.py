@@ -124,6 +124,12 @@ def asks_hub(spec: str) -> bool:
     return found is not None and found[0].hub
 
 
+def hub_name(spec: str) -> str | None:
+    """Return ``OWNER/NAME`` of an encoder on the hub, as far as that is known without asking it."""
+    found = find_source(spec)
+    return None if found is None else found[0].hub_name(found[1])
+
+
 def ready_encoders() -> list[ReadyEncoder]:
     """Return the encoders that can be opened without a network, of every source."""
     return [encoder for source in SOURCES.all().values() for encoder in source.ready()]

@@ -1,38 +1,97 @@
-"""The ``README.md`` of a run folder."""
+"""The ``README.md`` of a run folder: a model card as the hub shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cotune.fields import DEFAULT_FIELDS
 from cotune.model import JointModel, head_name
-from cotune.report.numbers import number
+from cotune.report.card_metadata import CardDetails, front_matter
+from cotune.report.numbers import count, number
 from cotune.settings import FitConfig
 
 
-def model_card(model: JointModel, config: FitConfig, metrics: Mapping[str, Any]) -> str:
-    """Return the run's ``README.md``: what the model is, how it was made and measured, how to use it."""
+def model_card(
+    model: JointModel, config: FitConfig, metrics: Mapping[str, Any], details: CardDetails | None = None
+) -> str:
+    """Return the run's ``README.md``: what the model is, how it was made and measured, how to use it.
+
+    Parameters
+    ----------
+    model : JointModel
+        The model.
+    config : FitConfig
+        How it was trained.
+    metrics : mapping
+        Its ``metrics.json``.
+    details : CardDetails, optional
+        What only its owner knows.
+    """
+    details = details or CardDetails()
+    scores = metrics.get("validation")
+    run = f"hf:{details.repository}" if details.repository else "RUN"
     lines = [
         "---",
-        "library_name: cotune",
-        "pipeline_tag: text-classification",
-        "tags: [multimodal, image-text, cotune]",
+        front_matter(model, metrics, details),
         "---",
         "",
-        "# A cotune model",
+        f"# {details.repository.rpartition('/')[2] if details.repository else 'A cotune model'}",
         "",
         _purpose(model, config),
         "",
-        "| part | what | parameters |",
-        "|---|---|---|",
-    ]
+        *_parts(model, details),
+        "",
+        "## Training",
+        "",
+        *_training(config, metrics),
+        "",
+        *(_scores(scores) if scores else [
+            "No held-out posts were given, so nothing was measured; `cotune evaluate` does it."
+        ]),
+        *_samples(details),
+        "",
+        "## Use",
+        "",
+        "```",
+        f"cotune predict {run} posts.csv --out predictions.csv",
+        "```",
+        "",
+        "```python",
+        "import cotune",
+        "",
+        f'model = cotune.load("{run}")',
+        'model.predict([{"text": "what a day", "image": "photo.jpg"}])',
+        "```",
+        "",
+        "## Intended use",
+        "",
+        *([details.intended_use, ""] if details.intended_use else []),
+        "To sort, count or search posts like those it was trained on. It is not made for decisions about single people",
+        "that nobody reviews.",
+        "",
+        "## Limits",
+        "",
+        *([details.limits, ""] if details.limits else []),
+        "The model knows the labels, the language and the kind of posts it was trained on, and nothing else. Check it",
+        "on your own labelled posts before you rely on it, and look at the mistakes it makes on each group of people.",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _parts(model: JointModel, details: CardDetails) -> list[str]:
     counts = model.parameter_counts()
-    for name, encoder in model.distinct_encoders.items():
-        lines.append(f"| {name} encoder | {_code(encoder.spec)} | {counts[name]:,} |")
-    lines.append(f"| fusion head | `{head_name(model)}` | {counts['head']:,} |")
-    lines.append(f"| total | | {counts['total']:,} |")
-    lines += ["", "## Training", ""]
+    rows = [
+        (f"{name} encoder", _code(details.specs.get(name, encoder.spec)), counts[name])
+        for name, encoder in model.distinct_encoders.items()
+    ]
+    rows += [("fusion head", f"`{head_name(model)}`", counts["head"]), ("total", "", counts["total"])]
+    return _table(["part", "what", "parameters"], [[part, what, f"{n:,}"] for part, what, n in rows])
+
+
+def _training(config: FitConfig, metrics: Mapping[str, Any]) -> list[str]:
+    lines = []
     posts = metrics.get("posts", {})
     if posts:
         counted = _listed(f"{n:,} {_code(label)}" for label, n in posts["labels"].items())
@@ -40,44 +99,39 @@ def model_card(model: JointModel, config: FitConfig, metrics: Mapping[str, Any])
     lines.append(f"tuning `{config.tune}`, seed {config.seed}; all settings are in `config.json`.")
     if metrics.get("status") == "interrupted":
         lines.append("Training was interrupted; these are the weights of its last finished epoch.")
-    scores = metrics.get("validation")
-    if scores:
-        lines += [
-            "",
-            "## Measured on held-out posts",
-            "",
-            f"{scores['n']:,} posts that were not trained on.",
-            "",
-            "| metric | value | 95 % interval |",
-            "|---|---|---|",
+    return lines
+
+
+def _scores(found: Mapping[str, Any]) -> list[str]:
+    """Return the scores on held-out posts, and those of each class or label."""
+    rows = []
+    for name, estimate in found["scores"].items():
+        value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
+        rows.append([name, value, f"{low} to {high}"])
+    lines = ["## Measured on held-out posts", "", f"{found['n']:,} posts that were not trained on.", ""]
+    lines += _table(["metric", "value", f"{found.get('confidence', 0.95):.0%} interval".replace("%", " %")], rows)
+    each = found.get("per_class") or found.get("per_label") or {}
+    if each:
+        columns = list(next(iter(each.values())))
+        cells = [
+            [_code(label), *(number(value) if isinstance(value, float) else count(value) for value in row.values())]
+            for label, row in each.items()
         ]
-        for name, estimate in scores["scores"].items():
-            value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
-            lines.append(f"| {name} | {value} | {low} to {high} |")
-    else:
-        lines += ["", "No held-out posts were given, so nothing was measured; `cotune evaluate` does it."]
-    lines += [
-        "",
-        "## Use",
-        "",
-        "```",
-        "cotune predict RUN posts.csv --out predictions.csv",
-        "```",
-        "",
-        "```python",
-        "import cotune",
-        "",
-        'model = cotune.load("RUN")',
-        'model.predict([{"text": "what a day", "image": "photo.jpg"}])',
-        "```",
-        "",
-        "## Limits",
-        "",
-        "The model knows the labels, the language and the kind of posts it was trained on, and nothing else. Check it",
-        "on your own labelled posts before you rely on it, and look at the mistakes it makes on each group of people.",
-        "",
-    ]
-    return "\n".join(lines)
+        kind = "class" if "per_class" in found else "label"
+        lines += ["", f"Each {kind} by itself:", ""]
+        lines += _table([kind, *(column.replace("_", " ") for column in columns)], cells)
+    return lines
+
+
+def _samples(details: CardDetails) -> list[str]:
+    if not details.samples:
+        return []
+    rows = [[_code(value) if value else "" for value in sample.values()] for sample in details.samples]
+    return ["", "## Sample predictions", "", *_table([_code(name) for name in details.samples[0]], rows)]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def _purpose(model: JointModel, config: FitConfig) -> str:

@@ -115,6 +115,10 @@ class Source(abc.ABC):
         """Return what can be opened without a network."""
         return []
 
+    def hub_name(self, name: str) -> str | None:
+        """Return ``OWNER/NAME`` of the encoder `name` on the hub, as far as that is known without asking it."""
+        return None
+
 
 #: By prefix; other packages add theirs with the entry point ``cotune.sources``.
 SOURCES: Registry[Source] = Registry("encoder source", "cotune.sources")

@@ -35,6 +35,7 @@ class Bundle:
     size: int = 0
     architecture: str = ""
     licence: str = "Apache-2.0"
+    hub_name: str | None = None
 
 
 BUNDLES: dict[str, Bundle] = {
@@ -44,6 +45,7 @@ BUNDLES: dict[str, Bundle] = {
         "model/model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         384,
+        hub_name="sentence-transformers/all-MiniLM-L6-v2",
     ),
     "efficientnet-lite0": Bundle(
         "image",
@@ -115,6 +117,10 @@ class BundledSource(Source):
         if weights is None:
             raise EncoderError(f"{spec} is not installed: {INSTALL}")
         return hf_skeleton(str(weights.parent), spec, local=True)
+
+    def hub_name(self, name: str) -> str | None:
+        """Return the model that a package holds a copy of."""
+        return BUNDLES[name].hub_name if name in BUNDLES else None
 
     def ready(self) -> list[ReadyEncoder]:
         """Return all bundles, installed or not."""

@@ -47,6 +47,10 @@ class ClipSource(Source):
         dual = AutoModel.from_config(config, trust_remote_code=False)
         return f"both towers of {type(dual).__name__}", nn.ModuleList([Tower(dual, "text"), Tower(dual, "image")])
 
+    def hub_name(self, name: str) -> str | None:
+        """Return the dual encoder's name."""
+        return name.removeprefix("hf:") if name.startswith("hf:") else None
+
 
 def _open_dual(spec: str, max_tokens: int) -> dict[str, Encoder]:
     folder = Path(spec).expanduser()

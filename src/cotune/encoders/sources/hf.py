@@ -58,6 +58,10 @@ class HFSource(Source):
         """Return what is in the hub's cache."""
         return cached_encoders("transformers", "hf:")
 
+    def hub_name(self, name: str) -> str | None:
+        """Return the name itself."""
+        return name
+
 
 def open_hf(name: str, wanted: Wanted, *, local: bool) -> Encoder:
     """Open a model of transformers by its name in the hub, or from a folder."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from cotune.encoders.sources.base import ReadyEncoder, in_one_line
+from cotune.hub import cache_alone_when_offline
 
 T = TypeVar("T")
 
@@ -19,32 +16,8 @@ T = TypeVar("T")
 def from_hub(spec: str, open_it: Callable[[], T]) -> T:
     """Run `open_it`, which may ask the hub; an error is one line."""
     what = f"{spec} cannot be opened, either because there is no network or because the hub has no such model"
-    with _cache_alone_when_offline():
+    with cache_alone_when_offline():
         return in_one_line(spec, open_it, what)
-
-
-@contextmanager
-def _cache_alone_when_offline() -> Iterator[None]:
-    """Spare the user the hub client's half a minute of retries where the hub cannot be reached at all."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _reachable(endpoint: str) -> bool:
-    if urllib.request.getproxies():
-        return True  # behind a proxy only the client itself can tell
-    address = urlsplit(endpoint)
-    try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=3).close()
-    except OSError:
-        return False
-    return True
 
 
 def cached_encoders(library: str, prefix: str) -> list[ReadyEncoder]:

@@ -63,6 +63,18 @@ class TimmSource(Source):
         """Return what is in the hub's cache."""
         return cached_encoders("timm", "timm:hf-hub:")
 
+    def hub_name(self, name: str) -> str | None:
+        """Return where timm gets the weights from."""
+        import timm
+
+        if name.startswith(_HUB):
+            return name[len(_HUB[0]) :]
+        try:
+            found = timm.get_pretrained_cfg(name)
+        except RuntimeError:  # no such weights
+            return None
+        return None if found is None else found.hf_hub_id
+
 
 def open_timm(name: str, *, spec: str, weights: bool = True, model_args: dict[str, Any] | None = None) -> TimmEncoder:
     """Open a timm model by name (weights come from the hub, if asked for)."""
