@@ -14,6 +14,7 @@ from cotune.cli.options import (
     AllowRemote,
     AsJson,
     ClusterOption,
+    Jobs,
     NumCpus,
     NumGpus,
     Plugin,
@@ -95,11 +96,7 @@ def bench(
     flags: Flags = None,
     config: ConfigFile = None,
     settings: Set = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Worker processes; with --cluster, workers. \\[default: 1; as many as there is room "
-                     "for]", show_default=False, rich_help_panel=_RUN),
-    ] = None,
+    jobs: Jobs = None,
     cluster: ClusterOption = None,
     num_cpus: NumCpus = None,
     num_gpus: NumGpus = None,

@@ -59,6 +59,11 @@ Concurrency = Annotated[
     typer.Option("--concurrency", min=1, help="Workers. \\[default: as many as there is room for]", show_default=False,
                  rich_help_panel=_CLUSTER),
 ]  # fmt: skip
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Worker processes; with --cluster, workers. \\[default: 1; as many as there is "
+                 "room for]", show_default=False, rich_help_panel="Run"),
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
 

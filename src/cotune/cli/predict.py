@@ -129,7 +129,7 @@ def predict(
 
         scoring = Scoring(engine=engine, plugins=tuple(plugin or ()), chunk_size=chunk_size, **settings)
         reading = Reading(table.columns(choice.fields), block_rows=block_rows, **table.rows())
-        counts = _predict_shards(run, str(posts), str(out), scoring=scoring, reading=reading, workers=workers,
+        counts = _predict_shards(choice.folder, str(posts), str(out), scoring=scoring, reading=reading, workers=workers,
                                  resume=resume)  # fmt: skip
         _answer(counts, str(out), as_json)
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cotune.cli.options import AllowRemote, AsJson, Plugin, seeds_of
+from cotune.cli.options import AllowRemote, AsJson, ClusterOption, Jobs, NumCpus, NumGpus, Plugin, seeds_of, workers_of
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
 from cotune.cli.show import command, print_json, print_rich
 from cotune.cli.stop import StoppedError
@@ -61,7 +61,10 @@ def tune(
     flags: Flags = None,
     config: ConfigFile = None,
     settings: Set = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.", rich_help_panel=_RUN)] = 1,
+    jobs: Jobs = None,
+    cluster: ClusterOption = None,
+    num_cpus: NumCpus = None,
+    num_gpus: NumGpus = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume an interrupted search, add trials to it, or help another process "
                            "that is at it.", rich_help_panel=_RUN)
@@ -100,9 +103,17 @@ def tune(
     progress = TerminalProgress()
     columns = table.columns(fit.fields)
     found = read_posts(posts, columns=columns, require_labels=True, tell=progress.say, **table.rows())
-    how: dict[str, Any] = {"resume": resume, "jobs": jobs, "plugins": plugin or (), "allow_remote": allow_remote}
+    how: dict[str, Any] = {"resume": resume, "plugins": plugin or (), "allow_remote": allow_remote}
+    workers = workers_of(cluster, num_cpus, num_gpus, jobs if cluster else None)
     try:
-        result = search(found, out, plan, progress=progress, **how)
+        if workers is None:
+            result = search(found, out, plan, jobs=jobs or 1, progress=progress, **how)
+        else:
+            from cotune.scale.cluster import connected
+            from cotune.scale.trials import spread_trials
+
+            with connected(workers) as there:
+                result = search(found, out, plan, work=spread_trials(there, plugin or ()), progress=progress, **how)
     except KeyboardInterrupt:
         raise StoppedError("stopped before the first trial; finished trials of earlier runs are kept") from None
     write_text(out / REPORT, tune_report(result))

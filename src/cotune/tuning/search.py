@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,8 @@ from cotune.tuning.trials import Search, Workbench, run_worker
 if TYPE_CHECKING:
     import optuna
 
+#: How trials are made: so many at the most, calling back after each; returns how many were made.
+Work: TypeAlias = "Callable[[Search, int, Callable[[], None]], int]"
 # Seconds between looks at what other processes do.
 _EVERY = 1.0
 
@@ -55,6 +57,7 @@ def tune(
     jobs: int = 1,
     plugins: Sequence[str] = (),
     allow_remote: bool = False,
+    work: Work | None = None,
     progress: Progress | None = None,
 ) -> TuneResult:
     """Search for settings of training, and compare the best ones with the defaults on posts that no trial saw.
@@ -75,6 +78,8 @@ def tune(
         Modules that register parts of your own, for the workers to import.
     allow_remote : bool
         Whether images may be fetched by URL.
+    work : callable, optional
+        Makes the trials, instead of this process or `jobs` others.
     progress : Progress, optional
         Whom to tell.
 
@@ -104,7 +109,9 @@ def tune(
     tell = _Teller(study, plan, task, progress)
     interrupted, compared = False, None
     try:
-        _make_trials(search, study, bench, tell, jobs, plugins)
+        if work is None and jobs > 1:
+            work = partial(_with_workers, jobs, plugins)
+        _make_trials(search, study, bench, tell, work)
         found = results_of(study, plan, task)
         if found.best is None:
             raise CotuneError(f"no trial could be trained: {found.trials[-1].error or 'all were pruned'}")
@@ -163,22 +170,21 @@ def _positions(posts: pd.DataFrame, cut: Folds) -> np.ndarray:
     return np.asarray([places[str(identity)] for identity in cut.ids], dtype=np.int64)
 
 
-def _make_trials(
-    search: Search, study: optuna.Study, bench: Workbench, tell: _Teller, jobs: int, plugins: Sequence[str]
-) -> None:
-    """Make trials here or in worker processes until enough are finished, by whomever."""
+def _make_trials(search: Search, study: optuna.Study, bench: Workbench, tell: _Teller, work: Work | None) -> None:
+    """Make trials here or elsewhere until enough are finished, by whomever."""
     tell()
-    while len(store.finished_trials(study)) < search.plan.trials:
-        if jobs == 1:
+    while (left := search.plan.trials - len(store.finished_trials(study))) > 0:
+        if work is None:
             made = run_worker(search, bench=bench, on_trial=lambda _: tell())
         else:
-            made = _with_workers(search, jobs, plugins, tell)
+            made = work(search, left, tell)
         if not made and store.under_way(study, search.out):  # by another call on this folder
             time.sleep(_EVERY)
             tell()
 
 
-def _with_workers(search: Search, jobs: int, plugins: Sequence[str], tell: Callable[[], None]) -> int:
+def _with_workers(jobs: int, plugins: Sequence[str], search: Search, left: int, tell: Callable[[], None]) -> int:
+    del left  # each worker goes on until there is nothing to begin
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), prepare_worker, (list(plugins), threads)

@@ -109,6 +109,10 @@ class Search:
     out: Path
     allow_remote: bool = False
 
+    def workbench(self) -> Workbench:
+        """Return the posts, to be prepared once for all trials of a process."""
+        return Workbench(self.posts, self.allow_remote, self.out.resolve() / ".locks" / "shared")
+
 
 def run_worker(
     search: Search,
@@ -138,7 +142,7 @@ def run_worker(
         If something is wrong that is wrong for every trial, such as a full disk.
     """
     study = store.open_study(search.out, search.plan)
-    bench = bench or Workbench(search.posts, search.allow_remote, search.out.resolve() / ".locks" / "shared")
+    bench = bench or search.workbench()
     made = 0
     with store.working(search.out) as worker:
         while most is None or made < most:
