@@ -328,6 +328,9 @@ def test_the_card_speaks_the_hubs_language(hub: FakeHub, folder: Path, posts: Pa
     assert "## Sample predictions" in text
     assert f"`{first}`" in text
     assert "new/0.png" not in text
+    damage(hub, "README.md", b"edited")
+    assert push(folder, "--keep-card") == 0
+    assert hub.files("me/mood")["README.md"] == b"edited"
     assert push(folder) == 0
     assert first not in hub.files("me/mood")["README.md"].decode()
 
