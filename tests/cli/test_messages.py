@@ -147,3 +147,17 @@ def test_labels_that_look_like_quantities(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "a.csv").write_text("text,label\n" + lines)
     assert main(["check", str(tmp_path / "a.csv"), "--json"]) == 0
     assert any("needs regression" in line for line in json.loads(capsys.readouterr().out)["advice"])
+
+
+@pytest.mark.parametrize(("missing", "code"), [("torch", 2), ("torch.nn", 2), ("mine", 1)])
+def test_an_installation_without_torch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, missing: str, code: int
+) -> None:
+    def run(_: object) -> int:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr("cotune.cli.run", run)
+    assert main(["predict", "run", "--text", "a"]) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert ("use an export" in err) == (code == 2)

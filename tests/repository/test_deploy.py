@@ -132,10 +132,10 @@ def test_the_image_holds_what_serving_needs_and_no_torch() -> None:
     pinned = locked("requirements-serve.txt")
     assert listed <= pinned.keys(), "make lock"
     assert not pinned.keys() & {"torch", "transformers", "timm"}
-    assert locked("requirements-build.txt").keys() == {"setuptools", "wheel"} | locked("requirements-build.txt").keys()
+    assert {"setuptools", "wheel"} <= locked("requirements-build.txt").keys()
     ray = locked("requirements-ray.txt")
     assert ray["ray"] == RAY["rayVersion"]
-    assert {name: ray[name] for name in pinned} == pinned, "make lock"
+    assert all(ray[name] == pinned[name] for name in listed), "make lock"
 
 
 def test_the_dockerfile_copies_what_is_there_and_pins_what_it_takes() -> None:

@@ -15,7 +15,7 @@ from huggingface_hub import constants, metadata_load
 from huggingface_hub.utils import disable_progress_bars
 
 import cotune
-from cotune.checksums import sealed
+from cotune.checksums import checksums, sealed
 from cotune.cli import main
 from cotune.cli.run_folder import on_disk
 from cotune.cli.serve import _named
@@ -271,6 +271,9 @@ def test_a_run_that_was_tampered_with_is_refused(hub: FakeHub, folder: Path) -> 
     damage(hub, "config.json", json.dumps(sealed(rest)).encode())
     with pytest.raises(HubError, match="no checksums"):
         cotune.load("hf:me/mood")
+    damage(hub, "config.json", json.dumps(sealed({**rest, "checksums": {"labels.json": 1}})).encode())
+    with pytest.raises(HubError, match="no checksums"):
+        cotune.load("hf:me/mood")
     entry = config["checksums"]["labels.json"]
     for strange in (
         "../../x.json",
@@ -325,8 +328,24 @@ def test_the_card_speaks_the_hubs_language(hub: FakeHub, folder: Path, posts: Pa
     assert "## Sample predictions" in text
     assert f"`{first}`" in text
     assert "new/0.png" not in text
+    damage(hub, "README.md", b"edited")
+    assert push(folder, "--keep-card") == 0
+    assert hub.files("me/mood")["README.md"] == b"edited"
     assert push(folder) == 0
     assert first not in hub.files("me/mood")["README.md"].decode()
+
+
+def test_a_run_that_names_other_files_is_not_pushed(hub: FakeHub, folder: Path, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    mine = Path(shutil.copytree(folder, tmp_path / "mine"))
+    (tmp_path / "secret.txt").write_text("secret")
+    settings = json.loads((mine / "config.json").read_text())
+    del settings["checksum"]
+    settings["checksums"] |= checksums(mine, ["../secret.txt"])
+    (mine / "config.json").write_text(json.dumps(sealed(settings)))
+    assert push(mine) == 2
+    assert "files that no run has ('../secret.txt')" in one_line(capsys)
+    assert not hub.repositories
 
 
 def test_an_old_run_without_checksums_has_to_be_written_again(hub: FakeHub, folder: Path, tmp_path: Path,

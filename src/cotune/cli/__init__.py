@@ -41,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+#: What an image that serves exports does without.
+_OF_TRAINING = {"torch", "torchvision", "transformers", "timm", "lightning", "imagehash", "sklearn", "scipy"}
 _STOPPED = 130  # what typer makes of Ctrl-C
 # Of one call of main() alone: a program that calls it again asks again.
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
@@ -114,6 +116,15 @@ def _guarded(arguments: Sequence[str] | None, stop: Stop) -> int:
         if line is None:
             return _unexpected(error)
         _say(f"error: {line}")
+        _trace()
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _OF_TRAINING:
+            return _unexpected(error)
+        _say(
+            f"error: this needs {error.name}, which is not installed: pip install cotune with its dependencies, or use "
+            "an export (`cotune export`), which is scored and served without"
+        )
         _trace()
         return 2
     except MemoryError:

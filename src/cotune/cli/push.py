@@ -33,6 +33,12 @@ def push(
         str | None, typer.Option(help="Another hub than huggingface.co (also: HF_ENDPOINT).", metavar="URL")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and card, and upload nothing.")] = False,
+    keep_card: Annotated[
+        bool,
+        typer.Option(
+            "--keep-card", help="Leave the card that is there as it is, edited perhaps.", rich_help_panel=_CARD
+        ),
+    ] = False,
     license: Annotated[  # noqa: A002 - the option's name
         str | None,
         typer.Option(help="The hub's name of its licence, such as apache-2.0.", metavar="ID", rich_help_panel=_CARD),
@@ -93,11 +99,11 @@ def push(
         tuple(_samples(opened, samples)) if samples is not None else (),
     )
     files = prepare(folder, opened, details)
+    card = files.pop(CARD) if keep_card else files[CARD]
+    assert isinstance(card, bytes)
     listed = dict(sizes(files))
     if not as_json:
         print_rich(_table(to, listed))
-    card = files[CARD]
-    assert isinstance(card, bytes)
     url = None if dry_run else upload(files, to)
     if as_json:
         print_json({"repository": repository, "url": url, "files": listed, "card": card.decode()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,26 @@ def _files(name: str, folder: Path) -> dict[str, int]:
     """
     try:
         settings = read_settings(folder)
+        recorded = settings["checksums"]
+        sizes = {file: int(entry["bytes"]) for file, entry in recorded.items()}
     except RunError as error:
         raise HubError(f"{name} is no run that can be opened: {error}") from error
-    recorded = settings.get("checksums")
-    if not isinstance(recorded, dict) or not {LABELS, WEIGHTS} <= recorded.keys():
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise HubError(f"{name} has no checksums of its files, so it is not opened; push the run again") from error
+    if not {LABELS, WEIGHTS} <= sizes.keys():
         raise HubError(f"{name} has no checksums of its files, so it is not opened; push the run again")
-    strange = [file for file in recorded if file not in _TOP and not _OF_ENCODER.fullmatch(file)]
+    refuse_strange(name, sizes)
+    return {CONFIG: 0, **sizes}
+
+
+def refuse_strange(run: object, files: Iterable[str]) -> None:
+    """Refuse a run whose ``config.json`` names files that no run has, or that run code when they are read.
+
+    Raises
+    ------
+    HubError
+        With the names.
+    """
+    strange = [file for file in files if file not in _TOP and not _OF_ENCODER.fullmatch(file)]
     if strange:
-        raise HubError(f"{name} names files that no run has ({listed(strange, most=3, quote=True)}); it is not opened")
-    return {CONFIG: 0, **{file: int(entry["bytes"]) for file, entry in recorded.items()}}
+        raise HubError(f"{run} names files that no run has ({listed(strange, most=3, quote=True)})")

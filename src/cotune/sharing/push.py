@@ -19,6 +19,7 @@ from cotune.report.card_metadata import CardDetails
 from cotune.report.model_card import model_card
 from cotune.run import Run
 from cotune.run_settings import CARD, CONFIG, ENVIRONMENT, METRICS, read_settings
+from cotune.sharing.fetch import refuse_strange
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -83,10 +84,13 @@ def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | by
     ------
     RunError
         If it was written before runs had checksums.
+    HubError
+        If it names files that no run has.
     """
     settings = read_settings(folder)
     if "checksums" not in settings:
         raise RunError(f"{folder} has no checksums; write it again, with cotune.load({str(folder)!r}).save(...)")
+    refuse_strange(folder, settings["checksums"])
     files: dict[str, Path | bytes] = {name: folder / name for name in settings["checksums"]}
     for name in files:
         if name in _LEFT_OUT or ("/" in name and PurePosixPath(name).name in _CLEANED):
