@@ -41,10 +41,8 @@ def spread_trials(cluster: Cluster, plugins: Sequence[str] = ()) -> Work:
 
     def run(search: Search, left: int, tell: Callable[[], None]) -> int:
         shared = cluster.put(replace(search, out=search.out.resolve()))
-        made = 0
-        with closing(
-            cluster.stream(range(left), TrialWorker, (shared, list(plugins), cluster.workers.threads))
-        ) as found:
+        arguments, made = (shared, list(plugins), cluster.workers.threads), 0
+        with closing(cluster.stream(range(left), TrialWorker, arguments)) as found:
             for n in found:
                 made += n
                 tell()

@@ -109,9 +109,8 @@ def tune(
     tell = _Teller(study, plan, task, progress)
     interrupted, compared = False, None
     try:
-        if work is None and jobs > 1:
-            work = partial(_with_workers, jobs, plugins)
-        _make_trials(search, study, bench, tell, work)
+        work = work or (partial(_alone, bench) if jobs == 1 else partial(_with_workers, jobs, plugins))
+        _make_trials(search, study, tell, work)
         found = results_of(study, plan, task)
         if found.best is None:
             raise CotuneError(f"no trial could be trained: {found.trials[-1].error or 'all were pruned'}")
@@ -170,17 +169,18 @@ def _positions(posts: pd.DataFrame, cut: Folds) -> np.ndarray:
     return np.asarray([places[str(identity)] for identity in cut.ids], dtype=np.int64)
 
 
-def _make_trials(search: Search, study: optuna.Study, bench: Workbench, tell: _Teller, work: Work | None) -> None:
+def _make_trials(search: Search, study: optuna.Study, tell: _Teller, work: Work) -> None:
     """Make trials here or elsewhere until enough are finished, by whomever."""
     tell()
     while (left := search.plan.trials - len(store.finished_trials(study))) > 0:
-        if work is None:
-            made = run_worker(search, bench=bench, on_trial=lambda _: tell())
-        else:
-            made = work(search, left, tell)
+        made = work(search, left, tell)
         if not made and store.under_way(study, search.out):  # by another call on this folder
             time.sleep(_EVERY)
             tell()
+
+
+def _alone(bench: Workbench, search: Search, left: int, tell: Callable[[], None]) -> int:
+    return run_worker(search, most=left, bench=bench, on_trial=lambda _: tell())
 
 
 def _with_workers(jobs: int, plugins: Sequence[str], search: Search, left: int, tell: Callable[[], None]) -> int:
