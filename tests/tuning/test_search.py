@@ -313,6 +313,7 @@ def test_several_workers_share_a_folder(zoo: Zoo, posts: pd.DataFrame, shared: P
     assert len({str(trial.params) for trial in trials}) == 8
 
 
+@pytest.mark.slow  # two processes that import torch
 def test_worker_processes(zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path) -> None:
     told = Told()
     result = tune(posts, tmp_path / "out", tiny_plan(zoo, shared, trials=4), jobs=2, progress=told)
