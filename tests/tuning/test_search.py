@@ -195,6 +195,16 @@ def test_trials_of_other_cuts_of_the_encoders_compute_their_own_activations(
     assert [trial.epochs for trial in result.trials] == [1, 1]  # of fine-tuning; the probe's do not count
 
 
+@pytest.mark.parametrize("tuned", ["joint", "lora"])
+def test_the_spaces_that_come_with_cotune_can_be_searched(
+    zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path, tuned: str
+) -> None:
+    plan = replace(tiny_plan(zoo, shared, trials=2, fit={"tune": tuned, "epochs": 1}), space=None)
+    result = tune(posts, tmp_path / "out", plan)
+    assert [trial.error for trial in result.trials] == ["", ""]
+    assert {"lr_text", "ema", "fusion"} <= result.trials[1].settings.keys()
+
+
 def test_a_stopped_search_resumes_to_the_one_that_was_not(
     zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path, searched: Any
 ) -> None:
