@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from cotune.benchmark import METHODS, Plan, Watcher, predictions, read_results, 
 from cotune.benchmark.display import LineWatcher, LiveWatcher, Tally
 from cotune.benchmark.plan import Cell
 from cotune.benchmark.records import Record
-from cotune.benchmark.runner import Failure
+from cotune.benchmark.runner import Failure, stop_workers
 from cotune.errors import CotuneError, RunError
 from cotune.training.precision import Precision
 from tiny import Zoo
@@ -110,6 +112,16 @@ def test_what_was_refused_before_its_first_cell_binds_nobody(posts: pd.DataFrame
     with pytest.raises(CotuneError, match="fold"):
         run_plan(posts, replace(plan, folds=len(posts) + 1), tmp_path / "out")
     assert run_plan(posts, plan, tmp_path / "out").done == len(plan.cells())
+
+
+def test_workers_of_a_stopped_parent_are_ended_in_the_middle_of_their_work() -> None:
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    future = pool.submit(time.sleep, 600)
+    while not future.running():
+        time.sleep(0.05)
+    (process,) = pool._processes.values()
+    stop_workers(pool)
+    assert not process.is_alive()
 
 
 def test_two_writers_are_one_too_many(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:

@@ -195,6 +195,16 @@ def test_trials_of_other_cuts_of_the_encoders_compute_their_own_activations(
     assert [trial.epochs for trial in result.trials] == [1, 1]  # of fine-tuning; the probe's do not count
 
 
+@pytest.mark.parametrize("tuned", ["joint", "lora"])
+def test_the_spaces_that_come_with_cotune_can_be_searched(
+    zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path, tuned: str
+) -> None:
+    plan = replace(tiny_plan(zoo, shared, trials=2, fit={"tune": tuned, "epochs": 1}), space=None)
+    result = tune(posts, tmp_path / "out", plan)
+    assert [trial.error for trial in result.trials] == ["", ""]
+    assert {"lr_text", "ema", "fusion"} <= result.trials[1].settings.keys()
+
+
 def test_a_stopped_search_resumes_to_the_one_that_was_not(
     zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path, searched: Any
 ) -> None:
@@ -313,6 +323,7 @@ def test_several_workers_share_a_folder(zoo: Zoo, posts: pd.DataFrame, shared: P
     assert len({str(trial.params) for trial in trials}) == 8
 
 
+@pytest.mark.slow  # two processes that import torch
 def test_worker_processes(zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path) -> None:
     told = Told()
     result = tune(posts, tmp_path / "out", tiny_plan(zoo, shared, trials=4), jobs=2, progress=told)

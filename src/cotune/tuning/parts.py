@@ -88,7 +88,7 @@ def _unscorable(task: Task, targets: np.ndarray) -> str | None:
     return task.note_on_held_out(targets)
 
 
-def told_parts(cut: Folds) -> str:
+def describe_parts(cut: Folds) -> str:
     """Return one line on how many posts each part has."""
     sizes = {name: int((cut.fold == part).sum()) for part, name in _NAMES.items()}
     return (

@@ -194,11 +194,11 @@ def best_yaml(found: TuneResult, asked: FitConfig) -> str:
         for name, value in settings.items()
         if value != usual[name] or name in found.best.settings
     }
-    lines = [f"# {line}" for line in _told(found)]
+    lines = [f"# {line}" for line in _comments(found)]
     return "\n".join(lines) + "\n" + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
-def _told(found: TuneResult) -> list[str]:
+def _comments(found: TuneResult) -> list[str]:
     assert found.best is not None
     main = found.task.main_title
     lines = [f"The best of {len(found.trials)} trials of `cotune tune`, trial {found.best.number}."]

@@ -33,7 +33,7 @@ from cotune.training.precision import choose_precision
 from cotune.tuning import store
 from cotune.tuning.final import compare_on_test
 from cotune.tuning.parts import FILE as PARTS
-from cotune.tuning.parts import TEST, TRAIN, VALIDATION, cut_parts, load_parts, told_parts
+from cotune.tuning.parts import TEST, TRAIN, VALIDATION, cut_parts, describe_parts, load_parts
 from cotune.tuning.plan import TunePlan
 from cotune.tuning.results import FAILED, PRUNED, TrialResult, TuneResult, best_of, results_of, trials_of, write_results
 from cotune.tuning.space import default_space
@@ -160,7 +160,7 @@ def _begin(posts: pd.DataFrame, bench: Workbench, out: Path, plan: TunePlan, tas
             cut.save(out / PARTS)
         store.note_encoders(out, bench.fingerprints())
         store.open_study(out, plan)  # makes the tables, which several workers must not do at once
-    bench.progress.say(told_parts(cut))
+    bench.progress.say(describe_parts(cut))
     return Search(bench.posts, cut, plan, out, bench.allow_remote)
 
 
