@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--s3-rows", type=int, default=2_000, help="rows of the part through s3://; 0 for none")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--block-rows", type=int, default=1024)
+    parser.add_argument("--block-rows", type=int, default=512)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
