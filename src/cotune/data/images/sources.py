@@ -64,7 +64,7 @@ def is_url(value: object) -> bool:
 
 
 def reading_threads(cores: int, allow_remote: bool) -> int:
-    """Return how many threads read images: as many as there are cores, or more where most of them wait for a network."""
+    """Return how many threads read images: one a core, or more where most of them wait for a network."""
     return max(cores, _FETCHED_AT_ONCE) if allow_remote else cores
 
 
