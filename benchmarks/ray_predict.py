@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import statistics
@@ -36,6 +37,7 @@ from cotune.data.posts import read_posts
 from cotune.environment import environment
 
 WORKER = "MapWorker"
+CHUNK = 512  # the default of --chunk-size, of which blocks are made
 
 
 @dataclass
@@ -56,11 +58,12 @@ def main() -> int:
     parser.add_argument("--s3-rows", type=int, default=2_000, help="rows of the part through s3://; 0 for none")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--block-rows", type=int, default=1024)
+    parser.add_argument("--block-rows", type=int, default=512)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    args.block_rows = -(-args.block_rows // CHUNK) * CHUNK
     command = [sys.executable, "-m", "cotune", "predict", str(args.model)]
     engine = ["--engine", args.engine]
     cluster = [*engine, "--cluster", "ray", "--concurrency", str(args.workers), "--block-rows", str(args.block_rows)]
@@ -70,7 +73,7 @@ def main() -> int:
         posts = repeated(args.posts, args.rows)
         shards = cut(posts, folder / "in", args.shards, args.block_rows)
         posts.to_parquet(folder / "posts.parquet")
-        posts.head(512).to_parquet(folder / "few.parquet")
+        posts.head(CHUNK).to_parquet(folder / "few.parquet")
 
         def single(table: str, out: Path) -> Ran:
             return run([*command, str(folder / table), "--out", str(out), *engine])
@@ -208,9 +211,9 @@ def table(ran: dict[str, list[Ran]], start: dict[str, Ran], rows: int) -> None:
     for name, runs in ran.items():
         seconds = [each.seconds for each in runs]
         middle, began = statistics.median(seconds), start[name].seconds
-        speeds[name] = [(rows / each, (rows - 512) / max(each - began, 1e-9)) for each in seconds]
+        speeds[name] = [(rows / each, (rows - CHUNK) / max(each - began, 1e-9)) for each in seconds]
         print(f"{name:<16} {middle:8.1f} {f'{min(seconds):.1f} to {max(seconds):.1f}':>15} {rows / middle:8.1f} "
-              f"{began:9.1f} {(rows - 512) / (middle - began):9.1f} {max(each.gigabytes for each in runs):8.2f} "
+              f"{began:9.1f} {(rows - CHUNK) / (middle - began):9.1f} {max(each.gigabytes for each in runs):8.2f} "
               f"{max(each.processes for each in runs):10}")  # fmt: skip
     for at, what in enumerate(("from start to end", "after the start")):
         ratios = [b[at] / a[at] for a, b in zip(speeds["single process"], speeds["ray"], strict=True)]
@@ -226,6 +229,7 @@ def bucket(posts: pd.DataFrame, args: argparse.Namespace) -> Iterator[tuple[str,
     import fsspec
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

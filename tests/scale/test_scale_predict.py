@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +118,14 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(
 
     def kill_one() -> None:
         while not stop.wait(0.02):
-            names = [process for process in psutil.process_iter(["name", "cmdline"])
-                     if "MapWorker" in " ".join(process.info["cmdline"] or [])]  # fmt: skip
-            if names and list(out.glob("part-*")):
-                os.kill(names[0].pid, signal.SIGKILL)
-                killed.append(names[0].pid)
-                return
+            if not list(out.glob("part-*")):
+                continue
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if "MapWorker" in " ".join(process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
 
     thread = threading.Thread(target=kill_one)
     thread.start()

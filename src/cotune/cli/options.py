@@ -31,7 +31,11 @@ Plugin = Annotated[
 ]
 AllowRemote = Annotated[
     bool,
-    typer.Option("--allow-remote", help="Fetch images given by URL (https, s3 and others that fsspec supports)."),
+    typer.Option(
+        "--allow-remote",
+        help="Fetch images given by URL (https, s3 and others that fsspec supports); predict --cluster: posts and "
+        "predictions too.",
+    ),
 ]
 ChunkSize = Annotated[int, typer.Option(min=1, help="Posts held in memory at a time.")]
 InferenceBatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Posts in a batch.")]

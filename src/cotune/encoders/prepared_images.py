@@ -19,7 +19,7 @@ import numpy as np
 from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault, ReadImage, read_image
 from cotune.data.images.pixels import not_too_long
-from cotune.data.images.sources import is_url
+from cotune.data.images.sources import is_url, reading_threads
 from cotune.data.store import ArrayStore, StoreFullError, evict
 from cotune.data.tables.cells import has_image
 from cotune.encoders.prepared import Prepared, ReadOptions
@@ -72,7 +72,7 @@ class PreparedImages(Prepared):
             progress.begin(f"reading {len(rows):,} images")
         chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
         full = False
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(reading_threads(os.cpu_count() or 1, options.allow_remote)) as pool:
             for chunk in releasing_memory(progress.track(chunks, "images", len(chunks)), every=1):
                 new = dict(self._note(found) for found in pool.map(self._read_one, chunk) if found.fault is None)
                 kept = {key: pixels[None] for key, pixels in new.items() if pixels is not None}

@@ -13,6 +13,7 @@ import pandas as pd
 
 from cotune.data.batches import bucketed_batches
 from cotune.data.images.load import ImageFault
+from cotune.data.images.sources import reading_threads
 from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.table_columns import Column
 from cotune.engines.sessions import Session, choose_engine, installed, open_session, usable_cores
@@ -77,7 +78,8 @@ class ExportedPredictor(Scorer[ReadPosts]):
             name: open_reader(export.folder, inputs[name], allow_remote=allow_remote) for name in export.reads
         }
         self.session = session or open_session(export.graph(self.engine), self.engine, threads)
-        self._decoders = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
+        decoding = reading_threads(threads or usable_cores(), allow_remote)
+        self._decoders = ThreadPoolExecutor(decoding, thread_name_prefix="decode")
 
     @property
     def weights_hash(self) -> str:

@@ -206,7 +206,7 @@ class Cluster:
 
 def get(reference: Any) -> Any:
     """Return a value that :meth:`Cluster.put` shared, in a worker."""
-    return _import_ray().get(reference)
+    return import_ray().get(reference)
 
 
 @contextmanager
@@ -221,7 +221,7 @@ def connected(workers: Workers | None = None) -> Iterator[Cluster]:
         If Ray is not installed, the cluster cannot be reached, or has no room for the workers.
     """
     wanted = workers or Workers()
-    ray, address = _import_ray(), os.environ.get(_ADDRESS, "local")
+    ray, address = import_ray(), os.environ.get(_ADDRESS, "local")
     if ray.is_initialized():
         yield Cluster(ray, wanted, elsewhere=address != "local")
         return
@@ -240,7 +240,7 @@ def start(address: str = "local", *, num_cpus: int | None = None) -> Iterator[No
     num_cpus : int, optional
         Cores of a new one; all that this process may use by default.
     """
-    ray = _import_ray()
+    ray = import_ray()
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     # Workers on this machine find the modules that this process finds, such as a plugin in the working directory.
     path = {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}  # noqa: PTH100
@@ -286,7 +286,7 @@ def _refuse_unreachable(address: str) -> None:
         raise ConfigError(f"{_unreachable(address)} ({error.strerror or error})") from error
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
     """Return Ray with its data part.
 
     Raises

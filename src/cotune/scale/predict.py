@@ -13,10 +13,10 @@ from typing import Any
 
 from cotune.data.posts import ColumnNames
 from cotune.errors import ConfigError
-from cotune.export.choose import EngineChoice, engine_for
+from cotune.export.choose import EngineChoice, engine_for, identity_of
 from cotune.plugins import load_plugins
 from cotune.progress import Progress
-from cotune.scale.cluster import Cluster, Workers, connected
+from cotune.scale.cluster import Cluster, Workers, connected, import_ray
 from cotune.scale.manifest import Manifest
 from cotune.scale.scoring import BlockScorer, Model, Scoring, files_of
 from cotune.scale.shards import Block, Reading, Shard, ShardEnd, first_posts, list_shards, read_blocks
@@ -78,6 +78,7 @@ def predict(
     source, target = full_name(os.fspath(posts)), Storage(full_name(os.fspath(out)))
     for url in (source, target.url):
         refuse_remote(url, scoring.allow_remote)
+    import_ray()  # what is missing is said before anything is read
     load_plugins(list(scoring.plugins))
     scoring = replace(scoring, engine=engine_for(scoring.engine, scoring.precision))
     choice = EngineChoice(
@@ -87,8 +88,8 @@ def predict(
     manifest = Manifest(target, choice.identity, _settings(scoring, reading), shards)
     manifest.begin(resume=resume)
     if not manifest.finished:
-        folder = _prepared(choice, reading, shards, progress)
         with connected(wanted) as cluster:
+            folder = _prepared(choice, reading, shards, progress)
             _score(cluster, folder, scoring, reading, manifest, progress)
     manifest.finish()
     return manifest.counts()
@@ -123,8 +124,7 @@ def _score(
 ) -> None:
     todo = manifest.todo()
     progress.say(f"note: {cluster.size} workers with {cluster.workers.describe()} each, {len(todo):,} shards to score")
-    identity = EngineChoice(folder).identity
-    model = Model(folder, identity, cluster.put(files_of(folder)) if cluster.elsewhere else None)
+    model = Model(folder, identity_of(folder), cluster.put(files_of(folder)) if cluster.elsewhere else None)
     arguments = (model, scoring, manifest.out, cluster.workers.threads)
     found = cluster.stream(todo, BlockScorer, arguments, expand=partial(_blocks, reading))
     with closing(found):

@@ -17,6 +17,8 @@ from cotune.errors import CotuneError, clip
 MAX_BYTES = 256 * 2**20
 """Image files with more bytes are refused before they are read."""
 
+_FETCHED_AT_ONCE = 16
+
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.:-]+://")
 
 
@@ -59,6 +61,11 @@ class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the p
 def is_url(value: object) -> bool:
     """Tell whether `value` is a string that begins with a scheme, as in ``https://`` or ``s3://``."""
     return isinstance(value, str) and _URL.match(value) is not None and not is_inline(value)
+
+
+def reading_threads(cores: int, allow_remote: bool) -> int:
+    """Return how many threads read images: one a core, or more where most of them wait for a network."""
+    return max(cores, _FETCHED_AT_ONCE) if allow_remote else cores
 
 
 def has_urls(images: Iterable[Any]) -> bool:
