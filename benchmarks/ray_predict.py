@@ -5,11 +5,11 @@
 
 MODEL is a run or an export, POSTS a table with absolute image paths; its rows are repeated, with ids of their own, and
 cut into shards of whole blocks. Printed are, alternately measured, the seconds and posts per second of both, the ratio,
-the largest memory of all their processes together (proportional set size, so that shared pages count once), and the
-time that starting takes alone (the same with one chunk of posts). Then one worker is killed (SIGKILL) when half of the
-blocks are done, and the same is done through `s3://` on a moto server on loopback, with images there too. The rows of
-each have to be those of the single process: same ids in the same order, numbers within 1e-5, no part twice. The exit
-code is 1 if any differ.
+the seconds of all cores (which other work on the machine changes least), the largest memory of all processes together
+(proportional set size, so that shared pages count once), and the time that starting takes alone (the same with one
+chunk of posts). Then one worker is killed (SIGKILL) when half of the blocks are done, and the same is done through
+`s3://` on a moto server on loopback, with images there too. The rows of each have to be those of the single process:
+same ids in the same order, numbers within 1e-5, no part twice. The exit code is 1 if any differ.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ CHUNK = 512  # the default of --chunk-size, of which blocks are made
 
 @dataclass
 class Ran:
-    """One run of a command: seconds, the largest memory in GB, and the processes at most."""
+    """One run of a command: seconds, those of all its cores, the largest memory in GB, and the processes at most."""
 
     seconds: float
+    cpu: float
     gigabytes: float
     processes: int
 
@@ -137,6 +138,7 @@ def cut(posts: pd.DataFrame, folder: Path, n: int, block_rows: int) -> list[int]
 def run(command: list[str], watch: Callable[[psutil.Process], None] | None = None) -> Ran:
     """Run a command to its end, adding up the memory of all its processes once a second."""
     started, most, count = time.perf_counter(), 0.0, 0
+    cpu: dict[int, float] = {}
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while process.poll() is None:
         tree = [process, *process.children(recursive=True)]
@@ -144,6 +146,7 @@ def run(command: list[str], watch: Callable[[psutil.Process], None] | None = Non
         for each in tree:
             try:
                 used += each.memory_full_info().pss
+                cpu[each.pid] = sum(each.cpu_times()[:2])
             except psutil.Error:
                 continue
         most, count = max(most, used / 2**30), max(count, len(tree))
@@ -155,7 +158,7 @@ def run(command: list[str], watch: Callable[[psutil.Process], None] | None = Non
             continue
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{process.stderr.read().decode()}")
-    return Ran(time.perf_counter() - started, most, count)
+    return Ran(time.perf_counter() - started, sum(cpu.values()), most, count)
 
 
 class Killer:
@@ -206,13 +209,14 @@ def told_same(what: str, found: pd.DataFrame, single: Path) -> bool:
 
 def table(ran: dict[str, list[Ran]], start: dict[str, Ran], rows: int) -> None:
     """Print the two ways beside each other."""
-    print("\n                  seconds           range  posts/s  start, s  after it  peak GB  processes")
+    print("\n                  seconds           range    CPU s  posts/s  start, s  after it  peak GB  processes")
     speeds = {}
     for name, runs in ran.items():
         seconds = [each.seconds for each in runs]
         middle, began = statistics.median(seconds), start[name].seconds
+        busy = statistics.median(each.cpu for each in runs)
         speeds[name] = [(rows / each, (rows - CHUNK) / max(each - began, 1e-9)) for each in seconds]
-        print(f"{name:<16} {middle:8.1f} {f'{min(seconds):.1f} to {max(seconds):.1f}':>15} {rows / middle:8.1f} "
+        print(f"{name:<16} {middle:8.1f} {f'{min(seconds):.1f} to {max(seconds):.1f}':>15} {busy:8.1f} {rows / middle:8.1f} "
               f"{began:9.1f} {(rows - CHUNK) / (middle - began):9.1f} {max(each.gigabytes for each in runs):8.2f} "
               f"{max(each.processes for each in runs):10}")  # fmt: skip
     for at, what in enumerate(("from start to end", "after the start")):

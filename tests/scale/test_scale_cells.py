@@ -10,7 +10,7 @@ from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark import Watcher, predictions, run_plan
 from cotune.benchmark.plan import Cell
 from cotune.scale.cells import spread_cells
-from cotune.scale.cluster import connected
+from cotune.scale.cluster import Workers, connected
 from tiny import Zoo
 
 pytestmark = pytest.mark.ray
@@ -35,7 +35,7 @@ def test_cells_on_a_cluster_are_those_of_one_process(ray_cluster: None, zoo: Zoo
     run_plan(posts, plan, here)
     run_plan(posts, plan, there, only_folds=[0])
     watcher = Noting()
-    with connected() as cluster:
+    with connected(Workers(concurrency=1)) as cluster:
         session = run_plan(posts, plan, there, resume=True, work=spread_cells(cluster), watcher=watcher)
     found, expected = proba_of(there), proba_of(here)
     assert found.keys() == expected.keys()

@@ -16,8 +16,8 @@ from cotune.data.posts import ColumnNames
 from cotune.errors import CotuneError, RunError
 from cotune.scale import Reading, Scoring, Workers, predict
 from cotune.scale.manifest import FILE, SUCCESS
-from cotune.scale.scoring import BlockScorer, Model
-from cotune.scale.shards import Block
+from cotune.scale.scoring import BlockDone, BlockScorer, Model
+from cotune.scale.shards import Block, ShardEnd, list_shards, read_blocks
 from cotune.scale.storage import Storage
 
 pytestmark = pytest.mark.ray
@@ -28,7 +28,8 @@ READING = Reading(ColumnNames(), block_rows=4)
 
 
 def scored(model: Path, posts: Path | str, out: Path | str, **more: Any) -> dict[str, Any]:
-    return predict(model, posts, out, **{"scoring": SCORING, "reading": READING, **more})
+    how = {"scoring": SCORING, "reading": READING, "workers": Workers(concurrency=1), **more}
+    return predict(model, posts, out, **how)  # one worker starts faster than two
 
 
 def rows_of(out: Path) -> pd.DataFrame:
@@ -64,7 +65,7 @@ def same_rows(found: pd.DataFrame, single: pd.DataFrame) -> None:
 def test_rows_and_numbers_are_those_of_a_single_process(
     ray_cluster: None, tiny_export: Path, shards: Path, single: pd.DataFrame, tmp_path: Path
 ) -> None:
-    counts = scored(tiny_export, shards, tmp_path / "out")
+    counts = scored(tiny_export, shards, tmp_path / "out", workers=Workers(concurrency=2))
     same_rows(rows_of(tmp_path / "out"), single)
     assert (tmp_path / "out" / SUCCESS).exists()
     assert (counts["posts"], counts["predicted"], counts["errors"]) == (24, 22, 2)
@@ -172,16 +173,18 @@ def test_posts_images_and_predictions_by_url(
     assert (tmp_path / "got" / SUCCESS).exists()
 
 
-def test_a_run_that_was_not_exported(
-    ray_cluster: None, zoo: Any, tiny_export: Path, shards: Path, single: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_run_that_was_not_exported(zoo: Any, shards: Path, single: pd.DataFrame, tmp_path: Path) -> None:
     from cotune.run import save_run
     from explained import random_run
 
     save_run(tmp_path / "run", random_run(zoo, classes=2))
-    scored(tmp_path / "run", shards, tmp_path / "out", scoring=Scoring(engine="torch", chunk_size=4, batch_size=4),
-           workers=Workers(concurrency=1))  # fmt: skip
-    pd.testing.assert_frame_equal(rows_of(tmp_path / "out"), single, rtol=0, atol=1e-4)
+    scoring = Scoring(engine="torch", chunk_size=4, batch_size=4)
+    scorer = BlockScorer(Model(tmp_path / "run", ""), scoring, Storage(str(tmp_path / "out")), threads=1)
+    (shard, *_) = list_shards(str(shards))
+    found = [scorer(item) for item in read_blocks(READING, shard)]
+    assert found[-1] == ShardEnd(0, 3, 10)
+    parts = [pd.read_parquet(tmp_path / "out" / each.file) for each in found if isinstance(each, BlockDone)]
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), single.iloc[:10], rtol=0, atol=1e-4)
 
 
 def test_a_model_is_unpacked_where_its_folder_is_not(tiny_export: Path, tmp_path: Path, cache: Path) -> None:
