@@ -216,7 +216,8 @@ def table(ran: dict[str, list[Ran]], start: dict[str, Ran], rows: int) -> None:
         middle, began = statistics.median(seconds), start[name].seconds
         busy = statistics.median(each.cpu for each in runs)
         speeds[name] = [(rows / each, (rows - CHUNK) / max(each - began, 1e-9)) for each in seconds]
-        print(f"{name:<16} {middle:8.1f} {f'{min(seconds):.1f} to {max(seconds):.1f}':>15} {busy:8.1f} {rows / middle:8.1f} "
+        span = f"{min(seconds):.1f} to {max(seconds):.1f}"
+        print(f"{name:<16} {middle:8.1f} {span:>15} {busy:8.1f} {rows / middle:8.1f} "
               f"{began:9.1f} {(rows - CHUNK) / (middle - began):9.1f} {max(each.gigabytes for each in runs):8.2f} "
               f"{max(each.processes for each in runs):10}")  # fmt: skip
     for at, what in enumerate(("from start to end", "after the start")):
