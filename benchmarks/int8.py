@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from engines import rates, report, whole_model
 from rich.console import Console
 
 from cotune.data.posts import read_posts
@@ -34,6 +33,7 @@ from cotune.report.terminal import checks_table
 from cotune.run import Run, load_run
 from cotune.settings import make_config
 from cotune.training.fit import fit_posts
+from engines import rates, report, whole_model
 
 
 def main() -> None:
