@@ -186,7 +186,7 @@ def test_ctrl_c(
 ) -> None:
     from cotune.benchmark import runner
 
-    compute, calls = runner._compute, []
+    compute, calls = runner.compute, []
 
     def interrupted(*args: Any) -> Any:
         calls.append(1)
@@ -194,6 +194,6 @@ def test_ctrl_c(
             raise KeyboardInterrupt
         return compute(*args)
 
-    monkeypatch.setattr(runner, "_compute", interrupted)
+    monkeypatch.setattr(runner, "compute", interrupted)
     assert run(zoo, table, "--out", tmp_path / "out", "--methods", "probe", "--folds", 2) == 130
     assert "1 finished cell kept" in capsys.readouterr().err

@@ -8,11 +8,11 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from conftest import NetworkGuard
 from cotune.encoders.image import HFImageEncoder, TimmEncoder
 from cotune.encoders.resolve import hub_name, load_encoder_config, resolve_image, resolve_text
 from cotune.encoders.text import TextEncoder
 from cotune.errors import EncoderError
+from network_guard import NetworkGuard
 from tiny import TEXTS, Zoo, make_tokenizer
 
 

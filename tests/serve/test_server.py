@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NetworkGuard
 from cotune.cli import main
 from cotune.cli.serve import _named
 from cotune.errors import ConfigError, CotuneError
@@ -28,6 +27,7 @@ from cotune.serve.limits import Limits
 from cotune.serve.logs import JsonLines, describe
 from cotune.serve.model import ServedModel
 from explained import random_run
+from network_guard import NetworkGuard
 from served import running, served_model
 from tiny import Zoo, make_posts
 

@@ -140,6 +140,8 @@ def follow_launcher() -> None:
     """In a rank that :func:`launch` has started: end with it, and leave Ctrl-C to the first rank."""
     if os.environ.get("COTUNE_LAUNCHER") is None:
         return
+    # Passed on by the launcher; a shell that runs it in the background has its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def follow() -> None:
         while os.read(0, 1):  # not by sys.stdin, whose lock would be held when the interpreter ends
