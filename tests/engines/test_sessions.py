@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cotune.engines.sessions import usable_cores
+from cotune.engines.sessions import OpenVinoSession, usable_cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("100000 100000", 1), ("150000 100000", 2), ("10000 100000", 1)])
@@ -17,3 +20,27 @@ def test_a_containers_share_counts(tmp_path: Path, quota: str, cores: int) -> No
 def test_without_a_limit_all_cores_count(tmp_path: Path, text: str) -> None:
     (tmp_path / "cpu.max").write_text(text)
     assert usable_cores(tmp_path / "cpu.max") == usable_cores(tmp_path / "none") >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores of a thread are looked up as Linux has them")
+@pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
+def test_a_session_of_one_thread_is_not_bound_to_a_core(tmp_path: Path) -> None:
+    """Several processes with one thread each, as on a cluster, would all be bound to the first."""
+    onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
+    pytest.importorskip("openvino", reason="the extra `export` is not installed")
+    shape = (256, 256)
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "x"], ["y"])], "g", [x], [y])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "g.onnx")
+    session = OpenVinoSession(tmp_path / "g.onnx", 1)
+    bound = []
+    worker = threading.Thread(target=lambda: bound.append(_least_cores(session)))
+    worker.start()
+    worker.join()
+    assert bound == [usable_cores(Path("none"))]
+
+
+def _least_cores(session: OpenVinoSession) -> int:
+    """Return on how many cores the most bound thread of this process may run."""
+    session.run({"x": np.ones((256, 256), dtype=np.float32)})
+    return min(len(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir())

@@ -77,6 +77,8 @@ class OpenVinoSession:
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
+            # Else several processes with a thread each are all bound to the first core.
+            "ENABLE_CPU_PINNING": threads >= usable_cores(),
             # What is prepared for each shape of a batch; thousands are kept by default, and memory grows with them.
             "CPU_RUNTIME_CACHE_CAPACITY": 100,
         }
