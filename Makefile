@@ -3,6 +3,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.installed
+DEMO := .venv/.demo
 
 .PHONY: help venv demo test test-all lint format bench package check-deploy lock
 
@@ -16,8 +17,12 @@ help:
 	@echo "make check-deploy  lint the recipes of deploy/ and the workflows; make lock pins their packages again"
 	@echo "make bench   measure training speed, on the demo posts or on POSTS=posts.csv"
 
+define make_venv
+@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+endef
+
 $(READY): pyproject.toml
-	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	$(make_venv)
 	@echo "installing cotune and its tools into .venv (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
@@ -25,7 +30,15 @@ $(READY): pyproject.toml
 
 venv: $(READY)
 
-demo: $(READY)
+# The demo wants none of the tools, which take as long again to install.
+$(DEMO): pyproject.toml
+	$(make_venv)
+	@test $(READY) -nt pyproject.toml || { echo "installing cotune into .venv (a few minutes the first time)"; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bundled]'; }
+	@touch $(DEMO)
+
+demo: $(DEMO)
 	@$(BIN)/cotune demo
 	@echo; echo "The commands are in $(BIN); put them on your path with: . $(BIN)/activate"
 

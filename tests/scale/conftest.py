@@ -18,7 +18,7 @@ def ray_cluster(s3_server: str) -> Iterator[None]:
     """One cluster of two cores for all tests; whoever connects uses it. Workers have the environment of now."""
     if find_spec("ray") is None:
         pytest.skip("the extra `ray` is not installed")
-    from cotune.scale.cluster import start
+    from cotune.scale.connect import start
 
     with start(num_cpus=2):
         yield

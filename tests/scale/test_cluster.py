@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from cotune.errors import ConfigError, CotuneError
-from cotune.scale.cluster import Cluster, Workers, connected, get
+from cotune.scale.cluster import Cluster, Workers
+from cotune.scale.connect import connected
+from cotune.scale.library import get
 
 pytestmark = pytest.mark.ray
 

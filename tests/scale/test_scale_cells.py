@@ -10,7 +10,8 @@ from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark import Watcher, predictions, run_plan
 from cotune.benchmark.plan import Cell
 from cotune.scale.cells import spread_cells
-from cotune.scale.cluster import Workers, connected
+from cotune.scale.cluster import Workers
+from cotune.scale.connect import connected
 from tiny import Zoo
 
 pytestmark = pytest.mark.ray

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cotune.scale.cluster import connected
+from cotune.scale.connect import connected
 from cotune.scale.trials import spread_trials
 from cotune.tuning import tune
 from tiny import Zoo

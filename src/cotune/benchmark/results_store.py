@@ -87,7 +87,7 @@ def refuse_harm(out: Path, kind: Kind = BENCHMARK) -> None:
     """
     if (out / "config.json").exists():
         raise RunError(f"{out} holds a config.json, so it is a run or an encoder; choose another folder")
-    if not (out / next(iter(kind.markers))).is_file():  # what else is wrong is said when it is read
+    if not (out / next(iter(kind.markers))).is_file():  # other faults are found when it is read
         kind.refuse_foreign(out)
 
 

@@ -174,7 +174,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     answer: Any = None
     try:
-        answer = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        # A command that starts itself once more, for each of several devices, finds them in its context.
+        answer = app(args=given, standalone_mode=False, obj=given)
     except typer.Abort:
         raise KeyboardInterrupt from None
     except Exception as error:

@@ -156,7 +156,7 @@ def bench(
             session = _run(found, plan, out, jobs=jobs or 1, **more)
         else:
             from cotune.scale.cells import spread_cells
-            from cotune.scale.cluster import connected
+            from cotune.scale.connect import connected
 
             with connected(workers) as there:
                 session = _run(found, plan, out, jobs=there.size, work=spread_cells(there, plugin or ()), **more)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +36,7 @@ _RUN, _HOLDOUT = "Run", "Validation and stopping"
 
 
 def fit(
+    context: typer.Context,
     posts: PostsPath,
     out: Annotated[Path, typer.Option("--out", help="Folder for the run.", metavar="RUN", rich_help_panel=_RUN)],
     flags: Flags = None,
@@ -83,7 +83,7 @@ def fit(
         start, flags = _start(start_from, flags)
     settings_ = settings_given(flags, settings, config, table)
     # One column of a kind keeps its field's usual name, and is not a setting of the run.
-    first = _among_ranks(settings_, posts)
+    first = _among_ranks(settings_, posts, context.find_root().obj)
     columns = table.columns(settings_.fields)
     validation_rows = _validation_rows(validation_where, settings_)
     finished = _check_out(out, resume=resume, overwrite=overwrite) if first else False
@@ -118,7 +118,7 @@ def fit(
     )
 
 
-def _among_ranks(config: FitConfig, posts: Path) -> bool:
+def _among_ranks(config: FitConfig, posts: Path, given: list[str]) -> bool:
     """Tell whether this process is the one that writes; where several devices want processes, start them and end."""
     from cotune.training.launch import follow_launcher, launch, needs_launch
     from cotune.training.ranks import launched
@@ -126,7 +126,7 @@ def _among_ranks(config: FitConfig, posts: Path) -> bool:
     if needs_launch(config):
         if str(posts) == "-":
             raise ConfigError("several devices cannot share standard input; write the posts to a file")
-        raise SystemExit(launch(["-m", "cotune", *sys.argv[1:]], config.devices))
+        raise SystemExit(launch(["-m", "cotune", *given], config.devices))
     own = launched()
     follow_launcher()
     if own is None or own.first:
@@ -138,7 +138,7 @@ def _among_ranks(config: FitConfig, posts: Path) -> bool:
 def _follow(
     out: Path, tables: tuple[pd.DataFrame, pd.DataFrame | None], config: FitConfig, *, resume: bool, how: dict[str, Any]
 ) -> None:
-    """Train as one of several ranks that is not the first: nothing is written, nothing said."""
+    """Train as one of several ranks, but not the first one: write and print nothing."""
     from cotune.training.callbacks import CheckpointCallback
     from cotune.training.fit import fit_posts
     from cotune.training.ranks import leave_ranks

@@ -109,7 +109,7 @@ def tune(
         if workers is None:
             result = search(found, out, plan, jobs=jobs or 1, progress=progress, **how)
         else:
-            from cotune.scale.cluster import connected
+            from cotune.scale.connect import connected
             from cotune.scale.trials import spread_trials
 
             with connected(workers) as there:

@@ -13,7 +13,8 @@ from cotune.benchmark.bench import Bench
 from cotune.benchmark.plan import Cell
 from cotune.benchmark.records import Record
 from cotune.benchmark.runner import Failure, Watcher, Work, compute, fresh_bench, keep, modules_of, prepare_process
-from cotune.scale.cluster import Cluster, get
+from cotune.scale.cluster import Cluster
+from cotune.scale.library import get
 
 
 class CellWorker:

@@ -16,7 +16,9 @@ from cotune.errors import ConfigError
 from cotune.export.choose import EngineChoice, engine_for, identity_of
 from cotune.plugins import load_plugins
 from cotune.progress import Progress
-from cotune.scale.cluster import Cluster, Workers, connected, import_ray
+from cotune.scale.cluster import Cluster, Workers
+from cotune.scale.connect import connected
+from cotune.scale.library import import_ray
 from cotune.scale.manifest import Manifest
 from cotune.scale.scoring import BlockScorer, Model, Scoring, files_of
 from cotune.scale.shards import Block, Reading, Shard, ShardEnd, first_posts, list_shards, read_blocks

@@ -19,7 +19,7 @@ from cotune.export.choose import identity_of
 from cotune.export.package import is_export, open_export
 from cotune.files import atomic_path
 from cotune.plugins import load_plugins
-from cotune.scale.cluster import get
+from cotune.scale.library import get
 from cotune.scale.shards import Block, ShardEnd
 from cotune.scale.storage import Storage
 from cotune.scoring import BadImages, Scorer

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from cotune.benchmark.runner import prepare_process
-from cotune.scale.cluster import Cluster, get
+from cotune.scale.cluster import Cluster
+from cotune.scale.library import get
 from cotune.tuning.search import Work
 from cotune.tuning.trials import Search, run_worker
 

@@ -97,9 +97,14 @@ class Parallel:
                     slots[name] = torch.empty_like(parameter).copy_(value)
 
 
+def divides(config: FitConfig) -> bool:
+    """Tell whether weights are divided among the devices when encoders are trained."""
+    return config.strategy == "fsdp" and ranks().count > 1
+
+
 def is_sharded(config: FitConfig, stage: Stage) -> bool:
     """Tell whether a stage trains weights that are divided among the devices: the probe's head is too small for it."""
-    return config.strategy == "fsdp" and ranks().count > 1 and stage.name == config.tune
+    return divides(config) and stage.name == config.tune
 
 
 def shard(model: JointModel, device: torch.device) -> None:
@@ -120,8 +125,11 @@ def shard(model: JointModel, device: torch.device) -> None:
 
 
 def whole(tensor: Any) -> Any:
-    """Return a tensor as one device would hold it; every rank has to ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """Return a tensor that is not divided; every rank has to ask.
+
+    One that was goes to the CPU, as all of them together may be too large for a device.
+    """
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
 def like(parameter: DTensor, value: Tensor) -> DTensor:

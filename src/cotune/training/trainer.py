@@ -30,7 +30,7 @@ from cotune.training.device import make_fabric, one_thread, training_device
 from cotune.training.features import Features, iterate
 from cotune.training.kept import Source
 from cotune.training.lora import merge_adapters
-from cotune.training.parallel import Parallel, copy_tensors, finite, is_sharded, put_back
+from cotune.training.parallel import Parallel, copy_tensors, divides, finite, is_sharded, put_back
 from cotune.training.parameters import set_gradients, set_train_mode
 from cotune.training.precision import choose_precision, encoding
 from cotune.training.prefetch import on_device
@@ -152,7 +152,8 @@ class Trainer:
     def _build(self) -> JointModel:
         model = build_model(self.data.features, self.task, self.config, self.data.rows, self._start)
         model.head.set_prior(self._prior)
-        return model.to(self.fabric.device)
+        # What is divided goes to its devices layer by layer, as the whole may be too large for one.
+        return model if divides(self.config) else model.to(self.fabric.device)
 
     def fit(self) -> Trained:
         """Train stage by stage, and return the model with the weights to keep.
@@ -353,7 +354,7 @@ class Trainer:
             raise ConfigError(f"training diverged in {when} ({what}); lower the learning rates or use --precision 32")
 
     def _make_whole(self, stage: Stage, weights: Mapping[str, Tensor]) -> None:
-        """Replace the model that is divided among devices by a whole one with these weights."""
+        """Replace the model that is divided among devices by a whole one, on the CPU, with these weights."""
         self.model = self._build()
         set_gradients(self.model, stage.name, self.config)
         put_back(trained_tensors(self.model, stage), weights)
