@@ -57,11 +57,11 @@ def trained(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         given = tiny_settings(zoo, folder / "cache", **usual) | settings
         plans[name] = {"settings": given, "posts": str(folder / "posts.json"), "weighted": name == "uneven"}
-    for name, of in {"begun by two": "joint", "begun by parts": "joint", "begun by one": "joint"}.items():
-        plans[name] = plans[of] | {"kept": str(folder / name)}
+    for name in ("begun by two", "begun by parts", "begun by one", "ended by parts"):
+        plans[name] = plans["joint"] | {"kept": str(folder / name)}
     begun_by_two = {name: plans[name] | {"begins": True} for name in ("begun by two", "begun by parts")}
-    ends_by_two = {"begun by one": plans["begun by one"] | {"begins": False}}
-    begun_by_one = {"begun by one": plans["begun by one"] | {"begins": True}}
+    ends_by_two = {name: plans[name] | {"begins": False} for name in ("begun by one", "ended by parts")}
+    begun_by_one = {name: plan | {"begins": True} for name, plan in ends_by_two.items()}
     ends_by_one = {name: plans[name] | {"begins": False} for name in begun_by_two}
     alone = {name: plans[name] for name in (PLANS | SHARDED)}
     run(folder / "one.json", alone | begun_by_one, 1)
@@ -74,7 +74,7 @@ def run(path: Path, plans: dict[str, dict[str, Any]], count: int) -> None:
     """Train plans by some ranks; two have a cache of their own, so that they compute together what is kept."""
     for name, plan in plans.items():
         settings = plan["settings"] | {"devices": count, "cache": str(path.with_name(f"cache-{count}"))}
-        if count > 1 and (name in SHARDED or name == "begun by parts"):
+        if count > 1 and (name in SHARDED or name.endswith("by parts")):
             settings["strategy"] = "fsdp"
         plans[name] = plan | {"settings": settings}
     path.write_text(json.dumps(plans))
@@ -83,7 +83,9 @@ def run(path: Path, plans: dict[str, dict[str, Any]], count: int) -> None:
     ) == 0
 
 
-@pytest.mark.parametrize(("name", "count"), [("begun by two", 1), ("begun by parts", 1), ("begun by one", 2)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("begun by two", 1), ("begun by parts", 1), ("begun by one", 2), ("ended by parts", 2)]
+)
 def test_training_goes_on_under_another_number_of_ranks(trained: Path, name: str, count: int) -> None:
     whole, resumed = (json.loads((trained / f).read_text()) for f in ("joint-1.json", f"{name}-{count}.json"))
     for before, now in zip(whole["history"], resumed["history"], strict=True):

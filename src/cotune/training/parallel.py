@@ -87,14 +87,15 @@ class Parallel:
         The fused optimizer walks through weights and moments as they lie in memory, and files hold the latter row by
         row.
         """
+        if self.sharded:
+            parameters = [parameter for group in self.plain.param_groups for parameter in group["params"]]
+            slots = {at: _divided(parameters[at], slot) for at, slot in state["state"].items()}
+            state = {**state, "state": slots}
         self.plain.load_state_dict(state)
-        for parameter, slots in self.plain.state.items():
-            for name, value in slots.items():
-                if isinstance(parameter, DTensor):
-                    if value.shape == parameter.shape:
-                        slots[name] = like(parameter, value)
-                elif value.shape == parameter.shape and value.stride() != parameter.stride():
-                    slots[name] = torch.empty_like(parameter).copy_(value)
+        for parameter, slot in self.plain.state.items():
+            for name, value in slot.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    slot[name] = torch.empty_like(parameter).copy_(value)
 
 
 def divides(config: FitConfig) -> bool:
@@ -135,6 +136,11 @@ def whole(tensor: Any) -> Any:
 def like(parameter: DTensor, value: Tensor) -> DTensor:
     """Return a whole tensor divided as a parameter is; every rank has to ask."""
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def _divided(parameter: DTensor, slot: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return an optimizer's state of a parameter, divided as it is; the number of steps stays whole."""
+    return {name: like(parameter, value) if value.shape == parameter.shape else value for name, value in slot.items()}
 
 
 def copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

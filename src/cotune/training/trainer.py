@@ -166,7 +166,7 @@ class Trainer:
             If the user stops it before an epoch was kept.
         """
         kept = next((callback for callback in self.callbacks if isinstance(callback, CheckpointCallback)), None)
-        resumed = None if kept is None else kept.load(self.fabric.device)
+        resumed = None if kept is None else kept.load(next(self.model.parameters()).device)
         trained = Trained(self.model)
         for stage in self.stages:
             if resumed is not None and stage.name != resumed.stage and stage.name in resumed.done:
