@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html.parser
 import re
 
@@ -9,7 +11,7 @@ import re
 class Balanced(html.parser.HTMLParser):
     """Notes tags that are not closed in their order."""
 
-    VOID = ("meta", "br")
+    VOID = ("meta", "br", "img", "input")
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +36,18 @@ def check_page(page: str) -> None:
     parser.feed(page)
     assert not parser.faults
     assert not parser.open
-    assert not re.search(r"""(?:src|href|url)\s*[=(]|@import|<script|<link|http""", page), "the page needs nothing else"
+    inside = re.sub(
+        r"""<script type="application/json".*?</script>|(?:src|href)="(?:data:|#|[a-z_]+[/.#][^":]*")""",
+        "",
+        page,
+        flags=re.S,
+    )
+    assert not re.search(r"""(?:src|href|url)\s*[=(]|@import|<link|https?:""", inside), "the page needs nothing else"
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.S)
+    assert inside.count("<script") == len(scripts)
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'" in page, "the page runs its own script alone"
+    assert "Content-Security-Policy" in page
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page

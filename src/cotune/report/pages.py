@@ -5,6 +5,9 @@ All values are escaped: whatever a post, a label or a file says is text and neve
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,17 +18,27 @@ from markupsafe import Markup
 from cotune.report.numbers import count, number, percent, signed
 
 
-def render(template: str, **values: Any) -> str:
+@dataclass(frozen=True)
+class Script:
+    """The one script of a page, and the hash by which the page allows it and no other."""
+
+    source: Markup
+    hash: str
+
+
+def render(template: str, *, script: str | None = None, **values: Any) -> str:
     """Return the page, or piece of a page, that a template makes of some values.
 
     Parameters
     ----------
     template : str
         Name of a file in ``cotune/report/templates``.
+    script : str, optional
+        Name of a file there that a page runs as its script.
     **values
         What the template shows; one that it lacks is an error.
     """
-    return _environment().get_template(template).render(**values)
+    return _environment().get_template(template).render(script=script and _script(script), **values)
 
 
 def render_source(source: str, **values: Any) -> str:
@@ -37,6 +50,13 @@ def render_source(source: str, **values: Any) -> str:
 def style_sheet(name: str) -> Markup:
     """Return a style sheet of ``cotune/report/templates``, to be put into a page."""
     return Markup(_read(name))
+
+
+@cache
+def _script(name: str) -> Script:
+    source = _read(name)
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return Script(Markup(source), f"sha256-{digest}")
 
 
 def _read(name: str) -> str:

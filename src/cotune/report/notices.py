@@ -1,0 +1,31 @@
+"""What a reader of a report should notice first; the rules that find it are beside each report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["problem", "warning", "note", "good"]
+_ORDER: tuple[Level, ...] = ("problem", "warning", "note", "good")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One sentence that a report opens with.
+
+    Attributes
+    ----------
+    level : str
+        "problem": the figures cannot be used as they stand; "warning": read them with care; "note": what they say;
+        "good": what can be relied on.
+    text : str
+        Whole sentences, numbers included.
+    """
+
+    level: Level
+    text: str
+
+
+def sorted_notices(notices: list[Notice]) -> list[Notice]:
+    """Return notices with the gravest first, otherwise as they came."""
+    return sorted(notices, key=lambda notice: _ORDER.index(notice.level))
