@@ -7,6 +7,9 @@ import hashlib
 import html.parser
 import re
 
+#: What a script reads; browsers run none of it.
+DATA = r"""<script type="application/json".*?</script>"""
+
 
 class Balanced(html.parser.HTMLParser):
     """Notes tags that are not closed in their order."""
@@ -36,15 +39,12 @@ def check_page(page: str) -> None:
     parser.feed(page)
     assert not parser.faults
     assert not parser.open
-    inside = re.sub(
-        r"""<script type="application/json".*?</script>|(?:src|href)="(?:data:|#|[a-z_]+[/.#][^":]*")""",
-        "",
-        page,
-        flags=re.S,
-    )
-    assert not re.search(r"""(?:src|href|url)\s*[=(]|@import|<link|https?:""", inside), "the page needs nothing else"
     scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.S)
-    assert inside.count("<script") == len(scripts)
+    addresses = r"""(?:src|href)="(?:data:|#|[a-z_]+[/.#][^":]*")"""
+    inside = re.sub(f"<script>.*?</script>|{DATA}|{addresses}", "", page, flags=re.S)
+    assert not re.search(r"""(?:src|href|url)\s*[=(]|@import|<script|<link|https?:""", inside), (
+        "the page needs nothing else"
+    )
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"script-src 'sha256-{digest}'" in page, "the page runs its own script alone"

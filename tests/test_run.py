@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_folder_holds_what_it_promises_and_no_pickle(fitted: Run, tmp_path: Path) -> None:
-    save_run(tmp_path / "run", fitted, report="<html>")
+    save_run(tmp_path / "run", fitted, pages={"report.html": "<html>"})
     assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | {"report.html"}
     endings = {p.suffix for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert endings <= {".json", ".safetensors", ".md", ".html", ".txt"}
@@ -112,7 +112,7 @@ def fail_on(name: str) -> Callable[..., Any]:
 def test_a_full_disk_leaves_the_old_run_whole(
     fitted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    save_run(tmp_path / "run", fitted, report="old")
+    save_run(tmp_path / "run", fitted, pages={"report.html": "old"})
     before = contents(tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", fail_on(at))
@@ -140,7 +140,7 @@ def test_a_full_disk_while_weights_are_written(fitted: Run, tmp_path: Path, monk
 
 def test_saving_again_replaces_the_run_and_nothing_else(zoo: Zoo, fitted: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    save_run(run, fitted, report="old")
+    save_run(run, fitted, pages={"report.html": "old"})
     (run / "mine.csv").write_text("keep")
     text_only = tiny_fit(zoo, tmp_path, fusion="text", tune="frozen").run
     save_run(run, text_only)
@@ -299,7 +299,7 @@ def test_what_only_informs_does_not_keep_from_predicting(
 
 
 def test_what_a_user_may_edit_is_not_checked(fitted: Run, tmp_path: Path) -> None:
-    save_run(tmp_path / "run", fitted, report="<html>")
+    save_run(tmp_path / "run", fitted, pages={"report.html": "<html>"})
     (tmp_path / "run" / "README.md").write_text("my model")
     (tmp_path / "run" / "report.html").unlink()
     (tmp_path / "run" / "notes.txt").write_text("mine")

@@ -34,6 +34,7 @@ from cotune.run_settings import (
     FORMAT,
     LABELS,
     METRICS,
+    POSTS_PAGE,
     REPORT,
     WEIGHTS,
     damaged,
@@ -91,7 +92,7 @@ class Run:
         return self.config.read_fields()
 
 
-def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
+def save_run(folder: Path, run: Run, *, pages: Mapping[str, str] | None = None) -> None:
     """Write all files of a run, or none: a run that was there stays whole until the new one is complete.
 
     Parameters
@@ -100,8 +101,8 @@ def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
         Made when absent. Files in it that belong to no run (a checkpoint, predictions) are left alone.
     run : Run
         What to write.
-    report : str, optional
-        The text of ``report.html``; a report of an earlier run is removed in any case.
+    pages : mapping, optional
+        Text of ``report.html`` and ``posts.html`` by name; those of an earlier run are removed in any case.
 
     Raises
     ------
@@ -112,8 +113,8 @@ def save_run(folder: Path, run: Run, *, report: str | None = None) -> None:
     RUN.refuse_foreign(folder)
     with atomic_path(folder / _STAGE, directory=True) as stage:
         _write_files(stage, run)
-        if report is not None:
-            write_text(stage / REPORT, report)
+        for name, page in (pages or {}).items():
+            write_text(stage / name, page)
     _move_in(folder / _STAGE, folder)
 
 
@@ -197,7 +198,7 @@ def _move_in(stage: Path, folder: Path) -> None:
     A folder without a config.json counts as no run, so a power cut in between cannot leave a mixture that loads.
     """
     (folder / CONFIG).unlink(missing_ok=True)
-    for name in (REPORT, *ENCODER_FOLDERS):
+    for name in (REPORT, POSTS_PAGE, *ENCODER_FOLDERS):
         remove(folder / name)
     for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
         new.replace(folder / new.name)

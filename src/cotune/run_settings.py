@@ -13,7 +13,8 @@ from cotune.errors import RunError
 from cotune.ownership import RUN
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
-METRICS, ENVIRONMENT, CARD, REPORT = "metrics.json", "environment.json", "README.md", "report.html"
+METRICS, ENVIRONMENT, CARD = "metrics.json", "environment.json", "README.md"
+REPORT, POSTS_PAGE = "report.html", "posts.html"
 FORMAT = 2
 ENCODER_FOLDERS = ("text_encoder", "image_encoder", "encoders")
 

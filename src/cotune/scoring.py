@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -168,16 +168,7 @@ class Scorer(abc.ABC, Generic[Read]):
 
     def frame_of(self, posts: pd.DataFrame, scores: tuple[np.ndarray, np.ndarray, list[str]]) -> pd.DataFrame:
         """Return the predictions table of posts whose :meth:`scores` are known."""
-        found, shares, errors = scores
-        known = ~np.isnan(found[:, 0])
-        labels = np.full(len(posts), None, dtype=object)
-        labels[known] = np.asarray([*self.task.decode(found[known]), None], dtype=object)[:-1]
-        table: dict[str, Any] = {"id": posts["id"].to_numpy(), "label": labels}
-        table |= dict(zip(self.task.columns(), found.T, strict=False))
-        table |= {share_column(name): shares[:, i] for i, name in enumerate(self.field_names)}
-        table["error"] = [error or None for error in errors]
-        frame = pd.DataFrame(table, columns=self.columns())
-        return frame if self.task.text_label else frame.astype({"label": float})
+        return predictions_table(self.task, self.field_names, posts["id"], scores)
 
     def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield the predictions of each chunk of posts; the next chunk is read while one is scored.
@@ -226,6 +217,34 @@ class Scorer(abc.ABC, Generic[Read]):
                 with self.timed("write"):
                     kept.write(number, frame, self.text_columns())
             yield waiting.popleft(), frame
+
+
+def predictions_table(
+    task: Task, fields: Sequence[str], ids: pd.Series, scores: tuple[np.ndarray, np.ndarray, list[str]]
+) -> pd.DataFrame:
+    """Return one row for every post, in order: id, label, probabilities, shares, error.
+
+    Parameters
+    ----------
+    task : Task
+        What the predictions mean.
+    fields : sequence of str
+        The fields of a post.
+    ids : Series
+        The id of every post, shape (N,).
+    scores : tuple
+        As :meth:`Scorer.scores` returns them.
+    """
+    found, shares, errors = scores
+    known = ~np.isnan(found[:, 0])
+    labels = np.full(len(ids), None, dtype=object)
+    labels[known] = np.asarray([*task.decode(found[known]), None], dtype=object)[:-1]
+    table: dict[str, Any] = {"id": ids.to_numpy(), "label": labels}
+    table |= dict(zip(task.columns(), found.T, strict=False))
+    table |= {share_column(name): shares[:, i] for i, name in enumerate(fields)}
+    table["error"] = [error or None for error in errors]
+    frame = pd.DataFrame(table)
+    return frame if task.text_label else frame.astype({"label": float})
 
 
 def distinct(keys: Sequence[Hashable], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -281,8 +300,9 @@ def evaluate_posts(
     n_bootstrap: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
+    watch: Callable[[pd.DataFrame, pd.DataFrame], None] | None = None,
 ) -> EvaluatedPosts:
-    """Score labelled posts and compare.
+    """Score labelled posts and compare; `watch` gets every chunk of posts with its predictions.
 
     Posts without a label, with a label that the run does not know, or without a prediction are left out of
     the scores and counted. Who scores a run on the very posts it was trained on gets a note.
@@ -302,6 +322,8 @@ def evaluate_posts(
         seen.update(posts)
         scores = predictor.scores(posts)
         table = predictor.frame_of(posts, scores)
+        if watch is not None:
+            watch(posts, table)
         unreadable.add(posts)
         bad.append(has_row_error(posts))
         table.insert(1, "true", posts["label"].to_numpy())

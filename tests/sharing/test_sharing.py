@@ -43,7 +43,7 @@ def folder(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tiny_fit(zoo, here, validation=0.25, n=32).run
     run.environment["command"] = f"cotune fit {here}/posts.csv"
     run.metrics["notes"] = [f"{here} holds two posts"]
-    save_run(here / "mood", run, report="<html>posts</html>")
+    save_run(here / "mood", run, pages={"report.html": "<html>posts</html>"})
     (here / "mood" / "predictions.csv").write_text("mine")
     (here / "mood" / "text_encoder" / "notes.txt").write_text("mine")
     (here / "mood" / "checkpoint").mkdir()

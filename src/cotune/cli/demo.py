@@ -31,7 +31,7 @@ def demo(
     from cotune.data.predictions import records
     from cotune.demo.experiment import NOTE, run_demo
     from cotune.progress import TerminalProgress
-    from cotune.report.run_report import run_report
+    from cotune.report.run_pages import run_pages
     from cotune.run import save_run
 
     class Bars(TerminalProgress):
@@ -56,7 +56,7 @@ def demo(
         found = run_demo(progress=progress, on_result=tell)
     except KeyboardInterrupt:
         raise StoppedError("stopped; nothing was saved") from None
-    save_run(out, found.run, report=run_report(found.run, name=out.name))
+    save_run(out, found.run, pages=run_pages(found.run, found.held_out, name=out.name))
     took = time.perf_counter() - started
     if as_json:
         print_json(

@@ -24,6 +24,7 @@ from cotune.report.numbers import plural
 from cotune.report.terminal import confusion_table, per_label_table, score_table
 
 if TYPE_CHECKING:
+    from cotune.report.posts_page import ShownPosts
     from cotune.run import Run
     from cotune.scoring import EvaluatedPosts, Scorer
 
@@ -34,7 +35,12 @@ def evaluate(
     run: ModelFolder,
     posts: PostsPath,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for metrics.json, predictions.csv, report.html.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for scores, predictions and, of a run, report.html.",
+            metavar="DIR",
+        ),
     ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
@@ -54,6 +60,7 @@ def evaluate(
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
     from cotune.data.posts import iter_posts
     from cotune.progress import TerminalProgress
+    from cotune.report.posts_page import ShownPosts
     from cotune.scoring import evaluate_posts
 
     if out is not None:
@@ -66,9 +73,13 @@ def evaluate(
     )
     settings = {**flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote}
     predictor = open_scorer(choice, settings, first)
-    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress)
+    shown = ShownPosts(predictor.task, predictor.fields)
+    watch = None if out is None else shown.add
+    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress, watch=watch)
     if out is not None:
-        _write(out, predictor, result, run, posts, None if choice.exported else open_run(run, plugin))
+        _write(out, predictor, result, run, posts)
+        if not choice.exported:  # the report is about a run, and an export has none
+            _write_pages(out, shown, result, open_run(run, plugin), run.name, title(posts))
     if as_json:
         print_json(result.to_dict())
         return
@@ -83,7 +94,7 @@ def evaluate(
     if left:
         print_rich(f"\nleft out: {', '.join(left)}")
     if out is not None:
-        page = "" if choice.exported else ", report.html"
+        page = "" if choice.exported else ", report.html, posts.html"
         print_rich(f"\nwritten to {out}: metrics.json, predictions.csv{page}")
 
 
@@ -101,18 +112,25 @@ def _refuse_harm(out: Path, posts: Path) -> None:
     EVALUATION.refuse_foreign(out)
 
 
-def _write(
-    out: Path, predictor: Scorer[Any], result: EvaluatedPosts, folder: Path, posts: Path, run: Run | None
-) -> None:
-    """Write the files of an evaluation; the report is about a run, and an export has none."""
+def _write(out: Path, predictor: Scorer[Any], result: EvaluatedPosts, folder: Path, posts: Path) -> None:
+    """Write scores and predictions."""
     from cotune.data.predictions import TEXTS, predictions_writer
-    from cotune.files import write_json, write_text
+    from cotune.files import write_json
     from cotune.ownership import EVALUATION
-    from cotune.report.run_report import evaluation_report
 
     texts = TEXTS if predictor.task.text_label else {"id", "error"}
     write_json(out / "metrics.json", {**EVALUATION.mark(), "run": folder, "posts": posts, **result.to_dict()})
     with predictions_writer(out / _PREDICTIONS, list(result.predictions.columns), texts) as write:
         write(result.predictions)
-    if run is not None:
-        write_text(out / "report.html", evaluation_report(run, result, name=folder.name, posts=title(posts)))
+
+
+def _write_pages(out: Path, shown: ShownPosts, result: EvaluatedPosts, run: Run, name: str, posts: str) -> None:
+    """Write the report, and the posts it is about."""
+    from cotune.files import write_text
+    from cotune.report.posts_page import posts_page
+    from cotune.report.run_report import evaluation_report
+    from cotune.run_settings import POSTS_PAGE, REPORT
+
+    write_text(out / POSTS_PAGE, posts_page(shown, title=f"Predictions of {name} for {posts}"))
+    report = evaluation_report(run, result, name=name, posts=posts, posts_page=POSTS_PAGE)
+    write_text(out / REPORT, report)

@@ -182,7 +182,7 @@ def _train(
 ) -> tuple[FitResult, str]:
     """Train, and save the run; `finished` tells whether `out` holds a run that stays until then."""
     from cotune.progress import TerminalProgress
-    from cotune.report.run_report import run_report
+    from cotune.report.run_pages import run_pages
     from cotune.run import save_run
     from cotune.training.callbacks import CheckpointCallback, HistoryCallback
     from cotune.training.checkpoint import remove_state
@@ -210,7 +210,7 @@ def _train(
         status = "interrupted" if result.interrupted else "finished"
         if result.interrupted and finished:
             return result, f"stopped; the run in {out} is as it was, and --resume goes on with the new one"
-        save_run(out, result.run, report=run_report(result.run, name=out.name))
+        save_run(out, result.run, pages=run_pages(result.run, result.held_out, name=out.name))
     except KeyboardInterrupt:
         status = "interrupted"
         if _pending(out):

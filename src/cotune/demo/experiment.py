@@ -15,13 +15,14 @@ from cotune.data.posts import data_hash
 from cotune.demo.posts import read_demo_posts
 from cotune.environment import environment
 from cotune.metrics import AucComparison, Evaluation, paired_bootstrap_auc
-from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.run import Run
-from cotune.settings import FitConfig, make_config
+from cotune.scoring import predictions_table
+from cotune.settings import make_config
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.build import open_encoders, prepare_posts, read_options
 from cotune.training.device import training_device
+from cotune.training.shares import predict_shares
 from cotune.training.trainer import Trained, Trainer, TrainingData, predict_rows
 
 NOTE = (
@@ -75,10 +76,11 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class Demo:
-    """All that the demo found."""
+    """All that the demo found: the joint model, scores, the held-out posts with its predictions, a few of them."""
 
     run: Run
     results: list[DemoResult]
+    held_out: tuple[pd.DataFrame, pd.DataFrame]
     examples: pd.DataFrame
 
 
@@ -147,14 +149,17 @@ def run_demo(
         "demo": {"note": NOTE, "models": [result.to_dict() for result in results]},
     }
     run = Run(joint.model, both, metrics, environment(both.seed, data_hash(posts), device.type))
-    return Demo(run, results, _examples(run, posts.iloc[test], n_examples, both))
+    posts = posts.iloc[test]
+    shares = predict_shares(joint.model, task, features, test, joint.source)[1]
+    table = predictions_table(task, ("text", "image"), posts["id"], (joint_proba, shares, [""] * len(test)))
+    return Demo(run, results, (posts, table), _examples(posts, table, n_examples, both.seed))
 
 
-def _examples(run: Run, posts: pd.DataFrame, n: int, config: FitConfig) -> pd.DataFrame:
-    """Predict some held-out posts, sampled at random so that the mistakes are among them."""
-    drawn = posts.sample(min(n, len(posts)), random_state=config.seed).reset_index(drop=True)
-    found = Predictor(run, device=config.device).frame(drawn)
-    found.insert(1, "true", drawn["label"])
-    found.insert(2, "text", drawn["text"])
+def _examples(posts: pd.DataFrame, table: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """Return some held-out posts with their predictions, sampled at random so that the mistakes are among them."""
+    drawn = posts.reset_index(drop=True).sample(min(n, len(posts)), random_state=seed)
+    found = table.iloc[drawn.index].reset_index(drop=True)
+    found.insert(1, "true", drawn["label"].to_numpy())
+    found.insert(2, "text", drawn["text"].to_numpy())
     found.insert(3, "image", [Path(image).name for image in drawn["image"]])
     return found

@@ -12,6 +12,7 @@ from cotune.model import head_name
 from cotune.report.charts import calibration_chart, line_chart, pairs_chart
 from cotune.report.numbers import SCORE_TITLES, count
 from cotune.report.pages import render
+from cotune.report.run_verdict import run_notices, score_notices
 from cotune.run import Run
 from cotune.scoring import EvaluatedPosts
 from cotune.settings import FitConfig
@@ -48,7 +49,7 @@ _STAGES = {
 }
 
 
-def run_report(run: Run, *, name: str) -> str:
+def run_report(run: Run, *, name: str, posts_page: str | None = None) -> str:
     """Return the page of a trained run.
 
     Parameters
@@ -57,6 +58,8 @@ def run_report(run: Run, *, name: str) -> str:
         The run, with metrics and environment.
     name : str
         What to call it.
+    posts_page : str, optional
+        Address of the page that shows the held-out posts.
     """
     posts = run.metrics.get("posts", {})
     facts = [("Posts trained on", count(posts.get("train")))]
@@ -78,18 +81,18 @@ def run_report(run: Run, *, name: str) -> str:
         run,
         title=name,
         kind="Run",
-        interrupted=run.metrics.get("status") == "interrupted",
+        notices=run_notices(run),
+        posts_page=posts_page,
         facts=facts,
         scores=run.metrics.get("validation"),
         class_counts=posts.get("labels", {}),
         counts_title=f"Training posts of each {_COUNTED[run.task.target_type]}",
         stages=_stages(run.metrics.get("history", []), run.task),
         demo=run.metrics.get("demo"),
-        notes=run.metrics.get("notes", []),
     )
 
 
-def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str) -> str:
+def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str, posts_page: str | None = None) -> str:
     """Return the page of a run's evaluation on a labelled posts table.
 
     Parameters
@@ -100,6 +103,8 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         What came out.
     name, posts : str
         What to call run and table.
+    posts_page : str, optional
+        Address of the page that shows the posts.
     """
     found = result.to_dict()
     facts = [("Posts scored", count(found["n"]))]
@@ -108,7 +113,8 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         run,
         title=f"{name} on {posts}",
         kind="Evaluation",
-        interrupted=False,
+        notices=score_notices(run.task, found, result.notes),
+        posts_page=posts_page,
         facts=facts,
         scores=found,
         class_counts={
@@ -118,7 +124,6 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         counts_title=f"Scored posts of each {_COUNTED[run.task.target_type]}",
         stages=[],
         demo=None,
-        notes=result.notes,
     )
 
 
@@ -132,6 +137,7 @@ def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[s
     return render(
         "report.html",
         main_title=run.task.main_title,
+        kind_of_task=run.task.target_type,
         scores=None if scores is None else _scores(scores),
         class_counts=_bars(class_counts),
         parts=parts,

@@ -17,7 +17,8 @@ from cotune.errors import CotuneError
 SIDE = 160
 #: Most bytes that the thumbnails of one page may take.
 BUDGET = 3 * 2**20
-_QUALITY = 60
+#: JPEG quality, and that of the smallest ones, in which nobody sees more.
+_QUALITY, _TINY_QUALITY, _TINY = 60, 40, 64
 
 
 def thumbnail(source: Any, side: int = SIDE) -> str:
@@ -26,10 +27,13 @@ def thumbnail(source: Any, side: int = SIDE) -> str:
     Parameters
     ----------
     source : image of a post, or None
-        Whatever :func:`~cotune.data.images.load.load_image` takes. URLs are not fetched.
+        Whatever :func:`~cotune.data.images.load.load_image` takes, or one made before, as ``{"thumbnail": uri}``.
+        URLs are not fetched.
     side : int
         Longest side in pixels; smaller images are not enlarged.
     """
+    if isinstance(source, dict):
+        return str(source.get("thumbnail", ""))
     if source is None or (isinstance(source, float) and source != source):
         return ""
     try:
@@ -37,7 +41,7 @@ def thumbnail(source: Any, side: int = SIDE) -> str:
     except (CotuneError, MemoryError):
         return ""
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return jpeg_uri(image)
+    return jpeg_uri(image, _QUALITY if side > _TINY else _TINY_QUALITY)
 
 
 def jpeg_uri(image: Image.Image, quality: int = _QUALITY) -> str:

@@ -23,7 +23,9 @@ from cotune.encoders.resolve import asks_hub
 from cotune.environment import environment
 from cotune.errors import ConfigError, DataError, listed
 from cotune.progress import Progress
+from cotune.report.numbers import plural
 from cotune.run import Run, weights_hash
+from cotune.scoring import predictions_table
 from cotune.settings import FitConfig
 from cotune.tasks import Task, make_task
 from cotune.tasks.choose import AUTO
@@ -36,8 +38,9 @@ from cotune.training.notes import below_chance, below_the_probe, undefined_score
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
 from cotune.training.precision import Precision, choose_precision
 from cotune.training.ranks import join_ranks, ranks
+from cotune.training.shares import predict_shares
 from cotune.training.start import config_to_start
-from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
+from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData
 
 _SHOWN = 5
 #: Settings that change nothing of what is learned.
@@ -46,10 +49,21 @@ _OF_MACHINE = {"cache", "cache_gb", "engine", "devices", "nodes", "strategy"}
 
 @dataclass
 class FitResult:
-    """A run, and whether the user stopped it before its end."""
+    """What a training gives.
+
+    Attributes
+    ----------
+    run : Run
+        The trained model.
+    interrupted : bool
+        Whether the user stopped it before its end.
+    held_out : tuple of DataFrame, optional
+        The posts that were held out, and their predictions.
+    """
 
     run: Run
     interrupted: bool
+    held_out: tuple[pd.DataFrame, pd.DataFrame] | None = None
 
 
 def fit_posts(
@@ -103,6 +117,7 @@ def fit_posts(
     task, encoders, config = _begin(usable, config, start, progress)
     refuse_other_labels(task, usable, "post", started=start is not None)
     part = _validation_part(config) if validation_posts is None else None
+    shown = usable
     looks = part is not None and config.folds_group == "near-duplicates"
     options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
     data = _training_data(usable, task, encoders, config, options)
@@ -111,7 +126,8 @@ def fit_posts(
     tell_gaps(usable, data.features, data.rows, task, progress)
     if validation_posts is not None:
         validation_posts = readable(validation_posts, progress)[0]
-        data = replace(data, held_out=_table_held_out(validation_posts, task, encoders, config, options))
+        held, shown = _table_held_out(validation_posts, task, encoders, config, options)
+        data = replace(data, held_out=held)
         counts["validation_overlap"] = _overlap(data, progress)
     elif part is not None:
         data = _hold_out(usable, data, task, part, config)
@@ -139,15 +155,17 @@ def fit_posts(
     if start is not None:
         before = start.environment.get("data_hash")
         metrics["started_from"] = {"data_hash": before, "weights": key["run to start from"]}
+    held_out = None
     if data.held_out is not None:
-        metrics["validation"] = _validate(trained, task, data.held_out, config, progress)
+        metrics["validation"], table = _validate(trained, task, data.held_out, config, shown, progress)
+        held_out = (shown.iloc[data.held_out.rows], table)
     notes += _notes_after(trained, task, config, progress)
     if notes:
         metrics["notes"] = notes
     about = environment(config.seed, key["posts"], training_device(config).type) | {"precision": str(precision)}
     if ranks().count > 1:
         about["devices"] = ranks().count
-    return FitResult(Run(trained.model, config, metrics, about), trained.interrupted)
+    return FitResult(Run(trained.model, config, metrics, about), trained.interrupted, held_out)
 
 
 def readable(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -171,12 +189,13 @@ def _training_data(
 
 def _table_held_out(
     posts: pd.DataFrame, task: Task, encoders: Mapping[str, Encoder], config: FitConfig, options: ReadOptions
-) -> HeldOut:
-    """Return the posts of a validation table."""
+) -> tuple[HeldOut, pd.DataFrame]:
+    """Return the posts of a validation table that can be used, prepared and as they are."""
     refuse_other_labels(task, posts, "validation post", started=False)
     features = prepare_posts(posts, encoders, config, options)
     rows = usable_rows(posts, features, config, "validation", options.progress)
-    return HeldOut(features.subset(rows), task.encode(posts["label"].tolist())[rows], np.arange(len(rows)))
+    held = HeldOut(features.subset(rows), task.encode(posts["label"].tolist())[rows], np.arange(len(rows)))
+    return held, posts.iloc[rows]
 
 
 def _overlap(data: TrainingData, progress: Progress) -> int:
@@ -269,16 +288,21 @@ def _validation_part(config: FitConfig) -> float | None:
     return 0.1 if config.stop == "validation" else None
 
 
-def _validate(trained: Trained, task: Task, held: HeldOut, config: FitConfig, progress: Progress) -> dict[str, Any]:
-    progress.begin(f"scoring {len(held.rows):,} held-out posts")
-    found = predict_rows(trained.model, task, held.features, held.rows, trained.source)
+def _validate(
+    trained: Trained, task: Task, held: HeldOut, config: FitConfig, posts: pd.DataFrame, progress: Progress
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the scores of held-out posts, and their predictions."""
+    progress.begin(f"scoring {plural(len(held.rows), 'held-out post')}")
+    found, shares = predict_shares(trained.model, task, held.features, held.rows, trained.source)
     if not np.isfinite(found).all():
         raise ConfigError(
             "training diverged: the trained model gives no numbers for held-out posts; lower the learning rates or use "
             "--precision 32"
         )
     task.choose_thresholds(held.targets[held.rows], found)
-    return task.evaluate(held.targets[held.rows], found, seed=config.seed).to_dict()
+    scores = task.evaluate(held.targets[held.rows], found, seed=config.seed).to_dict()
+    ids = posts["id"].iloc[held.rows]
+    return scores, predictions_table(task, tuple(held.features.fields), ids, (found, shares, [""] * len(ids)))
 
 
 def _known_keys(posts: pd.DataFrame, features: Features) -> dict[str, str]:
