@@ -178,7 +178,7 @@ def test_debug_is_of_one_call_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_fit_leaves_a_whole_run(home: Path) -> None:
     names = {path.name for path in (home / "run").iterdir()}
     assert names == {"README.md", "config.json", "environment.json", "image_encoder", "labels.json", "log.csv",
-                     "metrics.json", "model.safetensors", "report.html", "text_encoder"}  # fmt: skip
+                     "metrics.json", "model.safetensors", "posts.html", "report.html", "text_encoder"}  # fmt: skip
     log = pd.read_csv(home / "run" / "log.csv")
     assert log["stage"].tolist() == ["probe"] * 3
     assert json.loads((home / "run" / "metrics.json").read_text())["status"] == "finished"
@@ -326,7 +326,9 @@ def test_evaluate_prints_and_writes_everything(cli: Cli, home: Path, tmp_path: P
     assert answer.code == 0, answer.err
     for words in ("AUC", "calibration error", "Confusion matrix", "95% interval"):
         assert words in answer.out
-    assert {p.name for p in (tmp_path / "e").iterdir()} == {"metrics.json", "predictions.csv", "report.html"}
+    files = {"metrics.json", "posts.html", "predictions.csv", "report.html"}
+    assert {p.name for p in (tmp_path / "e").iterdir()} == files
+    assert 'href="posts.html#true=' in (tmp_path / "e" / "report.html").read_text()
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["n"] == 12
     assert len(pd.read_csv(tmp_path / "e" / "predictions.csv")) == 12

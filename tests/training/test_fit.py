@@ -189,6 +189,23 @@ def test_validation_by_part_by_table_and_by_name(zoo: Zoo, tmp_path: Path) -> No
     assert named.metrics["validation"]["scores"] == table.metrics["validation"]["scores"]
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_held_out_posts_come_with_the_predictions_of_the_saved_run(zoo: Zoo, tmp_path: Path, table: bool) -> None:
+    posts, held = make_posts(tmp_path / "posts", 24), make_posts(tmp_path / "held", 12, seed=3)
+    held.loc[4, ["text", "image"]] = None  # left out
+    config = tiny_config(zoo, tmp_path / "c", tune="joint", validation=None if table else 0.25)
+    result = fit_posts(posts, config, validation_posts=held if table else None)
+    assert result.held_out is not None
+    shown, predictions = result.held_out
+    assert len(shown) == len(predictions) == result.run.metrics["validation"]["n"]
+    again = Predictor(result.run, device="cpu").frame(shown)
+    assert list(again.columns) == list(predictions.columns)
+    numbers = predictions.select_dtypes("number").columns
+    assert "text_share" in numbers
+    np.testing.assert_allclose(again[numbers], predictions[numbers], atol=1e-5)
+    assert again["id"].tolist() == predictions["id"].tolist()
+
+
 def test_a_validation_label_that_nobody_trained_is_refused(zoo: Zoo, tmp_path: Path) -> None:
     posts, held = make_posts(tmp_path / "posts", 12), make_posts(tmp_path / "held", 12, seed=3)
     held.loc[4, "label"] = "nonsense"
