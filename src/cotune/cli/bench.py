@@ -147,6 +147,7 @@ def bench(
     plan = _plan(given)
     columns = table.columns(plan.fit.fields)
     found = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **table.rows())
+    found = table.reviewed(found, TerminalProgress().say)
     more: dict[str, Any] = {
         "plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote, "resume": resume
     }  # fmt: skip

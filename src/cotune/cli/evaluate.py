@@ -58,7 +58,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
-    from cotune.data.posts import iter_posts
+    from cotune.data.posts import iter_posts, read_posts
     from cotune.progress import TerminalProgress
     from cotune.report.posts_page import ShownPosts
     from cotune.scoring import evaluate_posts
@@ -68,14 +68,21 @@ def evaluate(
     progress = TerminalProgress()
     choice = choose(run, engine, plugin, flags)
     columns = table.columns(choice.fields)
-    first, chunks = first_and_all(
-        iter_posts(posts, chunk_size, columns=columns, require_labels=True, tell=progress.say, **table.rows())
-    )
+    how: dict[str, Any] = {"columns": columns, "require_labels": True, "tell": progress.say, **table.rows()}
+    notes: list[str] = []
+    if table.labels_from is None:
+        first, chunks = first_and_all(iter_posts(posts, chunk_size, **how))
+    else:
+        whole = table.reviewed(read_posts(posts, **how), notes.append)
+        first, chunks = first_and_all(whole.iloc[at : at + chunk_size] for at in range(0, len(whole), chunk_size))
+    for note in notes:
+        progress.say(note)
     settings = {**flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote}
     predictor = open_scorer(choice, settings, first)
     shown = ShownPosts(predictor.task, predictor.fields)
     watch = None if out is None else shown.add
     result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress, watch=watch)
+    result.notes.extend(note.removeprefix("note: ") for note in notes)
     if out is not None:
         _write(out, predictor, result, run, posts)
         if not choice.exported:  # the report is about a run, and an export has none

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _FLAGS, _TABLE = "flags", "table"
 Flags = Annotated[Any, typer.Option(parser=str, hidden=True)]
 Table = Annotated[Any, typer.Option(parser=str, hidden=True)]
+#: Commands that take the decisions of a review; others do not look at labels, or show what the table says.
+_REVIEWED = ("bench", "check", "evaluate", "fit", "tune")
 _OF_FIELD = re.compile(r"([^:/\\=]+)=(.+)", re.DOTALL)
 ConfigFile = Annotated[
     Path | None,
@@ -53,7 +55,7 @@ class SettingsCommand(TyperCommand):
         """Return all parameters, with the generated ones in the places of `flags` and `table`."""
         for name, make in (
             (_FLAGS, partial(_options, self.name or "")),
-            (_TABLE, partial(_parameters_of, table_parameters)),
+            (_TABLE, partial(_table_parameters, self.name or "")),
         ):
             names = [param.name for param in self.params]
             if name in names:
@@ -73,7 +75,7 @@ class SettingsCommand(TyperCommand):
                 {name: value for name, value in given.items() if value not in (None, [], ())}
             )
         if _TABLE in takes:
-            columns = inspect.signature(table_parameters).parameters
+            columns = inspect.signature(table_parameters).parameters.keys() & ctx.params.keys()
             ctx.params[_TABLE] = table_parameters(**{name: ctx.params.pop(name) for name in columns})
         return super().invoke(ctx)
 
@@ -143,6 +145,11 @@ def _options(command: str) -> Any:
 
     takes.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return _parameters_of(takes)
+
+
+def _table_parameters(command: str) -> Any:
+    """Return the options about the posts table that `command` has."""
+    return [item for item in _parameters_of(table_parameters) if item.name != "labels_from" or command in _REVIEWED]
 
 
 def _parameters_of(function: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,9 @@ import typer
 from cotune.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from cotune.data.posts import ColumnNames
+    import pandas as pd
+
+    from cotune.data.posts import ColumnNames, Tell
     from cotune.fields import Field
 
 _COLUMNS, _ROWS = "Columns of the posts table", "Rows of the posts table"
@@ -32,6 +35,8 @@ class TableOptions:
         Which rows, as in ``split=train``.
     format : str or None
         How to read the file.
+    labels_from : Path or None
+        Decisions on labels, which take precedence over the table's own.
     """
 
     id: str = "id"
@@ -42,6 +47,7 @@ class TableOptions:
     group: str = "group"
     where: tuple[str, ...] = ()
     format: str | None = None
+    labels_from: Path | None = None
 
     def fields(self) -> tuple[Field, ...] | None:
         """Return the fields that the columns make; None if they are a text and an image, as usual."""
@@ -97,6 +103,16 @@ class TableOptions:
 
         return {"where": parse_where(list(self.where)), "kind": self.format}
 
+    def reviewed(self, posts: pd.DataFrame, tell: Tell) -> pd.DataFrame:
+        """Return the posts with the labels that `--labels-from` decides, and tell how many those are."""
+        if self.labels_from is None:
+            return posts
+        from cotune.data.decisions import apply_decisions, read_decisions
+
+        found, note = apply_decisions(posts, read_decisions(self.labels_from), partial=bool(self.where))
+        tell(note)
+        return found
+
 
 def table_parameters(
     id_column: Annotated[str, typer.Option("--id-column", help="Column of the ids.", rich_help_panel=_COLUMNS)] = "id",
@@ -134,6 +150,12 @@ def table_parameters(
         typer.Option("--format", help="Format of POSTS, if its name does not tell: csv, tsv, jsonl, json, parquet or "
                      "xlsx.", metavar="FORMAT", rich_help_panel=_ROWS, show_default=False),
     ] = None,
+    labels_from: Annotated[
+        Path | None,
+        typer.Option("--labels-from", help="Decisions on labels, as the review page of `cotune check --run` saves "
+                     "them: labels are replaced, and excluded posts left out.", metavar="CSV", rich_help_panel=_ROWS,
+                     show_default=False),
+    ] = None,
 ) -> TableOptions:  # fmt: skip
     """Return what these options say; they stand in a command's help where `table: Table = None` stands in it."""
     return TableOptions(
@@ -145,4 +167,5 @@ def table_parameters(
         group_column,
         tuple(where or ()),
         table_format,
+        labels_from,
     )

@@ -87,7 +87,7 @@ def fit(
     columns = table.columns(settings_.fields)
     validation_rows = _validation_rows(validation_where, settings_)
     finished = _check_out(out, resume=resume, overwrite=overwrite) if first else False
-    tables = _read(posts, settings_, columns, table.rows(), validation_rows)
+    tables = _read(posts, settings_, columns, table, validation_rows)
     if not first:
         _follow(out, tables, settings_, resume=resume, how={"start": start, "allow_remote": allow_remote})
         return
@@ -158,13 +158,15 @@ def _start(folder: Path, given: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
 
 
 def _read(
-    posts: Path, config: FitConfig, columns: Any, rows: dict[str, Any], validation_rows: dict[str, Any]
+    posts: Path, config: FitConfig, columns: Any, options: TableOptions, validation_rows: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Read the posts to train on, and those of a validation table."""
     from cotune.data.posts import read_posts
     from cotune.progress import TerminalProgress
 
-    table = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **rows)
+    say = TerminalProgress().say
+    table = read_posts(posts, columns=columns, require_labels=True, tell=say, **options.rows())
+    table = options.reviewed(table, say)
     if not isinstance(config.validation, str):
         return table, None
     return table, read_posts(config.validation, columns=columns, require_labels=True, **validation_rows)

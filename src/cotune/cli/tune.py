@@ -103,6 +103,7 @@ def tune(
     progress = TerminalProgress()
     columns = table.columns(fit.fields)
     found = read_posts(posts, columns=columns, require_labels=True, tell=progress.say, **table.rows())
+    found = table.reviewed(found, progress.say)
     how: dict[str, Any] = {"resume": resume, "plugins": plugin or (), "allow_remote": allow_remote}
     workers = workers_of(cluster, num_cpus, num_gpus, jobs if cluster else None)
     try:

@@ -152,6 +152,8 @@ def fit_posts(
         "seconds": time.perf_counter() - started,
         "history": trained.history,
     }
+    if "labels_from" in posts.attrs:
+        metrics["labels_from"] = posts.attrs["labels_from"]
     if start is not None:
         before = start.environment.get("data_hash")
         metrics["started_from"] = {"data_hash": before, "weights": key["run to start from"]}

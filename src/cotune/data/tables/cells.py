@@ -193,12 +193,12 @@ class PostsBuilder:
     def _columns(self) -> Iterator[tuple[str, tuple[str, ...], Callable[[Mapping[str, Any]], Any]]]:
         """Yield what posts have: its name, the columns it is read from, and how."""
         names = self.names
-        yield "id", (names.id,), lambda cells: _plain(_single(cells[names.id]), "id")
+        yield "id", (names.id,), lambda cells: plain_cell(_single(cells[names.id]), "id")
         for field in names.read_fields():
             kind = FIELD_KINDS[field.kind]
             yield field.name, field.columns, functools.partial(kind.read, base=self.base)
         yield "label", names.labels, _label if len(names.labels) == 1 else _labels
-        yield "group", (names.group,), lambda cells: _plain(_single(cells[names.group]), "group")
+        yield "group", (names.group,), lambda cells: plain_cell(_single(cells[names.group]), "group")
 
     def _name(self, ids: pd.Series[Any], rows: list[int]) -> None:
         """Make up the ids that are not given."""
@@ -324,7 +324,14 @@ def _text(value: Any) -> str | None:
     raise BadCellError(f"the text is {_kind(value)}, expected a string")
 
 
-def _plain(value: Any, what: str) -> str | None:
+def plain_cell(value: Any, what: str) -> str | None:
+    """Return a cell as an id, a label or a group is named; None for nothing.
+
+    Raises
+    ------
+    BadCellError
+        If it is no string or number.
+    """
     if is_missing(value):
         return None
     if isinstance(value, bytes):  # numpy's too, which is a number by its other base
@@ -349,7 +356,7 @@ def _label(cells: Mapping[str, Any]) -> str | None:
 
 
 def _one_label(value: Any) -> str | None:
-    label = _plain(value, "label")
+    label = plain_cell(value, "label")
     return None if label is None else label_name(label)
 
 
