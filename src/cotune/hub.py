@@ -8,7 +8,7 @@ import re
 import socket
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,16 +37,25 @@ def parse_repository(name: str) -> tuple[str, str | None]:
 
 
 @contextmanager
-def cache_alone_when_offline() -> Iterator[None]:
-    """Spare the user the hub client's half a minute of retries where the hub cannot be reached at all."""
+def cache_alone() -> Iterator[None]:
+    """Read what the hub's cache has, and ask no network."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not reachable(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def cache_alone_when_offline() -> Iterator[None]:
+    """Spare the user the hub client's half a minute of retries where the hub cannot be reached at all."""
+    from huggingface_hub import constants
+
+    with nullcontext() if constants.HF_HUB_OFFLINE or reachable(constants.ENDPOINT) else cache_alone():
+        yield
 
 
 def reachable(endpoint: str) -> bool:

@@ -122,6 +122,12 @@ SEARCH = Kind(
     ("tune.json", "search.db", "parts.parquet", "test_predictions.safetensors", "best.yaml", "trials.csv",
      "summary.json", "report.html"),
 )  # fmt: skip
+CHECK = Kind(
+    "check",
+    "cotune check",
+    {"check.json": {"posts", "labels", "advice", "duplicates"}},
+    ("check.json", "report.html", "review.html"),
+)
 EXPORT = Kind(
     "export",
     "cotune export",

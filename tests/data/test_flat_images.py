@@ -138,7 +138,7 @@ def test_check_fit_and_bench_tell(zoo: Zoo, tmp_path: Path) -> None:
 
     posts = make_posts(tmp_path / "posts", 36, gaps=False)
     posts.loc[:7, "text"] = "the same words"
-    assert any("holds 8 of 36 posts (22%)" in line for line in check_posts(posts).advice)
+    assert any("holds 8 of 36 posts (22%)" in line.text for line in check_posts(posts).advice)
     told = Told()
     config = tiny_config(zoo, tmp_path / "cache", tune="frozen", validation=0.2, folds_group="near-duplicates")
     fit_posts(posts, config, progress=told)

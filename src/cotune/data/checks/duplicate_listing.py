@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pandas as pd
 
 from cotune.data.duplicates import Fingerprint, Groups, text_key
 from cotune.data.images.sources import describe
-from cotune.data.tables.cells import has_text
+from cotune.data.kinds import FIELD_KINDS
+from cotune.data.tables.cells import has_image, has_text
+from cotune.fields import Field
 
 
 @dataclass(frozen=True)
@@ -40,61 +43,79 @@ class DuplicateGroup:
 class DuplicateFinder:
     """Finds duplicates of all sorts among posts whose images have been read."""
 
-    def __init__(self, posts: pd.DataFrame, marks: Sequence[Fingerprint | None], max_distance: int) -> None:
-        self.rows = posts["row"].tolist()
+    def __init__(
+        self,
+        posts: pd.DataFrame,
+        fields: Sequence[Field],
+        marks: Mapping[str, Sequence[Fingerprint | None]],
+        max_distance: int,
+    ) -> None:
+        self.rows = [int(row) for row in posts["row"]]
         self.labels = posts["label"].tolist()
-        self.texts = posts["text"].tolist()
-        self.images = posts["image"].tolist()
-        self.exact_text = [text if has_text(text) else None for text in self.texts]
-        self.text = [text_key(text) or None for text in self.texts]
-        self.exact_image = [None if mark is None else mark.key for mark in marks]
+        self.posts = posts
+        self.text_fields = [field.name for field in fields if field.kind == "text" and field.name in posts]
         self.marks = marks
         self.max_distance = max_distance
+        texts = [posts[name].tolist() for name in self.text_fields]
+        self.exact_text = _together([[text if has_text(text) else None for text in column] for column in texts])
+        self.text = _together([[text_key(text) or None for text in column] for column in texts])
+        self.exact_image = {name: [None if m is None else m.key for m in found] for name, found in marks.items()}
+        others = [field for field in fields if field.kind not in ("text", "image") and field.name in posts]
+        self.other = _together([[FIELD_KINDS[f.kind].hashed(value) for value in posts[f.name]] for f in others])
 
-    def _joined(self, *keys: Sequence[object], looks: bool = False) -> np.ndarray[Any, Any]:
+    def _joined(self, *keys: Sequence[object], looks: Sequence[str] = ()) -> np.ndarray[Any, Any]:
         groups = Groups(len(self.rows))
         for values in keys:
-            groups.join_equal(values)
-        if looks:
-            groups.join_looks(self.marks, self.max_distance)
+            if len(values):
+                groups.join_equal(values)
+        for name in looks:
+            groups.join_looks(self.marks[name], self.max_distance)
         return groups.numbers()
 
     def near(self) -> np.ndarray[Any, Any]:
-        """Return group numbers when text and image both count."""
-        return self._joined(self.text, self.exact_image, looks=True)
+        """Return group numbers when texts and images all count."""
+        return self._joined(self.text, *self.exact_image.values(), looks=list(self.marks))
 
     def groups(self) -> list[DuplicateGroup]:
-        """Return the groups of all four sorts; near ones only where they are not equal throughout."""
-        exact_text, exact_image = self._joined(self.exact_text), self._joined(self.exact_image)
-        return [
+        """Return the groups of all sorts; near ones only where they are not equal throughout."""
+        exact_text = self._joined(self.exact_text)
+        found = [
             *self._listed("same text", exact_text, self._first_text),
             *self._listed("near text", self._joined(self.text), self._first_text, exact_text),
-            *self._listed("same image", exact_image, self._first_image),
-            *self._listed(
-                "near image",
-                self._joined(self.exact_image, looks=True),
-                self._first_image,
-                exact_image,
-            ),
         ]
+        for name, keys in self.exact_image.items():
+            exact, near = self._joined(keys), self._joined(keys, looks=[name])
+            what = "image" if len(self.marks) == 1 else f"image ({name})"
+            sample = partial(self._first_image, name)
+            found += [
+                *self._listed(f"same {what}", exact, sample),
+                *self._listed(f"near {what}", near, sample, exact),
+            ]
+        return found
 
     def contradictions(self) -> list[DuplicateGroup]:
         """Return posts that are the same in all they have, and yet labelled differently."""
-        pictures = self._joined(self.exact_image, looks=True)
-        whole = [
-            (text, None if image is None else int(picture)) if text is not None or image is not None else None
-            for text, image, picture in zip(self.text, self.exact_image, pictures, strict=True)
-        ]
-        found = self._listed("same text and image", self._joined(whole), self._first_text)
+        parts: list[Sequence[object]] = [column for column in (self.text, self.other) if len(column)]
+        for name, keys in self.exact_image.items():
+            looks = self._joined(keys, looks=[name])
+            parts.append([None if key is None else int(look) for key, look in zip(keys, looks, strict=True)])
+        whole = _together(parts)
+        what = " and ".join(
+            [*(["text"] if self.text else []), *(["image"] if self.marks else []), *(["columns"] if self.other else [])]
+        )
+        found = self._listed(f"same {what}", self._joined(whole), self._first_text)
         return [group for group in found if len(group.labels) > 1]
 
     def _first_text(self, i: int) -> str:
-        text = self.texts[i]
-        return " ".join(text.split())[:60] if has_text(text) else self._first_image(i)
+        for name in self.text_fields:
+            text = self.posts[name].iloc[i]
+            if has_text(text):
+                return " ".join(text.split())[:60]
+        shown = [name for name in self.marks if has_image(self.posts[name].iloc[i])]
+        return self._first_image(shown[0], i) if shown else ""
 
-    def _first_image(self, i: int) -> str:
-        name = describe(self.images[i])
-        return "/".join(name.split("/")[-2:])
+    def _first_image(self, name: str, i: int) -> str:
+        return "/".join(describe(self.posts[name].iloc[i]).split("/")[-2:])
 
     def _listed(
         self,
@@ -118,3 +139,10 @@ class DuplicateFinder:
             for places in members.values()
             if finer is None or len({finer[i] for i in places}) > 1
         ]
+
+
+def _together(columns: Sequence[Sequence[object]]) -> list[object]:
+    """Return what posts have in several columns as one key each; None where they have nothing in any."""
+    if len(columns) < 2:
+        return list(columns[0]) if columns else []
+    return [key if any(part is not None for part in key) else None for key in zip(*columns, strict=True)]

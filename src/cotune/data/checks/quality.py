@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from cotune.data.checks.advice import Advice, advise
 from cotune.data.checks.duplicate_listing import DuplicateFinder, DuplicateGroup
 from cotune.data.checks.gaps import class_gaps
+from cotune.data.checks.images import ImageTrouble, OddSize, image_counts, image_troubles, look_at_all, odd_sizes
+from cotune.data.checks.texts import TextSummary, summarise_texts
 from cotune.data.checks.token_counts import TokenCounts
-from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, large_group_note, workers
-from cotune.data.images.load import MAX_PIXELS, ImageInfo, verify_bytes, verify_image
-from cotune.data.images.sources import ImageFault, bytes_key, describe, read_bytes
-from cotune.data.posts import count_labels, has_image, has_text
+from cotune.data.duplicates import Progress, large_group_note
+from cotune.data.kinds import FIELD_KINDS
+from cotune.data.posts import count_labels
 from cotune.data.tables.row_errors import row_errors
-
-if TYPE_CHECKING:
-    pass
+from cotune.fields import DEFAULT_FIELDS, Field
 
 MAX_TEXT_CHARS = 2_000
 """Longer texts are reported: 512 tokens, where most encoders stop reading, are about as many characters."""
 
 
 @dataclass(frozen=True)
-class ImageTrouble:
-    """An image that cannot be used, or whose name is wrong.
+class CheckLimits:
+    """From where on something is reported.
 
     Attributes
     ----------
-    row : int
-        Row of the post, counted from 1.
-    id : str
-        The post.
-    image : str
-        The image's path or description.
-    kind : str
-        As in :class:`cotune.data.images.load.ImageFault`, or "mislabelled extension".
-    reason : str
-        What exactly is wrong.
+    max_text_chars : int
+        Texts with more characters are reported.
+    max_distance : int
+        How many of the 64 bits of two images' perceptual hashes may differ in near-duplicates.
     """
 
-    row: int
-    id: str
-    image: str
-    kind: str
-    reason: str
+    max_text_chars: int = MAX_TEXT_CHARS
+    max_distance: int = 4
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """What the labels are, as a task reads them.
+
+    Attributes
+    ----------
+    task : str
+        "single-label", "multi-label", "regression", or a plugin's.
+    counts : dict
+        Posts for each label, or in each range of values.
+    """
+
+    task: str
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,26 @@ class RowTrouble:
     row: int
     id: str
     reason: str
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """What the column of groups holds.
+
+    Attributes
+    ----------
+    groups, posts : int
+        How many groups there are, and posts in them.
+    largest : str or None
+        The group with most posts.
+    largest_posts : int
+        How many those are.
+    """
+
+    groups: int
+    posts: int
+    largest: str | None
+    largest_posts: int
 
 
 @dataclass
@@ -106,8 +130,8 @@ class QualityReport:
         How many groups of near-duplicates there are when text and image both count.
     near_posts : int
         How many posts lie in them.
-    advice : list of str
-        What to do, in the order of urgency.
+    advice : list of Advice
+        What to do, the gravest first.
     row_errors : list of RowTrouble
         Rows with a cell that cannot be read; they count as posts, but lack that cell.
     tokens : TokenCounts or None
@@ -116,6 +140,18 @@ class QualityReport:
         Modalities that are missing in one class far more often than in the others.
     large_group : str or None
         A line about a group of near-duplicates that holds more than a tenth of the posts.
+    task : str
+        How the labels are read.
+    fields : dict
+        The kind of each field.
+    filled : dict
+        How many posts have each field.
+    odd_sizes : list of OddSize
+        Images that are tiny, huge or very long.
+    texts : list of TextSummary
+        Lengths, scripts and languages of each field of texts.
+    groups : GroupCounts or None
+        What the column of groups holds.
     """
 
     posts: int
@@ -134,11 +170,17 @@ class QualityReport:
     contradictions: list[DuplicateGroup]
     near_groups: int
     near_posts: int
-    advice: list[str] = field(default_factory=list)
+    advice: list[Advice] = field(default_factory=list)
     row_errors: list[RowTrouble] = field(default_factory=list)
     tokens: TokenCounts | None = None
     gaps: list[str] = field(default_factory=list)
     large_group: str | None = None
+    task: str = "single-label"
+    fields: dict[str, str] = field(default_factory=dict)
+    filled: dict[str, int] = field(default_factory=dict)
+    odd_sizes: list[OddSize] = field(default_factory=list)
+    texts: list[TextSummary] = field(default_factory=list)
+    groups: GroupCounts | None = None
 
     def count(self, kind: str) -> int:
         """Return how many images have the trouble `kind`."""
@@ -155,12 +197,12 @@ class QualityReport:
 
 def check_posts(
     posts: pd.DataFrame,
+    fields: Sequence[Field] = DEFAULT_FIELDS,
     *,
-    max_text_chars: int = MAX_TEXT_CHARS,
-    max_pixels: int = MAX_PIXELS,
-    max_distance: int = 4,
-    allow_remote: bool = False,
+    limits: CheckLimits | None = None,
+    labels: LabelCounts | None = None,
     tokens: TokenCounts | None = None,
+    allow_remote: bool = False,
     progress: Progress | None = None,
 ) -> QualityReport:
     """Look at every post and every image and report what is wrong.
@@ -171,50 +213,58 @@ def check_posts(
     ----------
     posts : pandas.DataFrame
         As from :func:`cotune.data.posts.read_posts`.
-    max_text_chars : int
-        Texts with more characters are reported.
-    max_pixels : int
-        Images with more pixels are too large.
-    max_distance : int
-        How many of the 64 bits of two images' perceptual hashes may differ in near-duplicates.
-    allow_remote : bool
-        Fetch images given by URL.
+    fields : sequence of Field
+        What a post has.
+    limits : CheckLimits, optional
+        From where on something is reported.
+    labels : LabelCounts, optional
+        How a task reads the labels; by default each label is a class.
     tokens : TokenCounts, optional
         How a text encoder's tokenizer reads the texts; goes into the report.
+    allow_remote : bool
+        Fetch images given by URL.
     progress : callable, optional
         Called with the number of images done and of all.
     """
-    from cotune.data.checks.advice import advise
-
-    looks = _look_at_all(posts["image"].tolist(), max_pixels, allow_remote, progress)
-    texts, rows = posts["text"].tolist(), posts["row"].tolist()
-    with_text, shown = [has_text(text) for text in texts], [has_image(image) for image in posts["image"]]
-    labels = count_labels(posts)
-    troubles, mislabelled = _image_troubles(posts, looks)
-    marks = [None if look is None else look.mark for look in looks]
-    finder = DuplicateFinder(posts, marks, max_distance)
-    sizes = [(look.info.width, look.info.height) for look in looks if look is not None and not look.info.faults]
+    limits = limits or CheckLimits()
+    labels = labels or LabelCounts("single-label", count_labels(posts))
+    rows = [int(row) for row in posts["row"]]
+    kinds = {field.name: field.kind for field in fields if field.name in posts}
+    named = {name: [FIELD_KINDS[kind].has(value) for value in posts[name]] for name, kind in kinds.items()}
+    looks = {
+        name: look_at_all(posts[name].tolist(), allow_remote=allow_remote, progress=progress)
+        for name, kind in kinds.items()
+        if kind == "image"
+    }
+    text_fields = [name for name, kind in kinds.items() if kind == "text"]
+    with_text, with_image = (
+        [any(named[name][i] for name, of in kinds.items() if of == kind) for i in range(len(posts))]
+        for kind in ("text", "image")
+    )
+    anything = [any(has[i] for has in named.values()) for i in range(len(posts))]
+    troubles, mislabelled = image_troubles(posts, looks)
+    marks = {name: [None if look is None else look.mark for look in found] for name, found in looks.items()}
+    finder = DuplicateFinder(posts, fields, marks, limits.max_distance)
     groups = finder.near()
     near = np.bincount(groups)
+    counts = labels.counts
+    readable = {name: [look is not None and look.sound for look in found] for name, found in looks.items()}
     report = QualityReport(
         posts=len(posts),
-        labels=labels,
+        labels=counts,
         unlabelled=[row for row, label in zip(rows, posts["label"], strict=True) if label is None],
-        imbalance=round(max(labels.values()) / min(labels.values()), 3) if labels else None,
-        without_text=[row for row, text, image in zip(rows, with_text, shown, strict=True) if image and not text],
-        without_image=[row for row, text, image in zip(rows, with_text, shown, strict=True) if text and not image],
-        without_both=[row for row, text, image in zip(rows, with_text, shown, strict=True) if not text and not image],
+        imbalance=round(max(counts.values()) / min(counts.values()), 3) if _comparable(labels) else None,
+        without_text=[] if not text_fields else _lacking(rows, with_text, anything),
+        without_image=[] if not looks else _lacking(rows, with_image, anything),
+        without_both=[row for row, there in zip(rows, anything, strict=True) if not there],
         long_texts=[
-            (row, len(text)) for row, text in zip(rows, texts, strict=True) if text and len(text) > max_text_chars
+            (row, len(text))
+            for name in text_fields
+            for row, text in zip(rows, posts[name], strict=True)
+            if text and len(text) > limits.max_text_chars
         ],
-        max_text_chars=max_text_chars,
-        images={
-            "posts": sum(shown),
-            "different": len({mark.key for mark in marks if mark is not None}),
-            "sound": len(sizes),
-            "width": int(np.median([width for width, _ in sizes])) if sizes else 0,
-            "height": int(np.median([height for _, height in sizes])) if sizes else 0,
-        },
+        max_text_chars=limits.max_text_chars,
+        images=image_counts(looks),
         image_troubles=troubles,
         mislabelled=mislabelled,
         duplicates=finder.groups(),
@@ -222,75 +272,35 @@ def check_posts(
         near_groups=int((near > 1).sum()),
         near_posts=int(near[near > 1].sum()),
         row_errors=[
-            RowTrouble(int(row), identity, str(error))
+            RowTrouble(row, identity, str(error))
             for row, identity, error in zip(rows, posts["id"], row_errors(posts), strict=True)
             if error is not None
         ],
         tokens=tokens,
         large_group=large_group_note(groups),
-        gaps=class_gaps(
-            {"text": with_text, "image": [look is not None and not look.info.faults for look in looks]},
-            posts["label"].tolist(),
-        ),
+        gaps=[] if labels.task != "single-label" else class_gaps({**named, **readable}, posts["label"].tolist()),
+        task=labels.task,
+        fields=kinds,
+        filled={name: sum(has) for name, has in named.items()},
+        odd_sizes=odd_sizes(posts, looks),
+        texts=[summarise_texts(name, posts[name].tolist()) for name in text_fields],
+        groups=_groups(posts),
     )
     report.advice = advise(report)
     return report
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What one reading of an image gave."""
-
-    info: ImageInfo
-    mark: Fingerprint | None
+def _lacking(rows: Sequence[int], there: Sequence[bool], anything: Sequence[bool]) -> list[int]:
+    """Return the rows that lack one kind of field but have another."""
+    return [row for row, mine, some in zip(rows, there, anything, strict=True) if some and not mine]
 
 
-def _look_at_all(
-    sources: Sequence[Any], max_pixels: int, allow_remote: bool, progress: Progress | None
-) -> list[_Look | None]:
-    """Look at each image once, in threads, however many posts name it."""
-    slots: dict[Any, list[int]] = {}
-    for i, source in enumerate(sources):
-        if has_image(source):
-            slots.setdefault(source if isinstance(source, str | bytes) else ("object", i), []).append(i)
-    looks: list[_Look | None] = [None] * len(sources)
-    places = list(slots.values())
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=workers()) as pool:
-        warnings.simplefilter("ignore")  # Pillow's own remarks; what matters is reported with its row
-        results = pool.map(lambda spots: _look(sources[spots[0]], max_pixels, allow_remote), places)
-        for done, (spots, look) in enumerate(zip(places, results, strict=True), start=1):
-            for i in spots:
-                looks[i] = look
-            if progress is not None:
-                progress(done, len(places))
-    return looks
+def _comparable(labels: LabelCounts) -> bool:
+    """Tell whether it means something that one label is rarer than another."""
+    return labels.task != "regression" and min(labels.counts.values(), default=0) > 0
 
 
-def _look(source: Any, max_pixels: int, allow_remote: bool) -> _Look:
-    if isinstance(source, np.ndarray | Image.Image):
-        info = verify_image(source, max_pixels=max_pixels)
-        return _Look(info, None if info.faults else fingerprint(source))
-    try:
-        data = read_bytes(source, allow_remote=allow_remote)
-    except ImageFault as fault:
-        return _Look(ImageInfo(0, 0, None, True, [fault]), None)
-    info, image = verify_bytes(data, source, max_pixels=max_pixels)
-    key = bytes_key(data)
-    return _Look(info, Fingerprint(key, NO_HASH) if image is None else Fingerprint.of(key, image))
-
-
-def _image_troubles(
-    posts: pd.DataFrame, looks: Sequence[_Look | None]
-) -> tuple[list[ImageTrouble], list[ImageTrouble]]:
-    troubles, mislabelled = [], []
-    for row, identity, image, look in zip(posts["row"], posts["id"], posts["image"], looks, strict=True):
-        if look is None:
-            continue
-        name = describe(image)
-        for fault in look.info.faults:
-            reason = str(fault).removeprefix(f"{name}: ")
-            troubles.append(ImageTrouble(int(row), identity, name, fault.kind, reason))
-        if not look.info.extension_ok:
-            reason = f"holds {look.info.format}"
-            mislabelled.append(ImageTrouble(int(row), identity, name, "mislabelled extension", reason))
-    return troubles, mislabelled
+def _groups(posts: pd.DataFrame) -> GroupCounts:
+    sizes = posts["group"].dropna().value_counts()
+    largest = str(sizes.index[0]) if len(sizes) else None
+    return GroupCounts(len(sizes), int(sizes.sum()), largest, int(sizes.iloc[0]) if len(sizes) else 0)
