@@ -17,7 +17,7 @@ from cotune.report.numbers import plural
 from cotune.report.pages import render
 from cotune.report.post_cards import PostCards
 
-_GROUPS, _MEMBERS, _LISTED, _ODD, _BARS, _ROWS = 60, 4, 100, 36, 30, 20
+_GROUPS, _OPEN, _MEMBERS, _LISTED, _ODD, _BARS, _NAMED, _ROWS = 60, 24, 4, 100, 36, 30, 10, 20
 
 
 def check_report(
@@ -56,6 +56,7 @@ def check_report(
         unlabelled=len(report.unlabelled),
         fields=_filled(report),
         groups=groups[:_GROUPS],
+        open=_OPEN,
         group_count=len(groups),
         near=(report.near_posts, report.near_groups),
         troubles=report.image_troubles[:_LISTED],
@@ -141,13 +142,13 @@ def _facts(report: QualityReport) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+def _bars(counts: Mapping[str, int], at_most: int = _BARS) -> list[dict[str, Any]]:
     most, total = max(counts.values(), default=0) or 1, sum(counts.values()) or 1
     shown = list(counts.items())
-    if len(shown) > _BARS:
+    if len(shown) > at_most:
         ranked = sorted(shown, key=lambda item: -item[1])
-        rest = ranked[_BARS - 1 :]
-        shown = [*ranked[: _BARS - 1], (f"{len(rest):,} others", sum(n for _, n in rest))]
+        rest = ranked[at_most - 1 :]
+        shown = [*ranked[: at_most - 1], (f"{len(rest):,} others", sum(n for _, n in rest))]
         most = max(n for _, n in shown)
     return [{"name": name, "n": n, "part": n / most, "share": n / total} for name, n in shown]
 
@@ -167,8 +168,8 @@ def _text(summary: TextSummary) -> dict[str, Any]:
         "summary": summary,
         "bins": bins,
         "width": summary.bins[1][0] - summary.bins[0][0] if len(summary.bins) > 1 else 1,
-        "scripts": _bars(summary.scripts),
-        "languages": None if summary.languages is None else _bars(summary.languages),
+        "scripts": _bars(summary.scripts, _NAMED),
+        "languages": None if summary.languages is None else _bars(summary.languages, _NAMED),
     }
 
 

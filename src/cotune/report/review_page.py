@@ -87,9 +87,9 @@ def _notices(review: LabelReview, shown: int) -> list[Notice]:
         found.append(Notice("good", f"No label of {review.checked:,} posts stands out as wrong."))
     else:
         share = f"{n / review.checked:.1%} of {review.checked:,} posts"
-        most = f"; the worst {shown:,} are here, check again after them" if shown < n else ""
-        line = f"{plural(n, 'label')} ({share}) {'is' if n == 1 else 'are'} most likely wrong{most}."
-        found.append(Notice("note", f"{line} The model errs too: where it is wrong, keep the label."))
+        most = f" The {shown:,} worst are here; check again after them." if shown < n else ""
+        line = f"{plural(n, 'label')} ({share}) look{'s' if n == 1 else ''} wrong to a model that did not see the post."
+        found.append(Notice("note", f"{line}{most} The model errs too: where it is wrong, keep the label."))
     return found
 
 

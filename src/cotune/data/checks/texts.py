@@ -33,6 +33,7 @@ _NAMES = {
     "nb": "Norwegian", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sk": "Slovak",
     "sl": "Slovenian", "sr": "Serbian", "sv": "Swedish", "sw": "Swahili", "ta": "Tamil", "th": "Thai",
     "tl": "Tagalog", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese", "zh": "Chinese",
+    "ht": "Haitian", "pcm": "Nigerian Pidgin",
 }  # fmt: skip
 _SCRIPTS = {"CJK": "Han", "IDEOGRAPHIC": "Han", "FULLWIDTH": "Latin", "HALFWIDTH": "Katakana", "MODIFIER": "Latin",
             "FEMININE": "Latin", "MASCULINE": "Latin", "MATHEMATICAL": "Latin", "MICRO": "Greek"}  # fmt: skip
