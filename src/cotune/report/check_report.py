@@ -120,9 +120,7 @@ def _notices(report: QualityReport, suspects: int | None) -> list[Notice]:
     """Return the advice as notices; it is sorted already."""
     found = [Notice(advice.level, f"{advice.text[:1].upper()}{advice.text[1:]}.") for advice in report.advice]
     if suspects:
-        line = (
-            f"{plural(suspects, 'post')} most likely {'has' if suspects == 1 else 'have'} a wrong label: review them."
-        )
+        line = f"{plural(suspects, 'label')} look{'s' if suspects == 1 else ''} wrong to a model: review the worst."
         found.insert(sum(notice.level == "problem" for notice in found), Notice("warning", line))
     return found or [Notice("good", "Nothing to fix was found.")]
 

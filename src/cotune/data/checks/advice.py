@@ -165,7 +165,7 @@ def _about_texts(report: QualityReport) -> Iterator[Advice]:
     if tokens is not None and tokens.cut:
         yield Advice(
             "warning" if tokens.cut_share >= _MANY_CUT else "note",
-            f"{_posts(len(tokens.cut))} a text that is cut at {tokens.max_tokens} tokens ({tokens.cut_share:.1%} of "
+            f"{_posts(len(tokens.cut))} a text that is cut at {tokens.max_tokens} tokens ({_share(tokens.cut_share)} of "
             f"the texts; {tokens.encoder}): train with a larger --max-tokens if the encoder reads more, or put what "
             "matters first",
         )
@@ -209,3 +209,7 @@ def _groups(count: int) -> str:
 
 def _posts(count: int) -> str:
     return f"{count:,} posts have" if count != 1 else "1 post has"
+
+
+def _share(part: float) -> str:
+    return "<0.1%" if 0 < part < 0.0005 else f"{part:.1%}"
