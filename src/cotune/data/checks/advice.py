@@ -165,9 +165,9 @@ def _about_texts(report: QualityReport) -> Iterator[Advice]:
     if tokens is not None and tokens.cut:
         yield Advice(
             "warning" if tokens.cut_share >= _MANY_CUT else "note",
-            f"{_posts(len(tokens.cut))} a text that is cut at {tokens.max_tokens} tokens ({_share(tokens.cut_share)} of "
-            f"the texts; {tokens.encoder}): train with a larger --max-tokens if the encoder reads more, or put what "
-            "matters first",
+            f"{_posts(len(tokens.cut))} a text that is cut at {tokens.max_tokens} tokens "
+            f"({_share(tokens.cut_share)} of the texts; {tokens.encoder}): train with a larger --max-tokens if the "
+            "encoder reads more, or put what matters first",
         )
     if tokens is not None and tokens.unknown_share >= _UNKNOWN:
         examples = listed(tokens.unknown_examples, most=5)
