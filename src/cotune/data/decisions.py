@@ -151,10 +151,10 @@ def apply_decisions(posts: pd.DataFrame, decisions: Decisions, *, partial: bool 
             labels[at] = decision.label
     found = posts.assign(label=pd.Series(labels, index=posts.index, dtype=object))[keep].reset_index(drop=True)
     found.attrs["labels_from"] = {"file": file, "matched_by": by, **{word: done[word] for word in _WORDS}}
-    elsewhere = f"; {len(unknown):,} are about posts that are not used here" if unknown else ""
+    elsewhere = f"; {_many(len(unknown), 'decision')} on posts that are not used here" if unknown else ""
     note = (
-        f"note: labels from {file}, matched by {by}: {done['change']:,} changed, {done['exclude']:,} "
-        f"post{'' if done['exclude'] == 1 else 's'} left out, {done['keep']:,} kept{elsewhere}"
+        f"note: labels from {file}, matched by {by}: {done['change']:,} changed, {_many(done['exclude'], 'post')} "
+        f"left out, {done['keep']:,} kept{elsewhere}"
     )
     return found, note
 
@@ -222,6 +222,10 @@ class _Known:
                 f"row {decision.line} of {file}: no post has the label {clip(wrong[0])!r}"
                 f"{did_you_mean(wrong[0], self.names)}; there are: {listed(sorted(self.names))}"
             )
+
+
+def _many(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def _names(label: str) -> list[str]:
