@@ -126,6 +126,29 @@ def vertical(x: Scale, ticks: Sequence[float], top: float, bottom: float) -> Mar
     return Markup("").join(lines)
 
 
+def spread(places: Sequence[float], least: float) -> list[float]:
+    """Return places along an axis, in the order given, moved as little as need be to lie `least` apart."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    found = list(places)
+    groups: list[list[int]] = []
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1:
+            one, other = (_laid_out(group, places, least) for group in groups[-2:])
+            if other[0] - one[-1] >= least - 1e-9:
+                break
+            groups[-2:] = [groups[-2] + groups[-1]]
+    for group in groups:
+        for i, place in zip(group, _laid_out(group, places, least), strict=True):
+            found[i] = place
+    return found
+
+
+def _laid_out(group: Sequence[int], places: Sequence[float], least: float) -> list[float]:
+    middle = sum(places[i] for i in group) / len(group)
+    return [middle + (n - (len(group) - 1) / 2) * least for n in range(len(group))]
+
+
 def text(style: str, x: float, y: float, words: str) -> Markup:
     """Write words."""
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(style, x, y, words)
