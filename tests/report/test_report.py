@@ -158,12 +158,16 @@ def test_calibration_has_bars_with_counts_inside_its_frame() -> None:
         {"low": 0.4, "high": 0.47, "confidence": 0.44, "accuracy": 1.0, "n": 1900},
     ]
     chart = calibration_chart(bins)
-    assert (chart.count('class="bar"'), chart.count('class="bar few"'), chart.count('class="bar count"')) == (1, 1, 2)
+    assert (chart.count('class="column"'), chart.count('class="column few"'), chart.count('class="column count"')) == (
+        1,
+        1,
+        2,
+    )
     assert "0% right of 1" in chart
     assert ">1.9k<" in chart
     assert "underconfident: mean confidence 44%, right 100%" in chart
     for x, width in re.findall(r'<rect class="[^"]*" x="([^"]*)" y="[^"]*" width="([^"]*)"', chart):
-        assert 46 <= float(x)
+        assert float(x) >= 46
         assert float(x) + float(width) <= 360 - 14
     wider = calibration_chart(bins, low=0.2)
     assert re.findall(r' x="([^"]*)"', wider) != re.findall(r' x="([^"]*)"', chart)

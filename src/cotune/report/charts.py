@@ -17,6 +17,7 @@ from cotune.report.drawing import (
     LOOKS,
     SHAPES,
     Scale,
+    beside,
     cost_ticks,
     horizontal,
     mark,
@@ -28,6 +29,7 @@ from cotune.report.drawing import (
     vertical,
     whole_ticks,
 )
+from cotune.report.numbers import signed
 
 WIDTH, HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 34
@@ -130,7 +132,7 @@ def calibration_chart(bins: Sequence[Mapping[str, float]], *, low: float | None 
     low : float, optional
         Where the axis begins; by default at the lowest bin. Charts that are compared have to share it.
     """
-    height, floor, base = 270, 186, 248
+    height, floor, base = 276, 186, 262
     total = sum(b["n"] for b in bins)
     x = Scale(min((b["low"] for b in bins), default=0.0) if low is None else low, 1, _LEFT, WIDTH - _RIGHT)
     y = Scale(0, 1, floor, _TOP)
@@ -146,17 +148,16 @@ def calibration_chart(bins: Sequence[Mapping[str, float]], *, low: float | None 
             f"{b['n']:,}"
         )
         top = y(b["accuracy"])
-        parts.append(bar.format("bar" if b["n"] >= _FEW else "bar few", left, top, wide, max(floor - top, 1), tip))
         parts.append(
-            Markup('<line class="wanted" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                left, left + wide, y(b["confidence"]), y(b["confidence"])
-            )
+            bar.format("column" if b["n"] >= _FEW else "column few", left, top, wide, max(floor - top, 1), tip)
         )
+        line = '<line class="{0}" x1="{1:.1f}" x2="{2:.1f}" y1="{3:.1f}" y2="{3:.1f}"/>'
+        parts += [Markup(line).format(name, left, left + wide, y(b["confidence"])) for name in ("halo", "wanted")]
         size = max(tall(b["n"]), 1)
-        parts.append(bar.format("bar count", left, base - size, wide, size, tip))
+        parts.append(bar.format("column count", left, base - size, wide, size, tip))
         parts.append(text("tick tiny mid", left + wide / 2, base + 10, short(b["n"], "")))
     parts.append(text("tick", 4, base + 10, "posts"))
-    parts.append(text("tick end", WIDTH - _RIGHT, height - 2, "confidence"))
+    parts.append(text("tick end", WIDTH - _RIGHT, floor + 29, "confidence"))
     return svg(WIDTH, height, parts, "Calibration", _calibration_finding(bins, total))
 
 
@@ -215,8 +216,8 @@ class Bar:
         Single folds.
     other : float or None
         The paper's figure.
-    strong : bool
-        Whether to stress it.
+    marked : bool
+        Whether it is the one that others are compared with.
     note : str
         What stands below the name, in small type.
     """
@@ -227,7 +228,7 @@ class Bar:
     high: float
     dots: Sequence[float] = ()
     other: float | None = None
-    strong: bool = False
+    marked: bool = False
     note: str = ""
 
 
@@ -244,12 +245,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Spot:
-    """One mark of a scatter chart."""
+    """One mark of a scatter chart; a label, if it has one, stands beside it where there is room."""
 
     name: str
     x: float
     y: float
     look: int
+    label: str = ""
 
 
 def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
@@ -270,9 +272,9 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
         name, note = _cut(bar.name, _NAME), _cut(bar.note, _NOTE)
         value = "" if not math.isfinite(bar.value) else f"{bar.value:.4f}"
         parts.append(
-            Markup(
-                '<text class="name{}" x="{}" y="{}">{}</text><text class="value end" x="{}" y="{}">{}</text>'
-            ).format(" strong" if bar.strong else "", left, y - 11 - lower, name, right, y - 11 - lower, value)
+            Markup('<text class="name" x="{}" y="{}">{}</text><text class="value end" x="{}" y="{}">{}</text>').format(
+                left, y - 11 - lower, name, right, y - 11 - lower, value
+            )
         )
         if note:
             parts.append(text("tick", left, y - 10, note))
@@ -286,20 +288,84 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
         if math.isfinite(bar.low):
             parts.append(
                 Markup('<line class="whisk{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
-                    " strong" if bar.strong else "", x(bar.low), x(bar.high), y, y
+                    " marked" if bar.marked else "", x(bar.low), x(bar.high), y, y
                 )
             )
         if value:
             tip = f"{bar.name}{f' ({bar.note})' if bar.note else ''}: {value} [{bar.low:.4f}, {bar.high:.4f}]"
-            look = 0 if bar.strong else 7
-            parts.append(mark("circle" if bar.strong else "square", x(bar.value), y, look, tip, size=5))
+            look = 0 if bar.marked else 7
+            parts.append(mark("circle" if bar.marked else "square", x(bar.value), y, look, tip, size=5))
         if bar.other is not None:
             parts.append(
                 Markup(
                     '<path class="paper" d="M{0:.1f} {1}l5 5l-5 5l-5 -5z"><title>paper: {2:.4f}</title></path>'
                 ).format(x(bar.other), y - 5, bar.other)
             )
-    return svg(width, height, parts, title)
+    known = sorted((bar for bar in bars if math.isfinite(bar.value)), key=lambda bar: -bar.value)
+    ends = known[:1] + known[1:][-1:]
+    found = " to ".join(f"{bar.name} {bar.value:.4f} [{bar.low:.4f}, {bar.high:.4f}]" for bar in ends)
+    return svg(width, height, parts, title, f"from {found}" if len(ends) > 1 else found)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One row of :func:`forest_chart`: by how much the reference is above another row, with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    note: str = ""
+
+
+def forest_chart(gaps: Sequence[Gap], *, title: str, sides: tuple[str, str]) -> Markup:
+    """Draw paired differences with intervals, one below the other, about a line at zero.
+
+    A difference whose interval reaches zero is drawn hollow.
+
+    Parameters
+    ----------
+    gaps : sequence of Gap
+        The differences.
+    title : str
+        What they are.
+    sides : (str, str)
+        What it means to lie left and right of zero.
+    """
+    gaps = [gap for gap in gaps if math.isfinite(gap.value)]
+    if not gaps:
+        return Markup("")
+    every = [v for gap in gaps for v in (gap.value, gap.low, gap.high) if math.isfinite(v)]
+    ticks = nice_ticks(min(*every, 0.0), max(*every, 0.0))
+    lower = 15 if any(len(gap.name) > _NAME - 14 for gap in gaps) else 0  # long names have a line to themselves
+    left, right, top, step = 12, WIDTH - 12, 30 + lower, 40 + lower
+    foot = top + step * len(gaps) + 8
+    x = Scale(ticks[0], ticks[-1], left + 4, right - 4)
+    parts = [vertical(x, ticks, 22, foot)]
+    parts.append(Markup('<line class="zero" x1="{0:.1f}" x2="{0:.1f}" y1="22" y2="{1}"/>').format(x(0), foot))
+    parts += [text("tick start", left, 12, f"← {sides[0]}"), text("tick end", right, 12, f"{sides[1]} →")]
+    findings: list[str] = []
+    for i, gap in enumerate(gaps):
+        y = top + step * i + 28
+        clear = gap.low > 0 or gap.high < 0
+        note = f", {gap.note}" if gap.note else ""
+        parts.append(text("name halo", left, y - 12 - lower, _cut(gap.name, _NOTE if lower else _NAME)))
+        parts.append(
+            text("value halo end", right, y - 12, signed(gap.value, 3) + (f", {gap.note}" if gap.note else ""))
+        )
+        if math.isfinite(gap.low):
+            parts.append(
+                Markup('<line class="whisk" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
+                    x(gap.low), x(gap.high), y, y
+                )
+            )
+        findings.append(f"{gap.name} {signed(gap.value, 3)} [{signed(gap.low, 3)}, {signed(gap.high, 3)}]")
+        parts.append(
+            Markup('<rect class="{}" x="{:.1f}" y="{}" width="10" height="10"><title>{}</title></rect>').format(
+                "gap" if clear else "gap level", x(gap.value) - 5, y - 5, f"{findings[-1]}{note}"
+            )
+        )
+    return svg(WIDTH, foot + 26, parts, title, "; ".join(findings))
 
 
 def _cut(words: str, most: int) -> str:
@@ -473,27 +539,7 @@ def point_plot(
     for spot in sorted(spots, key=lambda s: s.look == 0):
         shape = SHAPES[spot.look % LOOKS]
         parts.append(mark(shape, x(at(spot.x)), y(spot.y), spot.look, spot.name, size=5.5))
+    parts += beside([(x(at(s.x)), y(s.y), s.label) for s in spots], (left, top - 6, right, bottom))
     parts += [text("tick", 4, 11, y_name), text("tick end", right, height - 4, x_name)]
-    return svg(width, height, parts, title)
-
-
-def dumbbells(before: Sequence[float], after: Sequence[float], *, title: str) -> Markup:
-    """Draw a pair of values for each fold, joined by a line."""
-    values = [v for v in (*before, *after) if math.isfinite(v)]
-    if not values:
-        return Markup("")
-    ticks = nice_ticks(min(values), max(values))
-    width, top, step = 360, 14, 19
-    height = top + step * len(before) + 24
-    x = Scale(ticks[0], ticks[-1], 52, 348)
-    parts = [vertical(x, ticks, 4, height - 24)]
-    for i, (first, second) in enumerate(zip(before, after, strict=True)):
-        y = top + step * i + 4
-        parts.append(text("tick", 2, y + 4, f"fold {i + 1}"))
-        if math.isfinite(first) and math.isfinite(second):
-            parts.append(
-                Markup('<line class="link" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(x(first), x(second), y, y)
-            )
-            parts.append(mark("square", x(second), y, 1, f"fold {i + 1}, additive: {second:.4f}"))
-            parts.append(mark("circle", x(first), y, 0, f"fold {i + 1}: {first:.4f}"))
-    return svg(width, height, parts, title)
+    best = max(spots, key=lambda s: s.y)
+    return svg(width, height, parts, title, f"{len(spots)} marks; highest {best.name}")

@@ -154,6 +154,42 @@ def text(style: str, x: float, y: float, words: str) -> Markup:
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(style, x, y, words)
 
 
+def beside(marks: Sequence[tuple[float, float, str]], frame: tuple[float, float, float, float]) -> list[Markup]:
+    """Write labels beside their marks, where they hit neither another mark nor another label, with a line if far off.
+
+    Parameters
+    ----------
+    marks : sequence of (float, float, str)
+        Places in pixels, and labels; one that fits nowhere, or is "", is left out.
+    frame : (float, float, float, float)
+        Left, top, right and bottom, which labels must not leave.
+    """
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y, _ in marks]
+    parts = []
+    for x, y, label in sorted(marks, key=lambda m: (m[0], m[1])):
+        width = 5.7 * len(label)
+        for dx, dy in _AROUND if label else ():
+            left = x + dx if dx > 0 else x + dx - width if dx < 0 else x - width / 2
+            box = (left, y + dy - 6, left + width, y + dy + 5)
+            inside = frame[0] <= box[0] and frame[1] <= box[1] and box[2] <= frame[2] and box[3] <= frame[3]
+            if inside and not any(a[0] < box[2] and box[0] < a[2] and a[1] < box[3] and box[1] < a[3] for a in taken):
+                taken.append(box)
+                if abs(dy) > 14 or abs(dx) > 16:
+                    end = left if dx > 0 else left + width if dx < 0 else x
+                    line = Markup('<line class="leader" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+                    parts.append(line.format(x, y, end, y + dy))
+                side = "start" if dx > 0 else "end" if dx < 0 else "mid"
+                parts.append(text(f"label {side}", x + dx, y + dy + 4, label))
+                break
+    return parts
+
+
+#: Where a label may stand about its mark: near first.
+_AROUND = [(10, 0), (-10, 0), (0, -13), (0, 14), (9, -11), (9, 12), (-9, -11), (-9, 12),
+           (24, -18), (24, 20), (-24, -18), (-24, 20), (0, -30), (0, 32), (34, -34), (34, 36), (-34, -34),
+           (-34, 36)]  # fmt: skip
+
+
 def svg(width: float, height: float, parts: Sequence[Markup], title: str, description: str = "") -> Markup:
     """Wrap parts into one drawing; title and description are for those who cannot see it."""
     label = f"{title}: {description}" if description else title

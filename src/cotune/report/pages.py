@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -50,6 +51,20 @@ def render_source(source: str, **values: Any) -> str:
 def style_sheet(name: str) -> Markup:
     """Return a style sheet of ``cotune/report/templates``, to be put into a page."""
     return Markup(_read(name))
+
+
+def standalone(drawing: Markup) -> str:
+    """Return a drawing as an SVG file of its own, with its colours for light and dark and a ground to stand on."""
+    head, rest = str(drawing).split(">", 1)
+    _, _, width, height = (float(v) for v in re.findall(r'viewBox="([^"]*)"', head)[0].split())
+    sheets = str(style_sheet("report.css") + style_sheet("charts.css"))
+    light, dark = (re.findall(rf"^{indent}:root {{.*?}}", sheets, re.M | re.S) for indent in ("", "  "))
+    rules = re.findall(r"^(?:svg|\.c\d) .*", sheets, re.M)
+    font = 'svg { font-family: system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }'
+    style = "\n".join([*light, "@media (prefers-color-scheme: dark) {", *dark, "}", font, *rules])
+    head = head.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" ', 1)
+    ground = '<rect width="100%" height="100%" rx="6" style="fill:var(--card)"/>'
+    return f"{head}><style>{style}</style>{ground}{rest}\n"
 
 
 @cache
