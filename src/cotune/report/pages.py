@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from cotune.report.numbers import count, number, percent, signed
+from cotune.report.numbers import count, number, percent, plural, signed
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count": count, "number": lambda value, digits=3: number(value, digits), "percent": percent, "signed": signed,
-        "split_cell": split_cell,
+        "split_cell": split_cell, "plural": plural,
     }  # fmt: skip
     return environment
 
