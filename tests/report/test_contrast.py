@@ -28,7 +28,7 @@ def css() -> str:
 def variables(scheme: str) -> dict[str, Colour]:
     dark = re.compile(r"@media screen and \(prefers-color-scheme: dark\) \{\n(.*?)^\}", re.M | re.S)
     sheets = "".join(dark.findall(css())) if scheme == "dark" else dark.sub("", css())
-    found = {name: value for name, value in re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", sheets)}
+    found = dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", sheets))
     return {name: tuple(int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)) for name, value in found.items()}  # type: ignore[misc]
 
 

@@ -76,10 +76,8 @@ def _shares(summary: Mapping[str, Any]) -> Iterator[Notice]:
         yield Notice("note", f"The {first} drives nearly everything: its mean share is {percent(means[first])}{less}.")
     else:
         listed = ", ".join(f"the {name} {percent(means[name])}" for name in sorted(fields, key=lambda n: -means[n]))
-        yield Notice(
-            "note",
-            f"{'Both fields count' if len(fields) == 2 else 'More than one field counts'} (mean shares: {listed}), and {apart}.",
-        )
+        which = "Both fields count" if len(fields) == 2 else "More than one field counts"
+        yield Notice("note", f"{which} (mean shares: {listed}), and {apart}.")
 
 
 def _interaction(summary: Mapping[str, Any]) -> Iterator[Notice]:
