@@ -336,8 +336,9 @@ def forest_chart(gaps: Sequence[Gap], *, title: str, sides: tuple[str, str]) -> 
     if not gaps:
         return Markup("")
     every = [v for gap in gaps for v in (gap.value, gap.low, gap.high) if math.isfinite(v)]
+    places = 3 if max(map(abs, every)) >= 0.02 else 4
     ticks = nice_ticks(min(*every, 0.0), max(*every, 0.0))
-    lower = 15 if any(len(gap.name) > _NAME - 14 for gap in gaps) else 0  # long names have a line to themselves
+    lower = 15 if any(len(gap.name) > _NAME - 11 for gap in gaps) else 0  # long names have a line to themselves
     left, right, top, step = 12, WIDTH - 12, 30 + lower, 40 + lower
     foot = top + step * len(gaps) + 8
     x = Scale(ticks[0], ticks[-1], left + 4, right - 4)
@@ -351,7 +352,7 @@ def forest_chart(gaps: Sequence[Gap], *, title: str, sides: tuple[str, str]) -> 
         note = f", {gap.note}" if gap.note else ""
         parts.append(text("name halo", left, y - 12 - lower, _cut(gap.name, _NOTE if lower else _NAME)))
         parts.append(
-            text("value halo end", right, y - 12, signed(gap.value, 3) + (f", {gap.note}" if gap.note else ""))
+            text("value halo end", right, y - 12, signed(gap.value, places) + (f", {gap.note}" if gap.note else ""))
         )
         if math.isfinite(gap.low):
             parts.append(
@@ -359,7 +360,7 @@ def forest_chart(gaps: Sequence[Gap], *, title: str, sides: tuple[str, str]) -> 
                     x(gap.low), x(gap.high), y, y
                 )
             )
-        findings.append(f"{gap.name} {signed(gap.value, 3)} [{signed(gap.low, 3)}, {signed(gap.high, 3)}]")
+        findings.append(f"{gap.name} {signed(gap.value, places)} [{signed(gap.low, places)}, {signed(gap.high, places)}]")
         parts.append(
             Markup('<rect class="{}" x="{:.1f}" y="{}" width="10" height="10"><title>{}</title></rect>').format(
                 "gap" if clear else "gap level", x(gap.value) - 5, y - 5, f"{findings[-1]}{note}"
