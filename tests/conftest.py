@@ -55,6 +55,24 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser. One for a module: while playwright runs, no other test of its thread may start an event loop."""
+    from browser import chromium_browser
+
+    with chromium_browser() as found:
+        yield found
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Iterator[Any]:
+    """Return what opens pages; see :func:`browser.visits`."""
+    from browser import Visit, visits
+
+    with visits(chromium, Visit) as make:
+        yield make
+
+
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     """Tiny random encoders of the real classes; see :class:`tiny.Zoo`."""

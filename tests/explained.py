@@ -21,6 +21,9 @@ from cotune.training.fit import fit_posts
 from runs import tiny_config
 from tiny import WORDS, Zoo, picture, stir
 
+#: What a post, a label or a name may say and no page may run.
+EVIL = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }} </style>"
+
 
 def random_run(
     zoo: Zoo, *, text: str = "distilbert", image: str = "timm-resnet", head: str = "attention", classes: int = 3
@@ -77,3 +80,21 @@ def ruled_run(zoo: Zoo, folder: Path, rule: Rule, *, fusion: str) -> Run:
         width=32, heads=4, dropout=0.0, modality_dropout=0.3, weight_decay=0.1,
     )  # fmt: skip
     return fit_posts(ruled_posts(folder / "posts", rule, 160), config).run
+
+
+def evil_run(zoo: Zoo) -> Run:
+    made = random_run(zoo)
+    task = SingleLabel([EVIL, "b & c", "</table><b>"])
+    return Run(JointModel(made.model.encoders, made.model.head, task).eval(), made.config)
+
+
+def evil_posts(folder: Path) -> pd.DataFrame:
+    folder.mkdir()
+    name = folder / "<img src=x onerror=alert(1)>.png"
+    picture(1).save(name)
+    rows = [
+        {"id": f"{EVIL}{i}", "text": f"good {EVIL} dog {i}", "image": str(name), "label": [EVIL, "other"][i % 2]}
+        for i in range(4)
+    ]
+    rows.append({"id": "broken", "text": "x", "image": str(folder / "<b>gone</b>.png"), "label": EVIL})
+    return read_posts(pd.DataFrame(rows, dtype=object))

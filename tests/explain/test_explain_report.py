@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,15 @@ from PIL import Image
 from cotune import JointClassifier
 from cotune.errors import DataError
 from cotune.explain.explanation import Explanation
-from cotune.explain.table.explain_posts import ExplainedPosts, explain_posts
+from cotune.explain.table.explain_posts import explain_posts
 from cotune.explain.table.second_pass import ExplainPlan
-from cotune.model import JointModel
-from cotune.report.explain_report import page_name, post_page, set_page
+from cotune.report import explain_report
+from cotune.report.explain_report import page_name, post_page, set_page, with_neighbours
 from cotune.run import Run
-from cotune.tasks.single_label import SingleLabel
-from explained import explainer, post, random_run
+from explained import EVIL, evil_posts, evil_run, explainer, post, random_run
 from tiny import PostsMaker, Zoo, picture
 
 torch.set_num_threads(1)
-EVIL = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)> {{ 7*7 }} </style>"
 
 
 class Reader(HTMLParser):
@@ -135,26 +131,6 @@ def test_a_post_page_shows_every_value_as_text(found: Explanation) -> None:
     assert page.count("cx-for-bar") + page.count("cx-against-bar") > 3
 
 
-def evil_run(zoo: Zoo) -> Run:
-    made = random_run(zoo)
-    task = SingleLabel([EVIL, "b & c", "</table><b>"])
-    return Run(JointModel(made.model.encoders, made.model.head, task).eval(), made.config)
-
-
-def evil_posts(folder: Path) -> pd.DataFrame:
-    from cotune.data.posts import read_posts
-
-    folder.mkdir()
-    name = folder / "<img src=x onerror=alert(1)>.png"
-    picture(1).save(name)
-    rows = [
-        {"id": f"{EVIL}{i}", "text": f"good {EVIL} dog {i}", "image": str(name), "label": [EVIL, "other"][i % 2]}
-        for i in range(4)
-    ]
-    rows.append({"id": "broken", "text": "x", "image": str(folder / "<b>gone</b>.png"), "label": EVIL})
-    return read_posts(pd.DataFrame(rows, dtype=object))
-
-
 def test_nothing_that_a_post_says_is_markup(zoo: Zoo, tmp_path: Path) -> None:
     explain = explainer(evil_run(zoo), bad_images="text-only")
     posts = evil_posts(tmp_path / "posts")
@@ -172,7 +148,10 @@ def test_nothing_that_a_post_says_is_markup(zoo: Zoo, tmp_path: Path) -> None:
     assert "&lt;b&gt;gone" in pages[5], "the name of an image that cannot be read stands in the note"
     reader = check_page(set_page(result, run=EVIL, posts=EVIL))
     assert "<script>document.title='owned'</script>" in reader.text
-    assert "img" not in reader.tags
+    shown = [int(row["row"]) for rows in result.lists.values() for row in rows] + list(result.explained)
+    assert set(result.thumbnails) == set(range(1, 6))
+    assert result.thumbnails[5] == "", "an image that cannot be read has none"
+    assert reader.tags.count("img") == sum(bool(result.thumbnails[row]) for row in shown), "no image but thumbnails"
     check_page(explain.explain(posts.iloc[[0]].reset_index(drop=True))._repr_html_())
 
 
@@ -199,6 +178,38 @@ def test_a_table_of_which_nothing_can_be_scored_still_has_a_page(run: Run, tmp_p
     result = explain_posts(explainer(run), lambda: [nothing], ExplainPlan(), out=tmp_path / "out")
     assert result.summary["scored"] == 0
     assert "Without a prediction" in check_page(set_page(result, run="r", posts="p")).text
+
+
+def test_thumbnails_stay_within_their_budget_and_the_first_of_every_list_come_first(
+    run: Run, new_posts: PostsMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posts = new_posts(24, classes=3)
+    result = explain_posts(
+        explainer(run), lambda: [posts], ExplainPlan(limit=6, words=False, pixels=False), out=tmp_path
+    )
+    assert all(small.startswith("data:image/jpeg") for row, small in result.thumbnails.items() if small)
+    assert "data:image" not in (tmp_path / "summary.json").read_text(), "they are for pages alone"
+    monkeypatch.setattr(explain_report, "BUDGET", 5000)
+    page = set_page(result, run="r", posts="p")
+    assert sum(map(len, re.findall(r'src="(data:[^"]*)"', page))) <= 5000
+    lists = page.split('<section id="list-')[1:]
+    assert len(lists) > 2
+    assert all(re.search(r"<li>(<img|<span)", part) for part in lists)
+    assert all(re.search(r"<li>.*?<img", part.split("</li>")[0], re.S) for part in lists), "one in every list"
+
+
+def test_posts_lead_to_their_neighbours(found: Explanation) -> None:
+    page = post_page(found, row=3, run="r", index="../index.html")
+    assert "post-" not in page
+    both = with_neighbours(page, (1, "<b>"), (7, "p\\1"))
+    assert '<a href="post-000001.html" rel="prev">Previous: &lt;b&gt;</a>' in both
+    assert '<a href="post-000007.html" rel="next">Next: p\\1</a>' in both
+    last = with_neighbours(both, (2, "x"), None)
+    assert "post-000002.html" in last
+    assert "Next" not in last
+    assert "post-000007" not in last
+    alone = post_page(found, row=3, run="r")
+    assert with_neighbours(alone, (1, "a"), None) == alone
 
 
 @pytest.mark.parametrize("head", ["text", "image", "reference", "concat"])
@@ -274,94 +285,6 @@ def test_the_scikit_learn_face_explains(run: Run) -> None:
     assert plain.images["image"].pixels is None
     with pytest.raises(DataError, match="one post"):
         model.explain([row, row])
-
-
-# ---- in a browser ------------------------------------------------------------------------------------
-
-
-def chromium(*arguments: str, timeout: int = 90) -> str:
-    name = next((shutil.which(n) for n in ("chromium", "chromium-browser", "google-chrome") if shutil.which(n)), None)
-    if name is None:
-        pytest.skip("needs chromium or google-chrome on the PATH")
-    fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"]
-    done = subprocess.run([name, *fixed, *arguments], capture_output=True, timeout=timeout, check=True)
-    return done.stdout.decode("utf-8", errors="replace")
-
-
-# Clicks through a page that may run nothing itself: the harness frames it and works on it from outside.
-HARNESS = """<!doctype html><title>waiting</title><body><iframe id=f style="width:{width}px;height:800px" src="{page}"></iframe>
-<pre id=out></pre><script>
-const frame = document.getElementById('f'), out = {{}};
-const wait = () => new Promise(done => frame.addEventListener('load', done, {{once: true}}));
-async function click() {{
-  let page = frame.contentDocument;
-  out.title = page.title;
-  out.overflow = page.documentElement.scrollWidth - page.documentElement.clientWidth;
-  const details = [...page.querySelectorAll('details')];
-  out.closed = details.filter(d => !d.open).length;
-  details.filter(d => !d.open).forEach(d => d.querySelector('summary').click());
-  out.stillClosed = details.filter(d => !d.open).length;
-  const anchor = [...page.querySelectorAll('nav a')].pop();
-  anchor.click();
-  await new Promise(done => setTimeout(done, 200));
-  out.jumped = frame.contentWindow.scrollY;
-  let loaded = wait();
-  page.querySelector('a[href^="posts/"]').click();
-  await loaded;
-  page = frame.contentDocument;
-  out.post = page.title;
-  out.postOverflow = page.documentElement.scrollWidth - page.documentElement.clientWidth;
-  out.images = [...page.images].map(i => i.naturalWidth);
-  page.querySelectorAll('summary').forEach(s => s.click());
-  out.postClosed = [...page.querySelectorAll('details')].filter(d => !d.open).length;
-  loaded = wait();
-  page.querySelector('a[href="../index.html"]').click();
-  await loaded;
-  out.back = frame.contentDocument.title;
-}}
-wait().then(click).catch(e => out.error = String(e)).then(() => {{ document.getElementById('out').textContent = JSON.stringify(out); document.title = 'done'; }});
-</script>"""
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_reader_can_click_through_the_pages(zoo: Zoo, tmp_path: Path, width: int) -> None:
-    explain = explainer(evil_run(zoo), bad_images="text-only")
-    posts = evil_posts(tmp_path / "table")
-    folder = tmp_path / "out"
-
-    def keep(row: int, result: Explanation) -> None:
-        (folder / "posts").mkdir(exist_ok=True)
-        (folder / "posts" / page_name(row)).write_text(
-            post_page(result, row=row, run="r", index="../index.html"), encoding="utf-8"
-        )
-
-    result: ExplainedPosts = explain_posts(
-        explain, lambda: [posts], ExplainPlan(limit=4), out=folder, on_explanation=keep
-    )
-    (folder / "index.html").write_text(set_page(result, run="r", posts="p"), encoding="utf-8")
-    harness = tmp_path / "harness.html"
-    harness.write_text(HARNESS.format(page="out/index.html", width=width), encoding="utf-8")
-    dump = chromium(
-        f"--window-size={width + 40},900", "--allow-file-access-from-files", "--virtual-time-budget=20000",
-        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", harness.as_uri(),
-    )  # fmt: skip
-    found = re.search(r"<pre id=\"out\">(.*?)</pre>", dump, re.S)
-    assert found, dump[-2000:]
-    import html
-
-    seen = json.loads(html.unescape(found.group(1)))
-    assert "error" not in seen, seen
-    assert seen["title"] == seen["back"] == "r on p - cotune"
-    assert seen["overflow"] <= 0, "the page is as wide as the screen"
-    assert seen["postOverflow"] <= 0
-    assert seen["closed"] > 0
-    assert seen["stillClosed"] == 0
-    assert seen["postClosed"] == 0
-    assert seen["jumped"] > 100
-    assert seen["post"].startswith("Post <script>document.title='owned'"), "a title is text"
-    assert len(seen["images"]) in (0, 2)
-    assert all(seen["images"])
 
 
 def test_an_explanation_as_plain_values(zoo: Zoo) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cotune.model import JointModel
 from cotune.predict import Predictor
-from cotune.report.charts import calibration_chart, line_chart
-from cotune.report.drawing import nice_ticks, whole_ticks
+from cotune.report.charts import calibration_chart, training_chart
+from cotune.report.drawing import nice_ticks, spread, whole_ticks
 from cotune.report.run_report import MATRIX_CLASSES, evaluation_report, run_report
 from cotune.run import Run
 from cotune.scoring import evaluate_posts
@@ -41,7 +43,10 @@ def test_a_run_shows_scores_curves_matrix_parameters_and_settings(fitted: Run) -
     for row in fitted.metrics["history"]:
         assert f"{row['train_loss']:.4f}" in page
     assert f"{fitted.model.parameter_counts()['total']:,}" in page
-    assert page.count("<svg") == 5, "two curves for each stage, and the calibration"
+    for title in ("Loss: training from", "Validation AUC: validation AUC from", "Calibration: ", "ROC by class: class0 AUC",
+                  "Precision and recall by class: class0 average"):  # fmt: skip
+        assert page.count(f'aria-label="{title}') == 1, "one chart over both stages, and alt texts that say the finding"
+    assert page.count('class="border"') == 2, "the border between probe and joint fine-tuning in each"
     for words in ("class0", "probe-epochs", "data hash", "Rows are true classes", "true \\ predicted"):
         assert words in page
     assert re.search(r'class="changed"><dt>tune</dt><dd>joint</dd>', page)
@@ -117,20 +122,55 @@ def test_ticks_enclose_the_values(low: float, high: float) -> None:
 
 
 def test_lines_of_any_length() -> None:
-    assert line_chart([None, float("nan")], title="t", x_name="epoch") == ""
+    stages = [("probe", 1), ("joint", 199)]
+    assert training_chart({"loss": [None, float("nan")]}, title="t", stages=stages) == ""
     for values in ([0.5], [1.0, None, 0.5], [float(i) for i in range(200)], [0.3] * 5):
-        chart = line_chart(values, title="Loss", x_name="epoch")
+        chart = training_chart({"loss": values}, title="Loss", stages=stages)
         assert "nan" not in chart
-        assert chart.count("<circle") == sum(value is not None for value in values)
+        assert chart.count('class="mark') == sum(value is not None for value in values)
     assert whole_ticks(1) == [1]
     assert len(whole_ticks(1000)) <= 7
 
 
-def test_calibration_stays_inside_its_frame() -> None:
-    bins = [{"confidence": 1.0, "accuracy": 0.0, "n": 1}, {"confidence": 0.4, "accuracy": 1.0, "n": 900}]
+def test_both_stages_share_an_axis_and_ends_that_meet_are_told_apart() -> None:
+    lines = {"training": [0.9, 0.5, 0.5, 0.41], "validation": [0.9, 0.6, None, 0.41]}
+    chart = training_chart(lines, title="Loss", stages=[("probe", 2), ("joint", 2)])
+    assert chart.count('class="border"') == 1
+    assert chart.count("<polyline") == 3, "a gap divides a line"
+    ends = [float(y) for y in re.findall(r'class="name start" x="[^"]*" y="([^"]*)"', chart)]
+    assert abs(ends[0] - ends[1]) >= 13
+    assert "training from 0.900 to 0.410, lowest 0.410 in epoch 4, highest 0.900 in epoch 1" in chart
+    assert "epochs: 2 of probe and 2 of joint" in chart
+
+
+@given(st.lists(st.floats(0, 100), max_size=9))
+def test_labels_are_spread_in_their_order_and_apart(places: list[float]) -> None:
+    found = spread(places, 12)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    assert all(found[b] - found[a] >= 12 - 1e-6 for a, b in zip(order, order[1:], strict=False))
+    if len(places) == 1:
+        assert found == places
+
+
+def test_calibration_has_bars_with_counts_inside_its_frame() -> None:
+    bins = [
+        {"low": 0.93, "high": 1.0, "confidence": 0.98, "accuracy": 0.0, "n": 1},
+        {"low": 0.4, "high": 0.47, "confidence": 0.44, "accuracy": 1.0, "n": 1900},
+    ]
     chart = calibration_chart(bins)
-    assert chart.count("<circle") == 2
+    assert (chart.count('class="column"'), chart.count('class="column few"'), chart.count('class="column count"')) == (
+        1,
+        1,
+        2,
+    )
     assert "0% right of 1" in chart
+    assert ">1.9k<" in chart
+    assert "underconfident: mean confidence 44%, right 100%" in chart
+    for x, width in re.findall(r'<rect class="[^"]*" x="([^"]*)" y="[^"]*" width="([^"]*)"', chart):
+        assert float(x) >= 46
+        assert float(x) + float(width) <= 360 - 14
+    wider = calibration_chart(bins, low=0.2)
+    assert re.findall(r' x="([^"]*)"', wider) != re.findall(r' x="([^"]*)"', chart)
 
 
 @pytest.mark.browser

@@ -7,20 +7,18 @@ import csv
 import io
 import json
 import re
-import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from api_answers import IMAGE, TEXT, drawing, explained, model, models, png, predicted, prediction
-from axe import axe_source, barriers
+from axe import barriers
+from browser import Visit, check_fits, visits
 from cotune.explain.explainer import Explainer
 from cotune.serve.app import Serving
 from cotune.serve.guard import Keys
@@ -104,29 +102,12 @@ def locked_address(served: ServedModel) -> Iterator[str]:
         yield f"{service.url}/"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-background-networking"])
-        yield browser
-        browser.close()
-
-
 def _always(answer: Any) -> Callable[[Any], None]:
     return lambda route: route.fulfill(json=answer)
 
 
-@dataclass
-class Visit:
-    """A page in a browser, and what went wrong on it."""
-
-    page: Any
-    complaints: list[str] = field(default_factory=list)
-    hosts: set[str] = field(default_factory=set)
+class PageVisit(Visit):
+    """The page of the service in a browser."""
 
     def open(self, address: str) -> Any:
         """Go there, and wait for the form."""
@@ -144,34 +125,9 @@ class Visit:
 
 
 @pytest.fixture
-def visit(chromium: Any) -> Iterator[Callable[..., Visit]]:
-    """Open pages of some width and scheme; none may complain, or ask another host for anything."""
-    visits = []
-
-    def make(width: int = 1280, scheme: str = "light") -> Visit:
-        context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
-        context.set_default_timeout(15_000)
-        found = Visit(context.new_page())
-        found.page.on("request", lambda request: found.hosts.add(urlsplit(request.url).hostname or ""))
-        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
-        found.page.on("console", lambda line: found.complaints.append(line.text) if line.type != "log" else None)
-        visits.append((context, found))
-        return found
-
-    yield make
-    for context, found in visits:
-        context.close()
-        # An answer that is no success is noted by the browser too; the tests look at what the page says of it.
-        assert [text for text in found.complaints if "Failed to load resource" not in text] == []
-        assert found.hosts <= {"127.0.0.1", ""}
-
-
-@browser_test
-def test_axe_core_is_at_hand() -> None:
-    try:
-        assert "axe" in axe_source()
-    except LookupError as reason:
-        pytest.skip(f"barriers are not looked for: {reason}")
+def visit(chromium: Any) -> Iterator[Callable[..., PageVisit]]:
+    with visits(chromium, PageVisit) as make:
+        yield make
 
 
 def image_file(name: str = "hill.png", data: bytes | None = None) -> dict[str, Any]:
@@ -189,11 +145,6 @@ def percent(value: float) -> str:
     return "<1%" if 0 < value < 0.005 else ">99%" if 0.995 <= value < 1 else f"{int(100 * value + 0.5)}%"
 
 
-def check_fits(page: Any) -> None:
-    width, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert width <= window, "the page scrolls sideways"
-
-
 def wait_for_text(page: Any, place: str, words: str) -> None:
     page.locator(place).filter(has_text=words).first.wait_for(state="attached")
 
@@ -201,7 +152,7 @@ def wait_for_text(page: Any, place: str, words: str) -> None:
 @browser_test
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
 def test_a_post_is_uploaded_predicted_and_explained(
-    address: str, visit: Callable[..., Visit], width: int, scheme: str
+    address: str, visit: Callable[..., PageVisit], width: int, scheme: str
 ) -> None:
     page = visit(width, scheme).open(address)
     assert barriers(page) == []
@@ -256,7 +207,7 @@ def hand_over(page: Any, how: str, place: str, files: dict[str, bytes]) -> None:
 
 
 @browser_test
-def test_a_table_and_its_images_are_dropped(address: str, visit: Callable[..., Visit]) -> None:
+def test_a_table_and_its_images_are_dropped(address: str, visit: Callable[..., PageVisit]) -> None:
     page = visit().open(address)
     page.get_by_role("tab", name="A table of posts").click()
     hand_over(
@@ -271,7 +222,7 @@ def test_a_table_and_its_images_are_dropped(address: str, visit: Callable[..., V
 
 @browser_test
 @pytest.mark.parametrize("how", ["paste", "drop"])
-def test_an_image_is_pasted_or_dropped(address: str, visit: Callable[..., Visit], how: str) -> None:
+def test_an_image_is_pasted_or_dropped(address: str, visit: Callable[..., PageVisit], how: str) -> None:
     page = visit().open(address)
     place = "#field-text" if how == "paste" else "main"
     hand_over(page, how, place, {"notes.txt": b"words"})
@@ -289,7 +240,7 @@ def test_an_image_is_pasted_or_dropped(address: str, visit: Callable[..., Visit]
 
 
 @browser_test
-def test_all_of_it_works_by_keyboard(address: str, visit: Callable[..., Visit]) -> None:
+def test_all_of_it_works_by_keyboard(address: str, visit: Callable[..., PageVisit]) -> None:
     page = visit().open(address)
     where = "document.activeElement.id || document.activeElement.textContent.trim()"
 
@@ -330,7 +281,7 @@ def test_all_of_it_works_by_keyboard(address: str, visit: Callable[..., Visit]) 
 
 
 @browser_test
-def test_an_example_is_tried_in_one_click(address: str, visit: Callable[..., Visit]) -> None:
+def test_an_example_is_tried_in_one_click(address: str, visit: Callable[..., PageVisit]) -> None:
     page = visit(390).open(address)
     example = page.locator("#examples button").nth(1)
     said = example.inner_text()
@@ -344,7 +295,7 @@ def test_an_example_is_tried_in_one_click(address: str, visit: Callable[..., Vis
 
 
 @browser_test
-def test_what_goes_wrong_is_said_and_nothing_is_lost(address: str, visit: Callable[..., Visit]) -> None:
+def test_what_goes_wrong_is_said_and_nothing_is_lost(address: str, visit: Callable[..., PageVisit]) -> None:
     seen = visit(390)
     page = seen.open(address)
     predict = page.get_by_role("button", name="Predict")
@@ -376,7 +327,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(address: str, visit: Callab
 
 
 @browser_test
-def test_images_beyond_the_limits_are_not_sent(address: str, visit: Callable[..., Visit]) -> None:
+def test_images_beyond_the_limits_are_not_sent(address: str, visit: Callable[..., PageVisit]) -> None:
     seen = visit()
     seen.answers(
         {**models(model(labels=["a", "b"])), "limits": {"body_bytes": 200_000, "image_pixels": 1000, "batch": 2}}
@@ -394,7 +345,7 @@ def test_images_beyond_the_limits_are_not_sent(address: str, visit: Callable[...
 
 
 @browser_test
-def test_a_server_with_a_key_asks_for_it(locked_address: str, visit: Callable[..., Visit]) -> None:
+def test_a_server_with_a_key_asks_for_it(locked_address: str, visit: Callable[..., PageVisit]) -> None:
     page = visit().open(locked_address)
     box = page.get_by_label("API key")
     assert box.is_visible()
@@ -412,7 +363,7 @@ def test_a_server_with_a_key_asks_for_it(locked_address: str, visit: Callable[..
 @browser_test
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_table_is_predicted_and_downloaded(
-    address: str, visit: Callable[..., Visit], width: int, tmp_path: Path
+    address: str, visit: Callable[..., PageVisit], width: int, tmp_path: Path
 ) -> None:
     seen = visit(width)
     page = seen.open(address)
@@ -469,7 +420,9 @@ def test_a_table_is_predicted_and_downloaded(
 
 
 @browser_test
-def test_a_table_can_be_stopped_and_a_refused_batch_is_narrowed_down(address: str, visit: Callable[..., Visit]) -> None:
+def test_a_table_can_be_stopped_and_a_refused_batch_is_narrowed_down(
+    address: str, visit: Callable[..., PageVisit]
+) -> None:
     seen = visit()
     found = prediction(label="a", probabilities={"a": 0.9, "b": 0.1}, shares={"text": 1.0})
     refusal = {"error": {"code": "text_too_long", "message": "the text is too long", "request_id": "r"}}
@@ -538,7 +491,7 @@ def _many() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 @browser_test
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_many_labels_several_images_and_a_table(
-    address: str, visit: Callable[..., Visit], width: int, scheme: str
+    address: str, visit: Callable[..., PageVisit], width: int, scheme: str
 ) -> None:
     about, found, why = _many()
     seen = visit(width, scheme)
@@ -569,7 +522,7 @@ def test_many_labels_several_images_and_a_table(
 
 
 @browser_test
-def test_a_number_and_another_model(address: str, visit: Callable[..., Visit]) -> None:
+def test_a_number_and_another_model(address: str, visit: Callable[..., PageVisit]) -> None:
     about, _, _ = _many()
     found = prediction(label=3.21987, value=3.21987, shares={"text": 0.5, "image": 0.5})
     seen = visit()
@@ -587,7 +540,7 @@ def test_a_number_and_another_model(address: str, visit: Callable[..., Visit]) -
 
 
 @browser_test
-def test_markup_in_labels_texts_and_errors_is_text(address: str, visit: Callable[..., Visit]) -> None:
+def test_markup_in_labels_texts_and_errors_is_text(address: str, visit: Callable[..., PageVisit]) -> None:
     evil = "<img src=x onerror=alert(1)>"
     found = prediction(label=evil, probabilities={evil: 0.9, "b": 0.1}, shares={"text": 1.0, "image": 0.0}, error=evil)
     seen = visit()
@@ -601,7 +554,7 @@ def test_markup_in_labels_texts_and_errors_is_text(address: str, visit: Callable
 
 
 @browser_test
-def test_tables_are_read_and_written_as_spreadsheets_do(address: str, visit: Callable[..., Visit]) -> None:
+def test_tables_are_read_and_written_as_spreadsheets_do(address: str, visit: Callable[..., PageVisit]) -> None:
     page = visit().open(address)
     cases = {
         "\ufeffa,b\r\n1,\"x, \"\"y\"\"\nz\"\r\n\r\n2,\r\n": [["a", "b"], ["1", 'x, "y"\nz'], ["2", ""]],

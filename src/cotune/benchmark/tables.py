@@ -214,6 +214,12 @@ def p_value(p: float) -> str:
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 0.9995 else "1"
 
 
+def p_words(p: float) -> str:
+    """Return a p-value as it stands in a sentence."""
+    words = p_value(p)
+    return "p not defined" if math.isnan(p) else f"p {words}" if words.startswith("<") else f"p = {words}"
+
+
 def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) -> list[str]:
     settings, folds = results.settings, results.folds
     once = all(s.folds_done == s.folds for s in summaries)

@@ -178,10 +178,15 @@ def _page_writer(out: Path, run: str) -> Any:
 def _finish(out: Path, found: ExplainedPosts, run: str, posts: str) -> None:
     from cotune.explain.table.explain_posts import finish
     from cotune.files import write_text
-    from cotune.report.explain_report import page_name, set_page
+    from cotune.report.explain_report import page_name, set_page, with_neighbours
 
     write_text(out / "index.html", set_page(found, run=run, posts=posts, folder=_FOLDER))
-    wanted = {page_name(row) for row in found.explained}
+    rows = [(row, str(values["id"])) for row, values in found.explained.items()]
+    for before, (row, _), after in zip([None, *rows], rows, [*rows[1:], None], strict=False):
+        path = out / _FOLDER / page_name(row)
+        if path.is_file():  # it may have been removed since an earlier run made it
+            write_text(path, with_neighbours(path.read_text(encoding="utf-8"), before, after))
+    wanted = {page_name(row) for row, _ in rows}
     for old in (out / _FOLDER).glob("post-*.html"):
         if old.name not in wanted:  # of an earlier run in the same folder
             old.unlink()

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from cotune.errors import ConfigError, DataError, did_you_mean
 from cotune.metrics.calibration import calibration_bins
 from cotune.metrics.checks import Floats, Ints, checked
-from cotune.metrics.scores import SCORES, ScoreSheet, confusion_matrix
+from cotune.metrics.curves import ranking_curves
+from cotune.metrics.scores import SCORES, ScoreSheet, confusion_matrix, one_hot
 
 # Counts held at one time: 4 million float64 are 32 MB.
 BLOCK = 4_000_000
@@ -44,7 +45,7 @@ class Evaluation:
         Every score of the task with its interval.
     details : dict
         What belongs to the task, as plain JSON values. Of classes: ``classes``, ``confusion`` (rows are true and
-        columns predicted classes), ``per_class`` and ``calibration``.
+        columns predicted classes), ``per_class``, ``calibration`` and ``curves``.
     confidence, n_bootstrap, seed
         How the intervals were made.
     """
@@ -148,6 +149,7 @@ def evaluate(
         "confusion": confusion.tolist(),
         "per_class": _per_class(names, confusion),
         "calibration": calibration_bins(sheet.y, sheet.proba),
+        "curves": ranking_curves(one_hot(sheet.y, sheet.n_classes) == 1, sheet.proba, names),
     }
     return evaluate_sheet(sheet, SCORES, details, n=sheet.n, n_bootstrap=n_bootstrap, seed=seed, confidence=confidence)
 

@@ -5,23 +5,39 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from cotune.benchmark.compare import Summary
+from cotune.benchmark.compare import Summary, summarise
 from cotune.benchmark.curves import learning_curves
 from cotune.benchmark.plan import ANCHOR, short_name
-from cotune.benchmark.results import Results, RowKey
-from cotune.benchmark.tables import PAPER, Table, number, repeated, seconds
+from cotune.benchmark.results import Results, RowKey, read_results
+from cotune.benchmark.tables import PAPER, Table, number, p_words, repeated, seconds
 from cotune.metrics import confusion_matrix
 from cotune.metrics.calibration import calibration_bins
-from cotune.report.charts import Bar, Line, Spot, calibration_chart, legend, line_plot, scatter
+from cotune.report.benchmark_verdict import strict_p
+from cotune.report.charts import (
+    Bar,
+    Gap,
+    Line,
+    Spot,
+    calibration_chart,
+    forest_chart,
+    legend,
+    line_plot,
+    scatter,
+)
 from cotune.report.drawing import LOOKS
+from cotune.report.pages import standalone
 
 #: The looks of known methods, so that a method looks the same in every report; joint is the first.
 _LOOKS = {"joint": 0, "concat": 1, "text": 2, "image": 3, "svm": 4, "probe": 5, "reference": 6, "ensemble": 7}
 _MATRIX_CLASSES = 12
+#: What the two sides of a difference mean.
+SIDES = ("other method better", "joint better")
 
 
 def looks(summaries: Sequence[Summary]) -> dict[RowKey, int]:
@@ -64,6 +80,47 @@ def bars(summaries: Sequence[Summary], paper: str | None) -> list[Bar]:
     return found
 
 
+def forest(summaries: Sequence[Summary], main: str) -> Markup:
+    """Return the paired differences of the main score, reference minus row; "" where nothing was tested."""
+    gaps = [
+        Gap(named(s, summaries), s.test.difference, s.test.low, s.test.high, p_words(strict_p(s.test)))
+        for s in summaries
+        if s.test is not None
+    ]
+    gaps.sort(key=lambda gap: gap.value)
+    return forest_chart(gaps, title=f"{main} of joint fine-tuning minus that of each other method", sides=SIDES)
+
+
+def forest_svg(out: str | Path, *, n_bootstrap: int = 2000) -> str:
+    """Return the paired differences of a results folder as an SVG file of its own, for light and dark pages.
+
+    Parameters
+    ----------
+    out : path
+        The results folder.
+    n_bootstrap : int
+        Resamples of the posts for the intervals.
+
+    Raises
+    ------
+    RunError
+        If the folder is none, or holds no finished cell.
+    """
+    results = read_results(out)
+    return standalone(forest(summarise(results, n_bootstrap=n_bootstrap), results.folds.task.main_title))
+
+
+def additive(summaries: Sequence[Summary], main: str) -> Markup:
+    """Return what each row loses by its additive projection, with intervals; "" where nothing was projected."""
+    lost = [
+        Gap(named(s, summaries), s.emap_loss.value, s.emap_loss.low, s.emap_loss.high)
+        for s in summaries
+        if s.emap_loss is not None
+    ]
+    sides = ("projection better", "interaction adds")
+    return forest_chart(lost, title=f"{main} lost by the additive projection (EMAP)", sides=sides)
+
+
 def roc(results: Results, summaries: Sequence[Summary], looks: dict[RowKey, int]) -> dict[str, Any] | None:
     """Return the ROC curves of the rows that are complete, and their legend; None for a task without."""
     if results.folds.task.main_score != "auc":
@@ -77,7 +134,10 @@ def roc(results: Results, summaries: Sequence[Summary], looks: dict[RowKey, int]
     ]  # fmt: skip
     if not lines:
         return None
-    drawn = line_plot(lines, title="ROC curves", x_name="false positive rate", y_name="true positive rate", square=True)
+    drawn = line_plot(
+        lines, title="ROC curves", x_name="false positive rate", y_name="true positive rate", square=True,
+        finding=", ".join(f"{line.name} AUC {line.note}" for line in lines),
+    )  # fmt: skip
     return {"svg": drawn, "legend": legend(lines)}
 
 
@@ -100,17 +160,18 @@ def roc_points(labels: np.ndarray, tables: np.ndarray, n: int = 101) -> list[tup
 
 def calibration(results: Results, summaries: Sequence[Summary]) -> list[tuple[str, str, Any]]:
     """Return name, calibration error and curve of each complete row (of its first seed); classes alone have any."""
-    found: list[tuple[str, str, Any]] = []
+    found: list[tuple[str, str, list[dict[str, Any]]]] = []
     if results.folds.task.target_type != "multiclass":
-        return found
+        return []
     for s in summaries:
         row = results.rows[s.key]
         if row.complete:
             proba = row.proba[0] / row.proba[0].sum(axis=1, keepdims=True)
             bins = calibration_bins(results.folds.targets, proba)
             error = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / len(proba)
-            found.append((named(s, summaries), f"{error:.3f}", calibration_chart(bins)))
-    return found
+            found.append((named(s, summaries), f"{error:.3f}", bins))
+    low = min((b["low"] for _, _, bins in found for b in bins), default=0.0)
+    return [(name, error, calibration_chart(bins, low=low)) for name, error, bins in found]
 
 
 def confusion(results: Results, summaries: Sequence[Summary]) -> dict[str, Any] | None:
@@ -183,7 +244,13 @@ def trades(summaries: Sequence[Summary], looks: dict[RowKey, int], main: str) ->
         ("parameters", f"{main} and size", "parameters"),
         ("seconds", f"{main} and time", "time to train and score a fold"),
     ):
-        spots = [Spot(named(s, summaries), getattr(s, kind), s.auc_mean, looks[s.key]) for s in summaries]
+        spots = [
+            Spot(
+                named(s, summaries), getattr(s, kind), s.auc_mean, looks[s.key],
+                label="" if repeated(s, summaries) else s.key.method,
+            )
+            for s in summaries
+        ]  # fmt: skip
         drawn = scatter(spots, title=title, x_name=x_name, y_name=f"mean {main}", kind=kind)
         if drawn:
             charts.append((title, drawn))
@@ -212,7 +279,10 @@ def grid_figure(summaries: Sequence[Summary], method: str, table: Table, main: s
         heat.append((short_name(text), cells))
     charts = []
     for kind, x_name in (("parameters", "parameters"), ("seconds", "time to train and score a fold")):
-        spots = [Spot(s.key.encoders, getattr(s, kind), s.auc_mean, texts.index(s.key.text)) for s in mine]
+        spots = [
+            Spot(s.key.encoders, getattr(s, kind), s.auc_mean, texts.index(s.key.text), label=short_name(s.key.image))
+            for s in mine
+        ]
         charts.append(
             scatter(spots, title=f"{main} and {kind}", x_name=x_name, y_name=f"mean {main}", kind=kind, join=True)
         )

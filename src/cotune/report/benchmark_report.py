@@ -11,12 +11,12 @@ from typing import Any
 from cotune.benchmark import results_store
 from cotune.benchmark.compare import Summary, summarise
 from cotune.benchmark.curves import grid_methods, learning_curves, table_2, table_curves, table_grid
-from cotune.benchmark.plan import ANCHOR
 from cotune.benchmark.results import Results, read_results
 from cotune.benchmark.tables import Table, save_tables, seconds, table_1, table_emap
 from cotune.files import write_json, write_text
 from cotune.report import benchmark_figures as figures
-from cotune.report.charts import dumbbells, interval_chart
+from cotune.report.benchmark_verdict import answer, benchmark_notices, by_score, reference_of
+from cotune.report.charts import interval_chart
 from cotune.report.pages import render
 
 REPORT, SUMMARY = "report.html", "summary.json"
@@ -60,7 +60,7 @@ def write_all(
     results_store.settle(out)
     results = read_results(out)
     summaries = summarise(results, n_bootstrap=n_bootstrap)
-    tables = [table_1(results, summaries, paper=paper), table_2(results, summaries)] if summaries else []
+    tables = [table_1(results, by_score(summaries), paper=paper), table_2(results, summaries)] if summaries else []
     tables += [t for t in (table_emap(results, summaries), table_curves(results)) if t is not None]
     tables += [table_grid(summaries, method, results.folds.task.main_title) for method in grid_methods(summaries)]
     summary = {
@@ -88,18 +88,21 @@ def benchmark_report(
     results: Results, summaries: Sequence[Summary], tables: Sequence[Table], *, paper: str | None = None
 ) -> str:
     """Return the report as one HTML page."""
+    summaries = by_score(summaries)
     grids, main = grid_methods(summaries), results.folds.task.main_title
     shown = _shown(summaries, grids)
-    anchors = [s for s in summaries if s.key.method == ANCHOR]
-    best = max((s for s in summaries if not math.isnan(s.auc_mean)), key=lambda s: s.auc_mean, default=None)
-    anchor = anchors[0] if len(anchors) == 1 else None
+    best = next((s for s in summaries if not math.isnan(s.auc_mean)), None)
+    anchor = reference_of(summaries)
     named = {table.name: table for table in tables}
     looks = figures.looks(shown)
     return render(
         "benchmark.html",
         main=main,
+        answer=answer(results, summaries, grids),
+        notices=benchmark_notices(results, summaries, grids),
         facts=_facts(results),
         anchor=anchor,
+        reference=None if anchor is None else _row_name(anchor, named.get("table1")),
         best=best if best is not anchor else None,
         best_name=best.key.encoders if best and grids else best.key.title if best else "",
         table_1=named.get("table1"),
@@ -107,6 +110,7 @@ def benchmark_report(
         emap=named.get("emap"),
         curve_table=named.get("learning_curve"),
         intervals=interval_chart(figures.bars(shown, paper), title=f"{main} by method, with 95 % intervals"),
+        forest=figures.forest(shown, main),
         only_best=len(shown) < len(summaries),
         paper=paper,
         roc=figures.roc(results, shown, looks),
@@ -115,14 +119,7 @@ def benchmark_report(
         losses=figures.losses(results, shown, looks),
         curves=figures.curves(results, looks),
         trades=figures.trades(summaries, looks, main) if not grids else None,
-        dumbbells=[
-            (
-                figures.named(s, shown),
-                dumbbells(list(s.emap[:, 0]), list(s.emap[:, 1]), title=f"EMAP, {s.key.title}"),
-            )
-            for s in shown
-            if s.emap is not None
-        ],
+        additive=figures.additive(shown, main),
         grids=[figures.grid_figure(summaries, method, named[f"grid_{method}"], main) for method in grids],
         failures=results.failures,
         settings=_settings(results),
@@ -136,6 +133,12 @@ def _shown(summaries: Sequence[Summary], grids: Sequence[str]) -> list[Summary]:
         mine = [s for s in summaries if s.key.method == method and not math.isnan(s.auc_mean)]
         chosen |= {s.key for s in sorted(mine, key=lambda s: -s.auc_mean)[:_BEST]}
     return [s for s in summaries if s.key in chosen]
+
+
+def _row_name(summary: Summary, table: Table | None) -> str | None:
+    """Return what the table calls the row: its title, with its encoders where several pairs are in the table."""
+    names = {summary.key.title, f"{summary.key.title} ({summary.key.encoders})"}
+    return next((row[0] for row in table.rows if row[0] in names), None) if table is not None else None
 
 
 def _facts(results: Results) -> list[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ every number also stands in a table of its report. Colours are those of Okabe & 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup
@@ -17,96 +17,157 @@ from cotune.report.drawing import (
     LOOKS,
     SHAPES,
     Scale,
+    beside,
     cost_ticks,
     horizontal,
     mark,
     nice_ticks,
     short,
+    spread,
     svg,
     text,
     vertical,
     whole_ticks,
 )
+from cotune.report.numbers import signed
 
 WIDTH, HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 34
 _NAME, _NOTE = 44, 56  # letters that fit on a line
 
 
-def line_chart(values: Sequence[float | None], *, title: str, x_name: str, decimals: int = 3) -> Markup:
-    """Draw one value for each epoch.
+def training_chart(
+    lines: Mapping[str, Sequence[float | None]], *, title: str, stages: Sequence[tuple[str, int]], decimals: int = 3
+) -> Markup:
+    """Draw values by epoch over all stages of a training, with the borders of the stages.
 
     Parameters
     ----------
-    values : sequence of float or None
-        From epoch 1 on; None leaves a gap.
+    lines : mapping
+        Name of a line to its values from the first epoch on; None leaves a gap.
     title : str
-        What the line shows.
-    x_name : str
-        What is counted along the x axis.
+        What the lines show.
+    stages : sequence of (str, int)
+        Name of each stage and how many epochs it has.
     decimals : int
         Of the labels.
     """
-    known = [(i + 1, value) for i, value in enumerate(values) if value is not None and math.isfinite(value)]
+    known = {
+        name: [(i + 1, value) for i, value in enumerate(values) if value is not None and math.isfinite(value)]
+        for name, values in lines.items()
+    }
+    known = {name: points for name, points in known.items() if points}
     if not known:
         return Markup("")
-    ticks = nice_ticks(min(v for _, v in known), max(v for _, v in known))
-    x = Scale(1, max(len(values), 2), _LEFT + 8, WIDTH - _RIGHT - 8)
-    y = Scale(ticks[0], ticks[-1], HEIGHT - _BOTTOM, _TOP)
-    parts = [horizontal(y, ticks, _LEFT, WIDTH - _RIGHT)]
-    parts += [text("tick mid", x(n), HEIGHT - _BOTTOM + 16, str(n)) for n in whole_ticks(len(values))]
-    points = " ".join(f"{x(n):.1f},{y(v):.1f}" for n, v in known)
-    parts.append(Markup('<polyline class="line" points="{}"/>').format(points))
-    for n, value in known:
-        tip = f"{x_name} {n}: {value:.{decimals}f}"
-        parts.append(
-            Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(
-                x(n), y(value), tip
+    every = [value for points in known.values() for _, value in points]
+    ticks = nice_ticks(min(every), max(every))
+    epochs, top, right = max(len(values) for values in lines.values()), 26, WIDTH - (108 if len(known) > 1 else 58)
+    x = Scale(1, max(epochs, 2), _LEFT + 8, right - 8)
+    y = Scale(ticks[0], ticks[-1], HEIGHT - _BOTTOM, top)
+    parts = [horizontal(y, ticks, _LEFT, right)]
+    parts += [text("tick mid", x(n), HEIGHT - _BOTTOM + 16, str(n)) for n in whole_ticks(epochs)]
+    parts += _stages(stages, x, top, right)
+    ends = {name: y(points[-1][1]) for name, points in known.items()}
+    places = dict(zip(ends, spread(list(ends.values()), 14), strict=True))
+    findings = []
+    for look, (name, points) in enumerate(known.items()):
+        for run in _without_gaps(points):
+            parts.append(
+                Markup('<polyline class="curve c{}" stroke-dasharray="{}" points="{}"/>').format(
+                    look, DASHES[look], " ".join(f"{x(n):.1f},{y(v):.1f}" for n, v in run)
+                )
             )
+        parts += [
+            mark(SHAPES[look], x(n), y(v), look, f"{name}, epoch {n}: {v:.{decimals}f}", size=3.5) for n, v in points
+        ]
+        n, last = points[-1]
+        label = f"{name} {last:.{decimals}f}" if len(known) > 1 else f"{last:.{decimals}f}"
+        parts.append(text("name start", min(x(n), right - 8) + 8, places[name] + 4, label))
+        low, high = min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])
+        findings.append(
+            f"{name} from {points[0][1]:.{decimals}f} to {last:.{decimals}f}, lowest {low[1]:.{decimals}f} in epoch "
+            f"{low[0]}, highest {high[1]:.{decimals}f} in epoch {high[0]}"
         )
-    n, last = known[-1]
-    above = y(last) > _TOP + 18
-    place = y(last) - 9 if above else y(last) + 18
-    parts.append(text("value", min(x(n), WIDTH - _RIGHT - 16), place, f"{last:.{decimals}f}"))
-    parts.append(text("tick end", WIDTH - _RIGHT, HEIGHT - 3, x_name))
-    first = known[0][1]
-    return svg(
-        WIDTH, HEIGHT, parts, title,
-        f"{title} from {first:.{decimals}f} to {last:.{decimals}f} over {len(values)} {x_name}s",
-    )  # fmt: skip
+    parts.append(text("tick end", right, HEIGHT - 3, "epoch"))
+    over = " and ".join(f"{count} of {name}" for name, count in stages)
+    return svg(WIDTH, HEIGHT, parts, title, f"{'; '.join(findings)}; epochs: {over}")
 
 
-def calibration_chart(bins: Sequence[dict[str, float]]) -> Markup:
-    """Draw how often predictions of each confidence are right, beside the diagonal of a perfect model.
+def _stages(stages: Sequence[tuple[str, int]], x: Scale, top: float, right: float) -> list[Markup]:
+    """Draw the borders between stages, each with its name."""
+    parts, done, left = [], 0, float(_LEFT)
+    for name, count in stages:
+        done += count
+        border = x(done + 0.5) if done + 0.5 < x.high else right
+        if border - left > 7 * len(name):
+            parts.append(text("tick mid", (left + border) / 2, top - 12, name))
+        if border < right:
+            line = Markup('<line class="border" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>')
+            parts.append(line.format(border, top - 20, HEIGHT - _BOTTOM))
+        left = border
+    return parts
+
+
+def _without_gaps(points: Sequence[tuple[int, float]]) -> list[list[tuple[int, float]]]:
+    runs: list[list[tuple[int, float]]] = []
+    for point in points:
+        if runs and runs[-1][-1][0] + 1 == point[0]:
+            runs[-1].append(point)
+        else:
+            runs.append([point])
+    return runs
+
+
+#: Bins with fewer posts are drawn hollow: their share of right ones is mostly chance.
+_FEW = 10
+
+
+def calibration_chart(bins: Sequence[Mapping[str, float]], *, low: float | None = None) -> Markup:
+    """Draw how often predictions of each confidence are right, and below how many there are.
 
     Parameters
     ----------
-    bins : sequence of dict
+    bins : sequence of mapping
         As :func:`cotune.metrics.calibration.calibration_bins` gives them.
+    low : float, optional
+        Where the axis begins; by default at the lowest bin. Charts that are compared have to share it.
     """
-    ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
-    x = Scale(0, 1, _LEFT, WIDTH - _RIGHT)
-    y = Scale(0, 1, HEIGHT - _BOTTOM, _TOP)
-    most = max((b["n"] for b in bins), default=1)
-    parts = [horizontal(y, ticks, _LEFT, WIDTH - _RIGHT)]
-    parts += [text("tick mid", x(tick), HEIGHT - _BOTTOM + 16, f"{tick:g}") for tick in ticks]
-    parts.append(Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(x(0), y(0), x(1), y(1)))
-    points = " ".join(f"{x(b['confidence']):.1f},{y(b['accuracy']):.1f}" for b in bins)
-    parts.append(Markup('<polyline class="line thin" points="{}"/>').format(points))
+    height, floor, base = 276, 186, 262
+    total = sum(b["n"] for b in bins)
+    x = Scale(min((b["low"] for b in bins), default=0.0) if low is None else low, 1, _LEFT, WIDTH - _RIGHT)
+    y = Scale(0, 1, floor, _TOP)
+    tall = Scale(0, max((b["n"] for b in bins), default=1), 0, 30)
+    parts = [horizontal(y, [0.0, 0.25, 0.5, 0.75, 1.0], _LEFT, WIDTH - _RIGHT)]
+    ticks = [tick for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) if tick >= x.low - 1e-9]
+    parts += [text("tick end" if t == 1 else "tick mid", x(t), floor + 15, f"{t:g}") for t in ticks]
+    bar = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>')
     for b in bins:
-        tip = f"confidence {b['confidence']:.2f}: {b['accuracy']:.0%} right of {b['n']:,}"
-        # The area is in proportion to the posts, so that an outlier of three posts looks like one.
-        radius = 2.5 + 6.5 * math.sqrt(b["n"] / most)
-        parts.append(
-            Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>').format(
-                x(b["confidence"]), y(b["accuracy"]), radius, tip
-            )
+        left, wide = x(b["low"]) + 1, x(b["high"]) - x(b["low"]) - 2
+        tip = (
+            f"confidence {b['low']:.2f} to {b['high']:.2f}, mean {b['confidence']:.2f}: {b['accuracy']:.0%} right of "
+            f"{b['n']:,}"
         )
-    parts.append(text("tick end", WIDTH - _RIGHT, HEIGHT - 3, "confidence"))
-    return svg(
-        WIDTH, HEIGHT, parts, "Calibration",
-        "share of right predictions over the model's confidence; the table gives all values",
-    )  # fmt: skip
+        top = y(b["accuracy"])
+        parts.append(
+            bar.format("column" if b["n"] >= _FEW else "column few", left, top, wide, max(floor - top, 1), tip)
+        )
+        line = '<line class="{0}" x1="{1:.1f}" x2="{2:.1f}" y1="{3:.1f}" y2="{3:.1f}"/>'
+        parts += [Markup(line).format(name, left, left + wide, y(b["confidence"])) for name in ("halo", "wanted")]
+        size = max(tall(b["n"]), 1)
+        parts.append(bar.format("column count", left, base - size, wide, size, tip))
+        parts.append(text("tick tiny mid", left + wide / 2, base + 10, short(b["n"], "")))
+    parts.append(text("tick", 4, base + 10, "posts"))
+    parts.append(text("tick end", WIDTH - _RIGHT, floor + 29, "confidence"))
+    return svg(WIDTH, height, parts, "Calibration", _calibration_finding(bins, total))
+
+
+def _calibration_finding(bins: Sequence[Mapping[str, float]], total: float) -> str:
+    if not total:
+        return "no posts"
+    sure, right = (sum(b["n"] * b[key] for b in bins) / total for key in ("confidence", "accuracy"))
+    gap = sure - right
+    what = "overconfident" if gap > 0.02 else "underconfident" if gap < -0.02 else "confidence and accuracy agree"
+    return f"{what}: mean confidence {sure:.0%}, right {right:.0%}, over {total:,} posts; the table gives all values"
 
 
 def pairs_chart(pairs: Sequence[Sequence[float]]) -> Markup:
@@ -132,8 +193,13 @@ def pairs_chart(pairs: Sequence[Sequence[float]]) -> Markup:
     ]
     parts.append(text("tick end", WIDTH - _RIGHT, HEIGHT - 3, "true value"))
     return svg(
-        WIDTH, HEIGHT, parts, "Predicted and true values", f"predicted over true values of {len(pairs)} posts"
+        WIDTH, HEIGHT, parts, "Predicted and true values",
+        f"{len(pairs):,} posts, half of them less than {_median([abs(a - b) for a, b in pairs]):.3g} off",
     )  # fmt: skip
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2] if values else math.nan
 
 
 @dataclass(frozen=True)
@@ -150,8 +216,8 @@ class Bar:
         Single folds.
     other : float or None
         The paper's figure.
-    strong : bool
-        Whether to stress it.
+    marked : bool
+        Whether it is the one that others are compared with.
     note : str
         What stands below the name, in small type.
     """
@@ -162,7 +228,7 @@ class Bar:
     high: float
     dots: Sequence[float] = ()
     other: float | None = None
-    strong: bool = False
+    marked: bool = False
     note: str = ""
 
 
@@ -179,12 +245,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Spot:
-    """One mark of a scatter chart."""
+    """One mark of a scatter chart; a label, if it has one, stands beside it where there is room."""
 
     name: str
     x: float
     y: float
     look: int
+    label: str = ""
 
 
 def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
@@ -205,9 +272,9 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
         name, note = _cut(bar.name, _NAME), _cut(bar.note, _NOTE)
         value = "" if not math.isfinite(bar.value) else f"{bar.value:.4f}"
         parts.append(
-            Markup(
-                '<text class="name{}" x="{}" y="{}">{}</text><text class="value end" x="{}" y="{}">{}</text>'
-            ).format(" strong" if bar.strong else "", left, y - 11 - lower, name, right, y - 11 - lower, value)
+            Markup('<text class="name" x="{}" y="{}">{}</text><text class="value end" x="{}" y="{}">{}</text>').format(
+                left, y - 11 - lower, name, right, y - 11 - lower, value
+            )
         )
         if note:
             parts.append(text("tick", left, y - 10, note))
@@ -221,20 +288,85 @@ def interval_chart(bars: Sequence[Bar], *, title: str) -> Markup:
         if math.isfinite(bar.low):
             parts.append(
                 Markup('<line class="whisk{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
-                    " strong" if bar.strong else "", x(bar.low), x(bar.high), y, y
+                    " marked" if bar.marked else "", x(bar.low), x(bar.high), y, y
                 )
             )
         if value:
             tip = f"{bar.name}{f' ({bar.note})' if bar.note else ''}: {value} [{bar.low:.4f}, {bar.high:.4f}]"
-            look = 0 if bar.strong else 7
-            parts.append(mark("circle" if bar.strong else "square", x(bar.value), y, look, tip, size=5))
+            look = 0 if bar.marked else 7
+            parts.append(mark("circle" if bar.marked else "square", x(bar.value), y, look, tip, size=5))
         if bar.other is not None:
             parts.append(
                 Markup(
                     '<path class="paper" d="M{0:.1f} {1}l5 5l-5 5l-5 -5z"><title>paper: {2:.4f}</title></path>'
                 ).format(x(bar.other), y - 5, bar.other)
             )
-    return svg(width, height, parts, title)
+    known = sorted((bar for bar in bars if math.isfinite(bar.value)), key=lambda bar: -bar.value)
+    ends = known[:1] + known[1:][-1:]
+    found = " to ".join(f"{bar.name} {bar.value:.4f} [{bar.low:.4f}, {bar.high:.4f}]" for bar in ends)
+    return svg(width, height, parts, title, f"from {found}" if len(ends) > 1 else found)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One row of :func:`forest_chart`: by how much the reference is above another row, with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    note: str = ""
+
+
+def forest_chart(gaps: Sequence[Gap], *, title: str, sides: tuple[str, str]) -> Markup:
+    """Draw paired differences with intervals, one below the other, about a line at zero.
+
+    A difference whose interval reaches zero is drawn hollow.
+
+    Parameters
+    ----------
+    gaps : sequence of Gap
+        The differences.
+    title : str
+        What they are.
+    sides : (str, str)
+        What it means to lie left and right of zero.
+    """
+    gaps = [gap for gap in gaps if math.isfinite(gap.value)]
+    if not gaps:
+        return Markup("")
+    every = [v for gap in gaps for v in (gap.value, gap.low, gap.high) if math.isfinite(v)]
+    places = 3 if max(map(abs, every)) >= 0.02 else 4
+    ticks = nice_ticks(min(*every, 0.0), max(*every, 0.0))
+    lower = 15 if any(len(gap.name) > _NAME - 11 for gap in gaps) else 0  # long names have a line to themselves
+    left, right, top, step = 12, WIDTH - 12, 30 + lower, 40 + lower
+    foot = top + step * len(gaps) + 8
+    x = Scale(ticks[0], ticks[-1], left + 4, right - 4)
+    parts = [vertical(x, ticks, 22, foot)]
+    parts.append(Markup('<line class="zero" x1="{0:.1f}" x2="{0:.1f}" y1="22" y2="{1}"/>').format(x(0), foot))
+    parts += [text("tick start", left, 12, f"← {sides[0]}"), text("tick end", right, 12, f"{sides[1]} →")]
+    findings: list[str] = []
+    for i, gap in enumerate(gaps):
+        y = top + step * i + 28
+        clear = gap.low > 0 or gap.high < 0
+        note = f", {gap.note}" if gap.note else ""
+        parts.append(text("name halo", left, y - 12 - lower, _cut(gap.name, _NOTE if lower else _NAME)))
+        parts.append(
+            text("value halo end", right, y - 12, signed(gap.value, places) + (f", {gap.note}" if gap.note else ""))
+        )
+        if math.isfinite(gap.low):
+            parts.append(
+                Markup('<line class="whisk" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
+                    x(gap.low), x(gap.high), y, y
+                )
+            )
+        findings.append(f"{gap.name} {signed(gap.value, places)} [{signed(gap.low, places)}, {signed(gap.high, places)}]")
+        parts.append(
+            Markup('<rect class="{}" x="{:.1f}" y="{}" width="10" height="10"><title>{}</title></rect>').format(
+                "gap" if clear else "gap level", x(gap.value) - 5, y - 5, f"{findings[-1]}{note}"
+            )
+        )
+    return svg(WIDTH, foot + 26, parts, title, "; ".join(findings))
 
 
 def _cut(words: str, most: int) -> str:
@@ -250,6 +382,8 @@ def line_plot(
     log: bool = False,
     x_ticks: Sequence[tuple[float, str]] = (),
     square: bool = False,
+    diagonal: bool = True,
+    finding: str = "",
 ) -> Markup:
     """Draw lines over a common axis, with bands where they have them.
 
@@ -264,7 +398,11 @@ def line_plot(
     x_ticks : sequence of (float, str)
         Places and words along the x axis, if not the points' own.
     square : bool
-        Both axes from 0 to 1 with the diagonal, no marks.
+        Both axes from 0 to 1, no marks.
+    diagonal : bool
+        Whether a square has the diagonal.
+    finding : str
+        What the drawing shows, for those who cannot see it.
     """
     lines = [line for line in lines if line.points]
     if not lines:
@@ -288,7 +426,7 @@ def line_plot(
             continue
         last = place
         parts.append(text("tick mid", place, bottom + 16, word))
-    if square:
+    if square and diagonal:
         parts.append(Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(left, bottom, right, top))
     for line in lines:
         if line.band:
@@ -309,7 +447,7 @@ def line_plot(
                 for px, py in line.points
             ]
     parts += [text("tick", 4, 11, y_name), text("tick end", right, height - 4, x_name)]
-    return svg(width, height, parts, title)
+    return svg(width, height, parts, title, finding)
 
 
 def legend(lines: Sequence[Line | Spot]) -> Markup:
@@ -402,27 +540,7 @@ def point_plot(
     for spot in sorted(spots, key=lambda s: s.look == 0):
         shape = SHAPES[spot.look % LOOKS]
         parts.append(mark(shape, x(at(spot.x)), y(spot.y), spot.look, spot.name, size=5.5))
+    parts += beside([(x(at(s.x)), y(s.y), s.label) for s in spots], (left, top - 6, right, bottom))
     parts += [text("tick", 4, 11, y_name), text("tick end", right, height - 4, x_name)]
-    return svg(width, height, parts, title)
-
-
-def dumbbells(before: Sequence[float], after: Sequence[float], *, title: str) -> Markup:
-    """Draw a pair of values for each fold, joined by a line."""
-    values = [v for v in (*before, *after) if math.isfinite(v)]
-    if not values:
-        return Markup("")
-    ticks = nice_ticks(min(values), max(values))
-    width, top, step = 360, 14, 19
-    height = top + step * len(before) + 24
-    x = Scale(ticks[0], ticks[-1], 52, 348)
-    parts = [vertical(x, ticks, 4, height - 24)]
-    for i, (first, second) in enumerate(zip(before, after, strict=True)):
-        y = top + step * i + 4
-        parts.append(text("tick", 2, y + 4, f"fold {i + 1}"))
-        if math.isfinite(first) and math.isfinite(second):
-            parts.append(
-                Markup('<line class="link" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(x(first), x(second), y, y)
-            )
-            parts.append(mark("square", x(second), y, 1, f"fold {i + 1}, additive: {second:.4f}"))
-            parts.append(mark("circle", x(first), y, 0, f"fold {i + 1}: {first:.4f}"))
-    return svg(width, height, parts, title)
+    best = max(spots, key=lambda s: s.y)
+    return svg(width, height, parts, title, f"{len(spots)} marks; highest {best.name}")

@@ -126,9 +126,68 @@ def vertical(x: Scale, ticks: Sequence[float], top: float, bottom: float) -> Mar
     return Markup("").join(lines)
 
 
+def spread(places: Sequence[float], least: float) -> list[float]:
+    """Return places along an axis, in the order given, moved as little as need be to lie `least` apart."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    found = list(places)
+    groups: list[list[int]] = []
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1:
+            one, other = (_laid_out(group, places, least) for group in groups[-2:])
+            if other[0] - one[-1] >= least - 1e-9:
+                break
+            groups[-2:] = [groups[-2] + groups[-1]]
+    for group in groups:
+        for i, place in zip(group, _laid_out(group, places, least), strict=True):
+            found[i] = place
+    return found
+
+
+def _laid_out(group: Sequence[int], places: Sequence[float], least: float) -> list[float]:
+    middle = sum(places[i] for i in group) / len(group)
+    return [middle + (n - (len(group) - 1) / 2) * least for n in range(len(group))]
+
+
 def text(style: str, x: float, y: float, words: str) -> Markup:
     """Write words."""
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(style, x, y, words)
+
+
+def beside(marks: Sequence[tuple[float, float, str]], frame: tuple[float, float, float, float]) -> list[Markup]:
+    """Write labels beside their marks, where they hit neither another mark nor another label, with a line if far off.
+
+    Parameters
+    ----------
+    marks : sequence of (float, float, str)
+        Places in pixels, and labels; one that fits nowhere, or is "", is left out.
+    frame : (float, float, float, float)
+        Left, top, right and bottom, which labels must not leave.
+    """
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y, _ in marks]
+    parts = []
+    for x, y, label in sorted(marks, key=lambda m: (m[0], m[1])):
+        width = 5.7 * len(label)
+        for dx, dy in _AROUND if label else ():
+            left = x + dx if dx > 0 else x + dx - width if dx < 0 else x - width / 2
+            box = (left, y + dy - 6, left + width, y + dy + 5)
+            inside = frame[0] <= box[0] and frame[1] <= box[1] and box[2] <= frame[2] and box[3] <= frame[3]
+            if inside and not any(a[0] < box[2] and box[0] < a[2] and a[1] < box[3] and box[1] < a[3] for a in taken):
+                taken.append(box)
+                if abs(dy) > 14 or abs(dx) > 16:
+                    end = left if dx > 0 else left + width if dx < 0 else x
+                    line = Markup('<line class="leader" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+                    parts.append(line.format(x, y, end, y + dy))
+                side = "start" if dx > 0 else "end" if dx < 0 else "mid"
+                parts.append(text(f"label {side}", x + dx, y + dy + 4, label))
+                break
+    return parts
+
+
+#: Where a label may stand about its mark: near first.
+_AROUND = [(10, 0), (-10, 0), (0, -13), (0, 14), (9, -11), (9, 12), (-9, -11), (-9, 12),
+           (24, -18), (24, 20), (-24, -18), (-24, 20), (0, -30), (0, 32), (34, -34), (34, 36), (-34, -34),
+           (-34, 36)]  # fmt: skip
 
 
 def svg(width: float, height: float, parts: Sequence[Markup], title: str, description: str = "") -> Markup:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from cotune.explain.explanation import Explanation, verdict
 from cotune.explain.table.explain_posts import ExplainedPosts
+from cotune.report.explain_verdict import explain_notices
 from cotune.report.explanation import STYLE, fragment
 from cotune.report.pages import render, style_sheet
+from cotune.report.thumbnails import BUDGET
 
 #: Classes shown in full; the rest are in the summary's JSON.
 CLASSES = 20
@@ -70,6 +74,9 @@ def set_page(found: ExplainedPosts, *, run: str, posts: str, folder: str = "post
     fields = summary["fields"]
     names = sorted(summary["classes"], key=lambda name: -summary["classes"][name]["posts"])
     links = {row: f"{folder}/{page_name(row)}" for row in found.explained}
+    lists = {name: _rows(rows, links, fields) for name, rows in found.lists.items()}
+    explained = [_entry(row, values, links[row], fields) for row, values in found.explained.items()]
+    _within_budget([*lists.values(), explained], found.thumbnails)
     return render(
         "explain_set.html",
         title=f"{run} on {posts}",
@@ -83,11 +90,22 @@ def set_page(found: ExplainedPosts, *, run: str, posts: str, folder: str = "post
         classes=[_class(name, summary["classes"][name], summary["base"].get(name), fields) for name in names[:CLASSES]],
         more_classes=max(0, len(names) - CLASSES),
         top_words=[(name, summary["top_words"][name]) for name in names[:CLASSES] if summary["top_words"].get(name)],
-        lists=[(*_about_list(name, fields), _rows(rows, links, fields)) for name, rows in found.lists.items() if rows],
-        explained=[_entry(row, values, links[row], fields[0]) for row, values in found.explained.items()],
+        notices=explain_notices(summary),
+        lists=[(*_about_list(name, fields), rows) for name, rows in lists.items() if rows],
+        explained=explained,
+        has_images=any(found.thumbnails.values()),
         failed=found.failed,
-        zeros=[name for name, by in summary["removed"].items() if by == "zeros"],
     )  # fmt: skip
+
+
+def _within_budget(lists: Sequence[Sequence[dict[str, Any]]], thumbnails: Mapping[int, str]) -> None:
+    """Give each post of the lists its thumbnail, the first of every list before the second of any, while they fit."""
+    left = BUDGET
+    for turn in zip_longest(*lists):
+        for post in filter(None, turn):
+            small = thumbnails.get(int(post["row"]), "")
+            left -= len(small)
+            post["thumbnail"] = small if left >= 0 else ""
 
 
 def _class(name: str, values: Mapping[str, Any], base: float | None, fields: Sequence[str]) -> dict[str, Any]:
@@ -126,9 +144,10 @@ def _said(label: Any) -> str:
     return label if isinstance(label, str) else f"{label:.4g}"
 
 
-def _entry(row: int, values: Mapping[str, Any], link: str, first: str) -> dict[str, Any]:
+def _entry(row: int, values: Mapping[str, Any], link: str, fields: Sequence[str]) -> dict[str, Any]:
     proba = values.get("probability")
     text = values["text"] if not isinstance(values["text"], dict) else " ".join(filter(None, values["text"].values()))
+    parts = (values["log_odds"] if "log_odds" in values else values["value"])[values["explained"]]
     return {
         "row": row,
         "link": link,
@@ -136,6 +155,26 @@ def _entry(row: int, values: Mapping[str, Any], link: str, first: str) -> dict[s
         "label": _said(values["label"]),
         "true": None if values["true"] is None else _said(values["true"]),
         "confidence": None if proba is None else proba[values["explained"]],
-        "share": values[f"{first}_share"],
-        "snippet": " ".join((text or "").split())[:120],
+        "parts": [(name, parts[name], values[f"{name}_share"]) for name in fields],
+        "verdict": values["verdict"],
+        "snippet": " ".join((text or "").split())[:200],
     }
+
+
+_NEIGHBOURS = re.compile(r"<!--neighbours-->.*?<!--/neighbours-->", re.S)
+
+
+def with_neighbours(page: str, previous: tuple[int, str] | None, following: tuple[int, str] | None) -> str:
+    """Return the page of a post with links to the ones before and after it; they are known only when all are done.
+
+    Parameters
+    ----------
+    page : str
+        As :func:`post_page` made it.
+    previous, following : (int, str), optional
+        Row and id of the posts beside it.
+    """
+    links = render("explain_neighbours.html", beside=[
+        (way, page_name(one[0]), one[1]) for way, one in (("Previous", previous), ("Next", following)) if one
+    ])  # fmt: skip
+    return _NEIGHBOURS.sub(lambda _: f"<!--neighbours-->{links}<!--/neighbours-->", page, count=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -15,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from cotune.report.numbers import count, number, percent, signed
+from cotune.report.numbers import count, number, percent, plural, signed
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,20 @@ def style_sheet(name: str) -> Markup:
     return Markup(_read(name))
 
 
+def standalone(drawing: Markup) -> str:
+    """Return a drawing as an SVG file of its own, with its colours for light and dark and a ground to stand on."""
+    head, rest = str(drawing).split(">", 1)
+    _, _, width, height = (float(v) for v in re.findall(r'viewBox="([^"]*)"', head)[0].split())
+    sheets = str(style_sheet("report.css") + style_sheet("charts.css"))
+    light, dark = (re.findall(rf"^{indent}:root {{.*?}}", sheets, re.M | re.S) for indent in ("", "  "))
+    rules = re.findall(r"^(?:svg|\.c\d) .*", sheets, re.M)
+    font = 'svg { font-family: system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }'
+    style = "\n".join([*light, "@media (prefers-color-scheme: dark) {", *dark, "}", font, *rules])
+    head = head.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" ', 1)
+    ground = '<rect width="100%" height="100%" rx="6" style="fill:var(--card)"/>'
+    return f"{head}><style>{style}</style>{ground}{rest}\n"
+
+
 @cache
 def _script(name: str) -> Script:
     source = _read(name)
@@ -70,7 +85,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count": count, "number": lambda value, digits=3: number(value, digits), "percent": percent, "signed": signed,
-        "split_cell": split_cell,
+        "split_cell": split_cell, "plural": plural,
     }  # fmt: skip
     return environment
 

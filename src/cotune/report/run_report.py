@@ -9,14 +9,14 @@ from typing import Any
 from markupsafe import Markup
 
 from cotune.model import head_name
-from cotune.report.charts import calibration_chart, line_chart, pairs_chart
+from cotune.report import run_figures as figures
+from cotune.report.charts import calibration_chart, pairs_chart
 from cotune.report.numbers import SCORE_TITLES, count
 from cotune.report.pages import render
 from cotune.report.run_verdict import run_notices, score_notices
 from cotune.run import Run
 from cotune.scoring import EvaluatedPosts
 from cotune.settings import FitConfig
-from cotune.tasks import Task
 
 #: More classes than this would make a matrix that nobody can read; the confusions are listed instead.
 MATRIX_CLASSES = 16
@@ -41,12 +41,6 @@ SCORES = {
     "pearson": ("linear correlation", False),
 }
 _COUNTED = {"multiclass": "class", "multilabel-indicator": "label", "continuous": "range of values"}
-_STAGES = {
-    "probe": "Probe: the fusion head alone, on frozen embeddings",
-    "top": "Joint fine-tuning of the upper layers of the encoders",
-    "joint": "Joint fine-tuning of all weights",
-    "lora": "Joint fine-tuning through low-rank adapters",
-}
 
 
 def run_report(run: Run, *, name: str, posts_page: str | None = None) -> str:
@@ -87,7 +81,7 @@ def run_report(run: Run, *, name: str, posts_page: str | None = None) -> str:
         scores=run.metrics.get("validation"),
         class_counts=posts.get("labels", {}),
         counts_title=f"Training posts of each {_COUNTED[run.task.target_type]}",
-        stages=_stages(run.metrics.get("history", []), run.task),
+        training=figures.training(run.metrics.get("history", []), run.task),
         demo=run.metrics.get("demo"),
     )
 
@@ -122,7 +116,7 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
             for label, numbers in (found.get("per_class") or found.get("per_label", {})).items()
         },
         counts_title=f"Scored posts of each {_COUNTED[run.task.target_type]}",
-        stages=[],
+        training=None,
         demo=None,
     )
 
@@ -169,6 +163,7 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
         "confusions": _confusions(classes, matrix),
         "bins": bins,
         "calibration": calibration_chart(bins) if bins else Markup(""),
+        "curves": figures.curves(found),
     }
 
 
@@ -189,23 +184,6 @@ def _confusions(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> list
 def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     most, total = max(counts.values(), default=0) or 1, sum(counts.values()) or 1
     return [{"name": name, "n": n, "part": n / most, "share": n / total} for name, n in counts.items()]
-
-
-def _stages(history: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
-    stages = []
-    for name in dict.fromkeys(row["stage"] for row in history):
-        rows = [row for row in history if row["stage"] == name]
-        charts = []
-        key, title = f"validation_{task.main_score}", f"Validation {task.main_title}"
-        scored = any(row.get(key) is not None for row in rows)
-        held_out = (key, title) if scored else ("validation_loss", "Validation loss")
-        for key, title in (("train_loss", "Training loss"), held_out):
-            chart = line_chart([row.get(key) for row in rows], title=title, x_name="epoch")
-            if chart:
-                charts.append({"title": title, "svg": chart})
-        shown = [{**row, "score": row.get(f"validation_{task.main_score}")} for row in rows]
-        stages.append({"title": _STAGES.get(name, name), "charts": charts, "rows": shown})
-    return stages
 
 
 def _settings(config: FitConfig) -> list[tuple[str, str, bool]]:

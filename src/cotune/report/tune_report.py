@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cotune.benchmark.tables import seconds
+from cotune.benchmark.tables import p_words, seconds
 from cotune.report.charts import Bar, Spot, interval_chart, legend, point_plot
 from cotune.report.drawing import log_ticks, nice_ticks, whole_ticks
 from cotune.report.numbers import SCORE_TITLES, number, signed
@@ -65,13 +65,13 @@ def _rows(compared: Compared, scores: Sequence[str]) -> list[tuple[str, str, str
 
 def _gap(compared: Compared) -> str:
     test = compared.test
-    p = "p not defined" if math.isnan(test.p) else "p < .001" if test.p < 0.001 else f"p = {test.p:.3f}"
-    return f"{signed(test.difference, 4)} ({signed(test.low, 4)} to {signed(test.high, 4)}), {p}, {test.name}"
+    interval = f"({signed(test.low, 4)} to {signed(test.high, 4)})"
+    return f"{signed(test.difference, 4)} {interval}, {p_words(test.p)}, {test.name}"
 
 
 def _intervals(compared: Compared, main: str, key: str) -> Markup:
     bars = [
-        Bar(name, scores[key].value, scores[key].low, scores[key].high, strong=name.startswith("best"))
+        Bar(name, scores[key].value, scores[key].low, scores[key].high, marked=name.startswith("best"))
         for name, scores in (("best settings", compared.best), ("defaults", compared.defaults))
     ]
     return interval_chart(bars, title=f"{main} on the test posts, with 95 % intervals")

@@ -10,6 +10,7 @@ import numpy as np
 from cotune.data.tables.cells import LABEL_SEPARATOR
 from cotune.errors import DataError, LabelError, clip, listed
 from cotune.metrics import Evaluation, evaluate_sheet
+from cotune.metrics.curves import ranking_curves
 from cotune.metrics.multi_label import (
     DEFAULT_THRESHOLD,
     MULTI_LABEL_SCORES,
@@ -225,7 +226,11 @@ class MultiLabel(Task):
     ) -> Evaluation:
         """Return all scores with intervals, and the scores of each label."""
         sheet = self.sheet(targets, predictions)
-        details = {"classes": list(self.outputs), "per_label": per_label(sheet, self.outputs)}
+        details = {
+            "classes": list(self.outputs),
+            "per_label": per_label(sheet, self.outputs),
+            "curves": ranking_curves(sheet.targets == 1, sheet.proba, self.outputs),
+        }
         return evaluate_sheet(sheet, self.scores, details, n=sheet.n, n_bootstrap=n_bootstrap, seed=seed)
 
 

@@ -48,12 +48,15 @@ class ExplainedPosts:
         The explanations, as plain values, by row of the table.
     failed : dict
         Rows whose words and pixels could not be explained, with the reason.
+    thumbnails : dict
+        Small images of posts in the lists and of explained ones, as ``data:`` URIs by row; some may lack one.
     """
 
     summary: dict[str, Any]
     lists: dict[str, list[dict[str, Any]]]
     explained: dict[int, dict[str, Any]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    thumbnails: dict[int, str] = field(default_factory=dict)
 
 
 def explain_posts(
@@ -108,7 +111,8 @@ def explain_posts(
         "word_posts": second_pass.word_posts(),
         "notes": notes,
     }
-    result = ExplainedPosts(found, lists, dict(sorted(second_pass.explained.items())), second_pass.failed)
+    explained = dict(sorted(second_pass.explained.items()))
+    result = ExplainedPosts(found, lists, explained, second_pass.failed, second_pass.thumbnails)
     if out is not None:
         _write(out, explainer, plan, result, kept)
     return result

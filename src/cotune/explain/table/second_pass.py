@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from cotune.heads import Embeddings
 from cotune.heads.base import concatenate
 from cotune.ownership import EXPLANATIONS
 from cotune.progress import Progress
+from cotune.report.thumbnails import thumbnail
 
 _SNIPPET = 200
+#: Posts, at most, that have a thumbnail; some 5 kB each are held in memory.
+_THUMBNAILS = 500
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,11 @@ class SecondPass:
         for found in lists.values():
             for record in found:
                 self.listed.setdefault(int(record["row"]), []).append(record)
+        self.images = [name for name, kind in explainer.kinds.items() if kind == "image"]
+        first = [int(record["row"]) for turn in zip_longest(*lists.values()) for record in turn if record is not None]
+        shown = list(dict.fromkeys([*sorted(self.chosen), *first]))[:_THUMBNAILS]
+        self.for_thumbnails = set(shown) if written and self.images else set()
+        self.thumbnails: dict[int, str] = {}
         self.explained: dict[int, dict[str, Any]] = {}
         self.failed: dict[int, str] = {}
         self._words = TopWords()
@@ -129,7 +138,7 @@ class SecondPass:
 
     def run(self, chunks: Iterable[pd.DataFrame], progress: Progress) -> None:
         """Do all that is wanted."""
-        single = self.chosen | self.for_words | self.listed.keys()
+        single = self.chosen | self.for_words | self.listed.keys() | self.for_thumbnails
         if not single and not self.for_emap:
             return
         for posts in progress.track(self._visits(chunks, single), "words and pixels", len(single)):
@@ -138,6 +147,10 @@ class SecondPass:
                 texts = [posts[name].iloc[0] for name in self.texts if name in posts]
                 words = " ".join(" ".join(text.split()) for text in texts if has_text(text))
                 record["snippet"] = words[:_SNIPPET] or None
+            if row in self.for_thumbnails:
+                # Of the first image that can be read.
+                small = (thumbnail(posts[name].iloc[0]) for name in self.images if name in posts)
+                self.thumbnails[row] = next(filter(None, small), "")
             if row in self.chosen:
                 self._explain(row, posts)
             if row not in self.for_words or self.word_field is None:

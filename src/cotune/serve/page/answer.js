@@ -150,7 +150,7 @@ function axisTable(first, rows, most, about) {
   );
   return el(
     "div",
-    { class: "cx-scroll" },
+    { class: "cx-scroll", tabindex: "0", role: "group", "aria-label": `Effects on ${about}` },
     el("table", {},
       el("thead", {}, el("tr", {},
         el("th", { scope: "col" }, first),
