@@ -18,7 +18,7 @@ from cotune.cli.options import (
 )
 from cotune.cli.run_folder import open_run
 from cotune.cli.settings import Flags, Table
-from cotune.cli.show import print_json, print_rich, title
+from cotune.cli.show import print_json, print_rich, reporter, title
 from cotune.errors import CotuneError
 from cotune.report.numbers import plural
 from cotune.report.terminal import confusion_table, per_label_table, score_table
@@ -59,13 +59,12 @@ def evaluate(
 ) -> None:
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
     from cotune.data.posts import iter_posts
-    from cotune.progress import TerminalProgress
     from cotune.report.posts_page import ShownPosts
     from cotune.scoring import evaluate_posts
 
     if out is not None:
         _refuse_harm(out, posts)
-    progress = TerminalProgress()
+    progress = reporter()
     choice = choose(run, engine, plugin, flags)
     columns = table.columns(choice.fields)
     first, chunks = first_and_all(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from typer.core import TyperCommand
 
+from cotune.cli.show import be_quiet
 from cotune.cli.table_options import TableOptions, table_parameters
 from cotune.errors import ConfigError, did_you_mean
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # Parameters of these names in a command's signature stand for generated options: `flags` receives the settings that
 # were given, by name; `table` what is said of the posts table.
-_FLAGS, _TABLE = "flags", "table"
+_FLAGS, _TABLE, _QUIET = "flags", "table", "quiet"
 Flags = Annotated[Any, typer.Option(parser=str, hidden=True)]
 Table = Annotated[Any, typer.Option(parser=str, hidden=True)]
 _OF_FIELD = re.compile(r"([^:/\\=]+)=(.+)", re.DOTALL)
@@ -43,7 +44,30 @@ Set = Annotated[
 ]
 
 
-class SettingsCommand(TyperCommand):
+class Command(TyperCommand):
+    """A command that takes ``--quiet``."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return all parameters, with ``--quiet`` behind the others."""
+        if all(param.name != _QUIET for param in self.params):
+            self.params += _parameters_of(_takes_quiet)
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command, and quietly if that is asked for."""
+        if ctx.params.pop(_QUIET, False):
+            be_quiet()
+        return super().invoke(ctx)
+
+
+def _takes_quiet(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no notes: results and errors alone.")
+    ] = False,
+) -> None: ...
+
+
+class SettingsCommand(Command):
     """A command with flags for settings, and for the posts table.
 
     They are looked up when the command is called for, because pydantic takes longer to import than all commands.
