@@ -19,7 +19,8 @@ from cotune.data.python_posts import posts_from
 from cotune.data.tables.cells import label_name
 from cotune.errors import ConfigError, DataError, RunError, python_words
 from cotune.predict import Predictor
-from cotune.progress import TerminalProgress
+from cotune.progress import watched_progress
+from cotune.report.numbers import plural
 from cotune.run import Run, load_run, save_run
 from cotune.settings import FitConfig, make_config, setting, settings_of
 from cotune.sharing.fetch import local_folder
@@ -139,7 +140,7 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
             self._config(),
             start=getattr(self, "run_", None) if self.warm_start else None,
             allow_remote=self.allow_remote,
-            progress=TerminalProgress() if self.verbose else None,
+            progress=watched_progress() if self.verbose else None,
         )
         self.run_ = result.run
         self.n_features_in_ = X.shape[1] if isinstance(X, pd.DataFrame) else len(self.run_.fields)
@@ -152,8 +153,8 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
         bad = np.flatnonzero(np.isnan(found[:, 0]))
         if len(bad):
             raise DataError(
-                f"{len(bad)} of {len(posts)} posts cannot be scored, first at position {bad[0]}: {errors[bad[0]]}; "
-                "predict_frame() gives them a row with the reason"
+                f"{len(bad):,} of {plural(len(posts), 'post')} cannot be scored, first at position {bad[0]}: "
+                f"{errors[bad[0]]}; predict_frame() gives them a row with the reason"
             )
         return found
 

@@ -81,11 +81,11 @@ def wrapped(text: str, width: int) -> str:
 
     lines = []
     for line in text.split("\n"):
-        at = ""
+        at, indent = "", "  " if line.startswith("- ") else ""
         for word in line.split(" "):
             if at.strip() and cell_len(at) + 1 + cell_len(word) > width:
                 lines.append(at)
-                at = word
+                at = indent + word
             else:
                 at = f"{at} {word}" if at else word
         lines.append(at)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, TypeVar
 
 from cotune.console import is_terminal, open_console, tell
@@ -86,22 +87,21 @@ class NotebookProgress(Progress):
         if total is not None and total < 2:
             yield lambda done, total: None
             return
-        from IPython.display import HTML, display
-
+        shown: Any = import_module("IPython.display")
         started = last = time.monotonic()
-        handle = display(HTML(_bar(what, 0, total or 0, 0.0)), display_id=True)
+        handle = shown.display(shown.HTML(_bar(what, 0, total or 0, 0.0)), display_id=True)
 
         def count(done: int, total: int) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= self.pause or done == total:
                 last = now
-                handle.update(HTML(_bar(what, done, total, now - started)))
+                handle.update(shown.HTML(_bar(what, done, total, now - started)))
 
         try:
             yield count
         finally:
-            handle.update(HTML(""))
+            handle.update(shown.HTML(""))
 
     def begin(self, stage: str) -> None:
         """Print a line."""

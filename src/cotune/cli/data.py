@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +15,9 @@ from cotune.cli.options import (
     PostsPath,
 )
 from cotune.cli.settings import Flags, Table
-from cotune.cli.show import command
+from cotune.cli.show import command, print_json, print_rich, reporter
 from cotune.errors import ConfigError
+from cotune.report.numbers import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +70,7 @@ def check(
     if len(columns.read_fields()) != 2 or columns.table:
         raise ConfigError("check looks at one column of texts and one of images at a time; give one of each")
     found = read_posts(posts, columns=columns, **table.rows())
-    with _progress("reading images") as progress:
+    with reporter().counter("reading images") as progress:
         report = check_posts(
             found,
             max_text_chars=max_text_chars,
@@ -82,7 +81,10 @@ def check(
         )
     from cotune.report.data_report import render_quality
 
-    _show(report.to_dict() if as_json else render_quality(report))
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_rich(render_quality(report))
 
 
 def _tokens(table: pd.DataFrame, encoder: str | None, max_tokens: int) -> TokenCounts | None:
@@ -144,40 +146,16 @@ def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool)
 
     write_posts(frame, out)
     if as_json:
-        _show({**report.to_dict(), "out": str(out)})
+        print_json({**report.to_dict(), "out": str(out)})
     else:
         from cotune.report.data_report import render_import
 
-        _show(render_import(report))
-        typer.echo(f"{len(frame):,} posts written to {out}; look at them with: {command('cotune', 'check', out)}")
+        print_rich(render_import(report))
+        posts = plural(len(frame), "post")
+        typer.echo(f"{posts} written to {out}; look at them with: {command('cotune', 'check', out)}")
         splits = Counter(frame["split"]) if "split" in frame else Counter()
         if len(splits) > 1:
             counts = ", ".join(f"{name} {count:,}" for name, count in splits.items())
             typer.echo(
                 f"The column split ({counts}) tells the parts apart: use one with --where split={next(iter(splits))}"
             )
-
-
-def _show(answer: object) -> None:
-    """Print JSON for a dict, anything else as rich does."""
-    if isinstance(answer, dict):
-        from cotune.files import to_json
-
-        typer.echo(to_json(answer))
-        return
-    from rich.console import Console
-
-    Console(soft_wrap=False).print(answer)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr while the block runs, so that stdout stays clean for the answer."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
