@@ -21,7 +21,7 @@ from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich, reporter, title
 from cotune.errors import CotuneError
 from cotune.report.numbers import plural
-from cotune.report.terminal import confusion_table, per_label_table, score_table
+from cotune.report.terminal import evaluation_tables, left_out
 
 if TYPE_CHECKING:
     from cotune.report.posts_page import ShownPosts
@@ -83,15 +83,10 @@ def evaluate(
         print_json(result.to_dict())
         return
     found = result.to_dict()
-    print_rich(score_table(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}"))
-    matrix = confusion_table(found["classes"], found["confusion"]) if "confusion" in found else None
-    if matrix is not None:
-        print_rich("", matrix)
-    if "per_label" in found:
-        print_rich("", per_label_table(found["per_label"]))
-    left = [f"{plural(n, 'post')} with {reason}" for reason, n in result.left_out.items() if n]
-    if left:
-        print_rich(f"\nleft out: {', '.join(left)}")
+    first, *more = evaluation_tables(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}")
+    print_rich(first, *(part for table in more for part in ("", table)))
+    if left := left_out(result.left_out):
+        print_rich(f"\n{left}")
     if out is not None:
         page = "" if choice.exported else ", report.html, posts.html"
         print_rich(f"\nwritten to {out}: metrics.json, predictions.csv{page}")

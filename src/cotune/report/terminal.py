@@ -46,6 +46,21 @@ def score_table(found: Mapping[str, Any], title: str) -> Table:
     return table
 
 
+def evaluation_tables(found: Mapping[str, Any], title: str) -> list[Table]:
+    """Return all that an evaluation measured: scores, confusion matrix, labels."""
+    tables = [score_table(found, title)]
+    if "confusion" in found:
+        matrix = confusion_table(found["classes"], found["confusion"])
+        tables += [] if matrix is None else [matrix]
+    return [*tables, *([per_label_table(found["per_label"])] if "per_label" in found else [])]
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """Return which posts are not in the scores, nothing if all are."""
+    shown = [f"{plural(n, 'post')} with {reason}" for reason, n in counts.items() if n]
+    return f"left out: {', '.join(shown)}" if shown else ""
+
+
 def confusion_table(classes: Sequence[str], counts: Sequence[Sequence[int]], *, most: int = 12) -> Table | None:
     """Return the confusion matrix, or nothing if it has too many classes for a terminal."""
     if len(classes) > most:
