@@ -13,6 +13,7 @@ import pytest
 from bench_tiny import made_up, tiny_plan
 from cotune.cli import main
 from cotune.cli.bench import _rich
+from cotune.cli.table_options import TableOptions
 from cotune.console import open_console, show
 from cotune.data.checks.quality import check_posts
 from cotune.explain.explainer import Explainer
@@ -217,3 +218,15 @@ def test_no_message_says_1_posts(run: Run, saved: tuple[Path, Path], tmp_path: P
         assert not _ONE.search(out + err), out + err
     assert "1 group of 2 posts" in said[1][1]
     assert "the only post has the label" in said[4][2] or "1 post" in said[4][2]
+
+
+def test_what_comes_next_reads_the_same_columns() -> None:
+    given = TableOptions(
+        "key", ("tweet",), ("photo", "second photo"), ("likes",), ("a", "b"), "user", ("split=train",), "csv"
+    )
+    columns = ["--id-column", "key", "--text-column", "tweet", "--image-column", "photo", "--image-column",
+               "second photo", "--table-column", "likes", "--label-column", "a", "--label-column", "b",
+               "--group-column", "user"]  # fmt: skip
+    assert given.flags() == [*columns, "--format", "csv"]
+    assert given.flags(where=True) == [*columns, "--where", "split=train", "--format", "csv"]
+    assert TableOptions().flags(where=True) == []

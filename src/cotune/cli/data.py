@@ -14,7 +14,7 @@ from cotune.cli.options import (
     AsJson,
     PostsPath,
 )
-from cotune.cli.settings import Flags, Table
+from cotune.cli.settings import Command, Flags, Table
 from cotune.cli.show import command, print_json, print_rich, reporter
 from cotune.errors import ConfigError
 from cotune.report.numbers import plural
@@ -111,7 +111,7 @@ def _tokens(table: pd.DataFrame, encoder: str | None, max_tokens: int) -> TokenC
     return found if encoder is not None else replace(found, tokens=0, unknown=0, unknown_texts=0, unknown_examples={})
 
 
-@import_app.command("mvsa")
+@import_app.command("mvsa", cls=Command)
 def import_mvsa_command(
     raw: RawFolder,
     out: OutTable,
@@ -127,7 +127,7 @@ def import_mvsa_command(
     _finish(frame, report, out, as_json)
 
 
-@import_app.command("hateful-memes")
+@import_app.command("hateful-memes", cls=Command)
 def import_hateful_memes_command(
     raw: RawFolder,
     out: OutTable,
