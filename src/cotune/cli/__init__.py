@@ -27,7 +27,7 @@ from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
 from cotune.cli.push import push
 from cotune.cli.serve import serve
-from cotune.cli.settings import Command, SettingsCommand
+from cotune.cli.settings import Command, Group, SettingsCommand
 from cotune.cli.show import be_quiet
 from cotune.cli.stop import Stop, StoppedError, terminable
 from cotune.cli.train import fit
@@ -37,6 +37,7 @@ from cotune.errors import CotuneError
 
 app = typer.Typer(
     name="cotune",
+    cls=Group,
     help="Fine-tune any text encoder together with any image encoder to classify posts.",
     no_args_is_help=True,
     rich_markup_mode="rich",

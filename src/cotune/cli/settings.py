@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from cotune.cli.show import be_quiet
 from cotune.cli.table_options import TableOptions, table_parameters
@@ -44,7 +45,32 @@ Set = Annotated[
 ]
 
 
-class Command(TyperCommand):
+class _Help:
+    """Help without boxes and padding where it is no terminal that shows it."""
+
+    rich_markup_mode: Any
+    #: Columns where no terminal says how many there are.
+    width = 100
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help, or print it in boxes."""
+        if sys.stdout.isatty():
+            return super().get_help(ctx)  # type: ignore[misc,no-any-return]
+        mode, self.rich_markup_mode = self.rich_markup_mode, None
+        try:
+            ctx.terminal_width = ctx.max_content_width = self.width
+            return super().get_help(ctx).replace("\\[", "[")  # type: ignore[misc,no-any-return]
+        finally:
+            self.rich_markup_mode = mode
+
+
+class Group(_Help, TyperGroup):
+    """The program and its groups of commands."""
+
+    width = 160  # each command's line whole
+
+
+class Command(_Help, TyperCommand):
     """A command that takes ``--quiet``."""
 
     def get_params(self, ctx: Any) -> Any:
