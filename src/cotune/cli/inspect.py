@@ -126,10 +126,11 @@ def encoders(
         print_json([asdict(encoder) for encoder in found])
         return
     table = new_table("Encoders", "name", "reads", "ready", "")
+    table.columns[0].no_wrap = True  # to be copied
     for encoder in found:
         add_row(table, encoder.spec, encoder.modality, "yes" if encoder.ready else "no", encoder.note)
     print_rich(
         table,
-        "\nAlso: a local folder in Hugging Face's or timm's layout; with a network hf:OWNER/NAME (text or image)\n"
-        "and timm:NAME, any model of timm.list_models(pretrained=True).",
+        "\nAlso: a local folder in Hugging Face's or timm's layout; with a network hf:OWNER/NAME (text or image) and "
+        "timm:NAME, any model of timm.list_models(pretrained=True).",
     )

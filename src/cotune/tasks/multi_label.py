@@ -77,7 +77,7 @@ class MultiLabel(Task):
         if len(found) < 2:
             what = f"name only {listed(found, quote=True)}" if found else "name none"
             raise DataError(
-                f"the labels of {plural(len(labels), 'post')} {what}; multi-label needs at least two names, joined "
+                f"the labels of all {plural(len(labels), 'post')} {what}; multi-label needs at least two names, joined "
                 f"with {LABEL_SEPARATOR} where a post has several"
             )
         return cls(sorted_labels(found))
