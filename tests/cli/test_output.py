@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench_tiny import made_up, tiny_plan
+from cotune.benchmark.tables import Table
 from cotune.cli import main
 from cotune.cli.bench import _rich
 from cotune.cli.table_options import TableOptions
@@ -230,3 +231,19 @@ def test_what_comes_next_reads_the_same_columns() -> None:
     assert given.flags() == [*columns, "--format", "csv"]
     assert given.flags(where=True) == [*columns, "--where", "split=train", "--format", "csv"]
     assert TableOptions().flags(where=True) == []
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_other_tables_show_values_alone_where_spreads_do_not_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    rows = [["Joint fine-tuning", *["0.6040 ± 0.0151"] * 5], ["Text encoder alone", *["0.5777 ± 0.0181"] * 5]]
+    table = Table("learning_curve", "Learning curve", ["posts per class", "8", "16", "32", "64", "128"], rows)
+    console = open_console()
+    console._width = columns
+    monkeypatch.setattr("cotune.console.open_console", lambda **_: console)
+    show(_rich(table))
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines()) <= columns
+    assert out.count("0.6040") == 5
+    assert out.count("0.0151") == (5 if columns == 120 else 0)

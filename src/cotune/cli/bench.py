@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 # Columns of table 1 for a terminal: the main score (the paper's too), the difference to joint and p; and which of them
 # go where they do not fit.
 _MAIN = re.compile("paper's|, mean ±|, all posts|joint − row|^p ")
-_LESS = re.compile(", mean ±|^p over folds")
-_NARROWEST = 60  # columns of a terminal that hold all numbers of table 1
+_LESS = re.compile("paper's|, mean ±|^p over folds")
+_NAME = 12  # columns that a name takes at the least
 _WHAT, _RUN = "What is compared", "Run"
 _METHODS = "svm,image,text,concat,clip,joint,reference,probe,ensemble"
 
@@ -258,32 +259,42 @@ def _answer(written: Written, out: Path, rebuild: str, as_json: bool) -> None:
 
 
 def _rich(table: Table) -> Any:
-    """Return a table for the terminal: fewer columns, then intervals below their values, where it is narrow."""
+    """Return a table for the terminal.
+
+    Where it is narrow, fewer columns; then intervals below their values; of tables beside the main one values alone.
+    """
     from cotune.console import open_console
     from cotune.report.pages import split_cell
 
-    console, every = open_console(), list(range(len(table.head)))
-    # The whole of table 1 is wider than any terminal.
-    most = [i for i in every if i == 0 or _MAIN.search(table.head[i])] if table.name == "table1" else every
-    empty = {i for i in most if i and all(row[i] == "—" for row in table.rows)}
-    least = [i for i in most if i not in empty and not _LESS.search(table.head[i])] if most != every else every
+    console, main = open_console(), table.name == "table1"  # the whole of it is wider than any terminal
+    filled = [i for i in range(len(table.head)) if i == 0 or any(row[i] != "—" for row in table.rows)]
+    most = [i for i in filled if not main or i == 0 or _MAIN.search(table.head[i])]
+    least = [i for i in most if not main or not _LESS.search(table.head[i])]
     if len(least) == 1:  # before all folds are done, means over folds are all there is
-        least = [i for i in most if i not in empty]
+        least = most
 
-    def drawn(columns: list[int], *, below: bool = False) -> Any:
-        heads = [re.sub(r" (?=[\[(])", "\n", table.head[i]) if below else table.head[i] for i in columns]
+    def drawn(columns: list[int], shape: Callable[[str], str]) -> Any:
+        heads = [table.head[i] if shape is str else re.sub(r" (?=[\[(])", "\n", table.head[i]) for i in columns]
         made = new_table(table.title, *heads, right=heads[1:])
-        for column in made.columns[1:] if console.width >= _NARROWEST else ():
-            column.no_wrap = below  # so that the names of methods give way
         for row in table.rows:
-            add_row(made, *("\n".join(filter(None, split_cell(row[i]))) if below and i else row[i] for i in columns))
+            add_row(made, *(shape(row[i]) if i else row[i] for i in columns))
         return made
 
-    for columns in (most, least):
-        found = drawn(columns)
-        if console.measure(found, options=console.options.update(width=10_000)).maximum <= console.width:
+    def width(made: Any) -> int:
+        return console.measure(made, options=console.options.update(width=10_000)).maximum
+
+    def below(cell: str) -> str:
+        return "\n".join(filter(None, split_cell(cell)))
+
+    forms = [(most, str), (least, str), (least, below), *([] if main else [(least, lambda cell: split_cell(cell)[0])])]
+    for columns, shape in forms:
+        found = drawn(columns, shape)
+        if width(found) <= console.width:
             return found
-    return drawn(least, below=True)
+    if width(drawn(columns[1:], shape)) + _NAME <= console.width:
+        for column in found.columns[1:]:
+            column.no_wrap = True  # so that the names give way
+    return found
 
 
 def _tell_failures(failures: dict[str, str]) -> None:
