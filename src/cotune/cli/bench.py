@@ -286,7 +286,9 @@ def _rich(table: Table) -> Any:
     def below(cell: str) -> str:
         return "\n".join(filter(None, split_cell(cell)))
 
-    forms = [(most, str), (least, str), (least, below), *([] if main else [(least, lambda cell: split_cell(cell)[0])])]
+    forms: list[tuple[list[int], Callable[[str], str]]] = [(most, str), (least, str), (least, below)]
+    if not main:
+        forms.append((least, lambda cell: split_cell(cell)[0]))
     for columns, shape in forms:
         found = drawn(columns, shape)
         if width(found) <= console.width:
