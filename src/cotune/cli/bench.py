@@ -24,7 +24,7 @@ from cotune.cli.options import (
     workers_of,
 )
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
-from cotune.cli.show import command, is_quiet, print_json, print_next, print_rich, reporter
+from cotune.cli.show import command, is_quiet, print_json, print_next, print_rich, repeated, reporter
 from cotune.cli.stop import StoppedError
 from cotune.console import tell
 from cotune.errors import ConfigError, did_you_mean
@@ -244,7 +244,7 @@ def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Session:
 def _rebuild(out: Path, paper: str | None, bootstrap: int, plugins: list[str]) -> str:
     """Return the command that makes the same tables again."""
     more = ["--paper", paper] if paper else []
-    more += [word for name in plugins for word in ("--plugin", name)]
+    more += repeated("--plugin", plugins)
     return command("cotune", "bench", "--out", out, "--tables-only", "--bootstrap", bootstrap, *more)
 
 

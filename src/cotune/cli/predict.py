@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from cotune.data.kept_chunks import KeptChunks
     from cotune.fields import Field
+    from cotune.predict import Predictor
     from cotune.scoring import Scorer
 
 _SHOWN = 5
@@ -303,19 +304,20 @@ def _predict_one(predictor: Scorer[Any], given: dict[str, list[str]], out: str |
     shares = ", ".join(f"{name} share {found[share_column(name)]:.0%}" for name in predictor.field_names)
     proba = dict(zip(task.outputs, (found[column] for column in task.columns()), strict=False))
     answer = probabilities_table(str(found["label"]), proba) if proba else f"{found['label']:.6g}"
-    print_rich(answer, "", shares, *_pushed(predictor, posts))
+    print_rich(answer, "", shares)
+    print_rich(*_pushed(predictor, posts))  # after the answer, which nobody waits for because of it
     if found["error"]:
         tell_note(f"note: {found['error']}")
 
 
 def _pushed(predictor: Scorer[Any], posts: pd.DataFrame) -> list[str]:
     """Return a line for each text about the words that pushed; none for an export, which has no torch to ask."""
-    run = getattr(predictor, "run", None)
-    if run is None:
+    if not hasattr(predictor, "run"):
         return []
     from cotune.explain.explainer import Explainer
 
-    explainer = Explainer(run, device=predictor.device.type, bad_images=predictor.bad_images,  # type: ignore[attr-defined]
-                          allow_remote=predictor.allow_remote)  # type: ignore[attr-defined]  # fmt: skip
+    own = cast("Predictor", predictor)
+    explainer = Explainer(own.run, device=own.device.type, bad_images=own.bad_images, allow_remote=own.allow_remote)
     found = explainer.pushing_words(posts)
-    return [pushing_words(words, name if len(found) > 1 else None, run.task.scale) for name, words in found.items()]
+    lines = (pushing_words(words, name if len(found) > 1 else None, own.task.scale) for name, words in found.items())
+    return [line for line in lines if line]

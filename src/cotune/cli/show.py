@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,11 @@ def command(*words: object) -> str:
     import shlex
 
     return shlex.join(str(word) for word in words)
+
+
+def repeated(flag: str, values: Iterable[str] | None) -> list[str]:
+    """Return a flag that was given several times as words of a command."""
+    return [word for value in values or () for word in (flag, value)]
 
 
 def title(posts: Path) -> str:

@@ -18,7 +18,7 @@ from cotune.cli.options import (
 )
 from cotune.cli.run_folder import open_run
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
-from cotune.cli.show import command, print_json, print_next, print_rich, reporter
+from cotune.cli.show import command, print_json, print_next, print_rich, repeated, reporter
 from cotune.cli.stop import StoppedError
 from cotune.cli.table_options import TableOptions
 from cotune.errors import ConfigError, CotuneError
@@ -111,7 +111,8 @@ def fit(
     else:
         last = result.run.metrics["history"][-1]
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")
-    _propose(out, settings_, [*table.flags(), *(["--allow-remote"] if allow_remote else [])])
+    same = [*table.flags(), *repeated("--plugin", plugin), *(["--allow-remote"] if allow_remote else [])]
+    _propose(out, settings_, [*same, *repeated("--where", validation_where)])
 
 
 def _propose(out: Path, config: FitConfig, same: list[str]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from cotune.cli.options import AllowRemote, AsJson, ClusterOption, Jobs, NumCpus, NumGpus, Plugin, seeds_of, workers_of
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
-from cotune.cli.show import command, print_json, print_next, print_rich, reporter
+from cotune.cli.show import command, print_json, print_next, print_rich, repeated, reporter
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError
 from cotune.report.numbers import plural
@@ -123,8 +123,7 @@ def tune(
         print_json(result.to_dict())
         return
     name = "posts.csv" if str(posts) == "-" else posts
-    same = [*table.flags(where=True), *(["--allow-remote"] if allow_remote else [])]
-    same += [word for module in plugin or () for word in ("--plugin", module)]
+    same = [*table.flags(where=True), *repeated("--plugin", plugin), *(["--allow-remote"] if allow_remote else [])]
     _answer(result, out, command("cotune", "fit", name, "--config", out / "best.yaml", *same, "--out", "run"))
 
 
