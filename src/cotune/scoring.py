@@ -27,6 +27,7 @@ from cotune.errors import DataError
 from cotune.fields import Field
 from cotune.metrics import Evaluation
 from cotune.progress import Progress
+from cotune.report.numbers import plural
 from cotune.tasks import Task
 
 BadImages = Literal["error", "text-only"]
@@ -291,6 +292,14 @@ class EvaluatedPosts:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions as plain values."""
         return {**self.evaluation.to_dict(), "left_out": self.left_out, "notes": self.notes}
+
+    def _repr_html_(self) -> str:
+        from cotune.report.notebook import tables_html
+        from cotune.report.terminal import evaluation_tables, left_out
+
+        found = self.to_dict()
+        notes = [note for note in (*self.notes, left_out(self.left_out)) if note]
+        return tables_html(evaluation_tables(found, f"Scores on {plural(found['n'], 'post')}"), notes=notes)
 
 
 def evaluate_posts(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from bench_tiny import record_of, tiny_plan, tiny_posts
@@ -291,10 +294,32 @@ def test_the_tally_foresees_the_time_left(posts: pd.DataFrame, plan: Plan, tmp_p
     assert tally.left() is None
     record.seconds = 10.0
     tally.add(record)
-    assert tally.left() == pytest.approx(2 * 10 / 2)
+    assert tally.left() == pytest.approx(10), "two cells at once"
     tally.fail(plan.cells()[1])
-    assert tally.left() == pytest.approx(5)
+    assert tally.left() == pytest.approx(10), "one cell is not divided among two processes"
     assert tally.headline().startswith("1 of 3 cells done, 1 failed, ")
+    assert "about 10 s left" in tally.headline()
+
+
+def test_a_cheap_method_says_nothing_about_a_dear_one(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    first, second, third = plan.cells()
+    dear = [replace(cell, method="joint") for cell in (first, second)]
+    few = replace(first, shots=8)
+    record = record_of(tmp_path / "out", first)
+    tally = Tally()
+    tally.begin(read_results(tmp_path / "out").folds, [first, second, third, *dear, few], [])
+    tally.add(replace(record, seconds=1.0))
+    assert tally.left() is None, "neither joint nor a training on 8 posts has been measured"
+    assert "left" not in tally.headline()
+    tally.add(replace(record, cell=few, seconds=0.5))
+    tally.add(replace(record, cell=dear[0], seconds=100.0))
+    assert tally.left() == pytest.approx(1 + 1 + 100)
+    tally.start(dear[1])
+    tally._todo[dear[1]] = time.perf_counter() - 30
+    assert tally.left() == pytest.approx(1 + 1 + 70, abs=0.5), "of the one under way the rest counts"
+    tally._todo[dear[1]] = time.perf_counter() - 500
+    assert tally.left() == pytest.approx(1 + 1 + 10), "a late one is not over"
 
 
 def test_watchers_tell_of_every_cell(
@@ -314,6 +339,25 @@ def test_watchers_tell_of_every_cell(
     said = capsys.readouterr().err
     assert "3/3" in said
     assert "3 of 3 cells done" in said
+    assert re.search("━{20,}", said), "a bar"
+
+
+def test_a_bar_is_there_from_the_start_and_the_end_is_never_out_of_sight(
+    posts: pd.DataFrame, plan: Plan, tmp_path: Path
+) -> None:
+    run_plan(posts, plan, tmp_path / "out")
+    watcher = LiveWatcher()
+    watcher.console = Console(file=io.StringIO(), width=80, height=12, force_terminal=True, color_system=None)
+    watcher.console.print(watcher.render())
+    assert "preparing" in watcher.console.file.getvalue()  # type: ignore[attr-defined]
+    many = [replace(cell, method="fast", text=f"text-{i}") for i in range(40) for cell in plan.cells()]
+    watcher.begin(read_results(tmp_path / "out").folds, many, [])
+    watcher.start(many[0])
+    watcher.console.print(watcher.render())
+    lines = watcher.console.file.getvalue().splitlines()[1:]  # type: ignore[attr-defined]
+    assert len(lines) <= 12
+    assert "0 of 120 cells done" in lines[-1]
+    assert any("more rows, in the tables at the end" in line for line in lines)
 
 
 def test_cells_of_pictures_that_were_not_fetched_are_not_mixed_with_others(

@@ -189,7 +189,7 @@ def test_fit_prints_scores_and_the_next_command(cli: Cli, zoo: Zoo, home: Path, 
                  *flags(zoo, home / "cache", tune="joint"))  # fmt: skip
     assert answer.code == 0, answer.err
     assert "Scores on 12 held-out posts" in answer.out
-    assert f"cotune predict {tmp_path / 'run'}" in answer.out
+    assert f"cotune explain {tmp_path / 'run'} {home / 'test.csv'}" in answer.out
     assert "joint  epoch  2" in answer.err
 
 

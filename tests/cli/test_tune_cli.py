@@ -49,6 +49,7 @@ def test_a_search_and_a_fit_with_its_best_settings(
     assert "AUC on 12 test posts that no trial saw" in said.out
     assert "Score it was searched on (too good): validation AUC" in said.out
     assert "trial 3 of 3: " in said.err
+    assert f"cotune fit {table} --config {out / 'best.yaml'} --out run\n" in said.out
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         "best.yaml", "parts.parquet", "report.html", "search.db", "summary.json", "test_predictions.safetensors",
         "trials.csv", "tune.json",

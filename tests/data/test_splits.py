@@ -44,13 +44,13 @@ def test_grouped_folds_find_the_groups_of_posts_themselves() -> None:
     ("labels", "options", "words"),
     [
         (["a"] * 9 + ["b"] * 3, {"n_folds": 5}, "3 posts with the label 'b'.*at most 3 folds"),
-        (["a"] * 9 + ["b"], {"n_folds": 5}, "1 posts with the label 'b'.*add posts"),
+        (["a"] * 9 + ["b"], {"n_folds": 5}, "1 post with the label 'b'.*add posts"),
         (["a"] * 9, {}, "all 9 posts have the label 'a'"),
         (["a", None, "b", float("nan")], {}, r"2 posts have no label \(rows 2, 4\)"),
         ([], {}, "no posts"),
         (["a", "b"] * 6, {"protocol": "grouped"}, "needs a group for each post"),
         (["a", "b"] * 6, {"protocol": "grouped", "groups": [0] * 5}, "5 groups for 12 posts"),
-        (["a", "b"] * 6, {"protocol": "grouped", "groups": [0] * 12}, "1 groups of near-duplicates"),
+        (["a", "b"] * 6, {"protocol": "grouped", "groups": [0] * 12}, "1 group of near-duplicates"),
     ],
 )
 def test_labels_that_cannot_be_cut(labels: list[object], options: dict[str, object], words: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from cotune.benchmark.folds import Folds
 from cotune.benchmark.methods import METHODS
@@ -14,9 +15,12 @@ from cotune.benchmark.records import Record
 from cotune.benchmark.results import RowKey
 from cotune.benchmark.runner import Failure, Watcher
 from cotune.benchmark.tables import seconds
-from cotune.progress import Progress
+from cotune.console import open_console, tell
+from cotune.progress import OnProgress, Progress
+from cotune.report.numbers import plural
 
-T = TypeVar("T")
+#: What the cells cost that share a method, encoders and a number of shots.
+_Kind = tuple[str, str, str, int | None]
 
 
 class Tally:
@@ -35,8 +39,8 @@ class Tally:
         self.wanted: dict[RowKey, int] = defaultdict(int)
         self._folds: Folds | None = None
         self._places: dict[str, int] = {}
-        self._took: dict[str, list[float]] = defaultdict(list)
-        self._todo: dict[Cell, None] = {}
+        self._took: dict[_Kind, list[float]] = defaultdict(list)
+        self._todo: dict[Cell, float | None] = {}  # with the time when it was begun
         self._started = time.perf_counter()
 
     def begin(self, folds: Folds, cells: list[Cell], found: list[Record]) -> None:
@@ -52,6 +56,15 @@ class Tally:
         for record in found:
             self.add(record)
 
+    def start(self, cell: Cell) -> None:
+        """Note that a cell is under way."""
+        self._todo[cell] = time.perf_counter()
+
+    def under_way(self) -> dict[Cell, float]:
+        """Return the cells under way, and the seconds that they have taken."""
+        now = time.perf_counter()
+        return {cell: now - begun for cell, begun in self._todo.items() if begun is not None}
+
     def add(self, record: Record) -> float:
         """Count a finished cell and return its main score, such as the AUC."""
         self.done += 1
@@ -62,7 +75,7 @@ class Tally:
         if record.cell.shots is None:
             self.aucs[RowKey.of(record.cell)].append(auc)
         if METHODS[record.cell.method].run is not None:
-            self._took[record.cell.method].append(record.seconds)
+            self._took[_kind(record.cell)].append(record.seconds)
         return auc
 
     @property
@@ -76,17 +89,18 @@ class Tally:
         self._todo.pop(cell, None)
 
     def left(self) -> float | None:
-        """Return the seconds still to come, as far as can be told from the cells that are done."""
-        all_of = [took for many in self._took.values() for took in many]
-        if not all_of:
-            return None
-        usual = sum(all_of) / len(all_of)
-        expected = 0.0
+        """Return the seconds still to come; None until a cell of each kind that is to be computed has been measured."""
+        under_way = self.under_way()
+        expected = []
         for cell in self._todo:
-            if METHODS[cell.method].run is not None:
-                mine = self._took.get(cell.method)
-                expected += sum(mine) / len(mine) if mine else usual
-        return expected / self.jobs
+            if METHODS[cell.method].run is None:
+                continue
+            mine = self._took.get(_kind(cell))
+            if not mine:
+                return None
+            usual = sum(mine) / len(mine)
+            expected.append(max(usual - under_way.get(cell, 0.0), usual / 10))  # a late cell is not over yet
+        return max(sum(expected) / self.jobs, *expected) if expected else None
 
     def elapsed(self) -> float:
         """Return the seconds since the beginning of this session."""
@@ -95,12 +109,16 @@ class Tally:
     def headline(self) -> str:
         """Return one line: cells done, failed, time spent and left."""
         left = self.left()
-        parts = [f"{self.done} of {self.total} cells done", f"{seconds(self.elapsed())} spent"]
+        parts = [f"{self.done} of {plural(self.total, 'cell')} done", f"{seconds(self.elapsed())} spent"]
         if self.failed:
             parts.insert(1, f"{self.failed} failed")
         if left is not None and self._todo:
             parts.append(f"about {seconds(left)} left")
         return ", ".join(parts)
+
+
+def _kind(cell: Cell) -> _Kind:
+    return cell.method, cell.text, cell.image, cell.shots
 
 
 class LineWatcher(Watcher):
@@ -113,20 +131,23 @@ class LineWatcher(Watcher):
     """
 
     def __init__(self, jobs: int = 1) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = open_console(stderr=True)
         self.tally = Tally(jobs)
         self.progress = _Lines(self.say)
 
     def say(self, line: str) -> None:
         """Print one line."""
-        self.console.print(line, markup=False)
+        tell(line, self.console)
 
     def begin(self, folds: Folds, cells: list[Cell], found: list[Record]) -> None:
         """Tell what is to be done."""
         self.tally.begin(folds, cells, found)
-        self.say(f"{len(folds.ids):,} posts in {len(set(folds.fold))} folds; {self.tally.headline()}")
+        posts, parts = plural(len(folds.ids), "post"), plural(len(set(folds.fold)), "fold")
+        self.say(f"{posts} in {parts}; {self.tally.headline()}")
+
+    def start(self, cell: Cell) -> None:
+        """Note that a cell is under way."""
+        self.tally.start(cell)
 
     def finish(self, record: Record) -> None:
         """Tell of a finished cell."""
@@ -142,13 +163,12 @@ class LineWatcher(Watcher):
 
 
 class LiveWatcher(LineWatcher):
-    """Keeps a table at the foot of the terminal up to date; used as a context manager."""
+    """Keeps a table and a bar at the foot of the terminal up to date; used as a context manager."""
 
     def __init__(self, jobs: int = 1) -> None:
         from rich.live import Live
 
         super().__init__(jobs)
-        self._under_way: dict[Cell, float] = {}
         self._doing = "reading images"
         self.live = Live(console=self.console, refresh_per_second=2, get_renderable=self.render, transient=True)
         self.progress = _Lines(self.say, self._set_doing)
@@ -172,60 +192,60 @@ class LiveWatcher(LineWatcher):
         self._doing = ""
         self.tally.begin(folds, cells, found)
 
-    def start(self, cell: Cell) -> None:
-        """Show that a cell is under way."""
-        self._under_way[cell] = time.perf_counter()
-
     def finish(self, record: Record) -> None:
         """Show a finished cell in the table."""
-        self._under_way.pop(record.cell, None)
         self._doing = ""
         self.tally.add(record)
 
-    def fail(self, failure: Failure) -> None:
-        """Show a failed cell."""
-        self._under_way.pop(failure.cell, None)
-        super().fail(failure)
-
     def render(self) -> Any:
-        """Return the table so far and what is under way."""
+        """Return the table so far, what is under way and a bar."""
         from rich.console import Group
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name, side in (
-            ("method", "left"),
-            ("encoders", "left"),
-            ("folds", "right"),
-            (f"mean {self.tally.main}", "right"),
-        ):
-            table.add_column(name, justify=side)  # type: ignore[arg-type]
-        for key, aucs in self.tally.aucs.items():
-            mean = f"{sum(aucs) / len(aucs):.4f}" if aucs else "-"
-            done = f"{len(aucs)}/{self.tally.wanted[key]}"
-            table.add_row(*(Text(word) for word in (key.method, key.encoders, done, mean)))
-        now = time.perf_counter()
-        lines = [f"{name_of(cell)}, {seconds(now - since)}" for cell, since in self._under_way.items()]
+        tally = self.tally
+        lines = [f"{name_of(cell)}, {seconds(taken)}" for cell, taken in tally.under_way().items()]
         if self._doing:
             lines.append(self._doing)
-        # The headline comes last, so that a table taller than the terminal does not hide it.
-        return Group(table, *(Text(f"  {line}", style="dim") for line in lines), Text(self.tally.headline()))
+        rows = list(tally.aucs)
+        room = max(1, self.console.height - len(lines) - 5)
+        if len(rows) > room:  # live output that is taller than the terminal would lose its end
+            lines.insert(0, f"{plural(len(rows) - room, 'more row')}, in the tables at the end")
+            unfinished = [key for key in rows if len(tally.aucs[key]) < tally.wanted[key]]
+            rows = (unfinished if len(unfinished) >= room else rows[-room:])[:room]
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("method", "encoders"):
+            table.add_column(name)
+        for name in ("folds", f"mean {tally.main}"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for key in rows:
+            aucs = tally.aucs[key]
+            mean = f"{sum(aucs) / len(aucs):.4f}" if aucs else "-"
+            table.add_row(*(Text(w) for w in (key.method, key.encoders, f"{len(aucs)}/{tally.wanted[key]}", mean)))
+        foot = Table.grid(padding=(0, 1))
+        over = tally.done + tally.failed
+        # Before the cells are known the bar only moves.
+        bar = ProgressBar(tally.total or None, over, width=20 if self.console.width < 100 else 40)
+        foot.add_row(bar, Text(tally.headline() if tally.total else "preparing"))
+        return Group(table, *(Text(f"  {line}", style="dim") for line in lines), foot)
 
 
 class _Lines(Progress):
     """Passes lines and the name of what is tracked on to a watcher."""
 
-    def __init__(self, say: Any, doing: Any = None) -> None:
+    def __init__(self, say: Callable[[str], None], doing: Callable[[str], None] | None = None) -> None:
         self._say, self._doing = say, doing
 
-    def track(self, items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
-        for i, item in enumerate(items):
-            if self._doing is not None:
-                self._doing(f"{what}, {i} of {total}" if total else what)
-            yield item
-        if self._doing is not None:
-            self._doing("")
+    @contextmanager
+    def counter(self, what: str, total: int | None = None) -> Iterator[OnProgress]:
+        doing = self._doing
+        if doing is None:
+            yield lambda done, total: None
+            return
+        doing(what)
+        yield lambda done, total: doing(f"{what}, {done:,} of {total:,}" if total else what)
+        doing("")
 
     def say(self, line: str) -> None:
         self._say(line)

@@ -19,6 +19,7 @@ from cotune.data.splits import make_folds
 from cotune.data.tables.row_errors import has_row_error
 from cotune.errors import DataError, RunError
 from cotune.files import atomic_path
+from cotune.report.numbers import plural
 from cotune.tasks import Task, make_task, restore_task
 
 FILE = "folds.parquet"
@@ -230,7 +231,7 @@ def posts_of(posts: pd.DataFrame, folds: Folds) -> pd.DataFrame:
 def told_left_out(folds: Folds) -> str | None:
     """Return one line that says how many posts are left out, and why; None when all are used."""
     n = sum(folds.left_out.values())
-    return f"note: {n:,} {'post is' if n == 1 else 'posts are'} left out ({_told(folds.left_out)})" if n else None
+    return f"note: {plural(n, 'post is', 'posts are')} left out ({_told(folds.left_out)})" if n else None
 
 
 def _told(left_out: dict[str, int]) -> str:

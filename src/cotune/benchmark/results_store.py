@@ -16,6 +16,7 @@ from cotune.benchmark.plan import Plan
 from cotune.errors import CotuneError, RunError
 from cotune.files import read_json, to_json, write_json
 from cotune.ownership import BENCHMARK, Kind
+from cotune.report.numbers import plural
 from cotune.settings import FitConfig, current_names
 
 FILE, FAILED = "bench.json", "failed.json"
@@ -53,13 +54,13 @@ def begin(out: Path, plan: Plan, data_hash: str, *, resume: bool, fetched: bool 
         before = None
     if before is None:
         if done:
-            raise RunError(f"{out} holds {done} cells but no {FILE}; choose another folder")
+            raise RunError(f"{out} holds {plural(done, 'cell')} but no {FILE}; choose another folder")
     else:
         refuse_other(out, before["settings"], settings)
         if done and not resume:
             raise RunError(
-                f"{out} holds {done} finished cells; go on with --resume, rebuild its tables with --tables-only, "
-                "or choose another folder"
+                f"{out} holds {plural(done, 'finished cell')}; go on with --resume, rebuild its tables with "
+                "--tables-only, or choose another folder"
             )
     predictions.clean(out)
     predictions.merge(out)

@@ -16,7 +16,7 @@ from cotune.benchmark.results import Results
 from cotune.errors import ConfigError, did_you_mean, listed
 from cotune.files import write_text
 from cotune.metrics import Estimate
-from cotune.report.numbers import SCORE_TITLES
+from cotune.report.numbers import SCORE_TITLES, plural
 
 PAPER = {
     "mvsa": {"svm": 0.6416, "image": 0.6383, "text": 0.8011, "concat": 0.7905, "clip": 0.8174, "joint": 0.8131},
@@ -224,7 +224,7 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
     settings, folds = results.settings, results.folds
     once = all(s.folds_done == s.folds for s in summaries)
     notes = [
-        f"{len(folds.ids):,} posts, {_what(folds)}, "
+        f"{plural(len(folds.ids), 'post')}, {_what(folds)}, "
         f"{settings['folds']} {settings['protocol']} folds, every post scored "
         f"{'once' if once else 'at most once'} out of fold. "
         f"Encoders tuned: {settings['fit']['tune']}."
@@ -250,7 +250,7 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
             "code has the head of the row “Joint, the paper's released head”."
         )
     if results.failures:
-        notes.append(f"{len(results.failures)} cells failed.")
+        notes.append(f"{plural(len(results.failures), 'cell')} failed.")
     return notes
 
 

@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -27,14 +27,17 @@ from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
 from cotune.cli.push import push
 from cotune.cli.serve import serve
-from cotune.cli.settings import SettingsCommand
+from cotune.cli.settings import Command, Group, SettingsCommand
+from cotune.cli.show import be_quiet
 from cotune.cli.stop import Stop, StoppedError, terminable
 from cotune.cli.train import fit
 from cotune.cli.tune import tune
+from cotune.console import tell
 from cotune.errors import CotuneError
 
 app = typer.Typer(
     name="cotune",
+    cls=Group,
     help="Fine-tune any text encoder together with any image encoder to classify posts.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -47,7 +50,7 @@ _STOPPED = 130  # what typer makes of Ctrl-C
 # Of one call of main() alone: a program that calls it again asks again.
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
 _START, _DATA, _USE = "Train", "Data", "Use"
-app.command("demo", rich_help_panel=_START)(demo)
+app.command("demo", rich_help_panel=_START, cls=Command)(demo)
 app.command("fit", rich_help_panel=_START, cls=SettingsCommand)(fit)
 app.command("bench", rich_help_panel=_START, cls=SettingsCommand)(bench)
 app.command("tune", rich_help_panel=_START, cls=SettingsCommand)(tune)
@@ -58,9 +61,9 @@ app.command("predict", rich_help_panel=_USE, cls=SettingsCommand)(predict)
 app.command("explain", rich_help_panel=_USE, cls=SettingsCommand)(explain)
 app.command("serve", rich_help_panel=_USE, cls=SettingsCommand)(serve)
 app.command("export", rich_help_panel=_USE, cls=SettingsCommand)(export)
-app.command("push", rich_help_panel=_USE)(push)
-app.command("info", rich_help_panel=_USE)(info)
-app.command("encoders", rich_help_panel=_DATA)(encoders)
+app.command("push", rich_help_panel=_USE, cls=Command)(push)
+app.command("info", rich_help_panel=_USE, cls=Command)(info)
+app.command("encoders", rich_help_panel=_DATA, cls=Command)(encoders)
 
 
 def _version(asked: bool) -> None:
@@ -79,9 +82,11 @@ def _common(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks (also: COTUNE_DEBUG=1).", envvar="COTUNE_DEBUG")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The same as --quiet of the command.")] = False,
 ) -> None:
     del version
     _debug.set(debug)
+    be_quiet(quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,10 +107,10 @@ def _guarded(arguments: Sequence[str] | None, stop: Stop) -> int:
     try:
         return run(arguments)
     except (StoppedError, KeyboardInterrupt) as stopped:
-        _say(str(stopped) or "stopped")
+        tell(str(stopped) or "stopped")
         return stop.code
     except CotuneError as error:
-        _say(f"error: {' '.join(str(error).split())}")
+        tell(f"error: {' '.join(str(error).split())}")
         _trace()
         return 2
     except BrokenPipeError:
@@ -115,20 +120,20 @@ def _guarded(arguments: Sequence[str] | None, stop: Stop) -> int:
         line = _about_system(error)
         if line is None:
             return _unexpected(error)
-        _say(f"error: {line}")
+        tell(f"error: {line}")
         _trace()
         return 2
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _OF_TRAINING:
             return _unexpected(error)
-        _say(
+        tell(
             f"error: this needs {error.name}, which is not installed: pip install cotune with its dependencies, or use "
             "an export (`cotune export`), which is scored and served without"
         )
         _trace()
         return 2
     except MemoryError:
-        _say("error: the memory is used up; try a smaller --batch-size or --chunk-size")
+        tell("error: the memory is used up; try a smaller --batch-size or --chunk-size")
         _trace()
         return 1
     except Exception as error:
@@ -138,7 +143,7 @@ def _guarded(arguments: Sequence[str] | None, stop: Stop) -> int:
 def _unexpected(error: Exception) -> int:
     """Say what was raised that nobody foresaw."""
     first = next(iter(str(error).splitlines()), "")
-    _say(f"error: {type(error).__name__}: {first[:300]} (this is a bug of cotune; --debug shows where it is)")
+    tell(f"error: {type(error).__name__}: {first[:300]} (this is a bug of cotune; --debug shows where it is)")
     _trace()
     return 1
 
@@ -183,15 +188,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
         show = getattr(error, "show", None)  # what click raises for wrong usage
         if show is None:
             raise
-        show()
+        _tell_usage(error, show)
         return int(getattr(error, "exit_code", 2))
     if answer == _STOPPED:  # typer turns Ctrl-C into an exit code
         raise KeyboardInterrupt
     return answer if isinstance(answer, int) else 0
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+def _tell_usage(error: Any, show: Callable[[], None]) -> None:
+    """Say what is wrong with the command line; a command that was given nothing at all shows its help."""
+    context = getattr(error, "ctx", None)
+    if context is None or type(error).__name__ == "NoArgsIsHelpError":
+        show()
+        return
+    problem = error.format_message().rstrip(".")
+    tell(f"error: {problem[:1].lower()}{problem[1:]}; see {context.command_path} --help")
 
 
 def _trace() -> None:

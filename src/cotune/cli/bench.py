@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,8 +24,9 @@ from cotune.cli.options import (
     workers_of,
 )
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
-from cotune.cli.show import command, print_json, print_rich
+from cotune.cli.show import command, is_quiet, print_json, print_next, print_rich, repeated, reporter
 from cotune.cli.stop import StoppedError
+from cotune.console import tell
 from cotune.errors import ConfigError, did_you_mean
 from cotune.report.numbers import plural
 from cotune.report.terminal import add_row, new_table
@@ -35,8 +37,11 @@ if TYPE_CHECKING:
     from cotune.benchmark.tables import Table
     from cotune.report.benchmark_report import Written
 
-# Columns of table 1 that fit: the main score (the paper's too) and the test over folds.
-_MAIN = re.compile("AUC|, mean ±|, all posts|over folds")
+# Columns of table 1 for a terminal: the main score (the paper's too), the difference to joint and p; and which of them
+# go where they do not fit.
+_MAIN = re.compile("paper's|, mean ±|, all posts|joint − row|^p ")
+_LESS = re.compile("paper's|, mean ±|^p over folds")
+_NAME = 12  # columns that a name takes at the least
 _WHAT, _RUN = "What is compared", "Run"
 _METHODS = "svm,image,text,concat,clip,joint,reference,probe,ensemble"
 
@@ -142,12 +147,11 @@ def bench(
     if posts is None:
         raise ConfigError("name a posts table: cotune bench POSTS --out DIR (or rebuild tables with --tables-only)")
     from cotune.data.posts import read_posts
-    from cotune.progress import TerminalProgress
 
     plan = _plan(given)
     columns = table.columns(plan.fit.fields)
-    found = read_posts(posts, columns=columns, require_labels=True, tell=TerminalProgress().say, **table.rows())
-    found = table.reviewed(found, TerminalProgress().say)
+    found = read_posts(posts, columns=columns, require_labels=True, tell=reporter().say, **table.rows())
+    found = table.reviewed(found, reporter().say)
     more: dict[str, Any] = {
         "plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote, "resume": resume
     }  # fmt: skip
@@ -230,9 +234,9 @@ def _folds(given: str | None) -> tuple[int, ...]:
 
 def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Session:
     from cotune.benchmark.display import LineWatcher, LiveWatcher
-    from cotune.benchmark.runner import run_plan
+    from cotune.benchmark.runner import Watcher, run_plan
 
-    watcher = (LiveWatcher if sys.stderr.isatty() else LineWatcher)(how["jobs"])
+    watcher = Watcher() if is_quiet() else (LiveWatcher if sys.stderr.isatty() else LineWatcher)(how["jobs"])
     showing: Any = watcher if isinstance(watcher, LiveWatcher) else nullcontext()
     with showing:
         return run_plan(table, plan, out, watcher=watcher, **how)
@@ -241,7 +245,7 @@ def _run(table: Any, plan: Plan, out: Path, **how: Any) -> Session:
 def _rebuild(out: Path, paper: str | None, bootstrap: int, plugins: list[str]) -> str:
     """Return the command that makes the same tables again."""
     more = ["--paper", paper] if paper else []
-    more += [word for name in plugins for word in ("--plugin", name)]
+    more += repeated("--plugin", plugins)
     return command("cotune", "bench", "--out", out, "--tables-only", "--bootstrap", bootstrap, *more)
 
 
@@ -249,21 +253,51 @@ def _answer(written: Written, out: Path, rebuild: str, as_json: bool) -> None:
     if as_json:
         print_json(written.to_dict())
         return
-    for table in written.tables:
-        if table.name not in ("table2", "emap"):
-            print_rich(_rich(table), *(f"{note}" for note in table.notes), "")
-    print_rich(f"{out / 'results.md'} and {out / 'report.html'} are written. Rebuild them with:")
-    typer.echo(f"  {rebuild}")  # unwrapped, to be copied
+    tables = [table for table in written.tables if table.name not in ("table2", "emap")]
+    for i, table in enumerate(tables):
+        print_rich(*([""] if i else []), _rich(table), *table.notes)
+    print_next(f"{out / 'results.md'} and {out / 'report.html'} are written. Rebuild them with:", rebuild)
 
 
 def _rich(table: Table) -> Any:
-    shown = list(range(len(table.head)))
-    if table.name == "table1":  # the whole of it is wider than most terminals
-        shown = [i for i, name in enumerate(table.head) if i == 0 or _MAIN.search(name)]
-    drawn = new_table(table.title, *(table.head[i] for i in shown), right=table.head[1:])
-    for row in table.rows:
-        add_row(drawn, *(row[i] for i in shown))
-    return drawn
+    """Return a table for the terminal.
+
+    Where it is narrow, fewer columns; then intervals below their values; of tables beside the main one values alone.
+    """
+    from cotune.console import open_console
+    from cotune.report.pages import split_cell
+
+    console, main = open_console(), table.name == "table1"  # the whole of it is wider than any terminal
+    filled = [i for i in range(len(table.head)) if i == 0 or any(row[i] != "—" for row in table.rows)]
+    most = [i for i in filled if not main or i == 0 or _MAIN.search(table.head[i])]
+    least = [i for i in most if not main or not _LESS.search(table.head[i])]
+    if len(least) == 1:  # before all folds are done, means over folds are all there is
+        least = most
+
+    def drawn(columns: list[int], shape: Callable[[str], str]) -> Any:
+        heads = [table.head[i] if shape is str else re.sub(r" (?=[\[(])", "\n", table.head[i]) for i in columns]
+        made = new_table(table.title, *heads, right=heads[1:])
+        for row in table.rows:
+            add_row(made, *(shape(row[i]) if i else row[i] for i in columns))
+        return made
+
+    def width(made: Any) -> int:
+        return console.measure(made, options=console.options.update(width=10_000)).maximum
+
+    def below(cell: str) -> str:
+        return "\n".join(filter(None, split_cell(cell)))
+
+    forms: list[tuple[list[int], Callable[[str], str]]] = [(most, str), (least, str), (least, below)]
+    if not main:
+        forms.append((least, lambda cell: split_cell(cell)[0]))
+    for columns, shape in forms:
+        found = drawn(columns, shape)
+        if width(found) <= console.width:
+            return found
+    if width(drawn(columns[1:], shape)) + _NAME <= console.width:
+        for column in found.columns[1:]:
+            column.no_wrap = True  # so that the names give way
+    return found
 
 
 def _tell_failures(failures: dict[str, str]) -> None:
@@ -272,7 +306,9 @@ def _tell_failures(failures: dict[str, str]) -> None:
     by_reason: dict[str, list[str]] = {}
     for key, reason in failures.items():
         by_reason.setdefault(reason, []).append(key)
-    typer.echo(f"error: {len(failures)} cells failed; --resume tries them again", err=True)
+    tell(
+        f"error: {plural(len(failures), 'cell')} failed; --resume tries {'it' if len(failures) == 1 else 'them'} again"
+    )
     for reason, keys in by_reason.items():
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-        typer.echo(f"  {reason} [{shown}]", err=True)
+        tell(f"  {reason} [{shown}]")

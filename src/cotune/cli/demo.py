@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cotune.cli.options import AsJson
-from cotune.cli.show import command, print_json, print_rich
+from cotune.cli.show import command, is_quiet, print_json, print_next, print_rich, tell_note
 from cotune.cli.stop import StoppedError
 from cotune.errors import CotuneError
 from cotune.report.terminal import compared_table, examples_table
@@ -30,7 +30,7 @@ def demo(
 
     from cotune.data.predictions import records
     from cotune.demo.experiment import NOTE, run_demo
-    from cotune.progress import TerminalProgress
+    from cotune.progress import Progress, TerminalProgress
     from cotune.report.run_pages import run_pages
     from cotune.run import save_run
 
@@ -45,12 +45,12 @@ def demo(
             if line.startswith("note:"):
                 super().say(line)
 
-    progress = Bars()
+    progress = Progress() if is_quiet() else Bars()
     started = time.perf_counter()
-    typer.echo("training four models on 750 demo posts (a minute or two)", err=True)
+    tell_note("training four models on 750 demo posts (a minute or two)")
 
     def tell(name: str, auc: float, seconds: float) -> None:
-        typer.echo(f"  {name:<14} AUC {auc:.3f}  ({seconds:.0f} s)", err=True)
+        tell_note(f"  {name:<14} AUC {auc:.3f}  ({seconds:.0f} s)")
 
     try:
         found = run_demo(progress=progress, on_result=tell)
@@ -72,10 +72,10 @@ def demo(
     models = [result.to_dict() for result in found.results]
     compared = compared_table(models, found.results[0].evaluation.n)
     print_rich("", compared, _trained(found), "", examples_table(found.examples.to_dict("records")), "", NOTE)
-    print_rich(
-        f"\nDone in {took:.0f} s. The joint model is saved to {out}; its report is {out / 'report.html'}. Next:\n"
-        f"  {command('cotune', 'predict', out, '--text', 'what a wonderful day')}\n"
-        f"  {command('cotune', 'info', out)}"
+    print_next(
+        f"Done in {took:.0f} s. The joint model is saved to {out}; its report is {out / 'report.html'}. Next:",
+        command("cotune", "predict", out, "--text", "what a wonderful day"),
+        command("cotune", "info", out),
     )
 
 

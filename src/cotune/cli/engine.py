@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cotune.cli.run_folder import on_disk, open_run
+from cotune.cli.show import reporter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,10 +63,8 @@ def open_scorer(
     many : bool
         Whether many more are going to be.
     """
-    from cotune.progress import TerminalProgress
-
     n_posts = inf if many else len(posts) if posts is not None else 0
-    export, run = choice.prepare(partial(open_run, choice.folder, choice.plugins), posts, TerminalProgress(),
+    export, run = choice.prepare(partial(open_run, choice.folder, choice.plugins), posts, reporter(),
                                  n_posts=n_posts)  # fmt: skip
     if export is not None:
         from cotune.export.predictor import ExportedPredictor
@@ -77,7 +76,7 @@ def open_scorer(
     assert run is not None
     predictor = Predictor(run, **settings)
     if settings.get("precision", "32") != "32":
-        TerminalProgress().say(f"precision: {predictor.precision}")
+        reporter().say(f"precision: {predictor.precision}")
     return predictor
 
 

@@ -18,10 +18,10 @@ from cotune.cli.options import (
 )
 from cotune.cli.run_folder import open_run
 from cotune.cli.settings import Flags, Table
-from cotune.cli.show import print_json, print_rich, title
+from cotune.cli.show import print_json, print_rich, reporter, title
 from cotune.errors import CotuneError
 from cotune.report.numbers import plural
-from cotune.report.terminal import confusion_table, per_label_table, score_table
+from cotune.report.terminal import evaluation_tables, left_out
 
 if TYPE_CHECKING:
     from cotune.report.posts_page import ShownPosts
@@ -59,13 +59,12 @@ def evaluate(
 ) -> None:
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
     from cotune.data.posts import iter_posts, read_posts
-    from cotune.progress import TerminalProgress
     from cotune.report.posts_page import ShownPosts
     from cotune.scoring import evaluate_posts
 
     if out is not None:
         _refuse_harm(out, posts)
-    progress = TerminalProgress()
+    progress = reporter()
     choice = choose(run, engine, plugin, flags)
     columns = table.columns(choice.fields)
     how: dict[str, Any] = {"columns": columns, "require_labels": True, "tell": progress.say, **table.rows()}
@@ -91,15 +90,10 @@ def evaluate(
         print_json(result.to_dict())
         return
     found = result.to_dict()
-    print_rich(score_table(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}"))
-    matrix = confusion_table(found["classes"], found["confusion"]) if "confusion" in found else None
-    if matrix is not None:
-        print_rich("", matrix)
-    if "per_label" in found:
-        print_rich("", per_label_table(found["per_label"]))
-    left = [f"{plural(n, 'post')} with {reason}" for reason, n in result.left_out.items() if n]
-    if left:
-        print_rich(f"\nleft out: {', '.join(left)}")
+    tables = evaluation_tables(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}")
+    print_rich(tables[0], *(part for more in tables[1:] for part in ("", more)))
+    if left := left_out(result.left_out):
+        print_rich(f"\n{left}")
     if out is not None:
         page = "" if choice.exported else ", report.html, posts.html"
         print_rich(f"\nwritten to {out}: metrics.json, predictions.csv{page}")

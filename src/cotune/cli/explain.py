@@ -18,7 +18,7 @@ from cotune.cli.options import (
 )
 from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.settings import Flags, Table
-from cotune.cli.show import print_json, print_rich
+from cotune.cli.show import print_json, print_rich, reporter, tell_note
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError, CotuneError, did_you_mean
 from cotune.report.numbers import plural
@@ -88,7 +88,6 @@ def explain(
     from cotune.explain.explainer import Explainer
     from cotune.explain.table.explain_posts import explain_posts
     from cotune.explain.table.second_pass import ExplainPlan
-    from cotune.progress import TerminalProgress
 
     if out is not None and words and limit + word_posts:
         from cotune.explain.words import need_captum
@@ -106,7 +105,7 @@ def explain(
                allow_remote=allow_remote, where=rows["where"], format=rows["kind"])  # fmt: skip
     # A table that cannot be used must leave nothing behind.
     first = next(iter_posts(posts, chunk_size, columns=columns, **rows), None)
-    progress = TerminalProgress()
+    progress = reporter()
     explainer.use_engines(FrozenEngines(default_root(), engine, progress), _about_how_many(first, chunk_size))
     notes = [progress.say]  # the table is read twice, and its notes are wanted once
     try:
@@ -221,13 +220,11 @@ def _tell(found: ExplainedPosts, plan: ExplainPlan, out: Path | None) -> None:
         )
     for name, by in summary["removed"].items():
         if by == "zeros":
-            typer.echo(
-                f"note: this run was trained without posts that lack the {name}; zeros stand in for it", err=True
-            )
+            tell_note(f"note: this run was trained without posts that lack the {name}; zeros stand in for it")
     if summary["errors"]:
         where = f"; see {out / 'modality.csv'}" if out is not None else ""
-        typer.echo(f"note: {plural(summary['errors'], 'post')} without a prediction{where}", err=True)
+        tell_note(f"note: {plural(summary['errors'], 'post')} without a prediction{where}")
     if found.failed:
-        typer.echo(f"note: {plural(len(found.failed), 'post')} could not be explained; see summary.json", err=True)
+        tell_note(f"note: {plural(len(found.failed), 'post')} could not be explained; see summary.json")
     if out is not None:
         print_rich(f"\n{plural(len(found.explained), 'post')} explained; the pages begin at {out / 'index.html'}")

@@ -10,7 +10,7 @@ import typer
 from cotune.cli.options import AsJson
 from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.settings import Table
-from cotune.cli.show import command, print_json, print_rich
+from cotune.cli.show import command, print_json, print_next, print_rich, reporter
 from cotune.errors import ConfigError, CotuneError
 from cotune.report.terminal import checks_table
 
@@ -56,11 +56,10 @@ def export(
 
     from cotune.export.export_run import export_run
     from cotune.export.quantize import Int8
-    from cotune.progress import TerminalProgress
 
     _refuse_harm(out)
     opened = open_run(run)
-    progress = TerminalProgress()
+    progress = reporter()
     compared = _labelled(opened, posts, table, progress) if int8 else _posts(opened, posts, table)
     checks = export_run(
         opened,
@@ -76,9 +75,9 @@ def export(
         return
     print_rich(checks_table([asdict(check) for check in checks], opened.task.main_title))
     name = "posts.csv" if posts is None else posts
-    print_rich(
-        f"\nExport saved to {out}; its README.md shows how to run it without cotune. Next:\n"
-        f"  {command('cotune', 'predict', out, name, '--out', 'predictions.csv')}"
+    print_next(
+        f"Export saved to {out}; its README.md shows how to run it without cotune. Next:",
+        command("cotune", "predict", out, name, *table.flags(), "--out", "predictions.csv"),
     )
 
 

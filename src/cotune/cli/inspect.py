@@ -11,7 +11,7 @@ import typer
 from cotune.cli.engine import ModelFolder
 from cotune.cli.options import AsJson
 from cotune.cli.run_folder import on_disk
-from cotune.cli.show import print_json, print_rich
+from cotune.cli.show import print_json, print_rich, tell_note
 from cotune.errors import RunError
 from cotune.report.numbers import plural
 from cotune.report.terminal import (
@@ -54,7 +54,7 @@ def info(run: ModelFolder, as_json: AsJson = False) -> None:
     if not isinstance(about["labels"], list) or not all(isinstance(label, str) for label in about["labels"]):
         raise RunError(f"{run / LABELS} is damaged: it holds no list of labels; copy the run again, or train it again")
     for file, what in damage(run, settings.get("checksums", {})):
-        typer.echo(f"note: {run / file} {what}", err=True)
+        tell_note(f"note: {run / file} {what}")
     if as_json:
         print_json(about)
         return
@@ -126,10 +126,11 @@ def encoders(
         print_json([asdict(encoder) for encoder in found])
         return
     table = new_table("Encoders", "name", "reads", "ready", "")
+    table.columns[0].no_wrap = True  # to be copied
     for encoder in found:
         add_row(table, encoder.spec, encoder.modality, "yes" if encoder.ready else "no", encoder.note)
     print_rich(
         table,
-        "\nAlso: a local folder in Hugging Face's or timm's layout; with a network hf:OWNER/NAME (text or image)\n"
-        "and timm:NAME, any model of timm.list_models(pretrained=True).",
+        "\nAlso: a local folder in Hugging Face's or timm's layout; with a network hf:OWNER/NAME (text or image) and "
+        "timm:NAME, any model of timm.list_models(pretrained=True).",
     )

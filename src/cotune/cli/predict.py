@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -22,16 +22,17 @@ from cotune.cli.options import (
     workers_of,
 )
 from cotune.cli.settings import Flags, Table
-from cotune.cli.show import print_json, print_rich
+from cotune.cli.show import print_json, print_rich, reporter, tell_note
 from cotune.errors import ConfigError, DataError, clip, listed
-from cotune.report.numbers import number, plural
-from cotune.report.terminal import add_row, new_table
+from cotune.report.numbers import plural
+from cotune.report.terminal import probabilities_table, pushing_words
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cotune.data.kept_chunks import KeptChunks
     from cotune.fields import Field
+    from cotune.predict import Predictor
     from cotune.scoring import Scorer
 
 _SHOWN = 5
@@ -161,11 +162,10 @@ def predict(
 
 def _predict_shards(run: Path, posts: str, out: str, **how: Any) -> dict[str, Any]:
     from cotune.cli.stop import StoppedError
-    from cotune.progress import TerminalProgress
     from cotune.scale import predict as predict_shards
 
     try:
-        return predict_shards(run, posts, out, progress=TerminalProgress(), **how)
+        return predict_shards(run, posts, out, progress=reporter(), **how)
     except KeyboardInterrupt:
         raise StoppedError(f"stopped; finished blocks are kept in {out}, and --resume goes on from there") from None
 
@@ -199,13 +199,12 @@ def _predict_table(
 ) -> dict[str, Any]:
     from cotune.cli.stop import StoppedError
     from cotune.data.predictions import predictions_writer
-    from cotune.progress import TerminalProgress
 
     labels = dict.fromkeys(predictor.task.outputs, 0) if predictor.task.target_type == "multiclass" else {}
     counts: dict[str, Any] = {"posts": 0, "predicted": 0, "labels": labels}
     errors: list[dict[str, Any]] = []
     n_errors = 0
-    progress = TerminalProgress()
+    progress = reporter()
     found = predictor.resumed(chunks, kept)
     try:
         with predictor.timed("total"), predictions_writer(out, predictor.columns(), predictor.text_columns()) as write:
@@ -244,18 +243,18 @@ def _tell(counts: dict[str, Any], out: str) -> None:
     labels = listed((f"{n:,} {label}" for label, n in counts["labels"].items() if n), most=20)
     shown = f" ({labels})" if labels else "" if counts["predicted"] else " (none)"
     written = f", written to {out}" if out != "-" else ""
-    typer.echo(f"{plural(counts['posts'], 'post')}: {counts['predicted']:,} predicted{shown}{written}", err=True)
+    tell_note(f"{plural(counts['posts'], 'post')}: {counts['predicted']:,} predicted{shown}{written}")
     for error in counts["first_errors"]:
         shard = f"{error['shard']}, " if "shard" in error else ""
         row = f"{shard}row {error['row']} (id {clip(error['id'], 60)})" if error["row"] is not None else error["shard"]
-        typer.echo(f"note: {row}: {error['error']}", err=True)
+        tell_note(f"note: {row}: {error['error']}")
     if counts.get("unreadable_shards"):
-        typer.echo(f"note: {counts['unreadable_shards']} of {plural(counts['shards'], 'shard')} could not be read, or "
-                   "not to the end; a row with the error stands for the rest of each", err=True)  # fmt: skip
+        tell_note(f"note: {counts['unreadable_shards']} of {plural(counts['shards'], 'shard')} could not be read, or "
+                  "not to the end; a row with the error stands for the rest of each")  # fmt: skip
     more = counts["errors"] - len(counts["first_errors"])
     if counts["errors"]:
         tail = f", {more:,} more than shown here" if more else ""
-        typer.echo(f"note: {plural(counts['errors'], 'row')} with an error{tail}; see the column `error`", err=True)
+        tell_note(f"note: {plural(counts['errors'], 'row')} with an error{tail}; see the column `error`")
 
 
 def _one_post(fields: Sequence[Field], given: dict[str, list[str]]) -> dict[str, Any]:
@@ -290,7 +289,8 @@ def _predict_one(predictor: Scorer[Any], given: dict[str, list[str]], out: str |
     from cotune.scoring import share_column
 
     task, fields = predictor.task, predictor.fields
-    frame = predictor.frame(posts_from([_one_post(fields, given)], fields))
+    posts = posts_from([_one_post(fields, given)], fields)
+    frame = predictor.frame(posts)
     found = next(records(frame))
     if found["label"] is None:
         raise DataError(found["error"])
@@ -303,12 +303,21 @@ def _predict_one(predictor: Scorer[Any], given: dict[str, list[str]], out: str |
         return
     shares = ", ".join(f"{name} share {found[share_column(name)]:.0%}" for name in predictor.field_names)
     proba = dict(zip(task.outputs, (found[column] for column in task.columns()), strict=False))
-    if not proba:
-        print_rich(f"{found['label']:.6g}\n\n{shares}")
-    else:
-        answer = new_table(f"{found['label']}", "class", "probability", right=("probability",))
-        for label in sorted(proba, key=lambda label: -proba[label]):
-            add_row(answer, label, number(proba[label]))
-        print_rich(answer, f"\n{shares}")
+    answer = probabilities_table(str(found["label"]), proba) if proba else f"{found['label']:.6g}"
+    print_rich(answer, "", shares)
+    print_rich(*_pushed(predictor, posts))  # after the answer, which nobody waits for because of it
     if found["error"]:
-        typer.echo(f"note: {found['error']}", err=True)
+        tell_note(f"note: {found['error']}")
+
+
+def _pushed(predictor: Scorer[Any], posts: pd.DataFrame) -> list[str]:
+    """Return a line for each text about the words that pushed; none for an export, which has no torch to ask."""
+    if not hasattr(predictor, "run"):
+        return []
+    from cotune.explain.explainer import Explainer
+
+    own = cast("Predictor", predictor)
+    explainer = Explainer(own.run, device=own.device.type, bad_images=own.bad_images, allow_remote=own.allow_remote)
+    found = explainer.pushing_words(posts)
+    lines = (pushing_words(words, name if len(found) > 1 else None, own.task.scale) for name, words in found.items())
+    return [line for line in lines if line]

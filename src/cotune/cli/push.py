@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cotune.cli.options import AsJson
-from cotune.cli.show import command, print_json, print_rich
+from cotune.cli.show import command, print_json, print_next, print_rich
 from cotune.errors import ConfigError
 from cotune.report.terminal import add_row, new_table
 
@@ -112,7 +112,7 @@ def push(
     else:
         where = PREFIX + repository + (f"@{revision}" if revision else "")
         following = command("cotune", "predict", where, "posts.csv", "--out", "predictions.csv")
-        print_rich(f"\nPushed to {url}. Next:\n  {following}")
+        print_next(f"Pushed to {url}. Next:", following)
 
 
 def _table(to: Destination, listed: dict[str, int]) -> object:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cotune.cli.show import reporter, tell_note
+
 if TYPE_CHECKING:
     from cotune.run import Run
 
@@ -20,10 +22,9 @@ RunFolder = Annotated[
 @cache
 def on_disk(run: Path) -> Path:
     """Return the folder of a run; one of the hub is downloaded, once for a command."""
-    from cotune.progress import TerminalProgress
     from cotune.sharing.fetch import local_folder
 
-    return local_folder(run, TerminalProgress().say)
+    return local_folder(run, reporter().say)
 
 
 def open_run(folder: Path, plugins: Sequence[str] | None = None) -> Run:
@@ -34,5 +35,5 @@ def open_run(folder: Path, plugins: Sequence[str] | None = None) -> Run:
     load_plugins(plugins or [])
     run = load_run(on_disk(folder))
     for note in run.notes:
-        typer.echo(f"note: {note}", err=True)
+        tell_note(f"note: {note}")
     return run

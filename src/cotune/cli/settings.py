@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from cotune.cli.show import be_quiet
 from cotune.cli.table_options import TableOptions, table_parameters
 from cotune.errors import ConfigError, did_you_mean
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 # Parameters of these names in a command's signature stand for generated options: `flags` receives the settings that
 # were given, by name; `table` what is said of the posts table.
-_FLAGS, _TABLE = "flags", "table"
+_FLAGS, _TABLE, _QUIET = "flags", "table", "quiet"
 Flags = Annotated[Any, typer.Option(parser=str, hidden=True)]
 Table = Annotated[Any, typer.Option(parser=str, hidden=True)]
 #: Commands that take the decisions of a review; others do not look at labels, or show what the table says.
@@ -45,7 +47,55 @@ Set = Annotated[
 ]
 
 
-class SettingsCommand(TyperCommand):
+class _Help:
+    """Help without boxes and padding where it is no terminal that shows it."""
+
+    rich_markup_mode: Any
+    #: Columns where no terminal says how many there are.
+    width = 100
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help, or print it in boxes."""
+        if sys.stdout.isatty():
+            return super().get_help(ctx)  # type: ignore[misc,no-any-return]
+        mode, self.rich_markup_mode = self.rich_markup_mode, None
+        try:
+            ctx.terminal_width = ctx.max_content_width = self.width
+            return super().get_help(ctx).replace("\\[", "[")  # type: ignore[misc,no-any-return]
+        finally:
+            self.rich_markup_mode = mode
+
+
+class Group(_Help, TyperGroup):
+    """The program and its groups of commands."""
+
+    width = 160  # each command's line whole
+
+
+class Command(_Help, TyperCommand):
+    """A command that takes ``--quiet``."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return all parameters, with ``--quiet`` behind the others."""
+        if all(param.name != _QUIET for param in self.params):
+            self.params += _parameters_of(_takes_quiet)
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command, and quietly if that is asked for."""
+        if ctx.params.pop(_QUIET, False):
+            be_quiet()
+        return super().invoke(ctx)
+
+
+def _takes_quiet(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no notes: results and errors alone.")
+    ] = False,
+) -> None: ...
+
+
+class SettingsCommand(Command):
     """A command with flags for settings, and for the posts table.
 
     They are looked up when the command is called for, because pydantic takes longer to import than all commands.

@@ -97,6 +97,22 @@ class TableOptions:
             f"{did_you_mean(name, mine)}"
         )
 
+    def flags(self, *, where: bool = False) -> list[str]:
+        """Return the flags that were given, for a command that reads such a table too; `where` keeps those of rows."""
+        named = {"id": (self.id,), "text": self.text, "image": self.image, "table": self.table, "label": self.label,
+                 "group": (self.group,)}  # fmt: skip
+        usual = TableOptions()
+        defaults = {"id": (usual.id,), "label": usual.label, "group": (usual.group,)}
+        words = [
+            word
+            for kind, columns in named.items()
+            if columns != defaults.get(kind)
+            for column in columns
+            for word in (f"--{kind}-column", column)
+        ]
+        words += [word for given in self.where if where for word in ("--where", given)]
+        return words + (["--format", self.format] if self.format is not None else [])
+
     def rows(self) -> dict[str, Any]:
         """Return what `--where` and `--format` ask of the functions that read posts."""
         from cotune.data.tables.where import parse_where

@@ -18,11 +18,11 @@ from cotune.cli.options import (
 )
 from cotune.cli.run_folder import open_run
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
-from cotune.cli.show import command, print_json, print_rich
+from cotune.cli.show import command, print_json, print_next, print_rich, repeated, reporter
 from cotune.cli.stop import StoppedError
 from cotune.cli.table_options import TableOptions
 from cotune.errors import ConfigError, CotuneError
-from cotune.report.numbers import number
+from cotune.report.numbers import number, plural
 from cotune.report.terminal import score_table
 
 if TYPE_CHECKING:
@@ -107,15 +107,24 @@ def fit(
         print_json({"run": str(out), **result.run.metrics})
         return
     if scores is not None:
-        print_rich(score_table(scores, f"Scores on {scores['n']:,} held-out posts"))
+        print_rich(score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))
     else:
         last = result.run.metrics["history"][-1]
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")
-    name = "posts.csv" if str(posts) == "-" else posts
-    print_rich(
-        f"\nRun saved to {out}; its report is {out / 'report.html'}. Next:\n"
-        f"  {command('cotune', 'predict', out, name, '--out', 'predictions.csv')}"
-    )
+    same = [*table.flags(), *repeated("--plugin", plugin), *(["--allow-remote"] if allow_remote else [])]
+    _propose(out, settings_, [*same, *repeated("--where", validation_where)])
+
+
+def _propose(out: Path, config: FitConfig, same: list[str]) -> None:
+    """Say where the run is and what to do with it, on posts that it was not trained on; `same` are flags to repeat."""
+    held = config.validation if isinstance(config.validation, str) else None
+    explain = command("cotune", "explain", out, held or "other.csv", *same, "--out", f"{out}-explained")
+    saved = f"Run saved to {out}; its report is {out / 'report.html'}."
+    if held is not None:
+        print_next(f"{saved} Next, why it predicts what it does of the held-out posts:", explain)
+        return
+    evaluate = command("cotune", "evaluate", out, "other.csv", *same)
+    print_next(f"{saved} Next, with labelled posts that it was not trained on as other.csv:", evaluate, explain)
 
 
 def _among_ranks(config: FitConfig, posts: Path, given: list[str]) -> bool:
@@ -162,9 +171,8 @@ def _read(
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Read the posts to train on, and those of a validation table."""
     from cotune.data.posts import read_posts
-    from cotune.progress import TerminalProgress
 
-    say = TerminalProgress().say
+    say = reporter().say
     table = read_posts(posts, columns=columns, require_labels=True, tell=say, **options.rows())
     table = options.reviewed(table, say)
     if not isinstance(config.validation, str):
@@ -183,7 +191,6 @@ def _train(
     how: dict[str, Any],
 ) -> tuple[FitResult, str]:
     """Train, and save the run; `finished` tells whether `out` holds a run that stays until then."""
-    from cotune.progress import TerminalProgress
     from cotune.report.run_pages import run_pages
     from cotune.run import save_run
     from cotune.training.callbacks import CheckpointCallback, HistoryCallback
@@ -192,7 +199,7 @@ def _train(
     from cotune.training.loggers import open_log
 
     posts, held = tables
-    progress = TerminalProgress()
+    progress = reporter()
     if resume and not _pending(out):
         progress.say(f"note: there is nothing to resume in {out}; training starts from scratch")
     _make_writable(out)

@@ -9,7 +9,7 @@ import typer
 
 from cotune.cli.options import AllowRemote, AsJson, ClusterOption, Jobs, NumCpus, NumGpus, Plugin, seeds_of, workers_of
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
-from cotune.cli.show import command, print_json, print_rich
+from cotune.cli.show import command, print_json, print_next, print_rich, repeated, reporter
 from cotune.cli.stop import StoppedError
 from cotune.errors import ConfigError
 from cotune.report.numbers import plural
@@ -96,11 +96,10 @@ def tune(
 
     from cotune.data.posts import read_posts
     from cotune.files import write_text
-    from cotune.progress import TerminalProgress
     from cotune.report.tune_report import REPORT, tune_report
     from cotune.tuning import tune as search
 
-    progress = TerminalProgress()
+    progress = reporter()
     columns = table.columns(fit.fields)
     found = read_posts(posts, columns=columns, require_labels=True, tell=progress.say, **table.rows())
     found = table.reviewed(found, progress.say)
@@ -124,10 +123,12 @@ def tune(
     if as_json:
         print_json(result.to_dict())
         return
-    _answer(result, posts, out)
+    name = "posts.csv" if str(posts) == "-" else posts
+    same = [*table.flags(where=True), *repeated("--plugin", plugin), *(["--allow-remote"] if allow_remote else [])]
+    _answer(result, out, command("cotune", "fit", name, "--config", out / "best.yaml", *same, "--out", "run"))
 
 
-def _answer(result: TuneResult, posts: Path, out: Path) -> None:
+def _answer(result: TuneResult, out: Path, following: str) -> None:
     compared, best = result.compared, result.best
     assert compared is not None
     assert best is not None
@@ -138,10 +139,8 @@ def _answer(result: TuneResult, posts: Path, out: Path) -> None:
         f"{compared.verdict} ({compared.test.name})\n",
         f"Best settings, trial {best.number} of {len(result.trials)}: {chosen}",
         f"Score it was searched on (too good): validation {main} {best.score:.4f}",
-        f"\nSettings saved to {out / 'best.yaml'}; the report is {out / 'report.html'}. Next:",
     )
-    name = "posts.csv" if str(posts) == "-" else posts
-    typer.echo(f"  {command('cotune', 'fit', name, '--config', out / 'best.yaml', '--out', 'run')}")
+    print_next(f"Settings saved to {out / 'best.yaml'}; the report is {out / 'report.html'}. Next:", following)
 
 
 def _short(value: object) -> str:

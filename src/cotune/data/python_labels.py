@@ -11,6 +11,7 @@ import pandas as pd
 
 from cotune.data.tables.cells import LABEL_SEPARATOR, is_missing, label_name
 from cotune.errors import DataError, clip
+from cotune.report.numbers import plural
 
 ALLOWED = "text, whole numbers, or True and False"
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -45,7 +46,8 @@ def checked_labels(y: Any, n_posts: int) -> np.ndarray:
     labels = _listed(y)
     if labels is None or len(labels) != n_posts:
         raise DataError(
-            f"y has the shape {np.shape(y) if labels is None else (len(labels),)}, but X holds {n_posts} posts"
+            f"y has the shape {np.shape(y) if labels is None else (len(labels),)}, but X holds "
+            f"{plural(n_posts, 'post')}"
         )
     for position, label in enumerate(labels):
         if is_missing(label):
@@ -144,7 +146,7 @@ def checked_numbers(y: Any, n_posts: int) -> list[float]:
 
 def _check_length(found: int, n_posts: int) -> None:
     if found != n_posts:
-        raise DataError(f"y holds {found} labels, but X holds {n_posts} posts")
+        raise DataError(f"y holds {plural(found, 'label')}, but X holds {plural(n_posts, 'post')}")
 
 
 def _listed(y: Any) -> list[Any] | None:

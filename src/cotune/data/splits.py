@@ -12,6 +12,7 @@ import pandas as pd
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import is_missing
 from cotune.errors import ConfigError, DataError, clip, did_you_mean
+from cotune.report.numbers import every_post, plural
 
 Indices: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Protocol = Literal["paper", "grouped"]
@@ -125,7 +126,7 @@ def holdout_split(
     chosen = held[codes]
     if not chosen.any() or chosen.all():
         raise DataError(
-            f"{size} posts are too few, or their groups too large, to hold out {fraction:.0%}; "
+            f"{plural(size, 'post is', 'posts are')} too few, or their groups too large, to hold out {fraction:.0%}; "
             "add posts, change the fraction or name a table of validation posts"
         )
     return np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
@@ -172,10 +173,12 @@ def _labels(source: pd.DataFrame | Sequence[Any] | np.ndarray[Any, Any]) -> np.n
     lacking = [row for row, value in zip(rows, values, strict=True) if is_missing(value)]
     if lacking:
         shown = ", ".join(map(str, lacking[:5])) + ("..." if len(lacking) > 5 else "")
-        raise DataError(f"{len(lacking)} posts have no label (rows {shown}); label or remove them")
+        raise DataError(
+            f"{plural(len(lacking), 'post has', 'posts have')} no label (rows {shown}); label or remove them"
+        )
     names = np.array([str(value) for value in values], dtype=object)
     if len(set(names)) == 1 and not _are_strata(source):
-        raise DataError(f"all {len(names)} posts have the label {names[0]!r}; at least two labels are needed")
+        raise DataError(f"{every_post(len(names))} the label {names[0]!r}; at least two labels are needed")
     return names
 
 
@@ -186,7 +189,7 @@ def _are_strata(source: object) -> bool:
 
 def _codes(groups: Sequence[Any] | np.ndarray[Any, Any], size: int) -> Indices:
     if len(groups) != size:
-        raise DataError(f"there are {len(groups)} groups for {size} posts; give one for each")
+        raise DataError(f"{plural(len(groups), 'group')} for {plural(size, 'post')}: give one for each")
     codes = pd.factorize(pd.Series(list(groups), dtype=object))[0].astype(np.int64)
     alone = codes < 0  # a post without a group is a group of its own
     codes[alone] = codes.max(initial=-1) + 1 + np.arange(int(alone.sum()))
@@ -198,9 +201,9 @@ def _refuse_rare(labels: np.ndarray[Any, Any], n_folds: int, groups: Indices | N
         mine = labels == name
         count = int(mine.sum()) if groups is None else len(np.unique(groups[mine]))
         if count < n_folds:
-            what = "posts" if groups is None else "groups of near-duplicates"
+            what = plural(count, "post") if groups is None else plural(count, "group") + " of near-duplicates"
             fewer = f"use at most {count} folds, " if count > 1 else ""
             raise DataError(
-                f"{count} {what} with the label {clip(str(name), 60)!r} cannot be shared among {n_folds} folds; "
+                f"{what} with the label {clip(str(name), 60)!r} cannot be shared among {n_folds} folds; "
                 f"{fewer}add posts with it or leave it out"
             )

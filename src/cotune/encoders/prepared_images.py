@@ -25,6 +25,7 @@ from cotune.data.tables.cells import has_image
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.encoders.preprocess import Preprocessor
 from cotune.release_memory import releasing_memory
+from cotune.report.numbers import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,7 @@ class PreparedImages(Prepared):
             self.fingerprints = [None] * len(self.images)
         rows = [i for i, image in enumerate(self.images) if has_image(image)]
         if self.store is not None and rows:  # without a store it is one chunk of many
-            progress.begin(f"reading {len(rows):,} images")
+            progress.begin(f"reading {plural(len(rows), 'image')}")
         chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
         full = False
         with ThreadPoolExecutor(reading_threads(os.cpu_count() or 1, options.allow_remote)) as pool:

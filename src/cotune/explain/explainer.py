@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -17,11 +18,13 @@ from cotune.data.posts import has_text
 from cotune.encoders.crop_geometry import CropGeometry, measure_crop
 from cotune.encoders.frozen_engine import FrozenEngines
 from cotune.encoders.image import ImageEncoder
-from cotune.errors import DataError
+from cotune.encoders.text import TextEncoder
+from cotune.errors import CotuneError, DataError
 from cotune.explain.explanation import Explanation, ImagePart
 from cotune.explain.pixels import explain_pixels
+from cotune.explain.segments import segment
 from cotune.explain.target import Target
-from cotune.explain.words import Words, explain_words
+from cotune.explain.words import Words, explain_words, left_out
 from cotune.heads import Embeddings
 from cotune.heads.base import concatenate
 from cotune.heads.contributions import Contributions, removed_state
@@ -30,6 +33,9 @@ from cotune.predict import Predictor
 from cotune.report.overlay import LONGEST
 from cotune.scoring import NO_NUMBER, share_column
 from cotune.training.features import Features
+
+#: Parameters times words times versions of a text that take about half a second on two cores.
+_MOMENT = 2e10
 
 
 class Explainer(Predictor):
@@ -205,6 +211,27 @@ class Explainer(Predictor):
         target = self._target(self._batch(features), field)
         words = explain_words(target, post[field].iloc[0], steps=steps, leave_out=False)
         return self.run.classes[target.index], words
+
+    def pushing_words(self, post: pd.DataFrame) -> dict[str, tuple[str, list[tuple[str, float]]]]:
+        """Return by text field the explained output of one post, and what it loses without each word.
+
+        Words come by the size of what is lost, on the task's scale. A text whose words cost more than a moment to
+        leave out, for its length and the size of its encoder, is not among them, nor one that cannot be taken apart.
+        """
+        features, rows, _ = self.read(post)
+        found: dict[str, tuple[str, list[tuple[str, float]]]] = {}
+        for name, encoder in self.model.encoders.items() if len(rows) else ():
+            if self.kinds[name] != "text" or not bool(features.fields[name].present[0]):
+                continue
+            with suppress(CotuneError):
+                parts = segment(cast(TextEncoder, encoder), post[name].iloc[0])
+                size = sum(parameter.numel() for parameter in encoder.parameters())
+                if len(parts.words) ** 2 * size > _MOMENT:
+                    continue
+                target = self._target(self._batch(features), name)
+                words = zip(map(parts.word, range(len(parts.words))), left_out(target, parts).tolist(), strict=True)
+                found[name] = self.run.task.outputs[target.index], sorted(words, key=lambda word: -abs(word[1]))
+        return found
 
     def target(self, post: pd.DataFrame, field: str) -> tuple[Target, Batch]:
         """Return the target of explanations of one field of a post that can be scored, and the post's inputs."""

@@ -29,6 +29,7 @@ from cotune.model import JointModel
 from cotune.ownership import EXPORT
 from cotune.predict import Predictor
 from cotune.progress import Progress
+from cotune.report.numbers import plural
 from cotune.run import Run, weights_hash
 from cotune.run_settings import encoder_folder
 
@@ -125,7 +126,7 @@ def export_run(
             _write_openvino(stage)
         about = _about(run, inputs, parts=parts)
         export = Export(stage, about, run.task, run.fields)
-        progress.begin(f"comparing it with torch on {len(posts):,} posts")
+        progress.begin(f"comparing it with torch on {plural(len(posts), 'post')}")
         expected, _, _ = Predictor(run, device="cpu", bad_images="text-only").scores(posts)
         few = posts.head(_COMPARED) if int8 else posts
         checks = [compare(export, engine, few, expected[: len(few)]) for engine in ENGINES if engine in installed()]
@@ -259,6 +260,6 @@ def _refuse_loss(check: ParityCheck, score: str, most: float) -> None:
     if not check.score_lost <= most:
         raise ExportError(
             f"in INT8 the {score} falls from {check.score + check.score_lost:.4f} to {check.score:.4f} on "
-            f"{check.posts:,} posts, a loss of {check.score_lost:.4f}; allowed is {most:g} (--max-auc-loss); nothing "
-            "was written"
+            f"{plural(check.posts, 'post')}, a loss of {check.score_lost:.4f}; allowed is {most:g} (--max-auc-loss); "
+            "nothing was written"
         )

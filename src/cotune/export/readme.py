@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cotune.export.package import ABOUT, GRAPH, OPENVINO
+from cotune.report.numbers import plural
 from cotune.tasks import TASKS
 
 
@@ -59,7 +60,7 @@ Against the run by torch when it was exported:
 
 def _check(check: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     line = (
-        f"- {check['engine']}, {check['precision']}: {check['posts']:,} posts, largest difference "
+        f"- {check['engine']}, {check['precision']}: {plural(check['posts'], 'post')}, largest difference "
         f"{check['largest_difference']:.1e}"
     )
     if check["agreement"] is not None:

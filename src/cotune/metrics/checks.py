@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cotune.errors import DataError
+from cotune.report.numbers import plural
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -52,7 +53,7 @@ def _checked_labels(labels: npt.NDArray[np.generic], n_classes: int) -> Ints:
     if len(outside):
         raise DataError(
             f"row {outside[0]}: label {numbers[outside[0]]} is outside of 0 to {n_classes - 1} "
-            f"({len(outside)} such rows); leave posts without a known label out before scoring"
+            f"({plural(len(outside), 'such row')}); leave posts without a known label out before scoring"
         )
     return numbers
 
@@ -61,7 +62,7 @@ def _checked_scores(scores: Floats, probabilities: bool) -> Floats:
     broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     if len(broken):
         raise DataError(
-            f"row {broken[0]}: a probability is not a finite number ({len(broken)} such rows); "
+            f"row {broken[0]}: a probability is not a finite number ({plural(len(broken), 'such row')}); "
             "leave posts with an error out before scoring"
         )
     if not probabilities:
@@ -71,7 +72,7 @@ def _checked_scores(scores: Floats, probabilities: bool) -> Floats:
     wrong = np.flatnonzero(off)
     if len(wrong):
         raise DataError(
-            f"row {wrong[0]}: probabilities must lie in 0 to 1 and add up to 1 ({len(wrong)} such rows); "
+            f"row {wrong[0]}: probabilities must lie in 0 to 1 and add up to 1 ({plural(len(wrong), 'such row')}); "
             "apply a softmax to raw scores first"
         )
     return np.clip(scores, 0.0, 1.0)

@@ -16,6 +16,7 @@ from cotune.errors import DataError
 from cotune.metrics.checks import Floats
 from cotune.metrics.intervals import BLOCK
 from cotune.metrics.scores import Ranking, mean_of_drawn, mean_of_known, ratio
+from cotune.report.numbers import plural
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -199,4 +200,4 @@ def _check_cells(targets: Floats, proba: Floats) -> None:
 def _refuse_rows(wrong: npt.NDArray[np.bool_], reason: str) -> None:
     rows = np.flatnonzero(wrong.any(axis=1))
     if len(rows):
-        raise DataError(f"row {rows[0]}: {reason} ({len(rows)} such rows)")
+        raise DataError(f"row {rows[0]}: {reason} ({plural(len(rows), 'such row')})")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cotune.errors import DataError
 from cotune.metrics.checks import Floats
 from cotune.metrics.scores import mean_of_drawn, ratio
+from cotune.report.numbers import plural
 
 
 class Midranks:
@@ -74,7 +75,7 @@ class RegressionSheet:
             wrong = np.flatnonzero(~np.isfinite(values))
             if len(wrong):
                 raise DataError(
-                    f"row {wrong[0]}: the {what} is not a finite number ({len(wrong)} such rows); "
+                    f"row {wrong[0]}: the {what} is not a finite number ({plural(len(wrong), 'such row')}); "
                     "leave posts with an error out before scoring"
                 )
         return cls(true, found)

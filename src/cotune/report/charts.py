@@ -360,7 +360,8 @@ def forest_chart(gaps: Sequence[Gap], *, title: str, sides: tuple[str, str]) -> 
                     x(gap.low), x(gap.high), y, y
                 )
             )
-        findings.append(f"{gap.name} {signed(gap.value, places)} [{signed(gap.low, places)}, {signed(gap.high, places)}]")
+        low, high = signed(gap.low, places), signed(gap.high, places)
+        findings.append(f"{gap.name} {signed(gap.value, places)} [{low}, {high}]")
         parts.append(
             Markup('<rect class="{}" x="{:.1f}" y="{}" width="10" height="10"><title>{}</title></rect>').format(
                 "gap" if clear else "gap level", x(gap.value) - 5, y - 5, f"{findings[-1]}{note}"

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cotune.errors import clip as shorten
+from cotune.report.numbers import plural
 
 if TYPE_CHECKING:
     from cotune.data.checks.quality import QualityReport
@@ -81,7 +82,12 @@ def render_import(report: ImportReport, most: int = 8) -> Group:
             parts.append(_problems(f"{kind.capitalize()} (left out)", left_out, most))
         if kept:
             parts.append(_problems(f"{kind.capitalize()} (kept)", kept, most))
-    return Group(*(item for part in parts for item in (part, Text(""))))
+    return _spaced(parts)
+
+
+def _spaced(parts: Sequence[RenderableType]) -> Group:
+    """Return parts with an empty line after each but the last."""
+    return Group(*[item for part in parts for item in (part, Text(""))][:-1])
 
 
 def _problems(title: str, found: Sequence[Problem], most: int) -> RenderableType:
@@ -94,20 +100,20 @@ def _problems(title: str, found: Sequence[Problem], most: int) -> RenderableType
 def render_quality(report: QualityReport, most: int = 8) -> Group:
     """Return a quality report for a terminal; of each listing the first `most` lines are shown."""
     images = report.images
+    counts = {
+        "without a label": len(report.unlabelled),
+        "without text": len(report.without_text),
+        "without image": len(report.without_image),
+        "without both": len(report.without_both),
+        "with an unreadable cell": len(report.row_errors),
+        f"texts over {report.max_text_chars:,} characters": len(report.long_texts),
+    }
     rows = [
         ("posts", f"{report.posts:,}"),
         ("labels", shares(report.labels)),
-        ("imbalance", "-" if report.imbalance is None else f"{report.imbalance:.1f} to 1"),
-        ("without a label", f"{len(report.unlabelled):,}"),
-        ("without text", f"{len(report.without_text):,}"),
-        ("without image", f"{len(report.without_image):,}"),
-        ("without both", f"{len(report.without_both):,}"),
-        *([("with an unreadable cell", f"{len(report.row_errors):,}")] if report.row_errors else []),
-        (f"texts over {report.max_text_chars:,} characters", f"{len(report.long_texts):,}"),
-        (
-            "images",
-            f"{images['posts']:,} referenced, {images['different']:,} unique, {images['sound']:,} readable",
-        ),
+        *([] if report.imbalance is None else [("imbalance", f"{report.imbalance:.1f} to 1")]),
+        *((name, f"{count:,}") for name, count in counts.items() if count),
+        ("images", f"{images['posts']:,} referenced, {images['different']:,} unique, {images['sound']:,} readable"),
     ]
     if report.tokens is not None:
         rows += _tokens(report.tokens)
@@ -117,8 +123,10 @@ def render_quality(report: QualityReport, most: int = 8) -> Group:
     rows.extend((f"images: {kind}", f"{report.count(kind):,}") for kind in kinds)
     for by in dict.fromkeys(group.by for group in report.duplicates):
         groups = report.of(by)
-        rows.append((by, f"{len(groups):,} groups of {sum(len(group.rows) for group in groups):,} posts"))
-    parts: list[RenderableType] = [facts("Posts", rows)]
+        rows.append((by, f"{plural(len(groups), 'group')} of {sum(len(group.rows) for group in groups):,} posts"))
+    advice: list[RenderableType] = [Text("What to do", style="bold"), *(f"- {line}" for line in report.advice)]
+    parts: list[RenderableType] = [Group(*advice) if report.advice else Text("Nothing to fix.", style="green")]
+    parts.append(facts("Posts", rows))
     for title, troubles in (("Images that cannot be used", report.image_troubles),
                             ("Images with the wrong extension", report.mislabelled)):  # fmt: skip
         if troubles:
@@ -126,7 +134,7 @@ def render_quality(report: QualityReport, most: int = 8) -> Group:
             parts.append(listing(title, ("row", "id", "kind", "reason"), lines, most))
     if report.row_errors:
         cells = [(str(item.row), item.id, item.reason) for item in report.row_errors]
-        parts.insert(1, listing("Cells that cannot be read", ("row", "id", "reason"), cells, most))
+        parts.insert(2, listing("Cells that cannot be read", ("row", "id", "reason"), cells, most))
     if report.long_texts:
         lengths = [(str(row), f"{length:,}") for row, length in report.long_texts]
         parts.append(listing("Over-long texts", ("row", "characters"), lengths, most))
@@ -138,24 +146,21 @@ def render_quality(report: QualityReport, most: int = 8) -> Group:
         largest_first = sorted(report.duplicates, key=lambda group: -len(group.rows))
         lines = [(item.by, _rows(item.rows), ", ".join(item.labels), item.sample) for item in largest_first]
         parts.append(listing("Duplicates", ("what", "rows", "labels", "first"), lines, most, clip=True))
-    if report.advice:
-        parts.append(Text("What to do", style="bold"))
-        parts[-1] = Group(parts[-1], *(Text(f"- {line}") for line in report.advice))
-    else:
-        parts.append(Text("Nothing to fix.", style="green"))
-    return Group(*(item for part in parts for item in (part, Text(""))))
+    return _spaced(parts)
 
 
 def _tokens(found: TokenCounts) -> list[tuple[str, str]]:
-    rows = [
-        (f"texts cut at {found.max_tokens} tokens", f"{len(found.cut):,} ({found.cut_share:.1%}) by {found.encoder}")
-    ]
-    if found.tokens:
+    rows = []
+    if found.cut:
+        cut = f"{len(found.cut):,} ({found.cut_share:.1%}) by {found.encoder}"
+        rows.append((f"texts cut at {found.max_tokens} tokens", cut))
+    if found.unknown:
         examples = ", ".join(f"{name} {count:,}" for name, count in found.unknown_examples.items())
         rows.append(
             (
                 "unknown tokens",
-                f"{found.unknown_share:.1%}, in {found.unknown_texts:,} texts" + (f" ({examples})" if examples else ""),
+                f"{found.unknown_share:.1%}, in {plural(found.unknown_texts, 'text')}"
+                + (f" ({examples})" if examples else ""),
             )
         )
     return rows

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from cotune.encoders.crop_geometry import CropGeometry
+from cotune.report.notebook import themed
 from cotune.report.overlay import data_url, overlay, shrink, top_patches
 from cotune.report.pages import render, style_sheet
 
@@ -50,7 +51,7 @@ def fragment(found: Mapping[str, Any], images: Mapping[str, Image.Image], *, sty
         ],
         several=" and ".join(names),
         interaction=_contributions(found)[found["explained"]].get("interaction"),
-        style=style_sheet(STYLE) if style else None,
+        style=Markup(themed(style_sheet(STYLE), ".cx")) if style else None,
         classes=_classes(found),
         more_classes=max(0, len(_contributions(found)) - _CLASSES),
         removed=_removed(found["removed"]),

@@ -8,7 +8,7 @@ from typing import Any
 from cotune.fields import DEFAULT_FIELDS
 from cotune.model import JointModel, head_name
 from cotune.report.card_metadata import CardDetails, front_matter
-from cotune.report.numbers import count, number
+from cotune.report.numbers import count, number, plural
 from cotune.settings import FitConfig
 
 
@@ -95,7 +95,7 @@ def _training(config: FitConfig, metrics: Mapping[str, Any]) -> list[str]:
     posts = metrics.get("posts", {})
     if posts:
         counted = _listed(f"{n:,} {_code(label)}" for label, n in posts["labels"].items())
-        lines.append(f"{posts['train']:,} posts ({counted}),")
+        lines.append(f"{plural(posts['train'], 'post')} ({counted}),")
     lines.append(f"tuning `{config.tune}`, seed {config.seed}; all settings are in `config.json`.")
     if metrics.get("status") == "interrupted":
         lines.append("Training was interrupted; these are the weights of its last finished epoch.")
@@ -108,7 +108,12 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
     for name, estimate in found["scores"].items():
         value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
         rows.append([name, value, f"{low} to {high}"])
-    lines = ["## Measured on held-out posts", "", f"{found['n']:,} posts that were not trained on.", ""]
+    lines = [
+        "## Measured on held-out posts",
+        "",
+        f"{plural(found['n'], 'post')} that {'was' if found['n'] == 1 else 'were'} not trained on.",
+        "",
+    ]
     lines += _table(["metric", "value", f"{found.get('confidence', 0.95):.0%} interval".replace("%", " %")], rows)
     each = found.get("per_class") or found.get("per_label") or {}
     if each:

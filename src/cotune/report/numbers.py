@@ -47,6 +47,11 @@ def signed(value: float | None, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", "\u2212")
 
 
-def plural(n: int, word: str) -> str:
-    """Return `n` and the word, with an s unless there is one."""
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
+def every_post(n: int) -> str:
+    """Return the beginning of a sentence about what all of `n` posts have."""
+    return "the only post has" if n == 1 else f"all {n:,} posts have"
+
+
+def plural(n: int, word: str, several: str | None = None) -> str:
+    """Return `n` and the word; unless there is one, with an s or as `several`."""
+    return f"{n:,} {word if n == 1 else several or f'{word}s'}"

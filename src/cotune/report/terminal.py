@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cotune.report.numbers import SCORE_TITLES, number, percent, plural
+from cotune.report.numbers import SCORE_TITLES, number, percent, plural, signed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.console import Group
     from rich.table import Table
 
 _WORDS = 60  # letters of a text in a table
+_BAR = 24  # columns of a bar
+_PUSHING = 4  # words
 
 
 def new_table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
@@ -43,6 +46,21 @@ def score_table(found: Mapping[str, Any], title: str) -> Table:
     return table
 
 
+def evaluation_tables(found: Mapping[str, Any], title: str) -> list[Table]:
+    """Return all that an evaluation measured: scores, confusion matrix, labels."""
+    tables = [score_table(found, title)]
+    if "confusion" in found:
+        matrix = confusion_table(found["classes"], found["confusion"])
+        tables += [] if matrix is None else [matrix]
+    return [*tables, *([per_label_table(found["per_label"])] if "per_label" in found else [])]
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """Return which posts are not in the scores, nothing if all are."""
+    shown = [f"{plural(n, 'post')} with {reason}" for reason, n in counts.items() if n]
+    return f"left out: {', '.join(shown)}" if shown else ""
+
+
 def confusion_table(classes: Sequence[str], counts: Sequence[Sequence[int]], *, most: int = 12) -> Table | None:
     """Return the confusion matrix, or nothing if it has too many classes for a terminal."""
     if len(classes) > most:
@@ -52,6 +70,45 @@ def confusion_table(classes: Sequence[str], counts: Sequence[Sequence[int]], *, 
     for name, row in zip(classes, counts, strict=True):
         add_row(table, name, *(f"{n:,}" for n in row))
     return table
+
+
+def probabilities_table(label: str, probabilities: Mapping[str, float], *, most: int = 20) -> Group:
+    """Return the probabilities of a post's classes with a bar each, the highest first."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    table = new_table(label, "class", "probability", "", right=("probability",))
+    ranked = sorted(probabilities, key=lambda name: -probabilities[name])
+    for name in ranked[:most]:
+        share = probabilities[name]
+        bar = ProgressBar(1.0, share, width=_BAR, complete_style="cyan", finished_style="cyan")
+        table.add_row(Text(name), Text(number(share)), bar)
+    more = len(ranked) - most
+    rest = [Text(f"... and {plural(more, 'class', 'classes')} more (--json has all)")] if more > 0 else []
+    return Group(table, *rest)
+
+
+def pushing_words(pushed: tuple[str, Sequence[tuple[str, float]]], field: str | None, scale: str) -> str:
+    """Return a line about the words that pushed a prediction.
+
+    Parameters
+    ----------
+    pushed : (str, sequence of (str, float))
+        An output, and what it loses without each word, the most important word first.
+    field : str or None
+        Which text they are of, where a post has several.
+    scale : str
+        What is lost, such as log-odds.
+    """
+    output, words = pushed
+    towards = [f"{word} {signed(lost)}" for word, lost in words if lost > 0][:_PUSHING]
+    away = [f"{word} {signed(lost)}" for word, lost in words if lost < 0][:_PUSHING]
+    goal = "a higher value" if scale == "value" else output
+    found = [*([f"support {goal}: {', '.join(towards)}"] if towards else []),
+             *([f"oppose {'it' if towards else goal}: {', '.join(away)}"] if away else [])]  # fmt: skip
+    of = f" of {field}" if field else ""
+    return f"words{of} that {'; that '.join(found)} ({scale} lost without the word)" if found else ""
 
 
 def per_label_table(rows: Mapping[str, Mapping[str, Any]], *, most: int = 30) -> Table:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from cotune.benchmark.tables import p_words, seconds
 from cotune.report.charts import Bar, Spot, interval_chart, legend, point_plot
 from cotune.report.drawing import log_ticks, nice_ticks, whole_ticks
-from cotune.report.numbers import SCORE_TITLES, number, signed
+from cotune.report.numbers import SCORE_TITLES, number, plural, signed
 from cotune.report.pages import render
 from cotune.tuning.final import Compared
 from cotune.tuning.results import FAILED, FINISHED, PRUNED, TrialResult, TuneResult
@@ -83,7 +83,7 @@ def _facts(found: TuneResult) -> list[tuple[str, str, str]]:
     others = [f"{states.count(state):,} {state}" for state in (PRUNED, FAILED) if state in states]
     return [
         ("Trials", f"{len(states):,}", ", ".join(others) or f"of {found.plan.trials:,}"),
-        ("Test posts", f"{parts.get('test', 0):,}", f"{sum(parts.values()):,} posts in all"),
+        ("Test posts", f"{parts.get('test', 0):,}", f"{plural(sum(parts.values()), 'post')} in all"),
         (
             "Time of trials",
             seconds(took),

@@ -16,6 +16,7 @@ from cotune.errors import ConfigError
 from cotune.export.choose import EngineChoice, engine_for, identity_of
 from cotune.plugins import load_plugins
 from cotune.progress import Progress
+from cotune.report.numbers import plural
 from cotune.scale.cluster import Cluster, Workers
 from cotune.scale.connect import connected
 from cotune.scale.library import import_ray
@@ -125,7 +126,10 @@ def _score(
     cluster: Cluster, folder: Path, scoring: Scoring, reading: Reading, manifest: Manifest, progress: Progress
 ) -> None:
     todo = manifest.todo()
-    progress.say(f"note: {cluster.size} workers with {cluster.workers.describe()} each, {len(todo):,} shards to score")
+    progress.say(
+        f"note: {plural(cluster.size, 'worker')} with {cluster.workers.describe()} each, "
+        f"{plural(len(todo), 'shard')} to score"
+    )
     model = Model(folder, identity_of(folder), cluster.put(files_of(folder)) if cluster.elsewhere else None)
     arguments = (model, scoring, manifest.out, cluster.workers.threads)
     found = cluster.stream(todo, BlockScorer, arguments, expand=partial(_blocks, reading))

@@ -17,6 +17,7 @@ from cotune.data.tables.read import KINDS
 from cotune.data.tables.where import Where
 from cotune.errors import DataError, NoPostsError, clip, listed
 from cotune.progress import Progress
+from cotune.report.numbers import plural
 from cotune.scale.storage import fetched, find_files, is_remote, open_url, storage_errors
 
 _HASHED_AT_ONCE = 8
@@ -110,7 +111,9 @@ def list_shards(posts: str, kind: str | None = None, progress: Progress | None =
         raise DataError(f"{clip(posts)} holds no posts tables ({', '.join(KINDS)}); "
                         f"it holds {listed((name for name, _, _ in found), most=5) or 'nothing'}")  # fmt: skip
     if len(fitting) < len(visible) and progress is not None:
-        progress.say(f"note: {len(visible) - len(fitting):,} files of {clip(posts)} are no tables and are left out")
+        out = len(visible) - len(fitting)
+        are = "is no table and is" if out == 1 else "are no tables and are"
+        progress.say(f"note: {plural(out, 'file')} of {clip(posts)} {are} left out")
     with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
         hashes = pool.map(_hash, [url for _, url, _ in fitting])
         return [

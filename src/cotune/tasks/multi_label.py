@@ -18,6 +18,7 @@ from cotune.metrics.multi_label import (
     best_f1_threshold,
     per_label,
 )
+from cotune.report.numbers import plural
 from cotune.settings import FitConfig
 from cotune.tasks.base import TASKS, TargetType, Task
 from cotune.tasks.single_label import sorted_labels
@@ -77,8 +78,8 @@ class MultiLabel(Task):
         if len(found) < 2:
             what = f"name only {listed(found, quote=True)}" if found else "name none"
             raise DataError(
-                f"the labels of all {len(labels):,} posts {what}; multi-label needs at least two names, joined with "
-                f"{LABEL_SEPARATOR} where a post has several"
+                f"the labels of all {plural(len(labels), 'post')} {what}; multi-label needs at least two names, joined "
+                f"with {LABEL_SEPARATOR} where a post has several"
             )
         return cls(sorted_labels(found))
 

@@ -12,6 +12,7 @@ import numpy as np
 from cotune.errors import ConfigError, DataError, LabelError
 from cotune.metrics import Evaluation, evaluate_sheet
 from cotune.metrics.regression import REGRESSION_SCORES, RegressionSheet
+from cotune.report.numbers import every_post
 from cotune.settings import FitConfig
 from cotune.tasks.base import TASKS, TargetType, Task
 
@@ -210,7 +211,7 @@ def _refuse_equal(targets: np.ndarray) -> None:
         raise DataError("no post has a number as its label; a regression needs at least two different values")
     if targets.min() == targets.max():
         raise DataError(
-            f"all {len(targets):,} posts have the value {_readable(float(targets[0]), _DIGITS)}; a regression needs at "
+            f"{every_post(len(targets))} the value {_readable(float(targets[0]), _DIGITS)}; a regression needs at "
             "least two different values"
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 from cotune.errors import DataError, listed
 from cotune.metrics import Evaluation, evaluate
 from cotune.metrics.scores import SCORES, ScoreSheet
+from cotune.report.numbers import every_post
 from cotune.settings import FitConfig
 from cotune.tasks.base import TASKS, TargetType, Task
 
@@ -47,7 +48,7 @@ class SingleLabel(Task):
         found = {str(label) for label in labels}
         if len(found) == 1:
             raise DataError(
-                f"all {len(labels):,} posts have the label {listed(found, quote=True)}; a classifier needs at least two"
+                f"{every_post(len(labels))} the label {listed(found, quote=True)}; a classifier needs at least two"
             )
         return cls(sorted_labels(found))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cotune.errors import ConfigError
+from cotune.report.numbers import plural
 from cotune.settings import FitConfig
 from cotune.training.precision import choose_precision
 from cotune.training.ranks import PATIENCE, ranks
@@ -39,7 +40,7 @@ def choose_device(asked: str) -> torch.device:
         raise ConfigError("--device mps: there is one such device in a machine; use --devices 1 or --device cpu")
     if name == "cuda" and own.local_count > torch.cuda.device_count():
         there = torch.cuda.device_count()
-        raise ConfigError(f"--devices {own.local_count}: this machine has {there} CUDA {_devices(there)}")
+        raise ConfigError(f"--devices {own.local_count}: this machine has {plural(there, 'CUDA device')}")
     return torch.device(name) if name == "cpu" else torch.device(name, own.local)
 
 
@@ -115,7 +116,3 @@ def one_thread(when: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _devices(n: int) -> str:
-    return "device" if n == 1 else "devices"

@@ -324,7 +324,8 @@ def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
     if missing.any():
         rows = ", ".join(str(row) for row in posts.loc[missing, "row"].head(_SHOWN))
         progress.say(
-            f"note: {missing.sum():,} posts have no label and are left out (rows {rows}{_more(missing.sum())})"
+            f"note: {plural(missing.sum(), 'post without a label is', 'posts without a label are')} left out "
+            f"(rows {rows}{_more(missing.sum())})"
         )
         posts = posts[~missing].reset_index(drop=True)
     return posts
@@ -355,15 +356,15 @@ def usable_rows(
             keep[list(features.faults)] = False
         rest = "what else they have" if config.fields else "their text alone"
         done = "left out" if config.bad_images == "skip" else f"used by {rest}"
-        progress.say(f"note: {n:,} {what} {_posts(n)} with an unreadable image {'is' if n == 1 else 'are'} {done}")
+        progress.say(f"note: {plural(n, f'{what} post')} with an unreadable image {'is' if n == 1 else 'are'} {done}")
     cells = [(at, error) for at, error in features.errors.items() if not error.fields]
     for at, error in cells[:_SHOWN]:
         progress.say(f"note: row {posts['row'].iloc[at]}: {error}, counted as missing")
     if len(cells) > _SHOWN:
-        progress.say(f"note: {len(cells) - _SHOWN:,} more such {_posts(len(cells) - _SHOWN)}")
+        progress.say(f"note: {plural(len(cells) - _SHOWN, 'more such post')}")
     empty = int((~features.present.any(axis=1)).sum() - sum(not features.present[i].any() for i in features.faults))
     if empty:
-        progress.say(f"note: {empty:,} {what} {_posts(empty)} with nothing that the model reads left out")
+        progress.say(f"note: {plural(empty, f'{what} post')} with nothing that the model reads left out")
     rows = np.flatnonzero(keep)
     if not len(rows):
         raise DataError(f"no {what} post can be used; see `cotune check`")
@@ -380,7 +381,7 @@ def _hold_out(posts: pd.DataFrame, data: TrainingData, task: Task, fraction: flo
         progress.say(f"note: {note}")
     strata = task.strata(data.targets)[data.rows]
     train, held = holdout_split(strata, fraction=fraction, seed=config.seed, groups=own)
-    progress.say(f"{len(held):,} of {len(data.rows):,} posts are held out for validation")
+    progress.say(f"{len(held):,} of {plural(len(data.rows), 'post')} held out for validation")
     held_out = HeldOut(data.features, data.targets, data.rows[held])
     return replace(data, rows=data.rows[train], held_out=held_out)
 
@@ -404,7 +405,3 @@ def groups_of(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.
 
 def _more(n: int) -> str:
     return f" and {n - _SHOWN:,} more" if n > _SHOWN else ""
-
-
-def _posts(n: int) -> str:
-    return "post" if n == 1 else "posts"

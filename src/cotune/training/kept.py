@@ -20,6 +20,7 @@ from cotune.encoders.base import Encoder
 from cotune.encoders.frozen_engine import FrozenEngine, FrozenEngines, Part
 from cotune.encoders.prepared import Prepared, ReadOptions
 from cotune.release_memory import releasing_memory
+from cotune.report.numbers import plural
 from cotune.training.ranks import ranks
 
 #: Where a field's inputs come from: ``raw``, ``hidden`` (activations) or ``pooled`` (embeddings); the latter two with
@@ -110,7 +111,7 @@ class Kept:
         work = partial(_activations if kind == "hidden" else _embeddings, encoder, engine)
         batches = list(bucketed_batches(lengths, encoder.embed_batch, seed=None))
         what = f"{name} {'activations' if kind == 'hidden' else 'embeddings'}"
-        options.progress.begin(f"computing {what} of {len(todo):,} posts")
+        options.progress.begin(f"computing {what} of {plural(len(todo), 'post')}")
         encoder.to(self.device).eval()
         for positions in releasing_memory(options.progress.track(batches, what, len(batches))):
             at = todo[positions]

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import IO
 
+from cotune.console import tell
 from cotune.errors import ConfigError
 from cotune.settings import FitConfig
 from cotune.training.ranks import launched
@@ -64,7 +65,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
         streams[failed - 1].seek(0)
         said = streams[failed - 1].read().decode(errors="replace").strip().splitlines()
         reason = said[-1].removeprefix("error: ") if said else f"ended by itself (exit code {_code(processes[failed])})"
-        print(f"error: rank {failed} of {count}: {reason}", file=sys.stderr)  # noqa: T201
+        tell(f"error: rank {failed} of {count}: {reason}")
         return _code(processes[failed])
 
 

@@ -11,6 +11,7 @@ from cotune.data.tables.row_errors import has_row_error, row_error_notes
 from cotune.encoders.text import TextEncoder
 from cotune.errors import DataError
 from cotune.progress import Progress
+from cotune.report.numbers import plural
 from cotune.tasks import Task
 from cotune.training.features import Features
 
@@ -40,7 +41,7 @@ def count_cut_texts(posts: pd.DataFrame, features: Features, progress: Progress)
             share = cut / max(1, int(prepared.present.sum()))
             what = "text" if name == "text" else f"text in {name!r}"
             progress.say(
-                f"note: {cut:,} {'post' if cut == 1 else 'posts'} ({share:.0%}) {'has' if cut == 1 else 'have'} a "
+                f"note: {plural(cut, 'post')} ({share:.0%}) {'has' if cut == 1 else 'have'} a "
                 f"{what} that is cut at {encoder.max_tokens} tokens; a larger --max-tokens reads more if the encoder "
                 "can"
             )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cotune.errors import ConfigError, DataError
+from cotune.report.numbers import plural
 from cotune.run import Run
 from cotune.settings import FitConfig
 
@@ -46,7 +47,7 @@ def checked_weights(weights: Any, n: int) -> np.ndarray:
     except (TypeError, ValueError):
         raise DataError("sample_weight must hold a number for every post") from None
     if found.shape != (n,):
-        raise DataError(f"sample_weight has the shape {found.shape}, but there are {n} posts")
+        raise DataError(f"sample_weight has the shape {found.shape}, but X holds {plural(n, 'post')}")
     wrong = np.flatnonzero(~np.isfinite(found) | (found < 0))
     if len(wrong):
         raise DataError(f"sample_weight at position {wrong[0]} is {found[wrong[0]]}; weights are numbers from 0 on")

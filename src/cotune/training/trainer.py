@@ -22,6 +22,7 @@ from cotune.errors import ConfigError
 from cotune.heads import FusionHead
 from cotune.model import Batch, JointModel
 from cotune.progress import Progress
+from cotune.report.numbers import plural
 from cotune.settings import FitConfig
 from cotune.tasks import Task, Watched
 from cotune.training.build import build_model, compute_sources
@@ -230,8 +231,8 @@ class Trainer:
             state.average = copy_tensors(tensors)
         left = stage.epochs - state.epoch
         if left > 0 and not state.finished:
-            epochs = f"at most {left} epoch{'' if left == 1 else 's'}"
-            self.progress.begin(f"{stage.doing}: {len(self.data.rows):,} posts, {epochs}")
+            posts, epochs = plural(len(self.data.rows), "post"), plural(left, "epoch")
+            self.progress.begin(f"{stage.doing}: {posts}, at most {epochs}")
         while state.epoch < stage.epochs and not state.finished:
             started = time.perf_counter()
             loss = self._train_epoch(_Step(parallel, schedule, tensors), stage, state)

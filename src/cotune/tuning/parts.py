@@ -11,6 +11,7 @@ from cotune.benchmark.folds import Folds
 from cotune.data.duplicates import large_group_note
 from cotune.data.splits import holdout_split
 from cotune.errors import DataError
+from cotune.report.numbers import plural
 from cotune.tasks import Task
 from cotune.training.features import Features
 from cotune.training.fit import groups_of, usable_rows
@@ -75,7 +76,9 @@ def cut_parts(posts: pd.DataFrame, features: Features, task: Task, plan: TunePla
 
 
 def _too_few(n: int, why: str) -> DataError:
-    return DataError(f"{n:,} posts are too few to cut into training, validation and test parts: {why}")
+    return DataError(
+        f"{plural(n, 'post is', 'posts are')} too few to cut into training, validation and test parts: {why}"
+    )
 
 
 def _unscorable(task: Task, targets: np.ndarray) -> str | None:
@@ -92,8 +95,8 @@ def describe_parts(cut: Folds) -> str:
     """Return one line on how many posts each part has."""
     sizes = {name: int((cut.fold == part).sum()) for part, name in _NAMES.items()}
     return (
-        f"{sizes['training']:,} posts to train on, {sizes['validation']:,} to score trials on, {sizes['test']:,} test "
-        "posts that no trial sees"
+        f"{plural(sizes['training'], 'post')} to train on, {sizes['validation']:,} to score trials on, "
+        f"{plural(sizes['test'], 'test post')} that no trial sees"
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cotune.files import atomic_path, write_json, write_text
+from cotune.report.numbers import plural
 from cotune.settings import FitConfig
 from cotune.tuning import store
 from cotune.tuning.final import Compared
@@ -201,7 +202,7 @@ def best_yaml(found: TuneResult, asked: FitConfig) -> str:
 def _comments(found: TuneResult) -> list[str]:
     assert found.best is not None
     main = found.task.main_title
-    lines = [f"The best of {len(found.trials)} trials of `cotune tune`, trial {found.best.number}."]
+    lines = [f"The best of {plural(len(found.trials), 'trial')} of `cotune tune`, trial {found.best.number}."]
     if found.compared is None:
         return [*lines, "The search is not finished, and these settings were not compared with the defaults yet."]
     scores = [getattr(found.compared, name)[found.task.main_score] for name in ("best", "defaults")]

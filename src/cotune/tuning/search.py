@@ -217,7 +217,8 @@ class _Teller:
         if self.told is None:
             self.told = {trial.number for trial in trials}
             if self.told:
-                self.progress.say(f"{len(self.told):,} of {self.plan.trials:,} trials are finished already")
+                are = "is" if len(self.told) == 1 else "are"
+                self.progress.say(f"{len(self.told):,} of {self.plan.trials:,} trials {are} finished already")
         best = best_of(trials)
         for trial in trials:
             if trial.number not in self.told:

@@ -23,6 +23,7 @@ from cotune.benchmark.results_store import refuse_other
 from cotune.errors import ConfigError, RunError, first_line
 from cotune.files import read_json, write_json
 from cotune.ownership import SEARCH
+from cotune.report.numbers import plural
 from cotune.settings import FitConfig
 from cotune.tuning.parts import FILE as PARTS
 from cotune.tuning.plan import TunePlan
@@ -86,7 +87,8 @@ def begin(out: Path, plan: TunePlan, data_hash: str, *, resume: bool, fetched: b
         refuse_other(out, before, now | gone)
         if not resume:
             done = sum(finished(trial) for trial in trials)
-            raise RunError(f"{out} holds {done} finished trials; go on with --resume, or choose another folder")
+            kept = plural(done, "finished trial")
+            raise RunError(f"{out} holds {kept}; go on with --resume, or choose another folder")
         return True
     (out / PARTS).unlink(missing_ok=True)
     write_json(out / FILE, {**SEARCH.mark(), "format": _FORMAT, "cotune": __version__, "settings": now})

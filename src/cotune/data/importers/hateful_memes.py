@@ -22,6 +22,7 @@ from cotune.data.importers.base import (
 )
 from cotune.data.posts import clean_text
 from cotune.errors import ConfigError, DataError, clip, did_you_mean, listed
+from cotune.report.numbers import plural
 
 SPLITS = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen", "dev", "test")
 _LAYOUT = "train.jsonl, dev_seen.jsonl and a folder img/"
@@ -59,7 +60,9 @@ def import_hateful_memes(
     for split in wanted:
         reader.read(split)
     if not reader.records:
-        raise DataError(f"{folder}: of {report.lines} lines none gives a whole post; it should have {_LAYOUT}")
+        raise DataError(
+            f"{folder}: of {plural(report.lines, 'line')} none gives a whole post; it should have {_LAYOUT}"
+        )
     frame = pd.DataFrame(reader.records, columns=["id", "text", "image", "label", "split"], dtype=object)
     frame = frame.astype(object).where(frame.notna(), None)
     report.finish(frame)

@@ -23,6 +23,7 @@ from cotune.data.importers.base import (
 )
 from cotune.data.posts import clean_text
 from cotune.errors import ConfigError, DataError, did_you_mean
+from cotune.report.numbers import plural
 
 Rule = Literal["xu-mao", "majority-text", "majority-all"]
 Votes = Sequence[tuple[str, str]]
@@ -184,7 +185,7 @@ def import_mvsa(
         if text is not None and image is not None:
             records.append((identity, text, image, label))
     if not records:
-        raise DataError(f"{folder}: of {combined.rows} posts none is whole; a raw MVSA folder has {_LAYOUT}")
+        raise DataError(f"{folder}: of {plural(combined.rows, 'post')} none is whole; a raw MVSA folder has {_LAYOUT}")
     frame = pd.DataFrame(records, columns=["id", "text", "image", "label"], dtype=object)
     if balance is not None:
         whole = len(frame)

@@ -28,6 +28,7 @@ from cotune.data.tables.chunks import Chunk, UnreadableCell
 from cotune.data.tables.row_errors import RowError
 from cotune.errors import DataError, clip, did_you_mean
 from cotune.fields import Field, fields_of_columns
+from cotune.report.numbers import plural
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WHOLE = re.compile(r"[+-]?\d+\.0+")
@@ -217,7 +218,8 @@ class PostsBuilder:
         shown = ", ".join(map(str, rows[:5])) + ("..." if len(rows) > 5 else "")
         raise DataError(
             f"{self.where}: id {clip(first)!r} occurs in rows {shown} "
-            f"({twice['id'].nunique()} ids occur more than once); make ids unique or remove the column"
+            f"({plural(twice['id'].nunique(), 'id occurs', 'ids occur')} more than once); make ids unique or "
+            "remove the column"
         )
 
 
@@ -389,7 +391,7 @@ def _kind(value: object) -> str:
         return f"a value that {value.reason}"
     name = "dictionary" if isinstance(value, dict) else "integer" if isinstance(value, int) else type(value).__name__
     if isinstance(value, list | tuple | set | dict):
-        return f"a {name} of {len(value)} value{'' if len(value) == 1 else 's'}"
+        return f"a {name} of {plural(len(value), 'value')}"
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cotune.report.numbers import plural
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -77,11 +79,7 @@ class RowErrorCount:
         """Return a line for each of the first rows, and one that says how many are left out."""
         if not self.count:
             return []
-        many = (
-            "1 post with an unreadable cell is"
-            if self.count == 1
-            else f"{self.count:,} posts with an unreadable cell are"
-        )
+        many = plural(self.count, "post with an unreadable cell is", "posts with an unreadable cell are")
         return [*(f"note: row {row}: {error}" for row, error in self.first), f"note: {many} left out"]
 
 

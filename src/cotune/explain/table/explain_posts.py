@@ -26,6 +26,9 @@ from cotune.heads import Embeddings
 from cotune.heads.contributions import removed_state
 from cotune.ownership import EXPLANATIONS as KIND
 from cotune.progress import Progress
+from cotune.report.notebook import tables_html
+from cotune.report.numbers import plural
+from cotune.report.terminal import posts_table, shares_table
 from cotune.scoring import SEEN_POSTS, was_trained_on
 
 UNFINISHED = ".unfinished"
@@ -57,6 +60,12 @@ class ExplainedPosts:
     explained: dict[int, dict[str, Any]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     thumbnails: dict[int, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        summary = self.summary
+        lists = [posts_table(rows, name, summary["fields"]) for name, rows in self.lists.items() if rows]
+        errors = [f"{plural(summary['errors'], 'post')} without a prediction"] if summary["errors"] else []
+        return tables_html([shares_table(summary)], folded=lists, notes=[*summary["notes"], *errors])
 
 
 def explain_posts(
