@@ -10,7 +10,7 @@ DEMO := .venv/.demo
 help:
 	@echo "make demo    train on the demo posts that ship with the package, compare modalities, predict"
 	@echo "make test    run the tests (WORKERS=$(WORKERS) processes)"
-	@echo "make test-all  the slow ones too: every architecture of docs/encoders.md (some 15 minutes more)"
+	@echo "make test-all  the slow ones too: every architecture of docs/results/architectures.md (some 15 minutes more)"
 	@echo "make lint    ruff, mypy and the order of the layers"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make package  build sdist and wheel, check them, and use the wheel in an empty environment"

@@ -1,4 +1,4 @@
-"""``docs/encoders.md``: what each architecture can do, written from what it does and compared with it in the tests.
+"""``docs/results/architectures.md``: what each architecture can do, written from what it does and compared with it in the tests.
 
 ``python tests/encoder_table.py`` writes it anew (some twenty-five minutes on one core, five with ``--no-exports``,
 which leaves that column as it is, twenty with ``--only-exports``), ``python tests/encoder_table.py BERT "timm
@@ -23,7 +23,7 @@ from architectures import IMAGE, TEXT, Architecture
 from matrix import COLUMNS, EXPORTED, TRAINED, WORKS, outcomes
 from tiny import make_posts
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "encoders.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "results" / "architectures.md"
 _BEGIN, _END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 BOTH: tuple[tuple[str, tuple[Architecture, ...]], ...] = (("text", TEXT), ("image", IMAGE))
 
