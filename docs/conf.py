@@ -28,9 +28,8 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"cotune {release}"
-html_static_path = ["images"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 # Pages ask no other host for anything: neither scripts nor fonts; tests/repository/test_site.py reads and opens them.
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True

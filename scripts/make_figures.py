@@ -1,4 +1,4 @@
-"""Make the figures of README.md and docs/, and the README's table of five posts.
+"""Make the figures of README.md and docs/, the README's table of five posts, and the tutorial's outputs.
 
     python scripts/make_figures.py                    # trains the demo's models first: some minutes
     python scripts/make_figures.py --run demo-run     # with a run that `cotune demo` has made
@@ -6,9 +6,9 @@
 
 ``architecture.svg`` and ``benchmark.svg`` (from benchmarks/results/main) are drawn here. ``explained-light.png`` and
 ``explained-dark.png`` are photographs, by playwright and Chromium, of the page that `cotune explain` makes of a demo
-post; they need the extra ``explain``. ``sample`` writes what `cotune predict` says of examples/posts.csv into README.md.
-No image of a data set with a research licence is used: texts and images are those of the demo posts
-(src/cotune/demo/data/LICENSES.md).
+post; they need the extra ``explain``. ``sample`` writes what `cotune predict` says of examples/posts.csv to README.md.
+``tutorial`` executes docs/tutorial.ipynb. No image of a data set with a research licence is used: texts and images are
+those of the demo posts (src/cotune/demo/data/LICENSES.md).
 """
 
 from __future__ import annotations
@@ -205,6 +205,24 @@ def sample(run: Path) -> str:
     return "\n".join(lines)
 
 
+def tutorial() -> None:
+    """Execute the notebook where it lies; warnings, and text beside a rendering, are left out of its outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    path = ROOT / "docs" / "tutorial.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=600).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "text/html" in output.get("data", {}):
+                    output["data"].pop("text/plain", None)
+    write_text(path, nbformat.writes(notebook) + "\n")
+
+
 def _cotune(*words: str) -> str:
     call = [sys.executable, "-m", "cotune", *words]
     return subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
@@ -219,7 +237,7 @@ def put_into_readme(table: str) -> None:
 
 def main() -> None:
     """Make the figures that are asked for."""
-    names = ("architecture", "benchmark", "explained", "sample")
+    names = ("architecture", "benchmark", "explained", "sample", "tutorial")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a run that `cotune demo` has made; by default one is made")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
@@ -228,6 +246,8 @@ def main() -> None:
     drawn: dict[str, Any] = {"architecture": architecture, "benchmark": benchmark}
     for name in drawn.keys() & set(args.only):
         write_text(IMAGES / f"{name}.svg", drawn[name]())
+    if "tutorial" in args.only:
+        tutorial()
     with tempfile.TemporaryDirectory() as folder:
         run = (args.run or Path(folder) / "demo-run").resolve()
         if {"explained", "sample"} & set(args.only) and args.run is None:
