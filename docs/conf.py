@@ -49,6 +49,29 @@ def name_what_is_not_on_the_site(app: Sphinx, docname: str, source: list[str]) -
     source[0] = re.sub(r"\[(?P<words>[^\]\n]*)\]\((?P<path>\.\.?/[^)#\s]+)[^)]*\)", replace, source[0])
 
 
+# What the theme's pages lack for keyboards and screen readers: names, levels, a focus for what scrolls sideways.
+_ACCESSIBLE = {
+    r'role="heading">': 'role="heading" aria-level="2">',
+    r"<pre(?! tabindex)": '<pre tabindex="0"',
+    r'<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    '<div class="cx-scroll">': '<div class="cx-scroll" tabindex="0">',
+    r'<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    r'<aside class="toc-drawer([^"]*)">': r'<aside class="toc-drawer\1" aria-label="This page">',
+    r"<th(?: class=\"head[^\"]*\")?>(?:<p></p>)?</th>": "<td></td>",
+}
+
+
+def make_accessible(app: Sphinx, error: Exception | None) -> None:
+    """Mend the finished pages."""
+    if error is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text(encoding="utf-8")
+            for found, better in _ACCESSIBLE.items():
+                text = re.sub(found, better, text)
+            page.write_text(text, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
     """Register what this project adds to Sphinx."""
     app.connect("source-read", name_what_is_not_on_the_site)
+    app.connect("build-finished", make_accessible)
