@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from filelock import FileLock
 
 from axe import barriers
 
@@ -45,22 +47,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("myst_nb", reason="the extra docs is not installed")
     from sphinx.cmd.build import build_main
 
-    out = tmp_path_factory.mktemp("site")
-    built = build_main(
-        [
-            "-q",
-            "-E",
-            "-W",
-            "--keep-going",
-            "-b",
-            "html",
-            "-d",
-            str(out / "trees"),
-            str(ROOT / "docs"),
-            str(out / "html"),
-        ]
-    )
-    assert built == 0
+    # Built once for all worker processes.
+    own = tmp_path_factory.getbasetemp()
+    out = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "site"
+    with FileLock(f"{out}.lock"):
+        if not (out / "built").exists():
+            settings = ["-q", "-E", "-W", "--keep-going", "-b", "html", "-d", str(out / "trees")]
+            assert build_main([*settings, str(ROOT / "docs"), str(out / "html")]) == 0
+            (out / "built").touch()
     return out / "html"
 
 
