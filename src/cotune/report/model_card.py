@@ -11,7 +11,6 @@ from cotune.report.card_metadata import CardDetails, front_matter
 from cotune.report.numbers import SCORE_TITLES, count, number
 from cotune.settings import FitConfig
 
-
 _COLUMNS = {"auc": "AUC", "f1": "F1", "support": "posts"}
 
 
