@@ -36,7 +36,7 @@ $(DEMO): pyproject.toml
 	$(make_venv)
 	@test $(READY) -nt pyproject.toml || { echo "installing cotune into .venv (a few minutes the first time)"; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bundled]'; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bundled,explain]'; }
 	@touch $(DEMO)
 
 demo: $(DEMO)

@@ -33,6 +33,14 @@ def test_it_is_short_and_names_what_a_newcomer_runs() -> None:
         assert command in README
 
 
+def test_what_the_readme_installs_is_enough_for_what_it_runs() -> None:
+    installed = re.search(r"pip install -e '\.\[([\w,]+)\]'", README)
+    assert installed is not None
+    extras = installed[1]
+    assert f"-e '.[{extras}]'" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert set(extras.split(",")) == {"bundled", "explain"}, "`cotune explain` needs captum"
+
+
 def test_its_images_are_there_small_and_described() -> None:
     named = set(re.findall(r'(?:src|srcset)="([^"]+)"|!\[[^\]]+\]\(([^)]+)\)', README))
     paths = {ROOT / (one or other) for one, other in named}
