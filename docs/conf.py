@@ -14,6 +14,7 @@ version = release = version_of("cotune")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
+highlight_language = "none"
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
@@ -28,6 +29,8 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"cotune {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = html_show_copyright = False
 # Pages ask no other host for anything: neither scripts nor fonts; tests/repository/test_site.py reads and opens them.
