@@ -94,3 +94,10 @@ def test_the_table_is_what_the_command_prints(
         assert label == label_then
         # Other processors add up in another order, and training amplifies that.
         assert float(sure) == pytest.approx(float(sure_then), abs=0.1)
+
+
+def test_the_newcomers_clock_types_what_the_readme_says() -> None:
+    typed = runpy.run_path(str(ROOT / "benchmarks" / "newcomer.py"))["commands"](README)
+    assert typed == [
+        "git clone REPOSITORY cotune && cd cotune", "make demo", "cotune predict demo-run examples/posts.csv --out -",
+    ]  # fmt: skip
