@@ -1,6 +1,6 @@
-"""A newcomer's clock: from ``git clone`` to predictions of three posts of one's own, by the commands of README.md alone.
+"""A newcomer's clock: from ``git clone`` to predictions of three own posts, by the commands of README.md alone.
 
-    python benchmarks/newcomer.py                # this checkout, as committed, into a temporary folder; installs from PyPI
+    python benchmarks/newcomer.py                # this checkout as committed, in a temporary folder; installs from PyPI
     python benchmarks/newcomer.py --keep DIR     # leave the clone in DIR
 
 Prints the seconds of each command. What pip and cotune have in their caches shortens it; ``COTUNE_CACHE`` is set to a
