@@ -121,7 +121,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["index", "tutorial", "results/index", "get_started"])
+@pytest.mark.parametrize("name", ["index", "tutorial", "results/index"])
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_page_in_a_browser(site: Path, browser: Any, name: str, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
