@@ -5,14 +5,15 @@ BIN := .venv/bin
 READY := .venv/.installed
 DEMO := .venv/.demo
 
-.PHONY: help venv demo test test-all lint format bench package check-deploy lock
+.PHONY: help venv demo test test-all lint format docs bench package check-deploy lock
 
 help:
 	@echo "make demo    train on the demo posts that ship with the package, compare modalities, predict"
 	@echo "make test    run the tests (WORKERS=$(WORKERS) processes)"
-	@echo "make test-all  the slow ones too: every architecture of docs/encoders.md (some 15 minutes more)"
+	@echo "make test-all  the slow ones too: every architecture of docs/results/architectures.md (some 15 minutes more)"
 	@echo "make lint    ruff, mypy and the order of the layers"
 	@echo "make format  let ruff rewrite the code"
+	@echo "make docs    build the documentation as a site into docs/_build/html; every warning is an error"
 	@echo "make package  build sdist and wheel, check them, and use the wheel in an empty environment"
 	@echo "make check-deploy  lint the recipes of deploy/ and the workflows; make lock pins their packages again"
 	@echo "make bench   measure training speed, on the demo posts or on POSTS=posts.csv"
@@ -35,7 +36,7 @@ $(DEMO): pyproject.toml
 	$(make_venv)
 	@test $(READY) -nt pyproject.toml || { echo "installing cotune into .venv (a few minutes the first time)"; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bundled]'; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bundled,explain]'; }
 	@touch $(DEMO)
 
 demo: $(DEMO)
@@ -58,6 +59,10 @@ lint: $(READY)
 format: $(READY)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: $(READY)
+	@$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 # Other measurements need posts or a run: benchmarks/*.py say how.
 bench: $(READY)

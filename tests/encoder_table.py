@@ -1,4 +1,4 @@
-"""``docs/encoders.md``: what each architecture can do, written from what it does and compared with it in the tests.
+"""``docs/results/architectures.md``: what each architecture can do, written from what it does and compared with it in the tests.
 
 ``python tests/encoder_table.py`` writes it anew (some twenty-five minutes on one core, five with ``--no-exports``,
 which leaves that column as it is, twenty with ``--only-exports``), ``python tests/encoder_table.py BERT "timm
@@ -23,7 +23,7 @@ from architectures import IMAGE, TEXT, Architecture
 from matrix import COLUMNS, EXPORTED, TRAINED, WORKS, outcomes
 from tiny import make_posts
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "encoders.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "results" / "architectures.md"
 _BEGIN, _END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 BOTH: tuple[tuple[str, tuple[Architecture, ...]], ...] = (("text", TEXT), ("image", IMAGE))
 
@@ -75,7 +75,7 @@ def table(found: dict[tuple[str, str], dict[str, str]]) -> str:
         whole = sum(all(row[way] == WORKS for way in TRAINED) for _, row in here)
         exported = sum(row[EXPORTED] == WORKS for _, row in here)
         parts += [
-            f"### {modality.capitalize()} encoders", "",
+            f"## {modality.capitalize()} encoders", "",
             f"{len(here)} architectures: {whole} work in every way, {sum(form_allows(row) for _, row in here)} in every way "
             "that their form allows (the upper layers of some cannot be trained alone, since they read more of the lower "
             f"ones than activations, or have no layers that can be found); {exported} are exported.", "",
@@ -97,7 +97,7 @@ def documented() -> dict[tuple[str, str], dict[str, str]]:
     found: dict[tuple[str, str], dict[str, str]] = {}
     modality, columns = "", [""]
     for line in text.partition(_BEGIN)[2].splitlines():
-        if line.startswith("### "):
+        if line.startswith("## "):
             modality = line.split()[1].lower()
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if cells[0] == "architecture":

@@ -561,6 +561,9 @@ def test_demo_with_small_encoders(
     for words in ("AUC on 250 held-out posts", "synthetic", "joint", "sampled at random", str(tmp_path / "demo")):
         assert words in shown.out
     assert "Comparison with baselines" in (tmp_path / "demo" / "report.html").read_text()
+    card = (tmp_path / "demo" / "README.md").read_text()
+    assert "## Sample predictions" in card
+    assert all(f"`{example['label']}` |" in card for example in answer.json["examples"])
     assert cli("predict", tmp_path / "demo", "--text", "what a day").code == 0
 
 

@@ -1,4 +1,4 @@
-"""What every architecture does is what ``docs/encoders.md`` says; see :mod:`encoder_table`."""
+"""What every architecture does is what ``docs/results/architectures.md`` says; see :mod:`encoder_table`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from cotune.model import JointModel
+from cotune.report.card_metadata import CardDetails
 from cotune.report.model_card import model_card
 from cotune.run import Run
 from cotune.tasks.single_label import SingleLabel
@@ -28,4 +30,31 @@ def test_the_card_names_parts_scores_and_survives_odd_labels(fitted: Run) -> Non
     assert any("a\\|b" in line and "`tick` new" in line for line in lines)
     unknown = {"value": None, "low": None, "high": None}
     empty = Run(fitted.model, fitted.config, {"validation": {"n": 1, "scores": {"auc": unknown}}})
-    assert "| auc | - | - to - |" in card_of(empty)
+    assert "| AUC | - | - to - |" in card_of(empty)
+
+
+def test_scores_have_the_names_of_the_report_and_each_class_a_row(fitted: Run) -> None:
+    card = card_of(fitted)
+    assert {"| AUC |", "| macro F1 |", "| calibration error |"} <= {
+        line[: line.find("|", 1) + 1] for line in card.splitlines()
+    }
+    table = card.partition("| class | precision | recall | F1 | posts |")[2].splitlines()
+    assert [line.split("|")[1].strip().strip("`") for line in table[2:] if line.startswith("|")] == list(
+        fitted.model.task.outputs
+    )
+
+
+def test_posts_of_users_are_not_shown_those_of_the_demo_are(fitted: Run) -> None:
+    assert "Sample predictions" not in card_of(fitted)
+    shown = [{"text": "a|b", "image": "x.webp", "true": "negative", "predicted": "positive"}]
+    demo = Run(fitted.model, fitted.config, {**fitted.metrics, "demo": {"samples": shown}})
+    assert "| `a\\|b` | `x.webp` | `negative` | `positive` |" in card_of(demo)
+
+
+def test_two_base_models_are_no_merge(fitted: Run) -> None:
+    named = CardDetails(specs={"text": "hf:me/words", "image": "timm:resnet18"})
+    found = yaml.safe_load(model_card(fitted.model, fitted.config, fitted.metrics, named).split("---")[1])
+    assert len(found["base_model"]) == 2
+    assert found["base_model_relation"] == "finetune"
+    assert "license" not in found
+    assert "base_model_relation" not in yaml.safe_load(card_of(fitted).split("---")[1])

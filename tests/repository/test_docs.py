@@ -29,7 +29,8 @@ def test_every_test_of_the_reliability_tables_exists() -> None:
 
 
 def test_links_within_the_repository_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    found = [path for folder in ("docs", "docs/results", "examples") for path in (ROOT / folder).glob("*.md")]
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *found]:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"

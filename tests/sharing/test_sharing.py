@@ -322,7 +322,7 @@ def test_the_card_speaks_the_hubs_language(hub: FakeHub, folder: Path, posts: Pa
     text = card.read_text()
     assert "To sort letters." in text
     assert "Not for sarcasm." in text
-    assert "| class | precision | recall | f1 | support |" in text
+    assert "| class | precision | recall | F1 | posts |" in text
     assert 'cotune.load("hf:me/mood")' in text
     first = pd.read_csv(posts)["text"][0]
     assert "## Sample predictions" in text

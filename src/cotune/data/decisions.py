@@ -14,6 +14,7 @@ from cotune.data.kinds import BadCellError
 from cotune.data.tables.cells import LABEL_SEPARATOR, label_name, plain_cell
 from cotune.data.tables.read import join_chunks, read_chunks
 from cotune.errors import DataError, clip, did_you_mean, listed
+from cotune.report.numbers import plural
 
 COLUMNS = ("id", "row", "label", "decision", "given")
 """The columns of a decisions file; `label` and one of `id` and `row` are needed."""
@@ -151,9 +152,9 @@ def apply_decisions(posts: pd.DataFrame, decisions: Decisions, *, partial: bool 
             labels[at] = decision.label
     found = posts.assign(label=pd.Series(labels, index=posts.index, dtype=object))[keep].reset_index(drop=True)
     found.attrs["labels_from"] = {"file": file, "matched_by": by, **{word: done[word] for word in _WORDS}}
-    elsewhere = f"; {_many(len(unknown), 'decision')} on posts that are not used here" if unknown else ""
+    elsewhere = f"; {plural(len(unknown), 'decision')} on posts that are not used here" if unknown else ""
     note = (
-        f"note: labels from {file}, matched by {by}: {done['change']:,} changed, {_many(done['exclude'], 'post')} "
+        f"note: labels from {file}, matched by {by}: {done['change']:,} changed, {plural(done['exclude'], 'post')} "
         f"left out, {done['keep']:,} kept{elsewhere}"
     )
     return found, note
@@ -222,10 +223,6 @@ class _Known:
                 f"row {decision.line} of {file}: no post has the label {clip(wrong[0])!r}"
                 f"{did_you_mean(wrong[0], self.names)}; there are: {listed(sorted(self.names))}"
             )
-
-
-def _many(n: int, word: str) -> str:
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def _names(label: str) -> list[str]:

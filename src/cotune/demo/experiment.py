@@ -14,6 +14,7 @@ import pandas as pd
 from cotune.data.posts import data_hash
 from cotune.demo.posts import read_demo_posts
 from cotune.environment import environment
+from cotune.errors import clip
 from cotune.metrics import AucComparison, Evaluation, paired_bootstrap_auc
 from cotune.progress import Progress
 from cotune.run import Run
@@ -133,7 +134,7 @@ def run_demo(
         for name, (_, proba, took) in fitted.items()
     ]
     held_out = results[-1].evaluation.to_dict()
-    metrics = {
+    metrics: dict[str, Any] = {
         "status": "finished",
         "posts": {
             "read": len(posts),
@@ -152,7 +153,13 @@ def run_demo(
     posts = posts.iloc[test]
     shares = predict_shares(joint.model, task, features, test, joint.source)[1]
     table = predictions_table(task, ("text", "image"), posts["id"], (joint_proba, shares, [""] * len(test)))
-    return Demo(run, results, (posts, table), _examples(posts, table, n_examples, both.seed))
+    examples = _examples(posts, table, n_examples, both.seed)
+    # The model card shows them: unlike a user's posts they are public.
+    metrics["demo"]["samples"] = [
+        {"text": clip(row["text"]), "image": row["image"], "true": row["true"], "predicted": row["label"]}
+        for row in examples.to_dict("records")
+    ]
+    return Demo(run, results, (posts, table), examples)
 
 
 def _examples(posts: pd.DataFrame, table: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:

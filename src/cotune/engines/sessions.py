@@ -15,7 +15,7 @@ import numpy as np
 from cotune.errors import ConfigError, ExportError
 
 Engine = Literal["auto", "torch", "onnx", "openvino"]
-#: The fastest first, as measured (docs/export.md).
+#: The fastest first, as measured (docs/results/engines.md).
 ENGINES = ("openvino", "onnx")
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 

@@ -82,6 +82,8 @@ def front_matter(model: JointModel, metrics: Mapping[str, Any], details: CardDet
             pipeline_tag=pipeline_tag(model),
             tags=["cotune", *(["multimodal"] if len(kinds) > 1 else []), *sorted(kinds)],
             base_model=base or None,
+            # Of two base models the hub would otherwise make a merge.
+            base_model_relation="finetune" if base else None,
             datasets=list(details.datasets) or None,
             metrics=list(dict.fromkeys(str(score.metric_type) for score in scores)) or None,
             model_name=(details.repository or "cotune run").rpartition("/")[2] if scores else None,

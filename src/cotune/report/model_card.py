@@ -8,8 +8,10 @@ from typing import Any
 from cotune.fields import DEFAULT_FIELDS
 from cotune.model import JointModel, head_name
 from cotune.report.card_metadata import CardDetails, front_matter
-from cotune.report.numbers import count, number, plural
+from cotune.report.numbers import SCORE_TITLES, count, number, plural
 from cotune.settings import FitConfig
+
+_COLUMNS = {"auc": "AUC", "f1": "F1", "support": "posts"}
 
 
 def model_card(
@@ -49,7 +51,7 @@ def model_card(
         *(_scores(scores) if scores else [
             "No held-out posts were given, so nothing was measured; `cotune evaluate` does it."
         ]),
-        *_samples(details),
+        *_samples(details.samples or metrics.get("demo", {}).get("samples", ())),
         "",
         "## Use",
         "",
@@ -107,7 +109,7 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, estimate in found["scores"].items():
         value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
-        rows.append([name, value, f"{low} to {high}"])
+        rows.append([SCORE_TITLES.get(name, name), value, f"{low} to {high}"])
     lines = [
         "## Measured on held-out posts",
         "",
@@ -124,15 +126,16 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
         ]
         kind = "class" if "per_class" in found else "label"
         lines += ["", f"Each {kind} by itself:", ""]
-        lines += _table([kind, *(column.replace("_", " ") for column in columns)], cells)
+        lines += _table([kind, *(_COLUMNS.get(column, column.replace("_", " ")) for column in columns)], cells)
     return lines
 
 
-def _samples(details: CardDetails) -> list[str]:
-    if not details.samples:
+def _samples(samples: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return some posts with their predictions: those of the demo, or what the owner asked to be shown."""
+    if not samples:
         return []
-    rows = [[_code(value) if value else "" for value in sample.values()] for sample in details.samples]
-    return ["", "## Sample predictions", "", *_table([_code(name) for name in details.samples[0]], rows)]
+    rows = [[_code(value) if value else "" for value in sample.values()] for sample in samples]
+    return ["", "## Sample predictions", "", *_table([_code(name) for name in samples[0]], rows)]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

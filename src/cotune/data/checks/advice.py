@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from cotune.errors import listed
+from cotune.report.numbers import plural
 
 if TYPE_CHECKING:
     from cotune.data.checks.quality import QualityReport
@@ -190,25 +191,21 @@ def _about_duplicates(report: QualityReport) -> Iterator[Advice]:
         several = len(report.contradictions) > 1
         yield Advice(
             "problem",
-            f"{_groups(len(report.contradictions))} of posts with the {report.contradictions[0].by} "
+            f"{plural(len(report.contradictions), 'group')} of posts with the {report.contradictions[0].by} "
             f"carr{'y' if several else 'ies'} different labels: decide on one label or remove them",
         )
     if report.near_groups:
         yield Advice(
             "warning",
-            f"{report.near_posts:,} posts lie in {_groups(report.near_groups)} of near-duplicates: evaluate with "
-            "grouped folds, so that no post is tested on what it was nearly trained on",
+            f"{report.near_posts:,} posts lie in {plural(report.near_groups, 'group')} of near-duplicates: evaluate "
+            "with grouped folds, so that no post is tested on what it was nearly trained on",
         )
     if report.large_group is not None:
         yield Advice("warning", report.large_group)
 
 
-def _groups(count: int) -> str:
-    return f"{count:,} groups" if count != 1 else "1 group"
-
-
 def _posts(count: int) -> str:
-    return f"{count:,} posts have" if count != 1 else "1 post has"
+    return f"{plural(count, 'post')} {'has' if count == 1 else 'have'}"
 
 
 def _share(part: float) -> str:
