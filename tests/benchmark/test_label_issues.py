@@ -110,6 +110,12 @@ def test_a_runs_own_training_posts_are_checked(frozen: Run, tmp_path: Path) -> N
     assert find_label_issues(noisy, frozen, folds=3).to_dict() == found.to_dict(), "the same again"
 
 
+def test_a_model_that_knows_nothing_is_no_judge() -> None:
+    task = SingleLabel(("a", "b"))
+    assert label_issues._weak(task, 0.85) is None
+    assert "AUC 0.520 on posts" in str(label_issues._weak(task, 0.52))
+
+
 def test_a_rare_label_is_refused_with_the_flag_that_helps(frozen: Run, tmp_path: Path) -> None:
     posts = make_posts(tmp_path / "posts", 12, gaps=False)
     posts.loc[[0, 2], "label"] = "rare"

@@ -21,6 +21,7 @@ from cotune.progress import Progress
 from cotune.run import Run
 from cotune.tasks import Task
 
+_MARGIN = 0.1  # of the main score above chance under which a model judges nothing
 _FAR = 3.5  # robust deviations, as Iglewicz and Hoaglin (1993) have it for outliers
 _NORMAL = 1.4826  # standard deviations in a median absolute deviation of normal numbers
 
@@ -76,7 +77,7 @@ class LabelReview:
     issues : list of LabelIssue
         The worst first.
     note : str or None
-        Why wrong labels may be missed.
+        Why wrong labels may be missed, or the list says little.
     """
 
     task: str
@@ -160,6 +161,7 @@ def review_of(posts: pd.DataFrame, found: OutOfFold, folds: int) -> LabelReview:
         )
         for at in order
     ]
+    score = task.score(cut.targets, found.predictions)[task.main_score]
     return LabelReview(
         task.name,
         list(task.outputs) if task.text_label else [],
@@ -167,10 +169,20 @@ def review_of(posts: pd.DataFrame, found: OutOfFold, folds: int) -> LabelReview:
         {reason: n for reason, n in cut.left_out.items() if n},
         folds,
         found.encoders,
-        task.score(cut.targets, found.predictions)[task.main_score],
+        score,
         task.main_title,
         issues,
-        found.note,
+        "; ".join(note for note in (found.note, _weak(task, score)) if note) or None,
+    )
+
+
+def _weak(task: Task, score: float) -> str | None:
+    """Return a note on predictions that know too little to judge labels."""
+    if task.chance is None or score >= task.chance + _MARGIN:
+        return None
+    return (
+        f"the model predicts hardly better than chance ({task.main_title} {score:.3f} on posts that it did not see), "
+        "so that its list says little about the labels"
     )
 
 
