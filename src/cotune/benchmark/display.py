@@ -126,7 +126,7 @@ class LineWatcher(Watcher):
     def begin(self, folds: Folds, cells: list[Cell], found: list[Record]) -> None:
         """Tell what is to be done."""
         self.tally.begin(folds, cells, found)
-        self.say(f"{len(folds.ids):,} posts in {len(set(folds.fold))} folds; {self.tally.headline()}")
+        self.say(f"{len(folds.ids):,} posts in {folds.n_folds} folds; {self.tally.headline()}")
 
     def finish(self, record: Record) -> None:
         """Tell of a finished cell."""

@@ -14,7 +14,7 @@ from cotune.data.posts import is_missing
 from cotune.errors import ConfigError, DataError, clip, did_you_mean
 
 Indices: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-Protocol = Literal["paper", "grouped"]
+Protocol = Literal["paper", "grouped", "published"]
 PROTOCOLS = ("paper", "grouped")
 
 _DRAWS = 5
