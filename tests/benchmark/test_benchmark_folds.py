@@ -8,8 +8,9 @@ import pytest
 
 from bench_tiny import tiny_plan, tiny_posts
 from cotune.benchmark.folds import Folds, cut_posts, posts_of, told_left_out
+from cotune.data.published_folds import PublishedFolds, read_published_folds
 from cotune.data.splits import Protocol
-from cotune.errors import DataError, RunError
+from cotune.errors import ConfigError, DataError, RunError
 from tiny import Zoo
 
 
@@ -115,3 +116,42 @@ def test_pictures_that_were_not_fetched_are_no_pictures(
     assert folds.left_out == {"no label": 0, "unreadable image": 1, "neither text nor image": 1}
     by_text = cut_posts(posts, tiny_plan(zoo, tmp_path, fit={"bad_images": "text-only"}), allow_remote=allowed)
     assert by_text.left_out == {"no label": 0, "unreadable image": 0, "neither text nor image": 1}
+
+
+def published(posts: pd.DataFrame, folder: Path, **columns: list[object]) -> PublishedFolds:
+    path = folder / "folds.csv"
+    pd.DataFrame({"id": posts["id"], **columns}).to_csv(path, index=False)
+    return read_published_folds(posts, folder / "posts.csv", str(path))
+
+
+def test_published_folds_are_taken_as_they_are_and_kept(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
+    posts.loc[35, "text"] = posts.loc[0, "text"] = "the same words here"
+    posts.loc[34, "label"] = None
+    parts = ["train"] * 20 + ["val"] * 4 + [""] * 2 + ["test"] * 10
+    own = published(posts, tmp_path, split=parts)
+    folds = cut_posts(posts, tiny_plan(zoo, tmp_path, protocol="published", published=own, folds=1))
+    assert (len(folds.train(0)), len(folds.watched(0)), len(folds.test(0))) == (20, 4, 9)
+    assert folds.duplicated() == 1
+    assert folds.test_over_train() == 9 / 20
+    assert folds.most_shots() == np.bincount(folds.targets[:20]).max()
+    scored = folds.scored()
+    assert len(scored.ids) == 9
+    assert scored.test(0).tolist() == list(range(9))
+    folds.save(tmp_path / "folds.parquet")
+    again = Folds.load(tmp_path / "folds.parquet")
+    np.testing.assert_array_equal(again.roles, folds.roles)  # type: ignore[arg-type]
+    assert again.n_folds == 1
+    with pytest.raises(ConfigError, match="there are 1 published folds, not 3"):
+        tiny_plan(zoo, tmp_path, protocol="published", published=own)
+    with pytest.raises(ConfigError, match="needs published folds"):
+        tiny_plan(zoo, tmp_path, protocol="published")
+
+
+def test_a_published_fold_of_which_nothing_can_be_used(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
+    posts.loc[30:, "label"] = None
+    own = published(posts, tmp_path, split=["train"] * 30 + ["test"] * 6)
+    with pytest.raises(DataError, match="scores none of the posts that can be used"):
+        cut_posts(posts, tiny_plan(zoo, tmp_path, protocol="published", published=own, folds=1))
+    posts["label"] = ["class0"] * 30 + ["class1", "class2"] * 3
+    with pytest.raises(DataError, match="posts of one label to train on"):
+        cut_posts(posts, tiny_plan(zoo, tmp_path, protocol="published", published=own, folds=1))

@@ -37,6 +37,35 @@ def run(zoo: Zoo, *words: object, encoders: bool = True) -> int:
     return cotune.cli.main([str(word) for word in ["bench", *words, *pair, *quick]])
 
 
+def test_published_folds(zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    posts = tiny_posts(tmp_path)
+    write_table(posts.assign(split=["train"] * 20 + ["val"] * 3 + ["test"] * 7), tmp_path / "posts.csv")
+    words = (tmp_path / "posts.csv", "--out", tmp_path / "out", "--methods", "fast,probe", "--folds-from", "split")
+    assert run(zoo, *words) == 0
+    said = capsys.readouterr()
+    assert "3 validation posts of the published folds are not trained on" in said.err
+    assert "is not used" not in said.err
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "| weighted F1 |" in table
+    assert "7 posts, 2 classes (class0, class1), 1 published fold" in table
+    assert "0 posts of the published test parts have a near-duplicate in the same fold's training part." in table
+    assert run(zoo, *words, "--resume", "--set", "stop=train-loss") == 0
+    assert run(zoo, *words[:-1], tmp_path / "posts.csv", "--resume") == 2
+    assert "was begun with other settings: published" in capsys.readouterr().err
+    assert run(zoo, *words, "--folds", 2) == 2
+    assert "leave --folds and --protocol away" in capsys.readouterr().err
+
+
+def test_published_folds_stop_by_their_validation_part(zoo: Zoo, tmp_path: Path) -> None:
+    posts = tiny_posts(tmp_path)
+    write_table(posts.assign(split=["train"] * 20 + ["val"] * 3 + ["test"] * 7), tmp_path / "posts.csv")
+    words = (tmp_path / "posts.csv", "--out", tmp_path / "out", "--methods", "probe", "--folds-from", "split")
+    assert run(zoo, *words, "--set", "stop=validation") == 0
+    (record,) = predictions.read(tmp_path / "out")
+    assert record.ids == posts["id"].astype(str).tolist()[23:]
+    assert record.history[-1]["validation_loss"] is not None
+
+
 def test_tables_and_report(zoo: Zoo, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     words = (table, "--out", out, "--methods", "svm,probe,joint,clip", "--folds", 2, "--paper", "mvsa")

@@ -82,8 +82,9 @@ class Bench:
             test,
             folds.task,
             config,
-            folds.groups if self.plan.protocol == "grouped" else None,
+            None if self.plan.protocol == "paper" else folds.groups,
             self.plan.emap if cell.shots is None else 0,
+            folds.watched(cell.fold),
         )
         outcome = method.run(trial)
         seconds = time.perf_counter() - ready

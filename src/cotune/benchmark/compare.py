@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -123,7 +123,7 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
         known = aucs[~np.isnan(aucs)]
         scores: dict[str, Estimate] = {}
         if row.complete:
-            scores, draws[key] = scored(folds.task, folds.targets, row.proba, resampled)
+            scores, draws[key] = scored(folds.task, folds.targets, row.proba, resampled, folds.table_scores)
         summary = Summary(
             key,
             row.folds_done(folds),
@@ -145,7 +145,7 @@ def summarise(results: Results, *, n_bootstrap: int = BOOTSTRAP, seed: int = 0) 
 
 
 def scored(
-    task: Task, targets: np.ndarray, tables: np.ndarray, resampled: Resampled
+    task: Task, targets: np.ndarray, tables: np.ndarray, resampled: Resampled, names: Sequence[str] | None = None
 ) -> tuple[dict[str, Estimate], np.ndarray]:
     """Return the scores of predictions with 95 % intervals, means over seeds, and the main score of each resample.
 
@@ -159,11 +159,13 @@ def scored(
         Predictions, shape (seeds, N, n_outputs).
     resampled : callable
         Gives blocks of resamples of the posts, the same at every call.
+    names : sequence of str, optional
+        Which scores; the task's `table_scores` if not given.
     """
     sheets = [task.sheet(targets, task.normalised(table)) for table in tables]
     once = np.ones((1, len(targets)))
     scores, kept = {}, np.empty(0)
-    drawn: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in task.table_scores}
+    drawn: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in names or task.table_scores}
     for block in resampled():
         for name, parts in drawn.items():
             parts.append(np.mean([task.scores[name](sheet, block) for sheet in sheets], axis=0))
@@ -221,8 +223,7 @@ def _test(results: Results, anchor: Row, row: Row, draws: dict[RowKey, np.ndarra
     folds = results.folds
     task, targets = folds.task, folds.targets
     gaps = anchor.fold_aucs(folds) - row.fold_aucs(folds)
-    sizes = np.bincount(folds.fold)
-    fold_p = corrected_t_test(gaps, float(sizes.mean() / (sizes.sum() - sizes.mean())))
+    fold_p = corrected_t_test(gaps, results.test_over_train)
     found = paired_test(task, targets, (anchor.proba, draws[anchor.key]), (row.proba, draws[row.key]))
     return Test(found.difference, found.low, found.high, found.p, float(gaps.mean()), fold_p, found.name)
 

@@ -142,7 +142,7 @@ class LineWatcher(Watcher):
     def begin(self, folds: Folds, cells: list[Cell], found: list[Record]) -> None:
         """Tell what is to be done."""
         self.tally.begin(folds, cells, found)
-        posts, parts = plural(len(folds.ids), "post"), plural(len(set(folds.fold)), "fold")
+        posts, parts = plural(len(folds.ids), "post"), plural(folds.n_folds, "fold")
         self.say(f"{posts} in {parts}; {self.tally.headline()}")
 
     def start(self, cell: Cell) -> None:

@@ -15,6 +15,7 @@ from cotune.benchmark.plan import Plan
 from cotune.checksums import of_columns, seal_holds, sealed
 from cotune.data.duplicates import fingerprints, near_duplicates
 from cotune.data.kinds import FIELD_KINDS
+from cotune.data.published_folds import TEST, TRAIN, WATCH, PublishedFolds
 from cotune.data.splits import make_folds
 from cotune.data.tables.row_errors import has_row_error
 from cotune.errors import DataError, RunError
@@ -23,6 +24,8 @@ from cotune.report.numbers import plural
 from cotune.tasks import Task, make_task, restore_task
 
 FILE = "folds.parquet"
+_ROLE = "role_"
+_OF_PAPERS = ("accuracy", "weighted_f1")
 OnImage = Callable[[int, int], None]
 
 
@@ -48,6 +51,9 @@ class Folds:
         Seed of folds and draws.
     labels : tuple of str
         The labels as the table has them, where they are more than names of classes.
+    roles : ndarray or None
+        Of published folds, what each post does in each (see :class:`~cotune.data.published_folds.PublishedFolds`),
+        shape (posts, folds). Otherwise a post is trained on wherever it is not scored.
     """
 
     ids: np.ndarray
@@ -58,6 +64,19 @@ class Folds:
     left_out: dict[str, int]
     seed: int
     labels: tuple[str, ...] = ()
+    roles: np.ndarray | None = None
+
+    @property
+    def n_folds(self) -> int:
+        """How many folds there are."""
+        return int(self.fold.max()) + 1 if self.roles is None else self.roles.shape[1]
+
+    @property
+    def table_scores(self) -> tuple[str, ...]:
+        """The scores that tables show, the main one first; of published folds those that papers report as well."""
+        names = self.task.table_scores
+        more = () if self.roles is None else tuple(n for n in _OF_PAPERS if n in self.task.scores and n not in names)
+        return names + more
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,7 +93,7 @@ class Folds:
         With `shots`, that many of each class are drawn (all of a class that has fewer). Larger draws of the
         same number contain the smaller ones.
         """
-        rows = np.flatnonzero(self.fold != fold)
+        rows = np.flatnonzero(self.fold != fold if self.roles is None else self.roles[:, fold] == TRAIN)
         if shots is None:
             return rows
         strata = self.task.strata(self.targets)
@@ -88,10 +107,33 @@ class Folds:
     def most_shots(self) -> int:
         """Return the smallest number of posts per class that is no different from all."""
         strata = self.task.strata(self.targets)
-        counts = np.bincount(strata)
-        return int(
-            max((counts - np.bincount(strata[self.test(f)], minlength=len(counts))).max() for f in set(self.fold))
-        )
+        return int(max(np.bincount(strata[self.train(fold)]).max() for fold in range(self.n_folds)))
+
+    def watched(self, fold: int) -> np.ndarray:
+        """Return the posts that the publishers of `fold` chose settings on, or stopped by; none otherwise."""
+        return np.flatnonzero(np.zeros(0) if self.roles is None else self.roles[:, fold] == WATCH)
+
+    def test_over_train(self) -> float:
+        """Return the mean number of posts scored in a fold, over that of posts trained on."""
+        test, train = (np.mean([len(f(i)) for i in range(self.n_folds)]) for f in (self.test, self.train))
+        return float(test / train)
+
+    def duplicated(self) -> int:
+        """Return how many posts are scored by models that were trained on a near-duplicate of them."""
+        found = 0
+        for fold in range(self.n_folds):
+            found += int(np.isin(self.groups[self.test(fold)], self.groups[self.train(fold)]).sum())
+        return found
+
+    def scored(self) -> Folds:
+        """Return the posts that any fold scores; published folds need not score all."""
+        if (self.fold >= 0).all():
+            return self
+        at = np.flatnonzero(self.fold >= 0)
+        labels = tuple(self.labels[i] for i in at) if self.labels else ()
+        roles = None if self.roles is None else self.roles[at]
+        some = (self.ids[at], self.targets[at], self.task, self.fold[at], self.groups[at])
+        return Folds(*some, self.left_out, self.seed, labels, roles)
 
     def save(self, path: Path) -> None:
         """Write ids, labels, folds and groups as parquet, atomically."""
@@ -107,7 +149,10 @@ class Folds:
                 "content": self._content(),
             }
         )
-        table = pa.table({"id": self.ids.astype(str), "label": self._labels(), "fold": self.fold, "group": self.groups})
+        columns = {"id": self.ids.astype(str), "label": self._labels(), "fold": self.fold, "group": self.groups}
+        if self.roles is not None:
+            columns |= {f"{_ROLE}{i}": self.roles[:, i] for i in range(self.n_folds)}
+        table = pa.table(columns)
         with atomic_path(path) as temporary:
             pq.write_table(table.replace_schema_metadata({"cotune": json.dumps(about)}), temporary, compression="zstd")
 
@@ -124,6 +169,7 @@ class Folds:
     def _content(self) -> str:
         numbers = [np.asarray(column, dtype=np.int64) for column in (self.fold, self.groups)]
         labels = np.asarray(self.targets, dtype=np.int64) if self._by_class else self._labels()
+        numbers += [] if self.roles is None else [column.astype(np.int64) for column in self.roles.T]
         return of_columns([[str(identity) for identity in self.ids], labels, *numbers])
 
     @classmethod
@@ -147,10 +193,13 @@ class Folds:
             labels = table["label"].to_numpy(zero_copy_only=False)
             targets = task.encode(labels.tolist()) if "task" in about else labels.astype(np.int64)
             left_out, seed = dict(about["left_out"]), int(about["seed"])
+            names = [name for name in table.column_names if name.startswith(_ROLE)]
+            parts = [table[name].to_numpy(zero_copy_only=False).astype(np.int8) for name in names]
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise RunError(f"{path} cannot be read ({fault}); begin again in another folder") from fault
         text = tuple(labels.tolist()) if "task" in about else ()
-        folds = cls(ids, targets, task, fold, group, left_out, seed, text)
+        roles = np.stack(parts, axis=1) if parts else None
+        folds = cls(ids, targets, task, fold, group, left_out, seed, text, roles)
         if not seal_holds(about) or about.get("content", folds._content()) != folds._content():
             raise RunError(f"{path} cannot be read (its checksum differs); begin again in another folder")
         return folds
@@ -202,24 +251,39 @@ def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on
             raise DataError(f"the post of row {row} has the label {label!r}, which {problem}")
     targets = task.encode(kept["label"].tolist())
     strata = task.strata(targets)
-    grouped = plan.protocol == "grouped"
     groups = np.arange(len(kept), dtype=np.int64)
-    if grouped:
+    if plan.protocol != "paper":
         known = {name: [mark for mark, yes in zip(found, use, strict=True) if yes] for name, found in marks.items()}
         groups = near_duplicates(kept, [field for field in fields if field.kind in plan.group_by], known)
-    tests = make_folds(
-        kept["label"] if task.name == "single-label" else strata,
-        n_folds=plan.folds,
-        protocol=plan.protocol,
-        seed=plan.fold_seed,
-        groups=groups if grouped else None,
-    )
-    fold = np.full(len(kept), -1, dtype=np.int64)
-    for i, rows in enumerate(tests):
-        fold[rows] = i
+    roles = None
+    if plan.published is not None:
+        roles = plan.published.roles[use]
+        fold = _published(roles, strata, plan.published)
+    else:
+        fold = _made(kept["label"] if task.name == "single-label" else strata, groups, plan)
     ids = kept["id"].astype(str).to_numpy(dtype=object)
     labels = () if task.name == "single-label" else tuple(kept["label"])
-    return Folds(ids, targets, task, fold, groups, left_out, plan.fold_seed, labels)
+    return Folds(ids, targets, task, fold, groups, left_out, plan.fold_seed, labels, roles)
+
+
+def _made(labels: Any, groups: np.ndarray, plan: Plan) -> np.ndarray:
+    """Return the fold in which each post is scored, as the plan's protocol cuts them."""
+    own = groups if plan.protocol == "grouped" else None
+    tests = make_folds(labels, n_folds=plan.folds, protocol=plan.protocol, seed=plan.fold_seed, groups=own)
+    fold = np.full(len(groups), -1, dtype=np.int64)
+    for i, rows in enumerate(tests):
+        fold[rows] = i
+    return fold
+
+
+def _published(roles: np.ndarray, strata: np.ndarray, published: PublishedFolds) -> np.ndarray:
+    """Return the fold in which each post is scored, -1 for none, once every fold can be trained and scored."""
+    for name, role in zip(published.names, roles.T, strict=True):
+        if not (role == TEST).any():
+            raise DataError(f"the fold {name!r} scores none of the posts that can be used; see `cotune check`")
+        if len(set(strata[role == TRAIN].tolist())) < 2:
+            raise DataError(f"the fold {name!r} is left with posts of one label to train on; see `cotune check`")
+    return np.where((roles == TEST).any(axis=1), (roles == TEST).argmax(axis=1), -1).astype(np.int64)
 
 
 def posts_of(posts: pd.DataFrame, folds: Folds) -> pd.DataFrame:

@@ -50,6 +50,8 @@ class Trial:
         Groups of near-duplicates, for whoever cuts a validation part.
     emap : int
         Most posts on which the additive projection is computed; 0 for not at all.
+    watched : ndarray of int, optional
+        Posts that early stopping may watch instead of a part of the training posts.
     """
 
     features: Features
@@ -60,6 +62,7 @@ class Trial:
     config: FitConfig
     groups: np.ndarray | None = None
     emap: int = 0
+    watched: np.ndarray | None = None
 
 
 @dataclass
@@ -180,6 +183,8 @@ def _hold_out(trial: Trial) -> tuple[np.ndarray, np.ndarray | None]:
     part = trial.config.validation
     if part is None and trial.config.stop != "validation":
         return trial.train, None
+    if trial.watched is not None and len(trial.watched):
+        return trial.train, trial.watched
     fraction = part if isinstance(part, float) else 0.1
     groups = None if trial.groups is None else trial.groups[trial.train]
     strata = trial.task.strata(trial.targets)[trial.train]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cotune.benchmark.methods import METHODS, Method
+from cotune.data.published_folds import PublishedFolds
 from cotune.data.splits import Protocol
 from cotune.errors import ConfigError
 from cotune.settings import FitConfig
@@ -72,6 +73,8 @@ class Plan:
         Text and image encoders, as they are asked for.
     folds, protocol, fold_seed, group_by
         How posts are cut; see :func:`cotune.data.splits.make_folds`.
+    published : PublishedFolds, optional
+        The folds of the protocol "published", in which nothing is cut.
     seeds : tuple of int
         Seeds of training.
     shots : tuple of int or None
@@ -92,6 +95,7 @@ class Plan:
     protocol: Protocol = "grouped"
     fold_seed: int = 42
     group_by: tuple[str, ...] = ("text", "image")
+    published: PublishedFolds | None = None
     seeds: tuple[int, ...] = (42,)
     shots: tuple[int | None, ...] = (None,)
     draws: int = 5
@@ -105,6 +109,10 @@ class Plan:
         for what, values in (("method", self.methods), ("encoder pair", self.pairs), ("seed", self.seeds)):
             if not values:
                 raise ConfigError(f"a benchmark needs at least one {what}")
+        if (self.published is None) == (self.protocol == "published"):
+            raise ConfigError("the protocol 'published' needs published folds, and no other takes them")
+        if self.published is not None and self.folds != len(self.published.names):
+            raise ConfigError(f"there are {len(self.published.names)} published folds, not {self.folds}")
         if self.draws < 1 or any(n is not None and n < 1 for n in self.shots):
             raise ConfigError("--shots and --draws take numbers of at least 1")
         if isinstance(self.fit.validation, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,14 +75,14 @@ class Row:
     def folds_done(self, folds: Folds) -> int:
         """Return how many folds are scored with every seed, whether or not their score is defined."""
         done = ~np.isnan(self.proba).any(axis=(0, 2))
-        return sum(bool(done[folds.test(fold)].all()) for fold in range(int(folds.fold.max()) + 1))
+        return sum(bool(done[folds.test(fold)].all()) for fold in range(folds.n_folds))
 
     def fold_aucs(self, folds: Folds, *, emap: bool = False) -> np.ndarray:
         """Return the main score of each fold, mean over seeds, shape (folds,); NaN for a fold not done.
 
         With `emap`, shape (folds, 2): before and after the projection, on the posts it was computed for.
         """
-        n_folds = int(folds.fold.max()) + 1
+        n_folds = folds.n_folds
         result = np.full((n_folds, 2) if emap else n_folds, np.nan)
         for fold in range(n_folds):
             test = folds.test(fold)
@@ -125,6 +126,12 @@ class Results:
         Methods that were asked for.
     seconds : float
         Total compute time, shared preparation included.
+    versions : dict
+        Of the libraries that computed it.
+    test_over_train : float
+        Mean number of posts scored in a fold, over that of posts trained on.
+    duplicated : int or None
+        Of published folds: how many posts are scored by models trained on a near-duplicate of them.
     """
 
     settings: dict[str, Any]
@@ -135,6 +142,8 @@ class Results:
     asked: list[str] = field(default_factory=list)
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    test_over_train: float = math.nan
+    duplicated: int | None = None
 
     def not_run(self) -> dict[str, str]:
         """Return the methods that were asked for and have no cell at all, with the reason."""
@@ -157,7 +166,8 @@ def read_results(out: str | Path) -> Results:
     """
     out = Path(out)
     stored = results_store.read_settings(out)
-    folds = Folds.load(out / FOLDS)
+    whole = Folds.load(out / FOLDS)
+    folds = whole.scored()
     grouped: dict[tuple[RowKey, int | None, int], list[Record]] = defaultdict(list)
     marks: dict[tuple[str, str], tuple[str, str]] = {}
     seconds, versions = 0.0, {}
@@ -181,7 +191,9 @@ def read_results(out: str | Path) -> Results:
         else:
             shots[key, size, draw] = row.fold_aucs(folds)
     failures, asked = results_store.read_failures(out), list(stored.get("methods", []))
-    return Results(stored["settings"], folds, rows, shots, failures, asked, seconds, versions)
+    duplicated = None if whole.roles is None else whole.duplicated()
+    ratio = whole.test_over_train()
+    return Results(stored["settings"], folds, rows, shots, failures, asked, seconds, versions, ratio, duplicated)
 
 
 def _place(key: tuple[RowKey, int | None, int], order: dict[str, int]) -> tuple[Any, ...]:

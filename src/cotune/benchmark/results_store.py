@@ -33,7 +33,8 @@ def settings_of(plan: Plan, data_hash: str, *, fetched: bool = False) -> dict[st
         "protocol": plan.protocol,
         "folds": plan.folds,
         "fold_seed": plan.fold_seed,
-        "group_by": sorted(plan.group_by) if plan.protocol == "grouped" else [],
+        "group_by": [] if plan.protocol == "paper" else sorted(plan.group_by),
+        **({} if plan.published is None else {"published": plan.published.source, "roles": plan.published.digest[:12]}),
         "fit": plan.fit.model_dump(mode="json", exclude=_FREE),
     }
 

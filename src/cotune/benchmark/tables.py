@@ -118,7 +118,7 @@ def table_1(results: Results, summaries: Sequence[Summary], *, paper: str | None
     theirs = _paper(paper)
     several = len({(s.key.text, s.key.image) for s in summaries if s.key.text and s.key.image}) > 1
     task = results.folds.task
-    main, *others = (SCORE_TITLES.get(name, name) for name in task.table_scores)
+    main, *others = (SCORE_TITLES.get(name, name) for name in results.folds.table_scores)
     main = task.main_title
     head = ["method", f"{main}, mean ± std of folds", f"{main}, all posts [95 %]", *others,
             "joint − row [95 %]", "p (Holm)", "p over folds (Holm)"]  # fmt: skip
@@ -129,7 +129,7 @@ def table_1(results: Results, summaries: Sequence[Summary], *, paper: str | None
         key = summary.key
         cells = [f"{key.title} ({key.encoders})" if several else key.title, mean_cell(summary)]
         cells += [interval_cell(summary.scores.get(task.main_score))]
-        cells += [_plain(summary.scores.get(name)) for name in task.table_scores[1:]]
+        cells += [_plain(summary.scores.get(name)) for name in results.folds.table_scores[1:]]
         cells += _test_cells(summary)
         rows.append(_with_paper(cells, theirs, key.method))
     for name, reason in results.not_run().items():
@@ -225,12 +225,18 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
     once = all(s.folds_done == s.folds for s in summaries)
     notes = [
         f"{plural(len(folds.ids), 'post')}, {_what(folds)}, "
-        f"{settings['folds']} {settings['protocol']} folds, every post scored "
+        f"{plural(settings['folds'], settings['protocol'] + ' fold')}, every post scored "
         f"{'once' if once else 'at most once'} out of fold. "
         f"Encoders tuned: {settings['fit']['tune']}."
     ]
     if folds.task.target_type == "multiclass" and len(folds.classes) > 2:
         notes[0] += " AUC is the macro mean of one class against the rest."
+    if results.duplicated is not None:
+        have = "has" if results.duplicated == 1 else "have"
+        notes.append(
+            f"{plural(results.duplicated, 'post')} of the published test parts {have} a "
+            f"near-duplicate in the same fold's training part."
+        )
     left = [f"{n:,} with {reason}" for reason, n in folds.left_out.items() if n]
     if left:
         notes.append(f"Left out: {', '.join(left)}.")

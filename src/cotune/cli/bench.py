@@ -69,6 +69,11 @@ def bench(
         str, typer.Option(help="What makes posts near-duplicates under grouped: text,image or one of them.",
                           rich_help_panel=_WHAT),
     ] = "text,image",
+    folds_from: Annotated[
+        str | None,
+        typer.Option(help="Published folds: a table with id and fold or split, or columns of POSTS, with commas.",
+                     metavar="FILE|COLUMN", show_default=False, rich_help_panel=_WHAT),
+    ] = None,
     fold_seed: Annotated[int, typer.Option(min=0, help="Seed of folds and samples.", rich_help_panel=_WHAT)] = 42,
     clip: Annotated[
         str | None,
@@ -150,8 +155,11 @@ def bench(
 
     plan = _plan(given)
     columns = table.columns(plan.fit.fields)
-    found = read_posts(posts, columns=columns, require_labels=True, tell=reporter().say, **table.rows())
-    found = table.reviewed(found, reporter().say)
+    say = reporter().say
+    tell = say if folds_from is None else None  # a split that is not used
+    found = table.reviewed(read_posts(posts, columns=columns, require_labels=True, tell=tell, **table.rows()), say)
+    if folds_from is not None:
+        plan = _with_published(plan, given, found, say)
     more: dict[str, Any] = {
         "plugins": plugin or (), "only_folds": _folds(only_folds), "allow_remote": allow_remote, "resume": resume
     }  # fmt: skip
@@ -214,6 +222,24 @@ def _plan(given: dict[str, Any]) -> Plan:
         emap=given["emap"],
         fit=fit,
     )
+
+
+def _with_published(plan: Plan, given: dict[str, Any], posts: Any, tell: Callable[[str], None]) -> Plan:
+    """Return the plan with the folds that `--folds-from` names, and tell what is odd about them."""
+    from dataclasses import replace
+
+    from cotune.data.published_folds import WATCH, read_published_folds
+
+    if given["folds"] is not None or given["protocol"] == "paper":
+        raise ConfigError("--folds-from brings its own folds; leave --folds and --protocol away")
+    published = read_published_folds(posts, given["posts"], given["folds_from"], kind=given["table"].format)
+    for note in published.notes:
+        tell(f"note: {note}")
+    n = int((published.roles == WATCH).any(axis=1).sum())
+    if n and plan.fit.stop != "validation":
+        tell(f"note: {plural(n, 'validation post')} of the published folds are not trained on; --stop validation "
+             "stops by them")  # fmt: skip
+    return replace(plan, protocol="published", published=published, folds=len(published.names))
 
 
 def _group_by(given: str) -> tuple[str, ...]:

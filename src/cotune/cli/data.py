@@ -221,12 +221,20 @@ def import_mvsa_command(
     rule: Annotated[LabelRule, typer.Option(help="How annotators' labels become one.")] = LabelRule.xu_mao,
     balance: Annotated[int | None, typer.Option(min=1, help="Sample at most this many posts of each label.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that sample.")] = 42,
+    splits_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with published splits, which become columns: train_1.txt ... test_10.txt beside a "
+            "pair list, or train.json ... test.json.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Import MVSA-Single or MVSA-Multiple (labelResultAll.txt and data/N.jpg, N.txt)."""
     from cotune.data.importers.mvsa import import_mvsa
 
-    frame, report = import_mvsa(raw, rule=rule.value, balance=balance, seed=seed)
+    frame, report = import_mvsa(raw, rule=rule.value, balance=balance, seed=seed, splits=splits_from)
     _finish(frame, report, out, as_json)
 
 
@@ -261,4 +269,8 @@ def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool)
             counts = ", ".join(f"{name} {count:,}" for name, count in splits.items())
             typer.echo(
                 f"The column split ({counts}) tells the parts apart: use one with --where split={next(iter(splits))}"
+            )
+        if parts := [name for name in map(str, frame) if name == "split" or name.startswith("split_")]:
+            typer.echo(
+                f"As a benchmark: {command('cotune', 'bench', out, '--out', 'bench', '--folds-from', ','.join(parts))}"
             )

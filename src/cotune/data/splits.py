@@ -15,7 +15,7 @@ from cotune.errors import ConfigError, DataError, clip, did_you_mean
 from cotune.report.numbers import every_post, plural
 
 Indices: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-Protocol = Literal["paper", "grouped"]
+Protocol = Literal["paper", "grouped", "published"]
 PROTOCOLS = ("paper", "grouped")
 
 _DRAWS = 5

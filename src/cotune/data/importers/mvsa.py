@@ -21,6 +21,7 @@ from cotune.data.importers.base import (
     find_folder,
     numbered_lines,
 )
+from cotune.data.importers.splits import PublishedSplits, read_splits
 from cotune.data.posts import clean_text
 from cotune.errors import ConfigError, DataError, did_you_mean
 from cotune.report.numbers import plural
@@ -148,7 +149,12 @@ def _vote(pair: str) -> tuple[str, str]:
 
 
 def import_mvsa(
-    raw: str | Path, *, rule: Rule = "xu-mao", balance: int | None = None, seed: int = 42
+    raw: str | Path,
+    *,
+    rule: Rule = "xu-mao",
+    balance: int | None = None,
+    seed: int = 42,
+    splits: str | Path | None = None,
 ) -> tuple[pd.DataFrame, ImportReport]:
     """Turn a raw MVSA folder into posts; nothing is copied.
 
@@ -162,11 +168,13 @@ def import_mvsa(
         Draw at most this many posts of each label.
     seed : int
         Of that draw.
+    splits : path, optional
+        A folder with published splits (see :mod:`cotune.data.importers.splits`): each becomes a column.
 
     Returns
     -------
     posts : pandas.DataFrame
-        `id`, `text`, `image` (absolute paths) and `label`.
+        `id`, `text`, `image` (absolute paths) and `label`; `split`, or `split_1` and so on, where splits are given.
     report : ImportReport
         Counts, and every record left out with its reason.
     """
@@ -191,8 +199,28 @@ def import_mvsa(
         whole = len(frame)
         frame = draw_balanced(frame, balance, seed)
         report.left_by_balance = whole - len(frame)
+    if splits is not None:
+        _add_splits(frame, read_splits(splits), report)
     report.finish(frame)
     return frame, report
+
+
+def _add_splits(frame: pd.DataFrame, splits: PublishedSplits, report: ImportReport) -> None:
+    """Add a column for each published split, and note how it differs from what was imported."""
+    ids = [bare(identity) for identity in frame["id"]]
+    for name, parts in splits.columns.items():
+        named = {bare(identity): part for identity, part in parts.items()}
+        frame[name] = pd.Series([named.get(identity) for identity in ids], dtype=object)
+        lost = len(named.keys() - set(ids))
+        without = int(frame[name].isna().sum())
+        for n, what in ((lost, "of its posts are not imported"), (without, "imported posts are in none of its parts")):
+            if n:
+                report.notes.append(Problem("published split", f"{n:,} {what}", file=name))
+    published = {bare(identity): label.lower() for identity, label in splits.labels.items()}
+    for identity, label in zip(ids, frame["label"], strict=True):
+        theirs = published.get(identity, label)
+        if theirs != label and theirs in _SENTIMENTS:
+            report.notes.append(Problem("another published label", f"published as {theirs}, here {label}", identity))
 
 
 def _read_text(files: FileIndex, identity: str, line: int, report: ImportReport) -> str | None:
