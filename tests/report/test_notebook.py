@@ -72,7 +72,9 @@ def test_an_explanation_follows_the_theme_of_the_notebook(zoo: Zoo, tmp_path: Pa
     posts = make_posts(tmp_path, 2, gaps=False)
     html = Explainer(random_run(zoo, classes=2)).explain(posts.iloc[[0]], words=False, pixels=False)._repr_html_()
     css = style_sheet("explanation.css")
-    dark = re.findall(r"--cx-[\w-]+", css.partition("@media (prefers-color-scheme: dark)")[2].partition("}")[0])
+    dark = re.findall(
+        r"--cx-[\w-]+", css.partition("@media screen and (prefers-color-scheme: dark)")[2].partition("}")[0]
+    )
     for theme in ("true", "false"):
         rule = re.search(rf'\[data-jp-theme-light="{theme}"\][^{{]*\) \.cx \{{([^}}]*)\}}', html)
         assert rule is not None
@@ -81,7 +83,7 @@ def test_an_explanation_follows_the_theme_of_the_notebook(zoo: Zoo, tmp_path: Pa
 
 
 def test_only_variables_with_a_dark_value_are_set_again() -> None:
-    css = ".x { --a: 1; --b: 2; color: red; }\n@media (prefers-color-scheme: dark) { .x { --a: 3; } }\n.x p { margin: 0; }"
+    css = ".x { --a: 1; --b: 2; color: red; }\n@media screen and (prefers-color-scheme: dark) { .x { --a: 3; } }\n.x p { margin: 0; }"
     more = themed(css, ".x").removeprefix(css)
     assert re.findall(r"\.x \{ ([^}]*) \}", more) == ["--a: 3;", "--a: 1;"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: What Jupyter (lab, notebook 7), VS Code and Colab write where they are dark, or light.
 _DARK = '[data-jp-theme-light="false"], .vscode-dark, .vscode-high-contrast, [theme="dark"]'
 _LIGHT = '[data-jp-theme-light="true"], .vscode-light, [theme="light"]'
-_MEDIA = "@media (prefers-color-scheme: dark)"
+_MEDIA = "@media screen and (prefers-color-scheme: dark)"
 _VARIABLE = re.compile(r"--[\w-]+:[^;]+;")
 
 
@@ -52,7 +52,7 @@ def themed(css: str, scope: str) -> str:
     ----------
     css : str
         A style sheet whose rule for `scope` sets variables, and sets them again within
-        ``@media (prefers-color-scheme: dark)``.
+        ``@media screen and (prefers-color-scheme: dark)``.
     scope : str
         The selector of that rule.
     """
