@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from axe import barriers
+from browser import Visit, check_fits, visits
 from cotune.benchmark.label_issues import LabelIssue, LabelReview
 from cotune.data.checks.quality import LabelCounts, check_posts
 from cotune.data.decisions import apply_decisions, read_decisions
@@ -158,46 +158,19 @@ def test_a_review_is_bounded_and_says_so(table: pd.DataFrame) -> None:
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-background-networking"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(chromium: Any, tmp_path: Path) -> Iterator[Open]:
     """Open pages, each in a window of its own; none may complain or ask for anything."""
-    complaints: list[str] = []
-    contexts = []
+    with visits(chromium, Visit) as make:
 
-    def make(page: str, width: int = 1280, scheme: str = "light") -> Any:
-        file = tmp_path / "page.html"
-        file.write_text(page, encoding="utf-8")
-        context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
-        context.set_default_timeout(15_000)
-        contexts.append(context)
-        opened = context.new_page()
-        opened.on("console", lambda line: complaints.append(line.text))
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
-        opened.goto(file.as_uri())
-        return opened
+        def opened(page: str, width: int = 1280, scheme: str = "light") -> Any:
+            file = tmp_path / "page.html"
+            file.write_text(page, encoding="utf-8")
+            shown = make(width, scheme).page
+            shown.goto(file.as_uri())
+            return shown
 
-    yield make
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def check_fits(page: Any) -> None:
-    width, window = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert width <= window, "the page scrolls sideways"
+        yield opened
 
 
 LOOKS = [(1280, "light"), (390, "dark")]

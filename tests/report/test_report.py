@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -171,19 +169,3 @@ def test_calibration_has_bars_with_counts_inside_its_frame() -> None:
         assert float(x) + float(width) <= 360 - 14
     wider = calibration_chart(bins, low=0.2)
     assert re.findall(r' x="([^"]*)"', wider) != re.findall(r' x="([^"]*)"', chart)
-
-
-@pytest.mark.browser
-def test_no_sideways_scrolling_on_a_phone(fitted: Run, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
-    probe = "<script>document.title = document.documentElement.scrollWidth + '/' + innerWidth</script>"
-    path = tmp_path / "report.html"
-    page = re.sub(r"<meta http-equiv[^>]*>", "", run_report(fitted, name="a-rather-long-name-of-a-run-" * 4))
-    path.write_text(page + probe, encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--window-size=500,900"]
-    command = [chromium, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    width, window = re.search(r"<title>(\d+)/(\d+)</title>", shown).groups()  # type: ignore[union-attr]
-    assert int(width) <= int(window)

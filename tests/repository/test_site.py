@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from filelock import FileLock
 from axe import barriers
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):
@@ -109,22 +106,11 @@ def test_the_reference_of_python_and_the_search_know_the_classes(site: Path) -> 
     assert "occlus" in index
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["index", "tutorial", "results/index"])
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_a_page_in_a_browser(site: Path, browser: Any, name: str, width: int, scheme: str) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+def test_a_page_in_a_browser(site: Path, chromium: Any, name: str, width: int, scheme: str) -> None:
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     asked: list[str] = []
     wrong: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -139,8 +125,8 @@ def test_a_page_in_a_browser(site: Path, browser: Any, name: str, width: int, sc
 
 
 @pytest.mark.browser
-def test_searching_without_a_server(site: Path, browser: Any) -> None:
-    page = browser.new_page()
+def test_searching_without_a_server(site: Path, chromium: Any) -> None:
+    page = chromium.new_page()
     page.goto((site / "search.html").as_uri() + "?q=JointClassifier")
     page.wait_for_selector("#search-results li a", timeout=10_000)
     assert page.locator("#search-results li a").count() > 2
