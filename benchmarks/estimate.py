@@ -2,8 +2,8 @@
 
     python benchmarks/estimate.py posts.csv [--tune frozen,top] [--seeds 42,43,44] [--part 0.2]
 
-For each seed a grouped part of the posts is kept apart. The others train a run, whose estimate is compared with the AUC of that
-very run on the part kept apart; seconds are those of training and of the estimate, on cached embeddings.
+For each seed a grouped part of the posts is kept apart. The others train a run, whose estimate is compared with the AUC
+of that very run on the part kept apart; seconds are those of training and of the estimate, on cached embeddings.
 """
 
 from __future__ import annotations
