@@ -318,6 +318,31 @@ def test_a_stop_saves_the_last_epoch_and_resume_goes_on(
     assert len(cli("info", run, "--json").json["metrics"]["history"]) > done
 
 
+def test_fit_without_held_out_posts_estimates_its_scores(
+    cli: Cli, home: Path, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("fit", home / "train.csv", *flags(zoo, home / "cache"))
+    answer = cli(*words, "--out", tmp_path / "run")
+    assert answer.code == 0, answer.err
+    assert "Estimated scores, 30 posts in 5 folds" in answer.out
+    assert "these are scores of the head alone" in answer.out
+    kept = json.loads((tmp_path / "run" / "metrics.json").read_text())["estimate"]
+    assert kept["n"] == 30
+    assert not (tmp_path / "run" / "posts.html").exists()
+    plain = cli(*words, "--out", tmp_path / "plain", "--no-estimate")
+    assert "no posts were held out" in plain.out
+    assert "estimate" not in json.loads((tmp_path / "plain" / "metrics.json").read_text())
+
+    def stop(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cotune.benchmark.estimate.out_of_fold", stop)
+    stopped = cli(*words, "--out", tmp_path / "stopped")
+    assert stopped.code == 0
+    assert "the run is saved without an estimate" in stopped.err
+    assert (tmp_path / "stopped" / "model.safetensors").is_file()
+
+
 # ---- evaluate ----------------------------------------------------------------------------------------
 
 

@@ -22,12 +22,14 @@ from cotune.cli.show import command, print_json, print_next, print_rich, repeate
 from cotune.cli.stop import StoppedError
 from cotune.cli.table_options import TableOptions
 from cotune.errors import ConfigError, CotuneError
+from cotune.report.notices import ESTIMATED
 from cotune.report.numbers import number, plural
 from cotune.report.terminal import score_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cotune.progress import Progress
     from cotune.run import Run
     from cotune.settings import FitConfig
     from cotune.training.fit import FitResult
@@ -66,6 +68,10 @@ def fit(
         typer.Option("--validation-where", help="Like --where, for the table that --validation names.",
                      metavar="COLUMN=VALUE", rich_help_panel=_HOLDOUT),
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate/--no-estimate", help="Where no posts are held out, cross-validate the head on "
+                           "frozen encoders for an estimate of the scores.", rich_help_panel=_HOLDOUT)
+    ] = True,
     allow_remote: AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -99,6 +105,7 @@ def fit(
         resume=resume,
         loggers=logger or [],
         how={"start": start, "allow_remote": allow_remote},
+        estimate=estimate,
     )
     if result.interrupted:
         raise StoppedError(left)
@@ -108,6 +115,9 @@ def fit(
         return
     if scores is not None:
         print_rich(score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))
+    elif (guess := result.run.metrics.get("estimate")) is not None:
+        print_rich(score_table(guess, f"Estimated scores, {plural(guess['n'], 'post')} in {guess['folds']} folds"),
+                   "", f"{ESTIMATED} --validation 0.2 measures the run itself.")  # fmt: skip
     else:
         last = result.run.metrics["history"][-1]
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")
@@ -189,6 +199,7 @@ def _train(
     resume: bool,
     loggers: list[str],
     how: dict[str, Any],
+    estimate: bool,
 ) -> tuple[FitResult, str]:
     """Train, and save the run; `finished` tells whether `out` holds a run that stays until then."""
     from cotune.report.run_pages import run_pages
@@ -219,6 +230,8 @@ def _train(
         status = "interrupted" if result.interrupted else "finished"
         if result.interrupted and finished:
             return result, f"stopped; the run in {out} is as it was, and --resume goes on with the new one"
+        if estimate and not result.interrupted and result.held_out is None:
+            _estimate(result.run, posts, how["allow_remote"], progress)
         save_run(out, result.run, pages=run_pages(result.run, result.held_out, name=out.name))
     except KeyboardInterrupt:
         status = "interrupted"
@@ -237,6 +250,18 @@ def _train(
     if not result.interrupted:
         remove_state(out / CHECKPOINT)
     return result, f"stopped; the last finished epoch is saved in {out}, and --resume goes on from there"
+
+
+def _estimate(run: Run, posts: pd.DataFrame, allow_remote: bool, progress: Progress) -> None:
+    """Add an estimate of its scores to a run; a stop or a refusal costs the estimate and not the run."""
+    from cotune.benchmark.estimate import estimate_scores
+
+    try:
+        run.metrics["estimate"] = estimate_scores(posts, run, allow_remote=allow_remote, progress=progress)
+    except KeyboardInterrupt:
+        progress.say("note: stopped; the run is saved without an estimate of its scores")
+    except CotuneError as error:
+        progress.say(f"note: no estimate of the scores: {error}")
 
 
 CHECKPOINT = "checkpoint"

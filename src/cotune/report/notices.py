@@ -8,6 +8,12 @@ from typing import Literal
 Level = Literal["problem", "warning", "note", "good"]
 _ORDER: tuple[Level, ...] = ("problem", "warning", "note", "good")
 
+#: What an estimated score is.
+ESTIMATED = (
+    "No posts were held out: these are scores of the head alone, cross-validated on frozen encoders. Fine-tuning is "
+    "not in them, so that the run itself is likely a little better."
+)
+
 
 @dataclass(frozen=True)
 class Notice:

@@ -56,6 +56,7 @@ def run_report(run: Run, *, name: str, posts_page: str | None = None) -> str:
         Address of the page that shows the held-out posts.
     """
     posts = run.metrics.get("posts", {})
+    estimate = None if "validation" in run.metrics else run.metrics.get("estimate")
     facts = [("Posts trained on", count(posts.get("train")))]
     facts += [
         (label, count(posts[key]))
@@ -78,7 +79,8 @@ def run_report(run: Run, *, name: str, posts_page: str | None = None) -> str:
         notices=run_notices(run),
         posts_page=posts_page,
         facts=facts,
-        scores=run.metrics.get("validation"),
+        scores=run.metrics.get("validation") or estimate,
+        scored="held-out posts" if estimate is None else f"posts, the head alone in {estimate['folds']} folds",
         class_counts=posts.get("labels", {}),
         counts_title=f"Training posts of each {_COUNTED[run.task.target_type]}",
         training=figures.training(run.metrics.get("history", []), run.task),
@@ -108,6 +110,7 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         title=f"{name} on {posts}",
         kind="Evaluation",
         notices=score_notices(run.task, found, result.notes),
+        scored="posts",
         posts_page=posts_page,
         facts=facts,
         scores=found,

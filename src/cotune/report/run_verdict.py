@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cotune.errors import listed
-from cotune.report.notices import Notice, sorted_notices
+from cotune.report.notices import ESTIMATED, Notice, sorted_notices
 from cotune.report.numbers import plural
 from cotune.run import Run
 from cotune.scoring import SEEN_POSTS
@@ -68,7 +68,10 @@ def run_notices(run: Run) -> list[Notice]:
     if read and broken / read >= _UNREADABLE:
         found.append(Notice("warning", f"{broken / read:.0%} of the posts have an image that cannot be read; "
                                        "cotune check says which and why."))  # fmt: skip
-    return sorted_notices(found + score_notices(run.task, metrics.get("validation"), metrics.get("notes", [])))
+    scores = metrics.get("validation")
+    if scores is None and (scores := metrics.get("estimate")) is not None:
+        found.append(Notice("warning", ESTIMATED))
+    return sorted_notices(found + score_notices(run.task, scores, metrics.get("notes", [])))
 
 
 def _be(n: int) -> str:
