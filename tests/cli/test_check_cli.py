@@ -103,7 +103,7 @@ def test_decisions_on_other_posts_are_refused_in_a_line(cli: Cli, home: Path, tm
     assert not (tmp_path / "r").exists()
     found = cli("predict", home / "run", table, "--out", tmp_path / "p.csv", "--labels-from", home / "decisions.csv")
     assert found.code == 2
-    assert "No such option" in found.err
+    assert "no such option: --labels-from" in found.err
 
 
 def test_check_writes_its_page_and_what_json_prints(cli: Cli, home: Path, tmp_path: Path) -> None:

@@ -146,7 +146,9 @@ def test_labels_that_look_like_quantities(tmp_path: Path, capsys: pytest.Capture
     lines = "".join(f"t{i},{value}\n" for i, value in enumerate(np.linspace(0, 1, 30)))
     (tmp_path / "a.csv").write_text("text,label\n" + lines)
     assert main(["check", str(tmp_path / "a.csv"), "--json"]) == 0
-    assert any("needs regression" in line for line in json.loads(capsys.readouterr().out)["advice"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == "regression"
+    assert any("--task single-label" in advice["text"] for advice in found["advice"])
 
 
 @pytest.mark.parametrize(("missing", "code"), [("torch", 2), ("torch.nn", 2), ("mine", 1)])

@@ -95,7 +95,12 @@ def check(
     progress = reporter()
     if out is not None:
         _refuse_harm(out)
-    opened = None if run is None else open_run(run, plugin)
+    opened = None
+    if run is not None:
+        from cotune.benchmark.label_issues import find_label_issues, need_cleanlab
+
+        need_cleanlab()
+        opened = open_run(run, plugin)
     columns = table.columns(None if opened is None else opened.fields)
     fields = columns.read_fields()
     found = table.reviewed(read_posts(posts, columns=columns, **table.rows()), progress.say)
@@ -104,15 +109,13 @@ def check(
             found,
             fields,
             limits=CheckLimits(max_text_chars, max_distance),
-            labels=_labels(found),
+            labels=_labels(found, "auto" if opened is None else opened.task.name),
             tokens=_tokens(found, fields, text_encoder, make_config(flags).max_tokens, opened),
             allow_remote=allow_remote,
             progress=step,
         )
     review = None
     if opened is not None:
-        from cotune.benchmark.label_issues import find_label_issues
-
         review = find_label_issues(found, opened, folds=folds, allow_remote=allow_remote, progress=progress)
     answer = {**report.to_dict(), **({} if review is None else {"label_review": review.to_dict()})}
     if out is not None:
@@ -167,14 +170,14 @@ def _write(
         write_text(out / "review.html", review_page(review, posts, fields, name=name))
 
 
-def _labels(posts: pd.DataFrame) -> LabelCounts | None:
-    """Return how many posts carry each label, as a task reads it; None where each is to count as it stands."""
+def _labels(posts: pd.DataFrame, name: str) -> LabelCounts | None:
+    """Return how many posts carry each label, as the task `name` reads it; None where each is to count as it stands."""
     from cotune.data.checks.quality import LabelCounts
     from cotune.tasks import make_task
 
     labels = [label for label in posts["label"] if label is not None]
     try:
-        task = make_task("auto", labels)
+        task = make_task(name, labels)
     except CotuneError:  # no label, one alone, or one that cannot be read: the check says so
         return None
     return LabelCounts(task.name, task.count(task.encode(labels)))

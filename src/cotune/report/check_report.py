@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from cotune.data.checks.duplicate_listing import DuplicateGroup
 from cotune.data.checks.images import HUGE, STRETCHED, TINY
 from cotune.data.checks.quality import QualityReport
 from cotune.data.checks.texts import FEWEST_LETTERS, TextSummary
@@ -101,7 +100,7 @@ def merged_groups(report: QualityReport) -> list[dict[str, Any]]:
     """
     found: dict[tuple[int, ...], dict[str, Any]] = {}
     for group in [*report.contradictions, *report.duplicates]:
-        mine = found.setdefault(tuple(group.rows), {"by": [], **_about(group)})
+        mine = found.setdefault(tuple(group.rows), {"by": [], "rows": group.rows, "labels": group.labels})
         mine["by"].append(group.by)
     whole = {tuple(group.rows) for group in report.contradictions}
     for rows, merged in found.items():
@@ -110,10 +109,6 @@ def merged_groups(report: QualityReport) -> list[dict[str, Any]]:
             merged["by"] = [by for by in merged["by"] if " and " not in by]
     order = sorted(found.values(), key=lambda g: (not g["contradicts"], len(g["labels"]) < 2, -len(g["rows"])))
     return [{**group, "by": ", ".join(group["by"])} for group in order]
-
-
-def _about(group: DuplicateGroup) -> dict[str, Any]:
-    return {"rows": group.rows, "labels": group.labels}
 
 
 def _notices(report: QualityReport, suspects: int | None) -> list[Notice]:

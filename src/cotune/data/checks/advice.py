@@ -105,6 +105,11 @@ def _about_labels(report: QualityReport) -> Iterator[Advice]:
     if not report.labels:
         yield Advice("note", "no post has a label: predicting needs none, training and evaluating do")
     if report.task == "regression":
+        yield Advice(
+            "note",
+            "the labels are numbers that training takes for a quantity (regression): nothing to do, unless each is a "
+            "class, which --task single-label says",
+        )
         return
     if len(report.labels) == 1:
         one = listed(report.labels, quote=True)
