@@ -65,7 +65,7 @@ _ACCESSIBLE = {
 
 
 def make_accessible(app: Sphinx, error: Exception | None) -> None:
-    """Mend the finished pages."""
+    """Fix the finished pages."""
     if error is None and app.builder.format == "html":
         for page in Path(app.outdir).rglob("*.html"):
             text = page.read_text(encoding="utf-8")

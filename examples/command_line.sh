@@ -14,7 +14,7 @@ for part, rows in posts.groupby("split"):
     rows.head(150).to_csv(f"{sys.argv[1]}/{part}.csv", index=False)
 PY
 
-cotune check "$out/train.csv"                                               # what to mend before training
+cotune check "$out/train.csv"                                               # what to fix before training
 cotune fit "$out/train.csv" --out "$out/run" --tune frozen                  # leave --tune away for joint fine-tuning
 cotune info "$out/run"
 cotune evaluate "$out/run" "$out/test.csv" --bootstrap 200                  # every score with an interval

@@ -128,12 +128,12 @@ def test_the_projection_is_the_nearest_sum() -> None:
 @pytest.mark.parametrize(
     ("text", "image", "alone", "words"),
     [
-        (1.0, 2.0, ("a", "a"), "both speak for a. Each alone would give the same class"),
-        (3.0, -2.0, ("a", "b"), "The text speaks for a, the image against it. The text overturns the image, which alone would give b"),
+        (1.0, 2.0, ("a", "a"), "both support a. Each alone would give the same class"),
+        (3.0, -2.0, ("a", "b"), "The text supports a, the image opposes it. The text overturns the image, which"),
         (-3.0, 4.0, ("b", "a"), "The image overturns the text, which alone would give b"),
         (2.0, 2.0, ("b", "b"), "Only together do they give it: each alone would give b"),
         (2.0, 2.0, ("b", "c"), "the text alone would give b, the image alone c"),
-        (-1.0, -1.0, ("a", "a"), "both speak against a, which is still the likeliest"),
+        (-1.0, -1.0, ("a", "a"), "both oppose a, which is still the likeliest"),
         (1.0, 0.0, ("a", None), "The text decides alone"),
         (0.0, 1.0, (None, "a"), "The image decides alone"),
     ],

@@ -43,7 +43,7 @@ class Bench:
     lock : str, optional
         A lock file; workers that hold it compute what all of them share.
     progress : Progress
-        Whom to tell of long preparations.
+        Progress reporter, told of long preparations.
     given : mapping, optional
         Encoders by field to use in the place of any pair, instead of opening it by its names.
     """

@@ -1,4 +1,4 @@
-"""The command ``bench``: rival methods on the same folds, tables and a report."""
+"""The command ``bench``: methods on the same folds, tables and a report."""
 
 from __future__ import annotations
 

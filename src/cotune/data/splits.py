@@ -135,7 +135,7 @@ def holdout_split(
 def _pick_groups(
     members: np.ndarray[Any, Any], totals: np.ndarray[Any, Any], fraction: float, rng: np.random.Generator
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Take groups, the largest first and else by lot, where they bring the label counts nearer the target.
+    """Take groups, the largest first and otherwise at random, where they bring the label counts nearer the target.
 
     No label loses its last post for training. Of some draws the one nearest the target is taken; where every
     post is a group of its own the first draw is exact already.

@@ -101,7 +101,7 @@ def run_demo(
     n_examples : int
         Held-out posts to predict, sampled by the seed.
     progress : Progress, optional
-        Whom to tell.
+        Progress reporter.
     on_result : callable, optional
         Called with name, AUC and seconds as soon as a model is scored.
     """

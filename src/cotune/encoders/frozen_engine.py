@@ -66,7 +66,7 @@ class FrozenEngines:
     engine : {"auto", "torch", "onnx", "openvino"}
         What is asked for. ``auto`` uses the fastest engine that is installed where it pays and gives what torch gives.
     progress : Progress
-        Whom to tell.
+        Progress reporter.
     """
 
     root: Path

@@ -34,7 +34,7 @@ class ReadOptions:
     engine : {"auto", "torch", "onnx", "openvino"}
         What runs frozen encoders over posts; see :mod:`cotune.encoders.frozen_engine`.
     progress : Progress
-        Whom to tell.
+        Progress reporter.
     in_use : list of Path
         Stores of the cache folder that posts read this way are in, which never make room for others.
     """

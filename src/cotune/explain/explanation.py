@@ -185,12 +185,13 @@ def verdict(label: Any, parts: Mapping[str, float], alone: Mapping[str, Any], ex
         return _of_value(up, down)
     both = "both " if len(there) == 2 else "all "
     if not down:
-        sentences = [f"{_names(up)} {both}speak for {about}."]
+        sentences = [f"{_names(up)} {both}support {about}."]
     elif not up:
         likeliest = ", which is still the likeliest class" if about == label else ""
-        sentences = [f"{_names(down)} {both}speak against {about}{likeliest}."]
+        sentences = [f"{_names(down)} {both}oppose {about}{likeliest}."]
     else:
-        sentences = [f"The {' and the '.join(up)} {_verb(up)} for {about}, the {' and the '.join(down)} against it."]
+        ours, theirs = (" and the ".join(names) for names in (up, down))
+        sentences = [f"The {ours} {_verb('support', up)} {about}, the {theirs} {_verb('oppose', down)} it."]
     return " ".join([*sentences, _of_alone(label, {name: alone[name] for name in there})])
 
 
@@ -220,8 +221,8 @@ def _of_value(up: list[str], down: list[str]) -> str:
     return f"{_names(up or down)} {both} {'raise' if up else 'lower'} the value."
 
 
-def _verb(names: list[str]) -> str:
-    return "speaks" if len(names) == 1 else "speak"
+def _verb(word: str, names: list[str]) -> str:
+    return f"{word}s" if len(names) == 1 else word
 
 
 def _names(names: list[str]) -> str:

@@ -103,7 +103,7 @@ def random_orders(n: int, count: int, random: np.random.Generator) -> list[np.nd
 
 
 def centre_first(grid: int = GRID) -> np.ndarray:
-    """Return the patches from the middle outwards, a rival that knows nothing but how photographs are composed."""
+    """Return the patches from the middle outwards, a baseline that knows nothing but how photographs are composed."""
     places = (np.arange(grid) + 0.5) / grid - 0.5
     return np.argsort((places[:, None] ** 2 + places[None, :] ** 2).ravel(), kind="stable")
 

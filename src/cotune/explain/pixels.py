@@ -2,7 +2,7 @@
 
 Convolutional networks: Grad-CAM (Selvaraju et al. 2017) on the last feature map. Everything else: integrated
 gradients from a blurred image, averaged over noisy copies (Sundararajan et al. 2017; Smilkov et al. 2017).
-Both are signed: what speaks against the class is negative.
+Both are signed: what opposes the class is negative.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def export_run(
     int8 : Int8, optional
         Let OpenVINO's own files compute in INT8, and how much of the score that may cost.
     progress : Progress, optional
-        Whom to tell.
+        Progress reporter.
 
     Returns
     -------

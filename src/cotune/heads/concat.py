@@ -1,4 +1,4 @@
-"""Plain concatenation of the embeddings and a small feed-forward network: the strong simple rival."""
+"""Plain concatenation of the embeddings and a small feed-forward network: the strong simple baseline."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from cotune.encoders.crop_geometry import CropGeometry
 
-#: Blue speaks for the class, orange against it; the two differ in lightness too.
+#: Blue supports the class, orange opposes it; the two differ in lightness too.
 FOR, AGAINST = (0, 90, 181), (230, 130, 0)
 LONGEST = 480
 _MARKED = 3

@@ -96,7 +96,7 @@ def fit_posts(
     callbacks : sequence of Callback
         Told after every epoch: a checkpoint that is kept, a log. Without a checkpoint nothing can be resumed.
     progress : Progress, optional
-        Whom to tell.
+        Progress reporter.
 
     Raises
     ------

@@ -115,7 +115,7 @@ class Trainer:
     callbacks : sequence of Callback
         Told after every epoch, such as one that keeps a checkpoint.
     progress : Progress, optional
-        Whom to tell.
+        Progress reporter.
     """
 
     def __init__(

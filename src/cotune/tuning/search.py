@@ -81,7 +81,7 @@ def tune(
     work : callable, optional
         Makes the trials, instead of this process or `jobs` others.
     progress : Progress, optional
-        Whom to tell.
+        Progress reporter.
 
     Returns
     -------

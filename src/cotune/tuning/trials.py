@@ -49,7 +49,7 @@ class Workbench:
     lock : Path or None
         A lock file; workers that hold it compute what all of them share.
     progress : Progress
-        Whom to tell of long preparations.
+        Progress reporter, told of long preparations.
     """
 
     posts: pd.DataFrame

@@ -256,7 +256,7 @@ def _find_image(files: FileIndex, identity: str, line: int, report: ImportReport
 
 
 def draw_balanced(frame: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """Draw at most `most` posts of each label by lot, keeping their order."""
+    """Sample at most `most` posts of each label at random, keeping their order."""
     rng = np.random.default_rng(seed)
     kept: list[int] = []
     for label in sorted(set(frame["label"])):

@@ -95,7 +95,7 @@ def explain_posts(
     on_explanation : callable, optional
         Takes the row and the explanation of each post whose words and pixels are explained.
     progress : Progress, optional
-        Whom to tell.
+        Progress reporter.
     """
     progress = progress or Progress()
     kept = None if out is None else Kept(out / UNFINISHED, {**(key or {}), **vars(plan)})

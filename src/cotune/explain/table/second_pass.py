@@ -218,7 +218,7 @@ class SecondPass:
         }
 
     def top_words(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the words that spoke most for each class, over the sampled posts."""
+        """Return the words that support each class most, over the sampled posts."""
         return self._words.ranked(self.explainer.run.classes) if self.for_words else {}
 
     def word_posts(self) -> dict[str, int]:

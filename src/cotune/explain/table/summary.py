@@ -219,7 +219,7 @@ def _spread(shares: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 class TopWords:
-    """Which words spoke most for each class, over some posts."""
+    """Which words support each class most, over some posts."""
 
     def __init__(self) -> None:
         self._sums: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros(2)))
