@@ -1,4 +1,4 @@
-"""The paper's experiment on any posts: methods and baselines, folds, paired tests, learning curves, grids of encoders."""
+"""The paper's experiment on any posts: methods, folds, paired tests, learning curves, grids of encoders."""
 
 from cotune.benchmark.compare import Summary, summarise
 from cotune.benchmark.methods import METHODS, Method, Outcome, Trial
