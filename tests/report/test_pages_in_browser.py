@@ -256,3 +256,44 @@ def test_every_box_that_scrolls_can_be_reached_and_has_a_name(
             assert box[0] == 0
             assert box[1]
             assert box[2] in ("region", "group")
+
+
+def test_a_cell_of_the_confusion_matrix_opens_its_posts(pages: dict[str, Path], visit: Callable[..., Visit]) -> None:
+    page = visit().page
+    page.goto(pages["run"].as_uri())
+    link = page.locator(".matrix a").first
+    label = page.locator(".matrix tbody th").first.inner_text()
+    link.click()
+    assert page.title() == "Posts of mine - cotune"
+    chosen = page.locator("#filters").evaluate("form => [form.elements.true.value, form.elements.label.value]")
+    assert chosen == [label, label]
+
+
+def test_predictions_are_looked_through_by_keyboard(pages: dict[str, Path], visit: Callable[..., Visit]) -> None:
+    page = visit().page
+    page.goto(pages["posts"].as_uri())
+    found, cards = page.locator("#found"), page.locator("#posts button")
+    everything = cards.count()
+    assert everything == 15
+    assert found.inner_text().startswith("15 of 15 posts, ")
+    errors = int(found.inner_text().split(", ")[1].split()[0])
+    page.keyboard.press("e")
+    assert cards.count() == errors
+    page.keyboard.press("e")
+    page.locator("#filters select[name=sort]").select_option("row")
+    cards.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert "row 2" in page.locator("#detail-body").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "row 3" in page.locator("#detail-body").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.locator("#detail").evaluate("dialog => dialog.open")
+    assert page.evaluate("document.activeElement.dataset.at") == "2", "where the reader was"
+    page.keyboard.press("/")
+    page.keyboard.type("no such words")
+    assert found.inner_text().startswith("0 of 15 posts")
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("15 of 15 posts").wait_for()
+    page.locator("#filters input[name=least]").fill("99")
+    assert cards.count() < everything
