@@ -11,7 +11,7 @@ from cotune.demo import read_demo_posts
 
 posts = read_demo_posts()
 for part, rows in posts.groupby("split"):
-    rows.head(150).to_csv(f"{sys.argv[1]}/{part}.csv", index=False)
+    rows.head(80).to_csv(f"{sys.argv[1]}/{part}.csv", index=False)
 PY
 
 cotune check "$out/train.csv"                                               # what to fix before training
@@ -20,5 +20,5 @@ cotune info "$out/run"
 cotune evaluate "$out/run" "$out/test.csv" --bootstrap 200                  # every score with an interval
 cotune predict "$out/run" "$out/test.csv" --out "$out/predictions.csv"      # one row for every post
 cotune predict "$out/run" --text "what a lovely day"                        # a single post
-cotune explain "$out/run" "$out/test.csv" --find conflicts --limit 10       # posts whose text and image disagree
+cotune explain "$out/run" "$out/test.csv" --find conflicts --limit 5        # posts whose text and image disagree
 echo "results are in $out"

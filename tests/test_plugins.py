@@ -21,12 +21,30 @@ from tiny import Zoo, make_posts
 PACKAGE = Path(__file__).parent / "plugin_package"
 
 
+SEVERAL = """
+import json, sys
+from cotune.cli import main
+for words in json.loads(sys.argv[1]):
+    if code := main(words):
+        sys.exit(code)
+"""
+
+
 def run_cotune(folder: Path, *arguments: Any, plugins: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, with the package installed or not."""
+    return _run(folder, "-m", "cotune", *arguments, plugins=plugins)
+
+
+def run_several(folder: Path, *commands: tuple[Any, ...]) -> subprocess.CompletedProcess[str]:
+    """Run commands one after another in one process that has the package, as long as they succeed."""
+    return _run(folder, "-c", SEVERAL, json.dumps([[str(word) for word in words] for words in commands]))
+
+
+def _run(folder: Path, *arguments: Any, plugins: bool = True) -> subprocess.CompletedProcess[str]:
     source = Path(importlib.import_module("cotune").__file__ or "").parent.parent
     path = [str(source), *([str(PACKAGE)] if plugins else [])]
     return subprocess.run(
-        [sys.executable, "-m", "cotune", *map(str, arguments)], capture_output=True, text=True, cwd=folder, check=False,
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=folder, check=False,
         env={"PYTHONPATH": ":".join(path), "COTUNE_CACHE": str(folder / "cache"), "HOME": str(folder),
              "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
@@ -86,19 +104,18 @@ def ordinal(zoo: Zoo, posts: Path) -> Path:
 
 def test_a_task_and_a_kind_of_field_of_the_package(ordinal: Path) -> None:
     folder = ordinal.parent
-    done = run_cotune(folder, "predict", ordinal, "ordinal.csv", "--out", "ranks.csv")
-    assert done.returncode == 0, done.stderr
-    found, given = pd.read_csv(folder / "ranks.csv"), pd.read_csv(folder / "ordinal.csv")
-    assert (found["label"] == given["label"]).mean() > 0.9
-    assert found["tags_share"].mean() > found[["text_share", "image_share"]].mean().max()
-    for command in (
+    done = run_several(
+        folder,
+        ("predict", ordinal, "ordinal.csv", "--out", "ranks.csv"),
         ("evaluate", ordinal, "ordinal.csv"),
         ("explain", ordinal, "ordinal.csv", "--out", "ranks", "--limit", 1, "--word-posts", 2, "--emap", 0),
         ("bench", "ordinal.csv", "--out", "ordinal_bench", "--config", "ordinal.yaml", "--methods", "prior,probe",
          "--folds", 2, "--protocol", "paper", "--bootstrap", 20),
-    ):  # fmt: skip
-        done = run_cotune(folder, *command)
-        assert done.returncode == 0, done.stderr
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found, given = pd.read_csv(folder / "ranks.csv"), pd.read_csv(folder / "ordinal.csv")
+    assert (found["label"] == given["label"]).mean() > 0.9
+    assert found["tags_share"].mean() > found[["text_share", "image_share"]].mean().max()
     settings = json.loads((ordinal / "config.json").read_text())
     assert settings["head"]["settings"]["slope"] == 0.1
     assert {part["package"] for part in settings["needs"].values()} == {"cotune-extra"}

@@ -39,7 +39,7 @@ def test_near_duplicates_never_straddle_a_fold(zoo: Zoo, tmp_path: Path, posts: 
 
 def test_grouping_can_leave_texts_aside(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
     posts["text"] = "a meme with the same words"
-    with pytest.raises(DataError, match="groups of near-duplicates"):
+    with pytest.raises(DataError, match="group of near-duplicates with the label"):
         cut_posts(posts, tiny_plan(zoo, tmp_path, protocol="grouped"))
     folds = cut_posts(posts, tiny_plan(zoo, tmp_path, protocol="grouped", group_by=("image",)))
     assert len(folds.ids) == 36

@@ -252,7 +252,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_kill_loses_at_most_the_cells_under_way(zoo: Zoo, tmp_path: Path, jobs: int) -> None:
     plan = tiny_plan(zoo, tmp_path / "cache", methods=("svm", "joint", "ensemble"), folds=5)
     posts = tiny_posts(tmp_path)

@@ -100,7 +100,7 @@ def temporary(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.startswith(".tmp-")]
 
 
-@pytest.mark.parametrize(("jobs", "group"), [(1, False), (2, False), (2, True)])
+@pytest.mark.parametrize(("jobs", "group"), [(1, False), (2, True)])
 def test_bench_keeps_finished_cells(zoo: Zoo, tmp_path: Path, jobs: int, group: bool) -> None:
     table = write_table(make_posts(tmp_path / "images", 40, gaps=False), tmp_path / "posts.csv")
     out = tmp_path / "out"

@@ -109,15 +109,15 @@ def test_a_pair_of_which_one_is_not_flat_is_left_to_the_hash() -> None:
     assert Details([None, None]).agree(np.asarray([0]), np.asarray([1])).tolist() == [True]
 
 
-def test_thousands_of_pages_take_seconds() -> None:
-    detail = [flat_detail(page(seed)) for seed in range(50)]
-    marks = [Fingerprint(str(i), 5, detail=detail[i % 50]) for i in range(4000)]
+def test_many_pages_take_seconds() -> None:
+    detail = [flat_detail(page(seed)) for seed in range(25)]
+    marks = [Fingerprint(str(i), 5, detail=detail[i % 25]) for i in range(2000)]
     begun = time.perf_counter()
     groups = Groups(len(marks))
     groups.join_looks(marks, 4)
     numbers = groups.numbers()
-    assert time.perf_counter() - begun < 60
-    assert len(set(numbers.tolist())) == len(set(numbers[:50].tolist()))
+    assert time.perf_counter() - begun < 30
+    assert len(set(numbers.tolist())) == len(set(numbers[:25].tolist()))
 
 
 # ---- a group that is too large to mean something is told ------------------------------------------------------

@@ -101,7 +101,7 @@ def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names no split"):
         import_hateful_memes(folder, splits=[" "])
     (folder / "train.jsonl").write_text("broken\n")
-    with pytest.raises(DataError, match="of 1 lines none gives a whole post"):
+    with pytest.raises(DataError, match="of 1 line none gives a whole post"):
         import_hateful_memes(folder, splits=["train"])
 
 

@@ -75,7 +75,7 @@ def test_a_post_of_weight_zero_is_left_out(zoo: Zoo, posts: pd.DataFrame, tmp_pa
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ([1.0] * 3, "has the shape .3,., but there are 24 posts"),
+        ([1.0] * 3, "has the shape .3,., but X holds 24 posts"),
         ([-1.0] + [1.0] * 23, "at position 0 is -1.0"),
         ([1.0] * 23 + [float("nan")], "at position 23 is nan"),
         ([0.0] * 24, "is 0 for every post"),
