@@ -18,6 +18,8 @@ from cotune.cli.table_options import TableOptions
 from cotune.console import open_console, show
 from cotune.data.checks.quality import check_posts
 from cotune.explain.explainer import Explainer
+from cotune.export.choose import EngineChoice
+from cotune.export.package import open_export
 from cotune.report.numbers import every_post, plural
 from cotune.report.terminal import probabilities_table, pushing_words
 from explained import random_run
@@ -114,6 +116,15 @@ def test_an_export_has_bars_alone(tiny_export: Path, run: Run) -> None:
     assert (code, err) == (0, "")
     assert "━" in out
     assert "words" not in out
+
+
+def test_words_come_too_where_the_export_of_a_run_scores_it(
+    saved: tuple[Path, Path], tiny_export: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineChoice, "ready", open_export(tiny_export))
+    code, out, err = run("predict", saved[0], "--text", "good day sad", "--engine", "auto")
+    assert (code, err) == (0, "")
+    assert re.search(r"^words that .*(support|oppose) ", out, re.MULTILINE)
 
 
 def test_words_are_left_out_only_where_it_takes_a_moment(

@@ -30,7 +30,7 @@ def test_the_card_names_parts_scores_and_survives_odd_labels(fitted: Run) -> Non
     assert any("a\\|b" in line and "`tick` new" in line for line in lines)
     unknown = {"value": None, "low": None, "high": None}
     empty = Run(fitted.model, fitted.config, {"validation": {"n": 1, "scores": {"auc": unknown}}})
-    assert "| AUC | - | - to - |" in card_of(empty)
+    assert "| AUC | - | - |" in card_of(empty)
 
 
 def test_scores_have_the_names_of_the_report_and_each_class_a_row(fitted: Run) -> None:

@@ -149,3 +149,21 @@ def test_nothing_measured_interrupted_overlap_and_unreadable_images() -> None:
 def test_the_gravest_come_first_and_others_keep_their_order() -> None:
     made = [Notice("good", "a"), Notice("warning", "b"), Notice("problem", "c"), Notice("warning", "d")]
     assert [notice.text for notice in sorted_notices(made)] == ["c", "b", "d", "a"]
+
+
+def test_posts_of_one_class_have_no_auc_and_no_advice_to_look_at_it() -> None:
+    one = scores(
+        scores={"auc": row(None), "accuracy": row(1.0, 1.0, 1.0)},
+        confusion=[[0, 0], [0, 1000]],
+        per_class={"no": {"support": 0}, "yes": {"support": 1000}},
+        calibration=[],
+    )
+    found = score_notices(TASK, one)
+    assert found[0].level == "problem"
+    assert found[0].text.startswith("All posts have the label yes: there is no AUC")
+    assert not [notice for notice in found if "look at AUC" in notice.text]
+
+
+def test_a_high_score_is_no_good_sign_on_training_posts_or_on_very_few() -> None:
+    assert levels(score_notices(TASK, scores(), [SEEN_POSTS])) == ["problem"]
+    assert "good" not in levels(score_notices(TASK, scores(n=3, scores={"auc": row(1.0, 1.0, 1.0)})))

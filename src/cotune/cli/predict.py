@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ from cotune.cli.options import (
     Plugin,
     workers_of,
 )
+from cotune.cli.run_folder import open_run
 from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich, reporter, tell_note
 from cotune.errors import ConfigError, DataError, clip, listed
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cotune.data.kept_chunks import KeptChunks
+    from cotune.export.choose import EngineChoice
     from cotune.fields import Field
-    from cotune.predict import Predictor
     from cotune.scoring import Scorer
 
 _SHOWN = 5
@@ -143,7 +144,7 @@ def predict(
         check_predictions_path(out, None if posts is None else Path(posts))
     if single:
         given = {"text": text or [], "image": image or [], "table": value or []}
-        _predict_one(open_scorer(choice, settings), given, out, as_json)
+        _predict_one(choice, settings, given, out, as_json)
         return
     assert posts is not None
     assert out is not None
@@ -283,11 +284,14 @@ def _one_post(fields: Sequence[Field], given: dict[str, list[str]]) -> dict[str,
 _OPTION = {"text": "text", "image": "image", "table": "value"}
 
 
-def _predict_one(predictor: Scorer[Any], given: dict[str, list[str]], out: str | None, as_json: bool) -> None:
+def _predict_one(
+    choice: EngineChoice, settings: dict[str, Any], given: dict[str, list[str]], out: str | None, as_json: bool
+) -> None:
     from cotune.data.predictions import predictions_writer, records
     from cotune.data.python_posts import posts_from
     from cotune.scoring import share_column
 
+    predictor = open_scorer(choice, settings)
     task, fields = predictor.task, predictor.fields
     posts = posts_from([_one_post(fields, given)], fields)
     frame = predictor.frame(posts)
@@ -305,18 +309,24 @@ def _predict_one(predictor: Scorer[Any], given: dict[str, list[str]], out: str |
     proba = dict(zip(task.outputs, (found[column] for column in task.columns()), strict=False))
     answer = probabilities_table(str(found["label"]), proba) if proba else f"{found['label']:.6g}"
     print_rich(answer, "", shares)
-    print_rich(*_pushed(predictor, posts))  # after the answer, which nobody waits for because of it
+    print_rich(*_pushed(predictor, posts, choice, settings))  # after the answer, which nobody waits for because of it
     if found["error"]:
         tell_note(f"note: {found['error']}")
 
 
-def _pushed(predictor: Scorer[Any], posts: pd.DataFrame) -> list[str]:
-    """Return a line for each text about the words that pushed; none for an export, which has no torch to ask."""
-    if not hasattr(predictor, "run"):
+def _pushed(predictor: Scorer[Any], posts: pd.DataFrame, choice: EngineChoice, settings: dict[str, Any]) -> list[str]:
+    """Return a line for each text about the words that pushed; none for an export, which has no torch to ask.
+
+    A run that was scored with its export out of the cache is opened for it, unless another engine was asked for.
+    """
+    if not hasattr(predictor, "run") and (choice.exported or choice.asked != "auto"):
         return []
     from cotune.explain.explainer import Explainer
+    from cotune.predict import Predictor
 
-    own = cast("Predictor", predictor)
+    own = predictor if isinstance(predictor, Predictor) else Predictor(
+        open_run(choice.folder, choice.plugins), **settings
+    )  # fmt: skip
     explainer = Explainer(own.run, device=own.device.type, bad_images=own.bad_images, allow_remote=own.allow_remote)
     found = explainer.pushing_words(posts)
     lines = (pushing_words(words, name if len(found) > 1 else None, own.task.scale) for name, words in found.items())

@@ -8,7 +8,7 @@ from typing import Any
 from cotune.fields import DEFAULT_FIELDS
 from cotune.model import JointModel, head_name
 from cotune.report.card_metadata import CardDetails, front_matter
-from cotune.report.numbers import SCORE_TITLES, count, number, plural
+from cotune.report.numbers import SCORE_TITLES, count, interval, number, plural
 from cotune.settings import FitConfig
 
 _COLUMNS = {"auc": "AUC", "f1": "F1", "support": "posts"}
@@ -108,8 +108,7 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
     """Return the scores on held-out posts, and those of each class or label."""
     rows = []
     for name, estimate in found["scores"].items():
-        value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
-        rows.append([SCORE_TITLES.get(name, name), value, f"{low} to {high}"])
+        rows.append([SCORE_TITLES.get(name, name), number(estimate["value"]), interval(estimate)])
     lines = [
         "## Measured on held-out posts",
         "",

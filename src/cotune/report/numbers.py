@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 SCORE_TITLES = {
     "auc": "AUC",
@@ -33,6 +34,12 @@ def count(value: int | None) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """Return a number with fixed decimals, or a dash for none."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def interval(row: Mapping[str, float | None], digits: int = 4) -> str:
+    """Return both ends of the interval of a score, ``low`` and ``high``; a dash where there is none."""
+    low, high = row["low"], row["high"]
+    return "-" if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
 def percent(value: float | None, digits: int = 0) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from cotune.report.numbers import count, number, percent, plural, signed
+from cotune.report.numbers import count, interval, number, percent, plural, signed
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def _environment() -> Environment:
         loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "count": count, "number": lambda value, digits=3: number(value, digits), "percent": percent, "signed": signed,
+        "count": count, "number": lambda value, digits=3: number(value, digits),
+        "interval": lambda row, digits=3: interval(row, digits), "percent": percent, "signed": signed,
         "split_cell": split_cell, "plural": plural,
     }  # fmt: skip
     return environment

@@ -153,7 +153,7 @@ def _data(posts: Sequence[_Post], small: Sequence[str], shown: ShownPosts) -> Ma
         rows.append({
             "row": post.row, "id": post.id, "true": post.true, "label": post.label,
             "outputs": [[int(i), round(float(post.outputs[i]), 4)] for i in best],
-            "shares": [None if np.isnan(share) else round(share, 3) for share in post.shares],
+            "shares": [None if np.isnan(share) else round(share, 4) for share in post.shares],
             "texts": post.texts, "image": uri,
         })  # fmt: skip
     return {

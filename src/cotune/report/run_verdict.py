@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cotune.errors import listed
-from cotune.report.notices import ESTIMATED, Notice, sorted_notices
+from cotune.report.notices import ESTIMATED, Level, Notice, sorted_notices
 from cotune.report.numbers import plural
 from cotune.run import Run
 from cotune.scoring import SEEN_POSTS
@@ -44,8 +44,10 @@ def score_notices(task: Task, scores: Mapping[str, Any] | None, notes: Sequence[
             )
         )
         return sorted_notices(found)
-    for rule in (_chance, _majority, _never_predicted, _confidence, _few):
+    for rule in (_one_class, _chance, _majority, _never_predicted, _confidence, _few):
         found += rule(task, scores)
+    if SEEN_POSTS in notes:  # a good score of posts that were trained on is no good sign
+        found = [notice for notice in found if notice.level != "good"]
     return sorted_notices(found)
 
 
@@ -82,6 +84,19 @@ def _range(row: Mapping[str, Any]) -> str:
     return f"{row['low']:.3f} to {row['high']:.3f}"
 
 
+def _only_class(task: Task, scores: Mapping[str, Any]) -> str | None:
+    """Return the class of all posts, if they have but one."""
+    supported = [name for name, row in scores.get("per_class", {}).items() if row["support"]]
+    return supported[0] if task.target_type == "multiclass" and len(supported) == 1 else None
+
+
+def _one_class(task: Task, scores: Mapping[str, Any]) -> Iterator[Notice]:
+    """Look whether there is nothing to tell apart."""
+    if (name := _only_class(task, scores)) is not None:
+        yield Notice("problem", f"All posts have the label {name}: there is no AUC, and accuracy is the share of posts "
+                                f"predicted as {name}. Posts of other labels are needed.")  # fmt: skip
+
+
 def _chance(task: Task, scores: Mapping[str, Any]) -> Iterator[Notice]:
     """Look whether the interval of the main score touches what a model that knows nothing has."""
     row = scores["scores"].get(task.main_score)
@@ -97,13 +112,16 @@ def _chance(task: Task, scores: Mapping[str, Any]) -> Iterator[Notice]:
         yield Notice("problem", f"{title} ({_range(row)}) on {posts}: worse than guessing ({task.chance:g}). "
                                 "Are labels swapped?")  # fmt: skip
     else:
-        yield Notice("good", f"{title} ({_range(row)}) on {posts}; guessing has {task.chance:g}.")
+        level: Level = "good" if scores["n"] >= FEW_OF_CLASS else "note"
+        yield Notice(level, f"{title} ({_range(row)}) on {posts}; guessing has {task.chance:g}.")
 
 
 def _majority(task: Task, scores: Mapping[str, Any]) -> Iterator[Notice]:
     """Look whether always giving the most frequent class would be about as accurate."""
     row, classes = scores["scores"].get("accuracy"), scores.get("per_class")
     if task.target_type != "multiclass" or row is None or row["value"] is None or not classes:
+        return
+    if _only_class(task, scores) is not None:
         return
     name = max(classes, key=lambda one: classes[one]["support"])
     share = classes[name]["support"] / max(scores["n"], 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cotune.report.numbers import SCORE_TITLES, number, percent, plural, signed
+from cotune.report.numbers import SCORE_TITLES, interval, number, percent, plural, signed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +38,10 @@ def add_row(table: Table, *cells: object) -> None:
 
 def score_table(found: Mapping[str, Any], title: str) -> Table:
     """Return all scores of an evaluation with their intervals."""
-    interval = f"{found['confidence']:.0%} interval"
-    table = new_table(title, "score", "value", interval, right=("value", interval))
+    header = f"{found['confidence']:.0%} interval"
+    table = new_table(title, "score", "value", header, right=("value", header))
     for name, estimate in found["scores"].items():
-        low, high = number(estimate["low"]), number(estimate["high"])
-        add_row(table, SCORE_TITLES.get(name, name), number(estimate["value"]), f"{low} to {high}")
+        add_row(table, SCORE_TITLES.get(name, name), number(estimate["value"]), interval(estimate))
     return table
 
 
