@@ -41,7 +41,7 @@ def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "seed": seed,
         "data_hash": data_hash,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
     }
 
 
@@ -60,3 +60,9 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _program() -> str:
+    """Return the name of the program; ``python -m cotune`` is called by a file of it."""
+    name = Path(sys.argv[0]).name
+    return "cotune" if name == "__main__.py" else name

@@ -134,7 +134,8 @@ def check(
         print_rich(f"\nwritten to {out}: check.json, report.html{'' if review is None else ', review.html'}")
     if review is not None and review.issues:
         where = "--out DIR writes a page to review them" if out is None else f"review them in {out / 'review.html'}"
-        print_rich(f"{where}; `cotune fit POSTS --labels-from decisions.csv` then takes your decisions")
+        fit = command("cotune", "fit", posts, "--labels-from", "decisions.csv", "--out", "run")
+        print_rich(f"{where}; then train with your decisions: {fit}")
 
 
 def _refuse_harm(out: Path) -> None:

@@ -134,7 +134,6 @@ def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[s
     return render(
         "report.html",
         main_title=run.task.main_title,
-        kind_of_task=run.task.target_type,
         scores=None if scores is None else _scores(scores),
         class_counts=_bars(class_counts),
         parts=parts,
@@ -154,6 +153,7 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
     bins, pairs = found.get("calibration", []), found.get("scatter", [])
     return {
         "n": found["n"],
+        "errors": _errors(found),
         "n_bootstrap": found["n_bootstrap"],
         "confidence": found["confidence"],
         "rows": rows,
@@ -168,6 +168,14 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": calibration_chart(bins) if bins else Markup(""),
         "curves": figures.curves(found),
     }
+
+
+def _errors(found: Mapping[str, Any]) -> int | None:
+    """Return how many posts were classified wrong; 0 where there is no such thing, None where it is not known."""
+    if found.get("scatter"):
+        return 0
+    matrix = found.get("confusion")
+    return None if not matrix else sum(sum(row) - row[i] for i, row in enumerate(matrix))
 
 
 def _matrix(counts: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:

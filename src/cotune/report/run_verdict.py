@@ -177,7 +177,9 @@ def _few(task: Task, scores: Mapping[str, Any]) -> Iterator[Notice]:
     per = scores.get("per_class") or scores.get("per_label") or {}
     rare = [f"{name} ({row['support']})" for name, row in per.items() if row["support"] < FEW_OF_CLASS]
     if rare:
-        yield Notice("note", f"Few posts of {listed(rare)}: {'its' if len(rare) == 1 else 'their'} scores are rough.")
+        yield Notice(
+            "note", f"Few posts of {listed(rare, most=4)}: {'its' if len(rare) == 1 else 'their'} scores are rough."
+        )
 
 
 def _overfitting(task: Task, history: Sequence[Mapping[str, Any]]) -> Iterator[Notice]:

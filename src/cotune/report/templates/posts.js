@@ -12,7 +12,7 @@ let at = 0;
 const names = value => value === null ? [] : Array.isArray(value) ? value : [value];
 const said = value => value === null ? "none" : continuous ? value.toPrecision(4) : names(value).join(" | ") || "no label";
 const same = (a, b) => names(a).length === names(b).length && names(a).every(name => names(b).includes(name));
-const percent = value => value > 0.995 && value < 1 ? "over 99 %" : `${Math.round(100 * value)} %`;
+const percent = value => value > 0.995 && value < 1 ? "over 99%" : `${Math.round(100 * value)}%`;
 for (const post of data.posts) {
   post.confidence = continuous ? null : post.outputs[0][1];
   post.wrong = !continuous && post.true !== null && !same(post.true, post.label);
@@ -92,7 +92,7 @@ function wanted() {
 
 function filter() {
   const want = wanted();
-  for (const range of form.querySelectorAll("input[type=range]")) range.nextElementSibling.value = `${range.value} %`;
+  for (const range of form.querySelectorAll("input[type=range]")) range.nextElementSibling.value = `${range.value}%`;
   shown = data.posts.filter(post => matches(post, want)).sort(orders[want.sort]);
   page = at = 0;
   const errors = shown.filter(post => post.wrong).length;
@@ -105,6 +105,7 @@ function filter() {
 function draw() {
   const pages = Math.max(1, Math.ceil(shown.length / PAGE));
   grid.replaceChildren(...shown.slice(page * PAGE, (page + 1) * PAGE).map((post, i) => card(post, page * PAGE + i)));
+  if (!shown.length) grid.append(element("li", "No post fits these filters.", "nothing"));
   document.getElementById("place").textContent = `${page + 1} of ${pages}`;
   document.getElementById("previous").disabled = page === 0;
   document.getElementById("next").disabled = page + 1 >= pages;
