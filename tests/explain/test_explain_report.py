@@ -163,7 +163,7 @@ def test_the_table_page_has_every_part(run: Run, new_posts: PostsMaker, tmp_path
     posts = new_posts(24, classes=3)
     result = explain_posts(explainer(run), lambda: [posts[:10], posts[10:]], ExplainPlan(limit=5), out=tmp_path)
     reader = check_page(set_page(result, run="r", posts="p.csv"))
-    for title in ("How much the text has to say", "Agreement and interaction", "Words that spoke most", "Most image-driven",
+    for title in ("Text share by predicted class", "Agreement and interaction", "Words that support each class most", "Most image-driven",
                   "Most text-driven", "Most confident errors", "Posts with words and pixels"):  # fmt: skip
         assert title in reader.text, title
     links = {address for address in reader.addresses if address.startswith("posts/")}
