@@ -289,7 +289,7 @@ def test_predictions_are_looked_through_by_keyboard(pages: dict[str, Path], visi
     assert "row 3" in page.locator("#detail-body").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("#detail").evaluate("dialog => dialog.open")
-    assert page.evaluate("document.activeElement.dataset.at") == "2", "where the reader was"
+    page.locator('#posts button[data-at="2"]:focus').wait_for()  # where the reader was
     page.keyboard.press("/")
     page.keyboard.type("no such words")
     assert found.inner_text().startswith("0 of 15 posts")
