@@ -18,7 +18,7 @@ from cotune.data.python_labels import checked_labels, checked_numbers, indicator
 from cotune.data.python_posts import posts_from
 from cotune.data.tables.cells import label_name
 from cotune.errors import ConfigError, DataError, RunError, python_words
-from cotune.heads import HEADS
+from cotune.estimator_diagram import estimator_diagram
 from cotune.predict import Predictor
 from cotune.progress import watched_progress
 from cotune.report.numbers import plural
@@ -194,29 +194,9 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
         return Explainer(self.run_, **self._settings()).explain(self._posts(X), words=words, pixels=pixels)
 
     def _sk_visual_block_(self) -> Any:
-        """Return the encoders side by side and the head below them, for scikit-learn's diagram of an estimator."""
-        try:
-            from sklearn.utils._repr_html.estimator import _VisualBlock
-        except ImportError:  # scikit-learn before 1.7
-            from sklearn.utils._estimator_html_repr import _VisualBlock
-
-        def block(name: str, *details: str) -> Any:
-            return _VisualBlock("single", None, names=name, name_details="\n".join(details))
-
+        """Return the encoders and the head, for scikit-learn's diagram of an estimator."""
         run: Run | None = getattr(self, "run_", None)
-        config = self._config() if run is None else run.config
-        kinds = {field.name: field for field in config.read_fields()}
-        encoders = []
-        reads = HEADS[config.fusion].reads({name: field.kind for name, field in kinds.items()})
-        for name in reads:
-            field = kinds[kinds[name].shared or name]
-            named = {"text": config.text_encoder, "image": config.image_encoder}.get(field.kind, "learned from scratch")
-            size = [] if run is None else [f"{run.model.encoders[name].n_parameters():,} parameters"]
-            encoders.append(block(field.encoder or named, f"{field.kind} encoder", f"tune: {config.tune}", *size))
-        about = [] if run is None else [f"{run.model.parameter_counts()['head']:,} parameters", run.task.describe()]
-        side_by_side = _VisualBlock("parallel", encoders, names=list(reads), dash_wrapped=False)
-        head = block(f"{config.fusion} head", "fusion head", f"width: {config.width}", *about)
-        return _VisualBlock("serial", [side_by_side, head], dash_wrapped=False)
+        return estimator_diagram(self._config() if run is None else run.config, run)
 
     def _predictor(self) -> Predictor:
         return Predictor(self.run_, **self._settings())

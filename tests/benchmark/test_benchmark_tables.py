@@ -20,7 +20,7 @@ from cotune.errors import ConfigError, RunError
 from cotune.metrics import delong_test, paired_bootstrap_auc, roc_auc
 from cotune.report.benchmark_figures import bars
 from cotune.report.benchmark_report import write_all
-from cotune.report.charts import interval_chart
+from cotune.report.interval_charts import interval_chart
 from cotune.report.pages import split_cell
 
 PAIRS = (("hf:a/t", "timm:i"),)

@@ -43,7 +43,7 @@ JOINT = row("joint", 0.847)
 def test_better_worse_and_level_rows_are_named_in_one_sentence() -> None:
     rows = [row("text", 0.812, versus(0.035, 0.042)), JOINT, row("concat", 0.85, versus(-0.003, 0.326))]
     assert answer(results(), rows) == (
-        "Joint fine-tuning is better than the text encoder alone by 0.035 AUC (p = .042), and cannot be told apart from "
+        "Joint fine-tuning is better than the text encoder alone by 0.035 AUC (p = .042), and does not differ clearly from "
         "plain concatenation (p = .326)."
     )
     worse = [JOINT, row("svm", 0.9, versus(-0.053, 0.0004))]
@@ -71,7 +71,9 @@ def test_a_claim_needs_the_stricter_test_and_says_where_the_tests_disagree() -> 
     assert outcome(replace(test, fold_p_holm=math.nan)) == "better"
     assert outcome(replace(test, fold_p_holm=math.nan, p_holm=math.nan)) == "level"
     rows = [JOINT, row("ensemble", 0.838, test)]
-    assert answer(results(), rows).startswith("Joint fine-tuning cannot be told apart from the mean of a text and an")
+    assert answer(results(), rows).startswith(
+        "Joint fine-tuning does not differ clearly from the mean of a text and an"
+    )
     (second, disagree) = benchmark_notices(results(), rows)
     assert "Joint fine-tuning leads" in second.text
     assert "on these posts; over folds" in disagree.text
@@ -107,7 +109,7 @@ def test_a_grid_names_its_best_pair_and_how_many_are_near() -> None:
         ([row("joint", 0.52, width=0.06)], {}, "warning", "may be chance"),
         ([row("joint", 0.8, width=0.14)], {"n": 90}, "warning", "Few posts: 90 leave an interval of 0.14"),
         ([JOINT, row("concat", 0.85, versus(-0.003, 0.3))], {}, "note", "not that of joint fine-tuning (0.8470) but of "
-         "plain concatenation (0.8500); the two cannot be told apart (p = .300)"),
+         "plain concatenation (0.8500); the two do not differ clearly (p = .300)"),
         ([JOINT, row("concat", 0.9, versus(-0.053, 0.001))], {}, "warning", "the difference is clear (p = .001)"),
     ],
 )  # fmt: skip

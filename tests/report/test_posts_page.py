@@ -113,7 +113,7 @@ def test_several_texts_tables_and_images_that_are_no_files(tmp_path: Path) -> No
     first, second = data_of(page)["posts"]
     assert first["texts"][0].endswith("…")
     assert len(first["texts"][0]) < 500
-    assert first["texts"][1] == "about: age 3.5"
+    assert first["texts"][1] == "age: 3.5"
     assert first["image"]
     assert second["image"] == ""
     assert "Mostly by" not in page, "no shares are known"

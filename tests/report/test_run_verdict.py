@@ -76,7 +76,7 @@ def test_accuracy_of_the_most_frequent_class() -> None:
     rows = {"auc": row(0.8, 0.7, 0.9), "accuracy": row(0.9, 0.88, 0.92)}
     found = score_notices(TASK, scores(scores=rows, per_class=few, calibration=[]))
     assert levels(found) == ["warning", "good"]
-    assert "cannot be told from that of always answering no (0.900)" in found[0].text
+    assert "is not clearly better than that of always answering no (0.900)" in found[0].text
     rows["accuracy"] = row(0.7, 0.65, 0.75)
     assert "is below" in score_notices(TASK, scores(scores=rows, per_class=few, calibration=[]))[0].text
 

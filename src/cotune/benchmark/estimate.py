@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from cotune.run import Run
 
 #: Folds that are tried: fewer where a label has too few posts.
 _FOLDS = (5, 3, 2)
+T = TypeVar("T")
 
 
 def estimate_scores(
@@ -65,4 +67,8 @@ class _Quiet(Progress):
     """Shows the bars of another reporter, without what it said of the same posts in training."""
 
     def __init__(self, shown: Progress) -> None:
-        self.track = shown.track  # type: ignore[method-assign]
+        self._shown = shown
+
+    def track(self, items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
+        """Yield `items` behind a bar of the other reporter."""
+        return self._shown.track(items, what, total)

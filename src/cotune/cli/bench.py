@@ -156,8 +156,8 @@ def bench(
     plan = _plan(given)
     columns = table.columns(plan.fit.fields)
     say = reporter().say
-    tell = say if folds_from is None else None  # a split that is not used
-    found = table.reviewed(read_posts(posts, columns=columns, require_labels=True, tell=tell, **table.rows()), say)
+    unused = say if folds_from is None else None  # what is told of a split that is not used
+    found = table.reviewed(read_posts(posts, columns=columns, require_labels=True, tell=unused, **table.rows()), say)
     if folds_from is not None:
         plan = _with_published(plan, given, found, say)
     more: dict[str, Any] = {
@@ -224,7 +224,7 @@ def _plan(given: dict[str, Any]) -> Plan:
     )
 
 
-def _with_published(plan: Plan, given: dict[str, Any], posts: Any, tell: Callable[[str], None]) -> Plan:
+def _with_published(plan: Plan, given: dict[str, Any], posts: Any, say: Callable[[str], None]) -> Plan:
     """Return the plan with the folds that `--folds-from` names, and tell what is odd about them."""
     from dataclasses import replace
 
@@ -234,10 +234,10 @@ def _with_published(plan: Plan, given: dict[str, Any], posts: Any, tell: Callabl
         raise ConfigError("--folds-from brings its own folds; leave --folds and --protocol away")
     published = read_published_folds(posts, given["posts"], given["folds_from"], kind=given["table"].format)
     for note in published.notes:
-        tell(f"note: {note}")
+        say(f"note: {note}")
     n = int((published.roles == WATCH).any(axis=1).sum())
     if n and plan.fit.stop != "validation":
-        tell(f"note: {plural(n, 'validation post')} of the published folds are not trained on; --stop validation "
+        say(f"note: {plural(n, 'validation post')} of the published folds are not trained on; --stop validation "
              "stops by them")  # fmt: skip
     return replace(plan, protocol="published", published=published, folds=len(published.names))
 

@@ -19,19 +19,11 @@ from cotune.benchmark.tables import PAPER, Table, number, p_words, repeated, sec
 from cotune.metrics import confusion_matrix
 from cotune.metrics.calibration import calibration_bins
 from cotune.report.benchmark_verdict import strict_p
-from cotune.report.charts import (
-    Bar,
-    Gap,
-    Line,
-    Spot,
-    calibration_chart,
-    forest_chart,
-    legend,
-    line_plot,
-    scatter,
-)
+from cotune.report.charts import Line, Spot, legend, line_plot, scatter
 from cotune.report.drawing import LOOKS
+from cotune.report.interval_charts import Bar, Gap, forest_chart
 from cotune.report.pages import standalone
+from cotune.report.run_charts import calibration_chart
 
 #: The looks of known methods, so that a method looks the same in every report; joint is the first.
 _LOOKS = {"joint": 0, "concat": 1, "text": 2, "image": 3, "svm": 4, "probe": 5, "reference": 6, "ensemble": 7}

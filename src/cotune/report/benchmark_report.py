@@ -16,7 +16,7 @@ from cotune.benchmark.tables import Table, save_tables, seconds, table_1, table_
 from cotune.files import write_json, write_text
 from cotune.report import benchmark_figures as figures
 from cotune.report.benchmark_verdict import answer, benchmark_notices, by_score, reference_of
-from cotune.report.charts import interval_chart
+from cotune.report.interval_charts import interval_chart
 from cotune.report.pages import render
 
 REPORT, SUMMARY = "report.html", "summary.json"

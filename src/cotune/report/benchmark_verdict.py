@@ -54,7 +54,7 @@ def strict_p(test: Test) -> float:
 
 
 def outcome(test: Test) -> Literal["better", "worse", "level"]:
-    """Return how the reference compares with a row: better, worse, or not to be told apart."""
+    """Return how the reference compares with a row: better, worse, or not clearly different."""
     if not strict_p(test) < SURE:
         return "level"
     return "better" if test.difference > 0 else "worse"
@@ -81,7 +81,7 @@ def answer(results: Results, summaries: Sequence[Summary], grids: Sequence[str] 
     if level:
         named = [f"{phrase(s, summaries)} ({_p(s.test)})" for s in level[:_NAMED] if s.test is not None]
         more = [f"{len(level) - _NAMED} more"] if len(level) > _NAMED else []
-        parts.append(f"cannot be told apart from {_listed([*named, *more])}")
+        parts.append(f"does not differ clearly from {_listed([*named, *more])}")
     return f"Joint fine-tuning {_listed(parts, joint=', and ' if len(parts) > 1 else '')}."
 
 
@@ -176,7 +176,7 @@ def _best_is_another(results: Results, summaries: Sequence[Summary]) -> Iterator
     best = others[0]
     assert best.test is not None
     level = outcome(best.test) == "level"
-    told = f"the two cannot be told apart ({_p(best.test)})" if level else f"the difference is clear ({_p(best.test)})"
+    told = f"the two do not differ clearly ({_p(best.test)})" if level else f"the difference is clear ({_p(best.test)})"
     name = phrase(best, summaries)
     if best.auc_mean > reference.auc_mean:
         yield Notice(

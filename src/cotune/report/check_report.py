@@ -13,7 +13,7 @@ from cotune.data.checks.texts import FEWEST_LETTERS, TextSummary
 from cotune.fields import Field
 from cotune.report.notices import Notice
 from cotune.report.numbers import plural
-from cotune.report.pages import render
+from cotune.report.pages import bars, render
 from cotune.report.post_cards import PostCards
 
 _GROUPS, _OPEN, _MEMBERS, _LISTED, _ODD, _BARS, _NAMED, _ROWS = 60, 24, 4, 100, 36, 30, 10, 20
@@ -136,14 +136,13 @@ def _facts(report: QualityReport) -> list[tuple[str, str, str]]:
 
 
 def _bars(counts: Mapping[str, int], at_most: int = _BARS) -> list[dict[str, Any]]:
-    most, total = max(counts.values(), default=0) or 1, sum(counts.values()) or 1
+    """Return the bars of counts, the smallest of very many as one."""
     shown = list(counts.items())
     if len(shown) > at_most:
         ranked = sorted(shown, key=lambda item: -item[1])
         rest = ranked[at_most - 1 :]
         shown = [*ranked[: at_most - 1], (f"{len(rest):,} others", sum(n for _, n in rest))]
-        most = max(n for _, n in shown)
-    return [{"name": name, "n": n, "part": n / most, "share": n / total} for name, n in shown]
+    return bars(dict(shown))
 
 
 def _filled(report: QualityReport) -> list[dict[str, Any]]:

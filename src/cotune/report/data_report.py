@@ -124,7 +124,7 @@ def render_quality(report: QualityReport, most: int = 8) -> Group:
     for by in dict.fromkeys(group.by for group in report.duplicates):
         groups = report.of(by)
         rows.append((by, f"{plural(len(groups), 'group')} of {sum(len(group.rows) for group in groups):,} posts"))
-    advice: list[RenderableType] = [Text("What to do", style="bold"), *(f"- {line}" for line in report.advice)]
+    advice: list[RenderableType] = [Text("What to do", style="bold"), *(f"- {line.text}" for line in report.advice)]
     parts: list[RenderableType] = [Group(*advice) if report.advice else Text("Nothing to fix.", style="green")]
     parts.append(facts("Posts", rows))
     for title, troubles in (("Images that cannot be used", report.image_troubles),

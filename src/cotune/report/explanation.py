@@ -11,8 +11,9 @@ from PIL import Image
 
 from cotune.encoders.crop_geometry import CropGeometry
 from cotune.report.notebook import themed
-from cotune.report.overlay import data_url, overlay, shrink, top_patches
+from cotune.report.overlay import overlay, shrink, top_patches
 from cotune.report.pages import render, style_sheet
+from cotune.report.thumbnails import data_url
 
 #: The style sheet of an explanation.
 STYLE = "explanation.css"

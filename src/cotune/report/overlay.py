@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,10 +111,3 @@ def shrink(picture: Image.Image, longest: int = LONGEST) -> Image.Image:
     scale = min(longest / max(width, height), 4.0)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-
-
-def data_url(image: Image.Image, *, kind: str = "JPEG") -> str:
-    """Return the image, encoded again, as a URL that holds all of it."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, quality=82) if kind == "JPEG" else image.save(buffer, kind, optimize=True)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -89,6 +90,12 @@ def _environment() -> Environment:
         "split_cell": split_cell, "plural": plural,
     }  # fmt: skip
     return environment
+
+
+def bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return what a table of bars shows of some counts: each with its part of the largest and its share of all."""
+    most, total = max(counts.values(), default=0) or 1, sum(counts.values()) or 1
+    return [{"name": name, "n": n, "part": n / most, "share": n / total} for name, n in counts.items()]
 
 
 def split_cell(words: str) -> tuple[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
@@ -83,22 +82,26 @@ class PostCards:
 
     def _card(self, row: int) -> PostCard:
         values = self._posts.iloc[self._places[row]]
-        texts: list[tuple[str, str]] = []
-        for each in self._fields:
-            value = values[each.name]
-            if each.kind == "text" and has_text(value):
-                texts.append((each.name, self._short(value)))
-            elif each.kind not in ("text", "image") and FIELD_KINDS[each.kind].has(value):
-                texts += self._cells(each.name, value)
         images = [{"name": f.name, "uri": ""} for f in self._fields if f.kind == "image" and has_image(values[f.name])]
-        return PostCard(row, str(values["id"]), values["label"], texts, images)
+        return PostCard(
+            row, str(values["id"]), values["label"], texts_of(values, self._fields, self._characters), images
+        )
 
-    def _cells(self, name: str, value: Any) -> list[tuple[str, str]]:
-        if not isinstance(value, dict):
-            return [(name, self._short(value))]
-        there = [(str(column), self._short(cell)) for column, cell in value.items() if cell is not None]
-        return there[:_CELLS]
 
-    def _short(self, value: object) -> str:
-        text = str(value)
-        return text if len(text) <= self._characters else f"{text[: self._characters]}…"
+def texts_of(post: pd.Series, fields: Iterable[Field], characters: int = _CHARACTERS) -> list[tuple[str, str]]:
+    """Return names and texts of what a post has besides images, each shortened; columns of a table are texts too."""
+    texts: list[tuple[str, str]] = []
+    for each in fields:
+        value = post[each.name]
+        if each.kind == "text" and has_text(value):
+            texts.append((each.name, _short(value, characters)))
+        elif each.kind not in ("text", "image") and FIELD_KINDS[each.kind].has(value):
+            cells = value if isinstance(value, dict) else {each.name: value}
+            there = [(str(name), _short(cell, characters)) for name, cell in cells.items() if cell is not None]
+            texts += there[:_CELLS]
+    return texts
+
+
+def _short(value: object, characters: int) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= characters else f"{text[:characters]}…"

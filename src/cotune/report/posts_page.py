@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.data.tables.cells import LABEL_SEPARATOR
+from cotune.data.tables.cells import LABEL_SEPARATOR, has_image
 from cotune.fields import Field
 from cotune.report.pages import render
+from cotune.report.post_cards import texts_of
 from cotune.report.thumbnails import thumbnail, thumbnails
 from cotune.scoring import share_column
 from cotune.tasks import Task
@@ -95,18 +96,15 @@ class ShownPosts:
 
     def _content(self, post: pd.Series) -> tuple[list[str], Any]:
         """Return the texts of a post, and its first image; one that is no path is made small at once."""
-        texts, image = [], None
-        of_kind = [one for one in self.fields if one.kind != "image" and _there(post.get(one.name))]
-        for one in of_kind:
-            text = " ".join(_text(post[one.name]).split())
-            text = text if len(text) <= _TEXT else f"{text[:_TEXT]}…"
-            texts.append(text if len(of_kind) == 1 else f"{one.name}: {text}")
-        for one in self.fields:
-            if one.kind == "image" and _there(post.get(one.name)):
+        there = [one for one in self.fields if one.name in post]
+        named = texts_of(post, there, _TEXT)
+        texts = [text if len(named) == 1 else f"{name}: {text}" for name, text in named]
+        for one in there:
+            if one.kind == "image" and has_image(post[one.name]):
                 image = post[one.name]
                 small = isinstance(image, str) and len(image) < 4096
                 return texts, image if small else {"thumbnail": thumbnail(image, _side(self.limit))}
-        return texts, image
+        return texts, None
 
     def posts(self) -> list[_Post]:
         """Return the posts that are kept, in their order in the table."""
@@ -173,16 +171,6 @@ def _thumbnails(posts: Sequence[_Post]) -> list[str]:
 
 def _side(n: int) -> int:
     return next(side for most, side in _SIDES if n <= most or most == LIMIT)
-
-
-def _there(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float) and np.isnan(value)) and value != ""
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(cell)}" for name, cell in value.items() if _there(cell))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: Any) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cotune.report.charts import Line, legend, line_plot, training_chart
+from cotune.report.charts import Line, legend, line_plot
 from cotune.report.drawing import LOOKS
 from cotune.report.numbers import number, percent
+from cotune.report.run_charts import training_chart
 from cotune.tasks import Task
 
 _STAGES = {

@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from cotune.model import head_name
 from cotune.report import run_figures as figures
-from cotune.report.charts import calibration_chart, pairs_chart
 from cotune.report.numbers import SCORE_TITLES, count
-from cotune.report.pages import render
+from cotune.report.pages import bars, render
+from cotune.report.run_charts import calibration_chart, pairs_chart
 from cotune.report.run_verdict import run_notices, score_notices
 from cotune.run import Run
 from cotune.scoring import EvaluatedPosts
@@ -135,7 +135,7 @@ def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[s
         "report.html",
         main_title=run.task.main_title,
         scores=None if scores is None else _scores(scores),
-        class_counts=_bars(class_counts),
+        class_counts=bars(class_counts),
         parts=parts,
         settings=_settings(run.config),
         environment=_flat(run.environment),
@@ -190,11 +190,6 @@ def _matrix(counts: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
 def _confusions(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> list[tuple[str, str, int]]:
     found = [(classes[i], classes[j], n) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
     return sorted(found, key=lambda item: -item[2])[:_LISTED]
-
-
-def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    most, total = max(counts.values(), default=0) or 1, sum(counts.values()) or 1
-    return [{"name": name, "n": n, "part": n / most, "share": n / total} for name, n in counts.items()]
 
 
 def _settings(config: FitConfig) -> list[tuple[str, str, bool]]:

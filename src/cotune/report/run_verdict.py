@@ -127,7 +127,7 @@ def _majority(task: Task, scores: Mapping[str, Any]) -> Iterator[Notice]:
     share = classes[name]["support"] / max(scores["n"], 1)
     if (row["low"] if row["low"] is not None else row["value"]) <= share:
         below = row["high"] is not None and row["high"] < share
-        how = "is below" if below else "cannot be told from"
+        how = "is below" if below else "is not clearly better than"
         yield Notice("warning", f"Accuracy {row['value']:.3f} {how} that of always answering {name} ({share:.3f}): "
                                 "look at AUC and the scores per class.")  # fmt: skip
 

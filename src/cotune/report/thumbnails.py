@@ -41,14 +41,14 @@ def thumbnail(source: Any, side: int = SIDE) -> str:
     except (CotuneError, MemoryError):
         return ""
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return jpeg_uri(image, _QUALITY if side > _TINY else _TINY_QUALITY)
+    return data_url(image, quality=_QUALITY if side > _TINY else _TINY_QUALITY)
 
 
-def jpeg_uri(image: Image.Image, quality: int = _QUALITY) -> str:
-    """Return an RGB image as a JPEG in a ``data:`` URI."""
+def data_url(image: Image.Image, *, kind: str = "JPEG", quality: int = 82) -> str:
+    """Return an RGB image, encoded again, as a URL that holds all of it; a PNG loses nothing and has no quality."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, kind, optimize=True, **({"quality": quality} if kind == "JPEG" else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def thumbnails(sources: Sequence[Any], *, side: int = SIDE, budget: int = BUDGET) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from cotune.benchmark.tables import p_words, seconds
-from cotune.report.charts import Bar, Spot, interval_chart, legend, point_plot
+from cotune.report.charts import Spot, legend, point_plot
 from cotune.report.drawing import log_ticks, nice_ticks, whole_ticks
+from cotune.report.interval_charts import Bar, interval_chart
 from cotune.report.numbers import SCORE_TITLES, number, plural, signed
 from cotune.report.pages import render
 from cotune.tuning.final import Compared

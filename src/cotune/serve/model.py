@@ -224,7 +224,8 @@ def _labels(label: str) -> list[str]:
 
 
 def _overlays(found: Explanation) -> dict[str, str]:
-    from cotune.report.overlay import data_url, overlay
+    from cotune.report.overlay import overlay
+    from cotune.report.thumbnails import data_url
 
     return {
         name: data_url(overlay(part.image, part.pixels.map, part.pixels.patches, part.frame), kind="PNG")

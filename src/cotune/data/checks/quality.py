@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.data.checks.advice import Advice, advise
+from cotune.data.checks.advice import advise
 from cotune.data.checks.duplicate_listing import DuplicateFinder, DuplicateGroup
 from cotune.data.checks.gaps import class_gaps
 from cotune.data.checks.images import ImageTrouble, OddSize, image_counts, image_troubles, look_at_all, odd_sizes
@@ -20,6 +20,7 @@ from cotune.data.kinds import FIELD_KINDS
 from cotune.data.posts import count_labels
 from cotune.data.tables.row_errors import row_errors
 from cotune.fields import DEFAULT_FIELDS, Field
+from cotune.report.notices import Notice
 
 MAX_TEXT_CHARS = 2_000
 """Longer texts are reported: 512 tokens, where most encoders stop reading, are about as many characters."""
@@ -130,7 +131,7 @@ class QualityReport:
         How many groups of near-duplicates there are when text and image both count.
     near_posts : int
         How many posts lie in them.
-    advice : list of Advice
+    advice : list of Notice
         What to do, the gravest first.
     row_errors : list of RowTrouble
         Rows with a cell that cannot be read; they count as posts, but lack that cell.
@@ -170,7 +171,7 @@ class QualityReport:
     contradictions: list[DuplicateGroup]
     near_groups: int
     near_posts: int
-    advice: list[Advice] = field(default_factory=list)
+    advice: list[Notice] = field(default_factory=list)
     row_errors: list[RowTrouble] = field(default_factory=list)
     tokens: TokenCounts | None = None
     gaps: list[str] = field(default_factory=list)
