@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -132,6 +132,7 @@ def test_too_many_pixels_within_a_cell() -> None:
     assert caught.value.kind == "too large"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=80).map(lambda data: "data:;base64," + words(data)))
 def test_any_cell_gives_an_image_or_a_short_reason(cell: str) -> None:
     posts = read_posts(pd.DataFrame({"text": ["a"], "image": [cell]}))
