@@ -81,7 +81,7 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
     def score(self, read: tuple[Features, np.ndarray, list[str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts that were read; equal ones once."""
         features, rows, errors = read
-        found = np.full((len(features), self.task.n_outputs), np.nan)
+        found = np.full((len(features), self.task.n_predictions), np.nan)
         shares = np.full((len(features), len(self.field_names)), np.nan)
         present = features.present
         once, of = distinct([(*features.content(i), *present[i].tolist()) for i in range(len(features))], rows)

@@ -103,12 +103,12 @@ class Scorer(abc.ABC, Generic[Read]):
 
     def text_columns(self) -> set[str]:
         """Return the columns of a predictions table that hold text; all others hold numbers."""
-        return {"id", "error", *(("label",) if self.task.text_label else ())}
+        return {"id", "error", *(self.task.label_columns() if self.task.text_label else ())}
 
     def columns(self) -> list[str]:
         """Return the columns of a predictions table."""
         shares = [share_column(name) for name in self.field_names]
-        return ["id", "label", *self.task.columns(), *shares, "error"]
+        return ["id", *self.task.label_columns(), *self.task.columns(), *shares, "error"]
 
     @abc.abstractmethod
     def read(self, posts: pd.DataFrame) -> Read:
@@ -124,7 +124,7 @@ class Scorer(abc.ABC, Generic[Read]):
         Returns
         -------
         predictions : ndarray
-            Probabilities or values, shape (N, n_outputs); NaN where there is no prediction.
+            Probabilities or values, shape (N, n_predictions); NaN where there is no prediction.
         shares : ndarray
             Each field's share, shape (N, F).
         errors : list of str
@@ -241,6 +241,9 @@ def predictions_table(
     labels = np.full(len(ids), None, dtype=object)
     labels[known] = np.asarray([*task.decode(found[known]), None], dtype=object)[:-1]
     table: dict[str, Any] = {"id": ids.to_numpy(), "label": labels}
+    for column, further in task.decode_fields(found[known]).items():
+        table[column] = np.full(len(ids), None, dtype=object)
+        table[column][known] = further
     table |= dict(zip(task.columns(), found.T, strict=False))
     table |= {share_column(name): shares[:, i] for i, name in enumerate(fields)}
     table["error"] = [error or None for error in errors]

@@ -46,9 +46,18 @@ class FitConfig(BaseModel):
 
     task: str = setting(
         "auto",
-        "What a label is: single-label, multi-label, regression, or auto: as the labels look.",
+        "What a label is: single-label, multi-label, regression, annotated (labels of fields help to learn the post's "
+        "label), or auto: as the labels look.",
         _TASK,
         "fit tune",
+    )
+    rule: str | None = setting(
+        None,
+        "How a post's label follows from the labels of its fields: xu-mao, or a table with a column for each field and "
+        "one called label.",
+        _TASK,
+        "fit bench tune check",
+        metavar="NAME|TABLE",
     )
     fields: tuple[Field, ...] | None = setting(
         None, "What a model reads of a post, if not one text and one image; the column flags of fit set it.", _TASK, ""

@@ -58,6 +58,10 @@ class Bench:
     _open: tuple[tuple[str, str], Features] | None = None
     _failed: dict[tuple[str, str], str] = field(default_factory=dict)
     _prints: dict[str, str] = field(default_factory=dict)
+    _learned: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        self._learned = self.folds.learned()
 
     def run(self, cell: Cell) -> Record:
         """Train and score one cell.
@@ -85,6 +89,7 @@ class Bench:
             None if self.plan.protocol == "paper" else folds.groups,
             self.plan.emap if cell.shots is None else 0,
             folds.watched(cell.fold),
+            self._learned,
         )
         outcome = method.run(trial)
         seconds = time.perf_counter() - ready
@@ -194,8 +199,8 @@ def computed(features: Features, config: FitConfig) -> Features:
 
 
 def _check(cell: Cell, found: np.ndarray, n: int, task: Task) -> None:
-    if found.shape != (n, task.n_outputs):
-        raise CotuneError(f"method {cell.method!r} returned the shape {found.shape}, not {(n, task.n_outputs)}")
+    if found.shape != (n, task.n_predictions):
+        raise CotuneError(f"method {cell.method!r} returned the shape {found.shape}, not {(n, task.n_predictions)}")
     if not np.isfinite(found).all():
         raise CotuneError(f"method {cell.method!r} returned predictions that are no numbers; training diverged")
     problem = task.check_predictions(found)

@@ -255,7 +255,7 @@ def paired_test(
     a, b : (ndarray, ndarray)
         Predictions, shape (seeds, N, n_outputs), and the main score of the same resamples, as from :func:`scored`.
     """
-    binary = task.target_type == "multiclass" and task.main_score == "auc" and task.n_outputs == 2
+    binary = task.target_type == "multiclass" and task.main_score == "auc" and len(task.outputs) == 2
     if binary and len(a[0]) == len(b[0]) == 1:
         found = delong_test(targets, a[0][0], b[0][0])
         return Paired(found.difference, found.low, found.high, found.p_value, "DeLong")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from cotune.benchmark.plan import Plan
 from cotune.checksums import of_columns, seal_holds, sealed
 from cotune.data.duplicates import fingerprints, near_duplicates
 from cotune.data.kinds import FIELD_KINDS
-from cotune.data.published_folds import TEST, TRAIN, WATCH, PublishedFolds
+from cotune.data.published_folds import TEST, TRAIN, UNUSED, WATCH, PublishedFolds
 from cotune.data.splits import make_folds
+from cotune.data.tables.cells import FIELD_LABEL, field_labels
 from cotune.data.tables.row_errors import has_row_error
 from cotune.errors import DataError, RunError
 from cotune.files import atomic_path
 from cotune.report.numbers import plural
-from cotune.tasks import Task, make_task, restore_task
+from cotune.tasks import Task, restore_task, task_of_posts
+from cotune.tasks.choose import annotates
 
 FILE = "folds.parquet"
 _ROLE = "role_"
@@ -51,6 +53,8 @@ class Folds:
         Seed of folds and draws.
     labels : tuple of str
         The labels as the table has them, where they are more than names of classes.
+    field_labels : dict of tuple
+        The annotators' labels of each field, where the task learns from them.
     roles : ndarray or None
         Of published folds, what each post does in each (see :class:`~cotune.data.published_folds.PublishedFolds`),
         shape (posts, folds). Otherwise a post is trained on wherever it is not scored.
@@ -63,8 +67,9 @@ class Folds:
     groups: np.ndarray
     left_out: dict[str, int]
     seed: int
-    labels: tuple[str, ...] = ()
+    labels: tuple[str | None, ...] = ()
     roles: np.ndarray | None = None
+    field_labels: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     @property
     def n_folds(self) -> int:
@@ -94,8 +99,12 @@ class Folds:
         same number contain the smaller ones.
         """
         rows = np.flatnonzero(self.fold != fold if self.roles is None else self.roles[:, fold] == TRAIN)
+        unscored = ~self.task.scored(self.targets[rows])
+        if unscored.any():  # what is known of the fields of a near-duplicate is known of a post that is scored
+            rows = rows[~(unscored & np.isin(self.groups[rows], self.groups[self.test(fold)]))]
         if shots is None:
             return rows
+        rows = rows[self.task.scored(self.targets[rows])]
         strata = self.task.strata(self.targets)
         chosen = []
         for label in range(int(strata.max()) + 1):
@@ -106,8 +115,9 @@ class Folds:
 
     def most_shots(self) -> int:
         """Return the smallest number of posts per class that is no different from all."""
-        strata = self.task.strata(self.targets)
-        return int(max(np.bincount(strata[self.train(fold)]).max() for fold in range(self.n_folds)))
+        strata, scored = self.task.strata(self.targets), self.task.scored(self.targets)
+        rows = [self.train(fold) for fold in range(self.n_folds)]
+        return int(max(np.bincount(strata[at[scored[at]]]).max() for at in rows))
 
     def watched(self, fold: int) -> np.ndarray:
         """Return the posts that the publishers of `fold` chose settings on, or stopped by; none otherwise."""
@@ -130,10 +140,21 @@ class Folds:
         if (self.fold >= 0).all():
             return self
         at = np.flatnonzero(self.fold >= 0)
-        labels = tuple(self.labels[i] for i in at) if self.labels else ()
-        roles = None if self.roles is None else self.roles[at]
-        some = (self.ids[at], self.targets[at], self.task, self.fold[at], self.groups[at])
-        return Folds(*some, self.left_out, self.seed, labels, roles)
+        return replace(
+            self, ids=self.ids[at], targets=self.targets[at], fold=self.fold[at], groups=self.groups[at],
+            labels=tuple(self.labels[i] for i in at) if self.labels else (),
+            roles=None if self.roles is None else self.roles[at],
+            field_labels={name: tuple(labels[i] for i in at) for name, labels in self.field_labels.items()},
+        )  # fmt: skip
+
+    def learned(self) -> np.ndarray | None:
+        """Return what the loss reads of every post, None if it is their targets."""
+        return self.task.learned(self.labelled_posts()) if self.field_labels else None
+
+    def labelled_posts(self) -> pd.DataFrame:
+        """Return the labels of posts and of their fields as a posts table has them."""
+        rows = np.arange(1, len(self.ids) + 1)
+        return pd.DataFrame({"label": list(self.labels), "row": rows, **self.field_labels}).astype({"label": object})
 
     def save(self, path: Path) -> None:
         """Write ids, labels, folds and groups as parquet, atomically."""
@@ -152,6 +173,7 @@ class Folds:
         columns = {"id": self.ids.astype(str), "label": self._labels(), "fold": self.fold, "group": self.groups}
         if self.roles is not None:
             columns |= {f"{_ROLE}{i}": self.roles[:, i] for i in range(self.n_folds)}
+        columns |= {name: list(labels) for name, labels in self.field_labels.items()}
         table = pa.table(columns)
         with atomic_path(path) as temporary:
             pq.write_table(table.replace_schema_metadata({"cotune": json.dumps(about)}), temporary, compression="zstd")
@@ -170,7 +192,8 @@ class Folds:
         numbers = [np.asarray(column, dtype=np.int64) for column in (self.fold, self.groups)]
         labels = np.asarray(self.targets, dtype=np.int64) if self._by_class else self._labels()
         numbers += [] if self.roles is None else [column.astype(np.int64) for column in self.roles.T]
-        return of_columns([[str(identity) for identity in self.ids], labels, *numbers])
+        further = [["" if cell is None else cell for cell in cells] for cells in self.field_labels.values()]
+        return of_columns([[str(identity) for identity in self.ids], _told_apart(labels), *numbers, *further])
 
     @classmethod
     def load(cls, path: Path) -> Folds:
@@ -195,11 +218,13 @@ class Folds:
             left_out, seed = dict(about["left_out"]), int(about["seed"])
             names = [name for name in table.column_names if name.startswith(_ROLE)]
             parts = [table[name].to_numpy(zero_copy_only=False).astype(np.int8) for name in names]
+            marked = [name for name in table.column_names if name.startswith(FIELD_LABEL)]
+            field_labels = {name: tuple(table[name].to_pylist()) for name in marked}
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise RunError(f"{path} cannot be read ({fault}); begin again in another folder") from fault
         text = tuple(labels.tolist()) if "task" in about else ()
         roles = np.stack(parts, axis=1) if parts else None
-        folds = cls(ids, targets, task, fold, group, left_out, seed, text, roles)
+        folds = cls(ids, targets, task, fold, group, left_out, seed, text, roles, field_labels)
         if not seal_holds(about) or about.get("content", folds._content()) != folds._content():
             raise RunError(f"{path} cannot be read (its checksum differs); begin again in another folder")
         return folds
@@ -213,7 +238,9 @@ def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on
     DataError
         If posts lack labels, all have the same one, or a label is too rare for that many folds.
     """
-    if "label" not in posts or posts["label"].isna().all():
+    columns = list(field_labels(posts).values()) if annotates(posts, plan.fit) else []
+    labelled = posts[["label", *columns]].notna().any(axis=1).to_numpy()
+    if not labelled.any():
         raise DataError("the posts have no labels; fill the `label` column, or name it with --label-column")
     fields = [field for field in plan.fit.read_fields() if field.name in posts]
     kinds = {field.name: field.kind for field in fields}
@@ -232,7 +259,7 @@ def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on
     nothing = np.zeros(len(posts), dtype=bool)
     faulty = np.any([*broken.values(), nothing], axis=0)
     bad = has_row_error(posts)
-    labelled = posts["label"].notna().to_numpy() & ~bad
+    labelled = labelled & ~bad
     empty = ~np.any([*(there & ~broken.get(name, nothing) for name, there in named.items()), nothing], axis=0)
     skipped = faulty & ~empty if plan.fit.bad_images == "skip" else nothing
     use = labelled & ~empty & ~skipped
@@ -245,25 +272,36 @@ def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on
     if not use.any():
         raise DataError(f"no post can be used ({_told(left_out)}); see `cotune check`")
     kept = posts[use].reset_index(drop=True)
-    task = make_task(plan.fit.task, kept["label"].tolist(), kept["row"].tolist())
+    task = task_of_posts(kept, plan.fit)
+    kept = task.complete(kept)
     for row, label in zip(kept["row"], kept["label"], strict=True):
-        if (problem := task.problem(label)) is not None:
+        if label is not None and (problem := task.problem(label)) is not None:
             raise DataError(f"the post of row {row} has the label {label!r}, which {problem}")
     targets = task.encode(kept["label"].tolist())
-    strata = task.strata(targets)
     groups = np.arange(len(kept), dtype=np.int64)
     if plan.protocol != "paper":
         known = {name: [mark for mark, yes in zip(found, use, strict=True) if yes] for name, found in marks.items()}
         groups = near_duplicates(kept, [field for field in fields if field.kind in plan.group_by], known)
     roles = None
+    scored = task.scored(targets)
+    strata = task.strata(targets[scored])
+    fold = np.full(len(kept), -1, dtype=np.int64)
     if plan.published is not None:
-        roles = plan.published.roles[use]
-        fold = _published(roles, strata, plan.published)
+        roles = plan.published.roles[use].copy()
+        roles[~scored[:, None] & (roles == TEST)] = UNUSED
+        fold[scored] = _published(roles[scored], strata, plan.published)
     else:
-        fold = _made(kept["label"] if task.name == "single-label" else strata, groups, plan)
+        by_name = task.target_type == "multiclass"
+        fold[scored] = _made(kept["label"][scored] if by_name else strata, groups[scored], plan)
     ids = kept["id"].astype(str).to_numpy(dtype=object)
     labels = () if task.name == "single-label" else tuple(kept["label"])
-    return Folds(ids, targets, task, fold, groups, left_out, plan.fold_seed, labels, roles)
+    found = {name: tuple(kept[name]) for name in columns}
+    return Folds(ids, targets, task, fold, groups, left_out, plan.fold_seed, labels, roles, found)
+
+
+def _told_apart(labels: Any) -> Any:
+    """Return labels as text alone; a post without one has an empty label."""
+    return ["" if label is None else label for label in labels] if isinstance(labels, list) else labels
 
 
 def _made(labels: Any, groups: np.ndarray, plan: Plan) -> np.ndarray:

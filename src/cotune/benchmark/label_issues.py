@@ -157,7 +157,7 @@ def review_of(posts: pd.DataFrame, found: OutOfFold, folds: int) -> LabelReview:
             labels[at],
             ranked.suggested[at],
             round(float(ranked.quality[at]), 4),
-            dict(zip(task.outputs, np.round(found.predictions[at], 4).tolist(), strict=True)),
+            dict(zip(task.outputs, np.round(task.of_classes(found.predictions)[at], 4).tolist(), strict=True)),
         )
         for at in order
     ]
@@ -205,7 +205,7 @@ def rank_labels(task: Task, targets: np.ndarray, predictions: np.ndarray) -> Ran
     """
     need_cleanlab()
     if task.target_type == "multiclass":
-        return _classes(task, targets, predictions)
+        return _classes(task, targets, task.of_classes(predictions))
     if task.target_type == "multilabel-indicator":
         return _sets(task, targets, predictions)
     if task.n_outputs == 1:

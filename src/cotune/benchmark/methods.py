@@ -52,6 +52,8 @@ class Trial:
         Most posts on which the additive projection is computed; 0 for not at all.
     watched : ndarray of int, optional
         Posts that early stopping may watch instead of a part of the training posts.
+    learned : ndarray, optional
+        What the loss reads of every post, where that is more than its target.
     """
 
     features: Features
@@ -63,6 +65,7 @@ class Trial:
     groups: np.ndarray | None = None
     emap: int = 0
     watched: np.ndarray | None = None
+    learned: np.ndarray | None = None
 
 
 @dataclass
@@ -141,7 +144,7 @@ def fit(trial: Trial) -> Outcome:
     """Train by the recipe of ``cotune fit`` and score the test posts."""
     train, held = _hold_out(trial)
     held_out = None if held is None else HeldOut(trial.features, trial.targets, held)
-    data = TrainingData(trial.features, trial.targets, train, held_out=held_out)
+    data = TrainingData(trial.features, trial.targets, train, held_out=held_out, learned=trial.learned)
     trained = Trainer(data, trial.task, trial.config).fit()
     parameters = _count(trained, trial.config)
     head = trained.model.head
@@ -186,10 +189,12 @@ def _hold_out(trial: Trial) -> tuple[np.ndarray, np.ndarray | None]:
     if trial.watched is not None and len(trial.watched):
         return trial.train, trial.watched
     fraction = part if isinstance(part, float) else 0.1
-    groups = None if trial.groups is None else trial.groups[trial.train]
-    strata = trial.task.strata(trial.targets)[trial.train]
+    scored = trial.task.scored(trial.targets[trial.train])
+    rows, others = trial.train[scored], trial.train[~scored]
+    groups = None if trial.groups is None else trial.groups[rows]
+    strata = trial.task.strata(trial.targets)[rows]
     kept, held = holdout_split(strata, fraction=fraction, seed=trial.config.seed, groups=groups)
-    return trial.train[kept], trial.train[held]
+    return np.sort(np.concatenate([rows[kept], others])), rows[held]
 
 
 def _count(trained: Trained, config: FitConfig) -> dict[str, int]:

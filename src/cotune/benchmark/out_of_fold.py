@@ -31,9 +31,9 @@ class OutOfFold:
     Attributes
     ----------
     folds : Folds
-        The posts that were used, their targets and their task.
+        The posts that were predicted, their targets and their task.
     predictions : ndarray
-        Of each of them, by a head that saw neither it nor a near-duplicate of it; shape (N, n_outputs).
+        Of each of them, by a head that saw neither it nor a near-duplicate of it; shape (N, n_predictions).
     encoders : str
         Which encoders those are.
     note : str or None
@@ -93,11 +93,11 @@ def out_of_fold(
         progress.say(left_out)
     encoders, which, note = untrained_encoders(run, posts)
     bench = Bench(posts_of(posts, cut), cut, plan, allow_remote=allow_remote, progress=progress, given=encoders)
-    found = np.zeros((len(cut.ids), cut.task.n_outputs))
+    found = np.zeros((len(cut.ids), cut.task.n_predictions))
     cells = plan.cells()
     for cell in progress.track(cells, "training a head for each fold", len(cells)):
         found[cut.test(cell.fold)] = bench.run(cell).proba
-    return OutOfFold(cut, found, which, note)
+    return OutOfFold(cut.scored(), found[cut.fold >= 0], which, note)
 
 
 def _settings(run: Run, seed: int | None) -> FitConfig:

@@ -233,12 +233,22 @@ def import_mvsa_command(
             show_default=False,
         ),
     ] = None,
+    annotations: Annotated[
+        bool,
+        typer.Option(
+            "--annotations",
+            help="Write the annotators' labels of text and image too, and keep posts that have no label of their own.",
+            show_default=False,
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Import MVSA-Single or MVSA-Multiple (labelResultAll.txt and data/N.jpg, N.txt)."""
     from cotune.data.importers.mvsa import import_mvsa
 
-    frame, report = import_mvsa(raw, rule=rule.value, balance=balance, seed=seed, splits=splits_from)
+    frame, report = import_mvsa(
+        raw, rule=rule.value, balance=balance, seed=seed, splits=splits_from, annotations=annotations
+    )
     _finish(frame, report, out, as_json)
 
 

@@ -15,15 +15,23 @@ import pandas as pd
 from cotune.data.images.load import image_key
 from cotune.data.images.sources import ImageFault, is_url
 from cotune.data.kinds import FIELD_KINDS
-from cotune.data.tables.cells import ColumnNames, PostsBuilder, clean_text, has_image, has_text, is_missing
+from cotune.data.tables.cells import (
+    ColumnNames,
+    PostsBuilder,
+    clean_text,
+    field_labels,
+    has_image,
+    has_text,
+    is_missing,
+)
 from cotune.data.tables.read import Chunk, arrow_chunks, is_stdin, join_chunks, read_chunks, table_name
 from cotune.data.tables.where import SPLIT, RowFilter, Where
 from cotune.errors import DataError, NoPostsError, clip
 from cotune.fields import DEFAULT_FIELDS, Field
 
 __all__ = [
-    "ColumnNames", "PostsHash", "PostsSource", "clean_text", "count_labels", "data_hash", "has_image", "has_text",
-    "is_arrow", "is_missing", "iter_posts", "read_posts",
+    "ColumnNames", "PostsHash", "PostsSource", "clean_text", "count_labels", "data_hash", "field_labels", "has_image",
+    "has_text", "is_arrow", "is_missing", "iter_posts", "read_posts",
 ]  # fmt: skip
 
 Tell: TypeAlias = Callable[[str], None]
@@ -68,7 +76,9 @@ def read_posts(
     -------
     pandas.DataFrame
         `id`, `text`, `image`, `label`, `group` as objects (None for nothing), `row`, counted from 1, and `error`, a
-        :class:`~cotune.data.tables.row_errors.RowError` where a cell could not be read.
+        :class:`~cotune.data.tables.row_errors.RowError` where a cell could not be read. Where the table has labels of
+        single fields (`label:text`, or `label:text:1` and so on for each annotator), there is a column `label:text`
+        with the annotators' labels joined by `|`.
 
     Raises
     ------
@@ -209,6 +219,7 @@ class PostsHash:
         with ThreadPoolExecutor(max_workers=4) as pool:
             before: list[Iterable[str | None]] = [posts["id"]]
             after: list[Iterable[str | None]] = [posts["label"], posts["group"]]
+            after += [posts[name] for name in field_labels(posts).values()]
             for field in (field for field in self._fields if field.name in posts):
                 if field.kind == "image":
                     after.append(pool.map(self._content_key, posts[field.name]))

@@ -254,7 +254,7 @@ class Explainer(Predictor):
         task, cells = self.run.task, self._cells(parts)
 
         def by_output(values: Tensor) -> dict[str, float]:
-            return dict(zip(task.outputs, values[0].cpu().double().tolist(), strict=True))
+            return dict(zip(task.outputs, task.of_classes(values)[0].cpu().double().tolist(), strict=True))
 
         label = cells["label"][0]
         fields = self.kinds

@@ -204,7 +204,7 @@ def _about(run: Run, inputs: dict[str, Any], *, parts: bool) -> dict[str, Any]:
             "created": run.environment.get("created"),
         },
         "task": {"name": run.task.name, "settings": run.task.settings()},
-        "outputs": list(run.task.outputs),
+        "outputs": [*run.task.outputs, *run.task.columns()[len(run.task.outputs) :]],
         "label_type": run.label_type,
         "fields": [field.model_dump(mode="json") for field in run.fields],
         "reads": list(run.model.encoders),

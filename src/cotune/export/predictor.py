@@ -140,7 +140,7 @@ class ExportedPredictor(Scorer[ReadPosts]):
     def score(self, read: ReadPosts) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts that were read; equal ones once."""
         n = len(read.usable)
-        found = np.full((n, self.task.n_outputs), np.nan)
+        found = np.full((n, self.task.n_predictions), np.nan)
         shares = np.full((n, len(self.field_names)), np.nan)
         rows = np.flatnonzero(read.usable)
         columns = np.array([self.field_names.index(name) for name in self.reads])

@@ -71,7 +71,7 @@ class ShownPosts:
         predictions : DataFrame
             As :meth:`cotune.scoring.Scorer.frame_of` gives them.
         """
-        outputs = predictions[self.task.columns()].to_numpy(dtype=float)
+        outputs = self.task.of_classes(predictions[self.task.columns()].to_numpy(dtype=float))
         for i in np.flatnonzero(predictions["label"].notna().to_numpy()):
             self.seen += 1
             at = len(self._kept)

@@ -166,7 +166,7 @@ class BlockScorer:
 
     def _failed(self, block: Block) -> pd.DataFrame:
         """Return the one row that stands for what cannot be read."""
-        nothing = np.full((1, self.scorer.task.n_outputs), np.nan)
+        nothing = np.full((1, self.scorer.task.n_predictions), np.nan)
         shares = np.full((1, len(self.scorer.field_names)), np.nan)
         return self.scorer.frame_of(block.posts, (nothing, shares, [str(block.error)]))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from cotune.data.tables.cells import LABEL_SEPARATOR
+from cotune.data.tables.cells import FIELD_LABEL, LABEL_SEPARATOR
 from cotune.errors import CotuneError, DataError
 from cotune.scoring import Scorer
 from cotune.serve.limits import Limits, RefusedError
@@ -164,11 +164,22 @@ class ServedModel:
         return Prediction(
             id=post.id,
             label=_labels(label) if several else label if text else float(label),
-            probabilities=dict(zip(self.task.outputs, map(float, outputs), strict=True)) if text else None,
+            probabilities=dict(zip(self.task.outputs, map(float, outputs), strict=False)) if text else None,
             value=None if text else float(label),
+            **self._further(outputs),
             shares={name: share if math.isfinite(share) else 0.0 for name, share in shares.items()},
             error="; ".join(filter(None, [*post.notes, error])) or None,
         )
+
+    def _further(self, outputs: Sequence[float]) -> dict[str, Any]:
+        """Return what there is of fields, where the predictions hold more than the outputs."""
+        names = self.task.columns()[len(self.task.outputs) :]
+        rest = outputs[len(self.task.outputs) :]
+        if not names or not len(rest):
+            return {}
+        labels = self.task.decode_fields(np.asarray(outputs)[None])
+        fields = {column.removeprefix(FIELD_LABEL): found[0] for column, found in labels.items()}
+        return {"field_labels": fields, "further": dict(zip(names, map(float, rest), strict=True))}
 
     def _nothing(self, post: ReadPost) -> Prediction:
         error = "; ".join(filter(None, [*post.notes, post.fault]))

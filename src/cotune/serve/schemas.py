@@ -43,6 +43,10 @@ class Prediction(BaseModel):
     )
     probabilities: dict[str, float] | None = Field(description="By label; null for regression.")
     value: float | None = Field(description="The number, for regression.")
+    field_labels: dict[str, str] = Field(default={}, description="By field, where the run learned labels of fields.")
+    further: dict[str, float] = Field(
+        default={}, description="Of such a run: probabilities p:FIELD_LABEL, and conflict: that fields contradict."
+    )
     shares: dict[str, float] = Field(description="How much of the prediction each field drove; they add up to 1.")
     error: str | None = Field(description="Why there is no prediction, or what of the post was not used.")
 

@@ -20,6 +20,7 @@ from cotune.errors import clip
 from cotune.registry import Registry
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from cotune.metrics import Evaluation
@@ -79,7 +80,7 @@ class Task(abc.ABC):
     scale : str
         Unit of contributions.
     outputs : tuple of str
-        Names of the model's outputs: class names, or what is measured.
+        What is predicted: class names, or what is measured.
     target_type : {"multiclass", "multilabel-indicator", "continuous"}
         What a post's target is: one of the outputs, any number of them, or a number.
     """
@@ -126,6 +127,22 @@ class Task(abc.ABC):
     def problem(self, label: str) -> str | None:
         """Return why a label is not one of this task, as the rest of "the label ..."; None if it is one."""
 
+    def complete(self, posts: pd.DataFrame) -> pd.DataFrame:
+        """Return posts whose labels are filled in where something else in them says what they are."""
+        return posts
+
+    def learned(self, posts: pd.DataFrame) -> np.ndarray | None:
+        """Return what the loss reads of training posts, first axis the posts; None if it is their targets."""
+        return None
+
+    def notes(self, posts: pd.DataFrame) -> list[str]:
+        """Return notes on the labels of training posts."""
+        return []
+
+    def scored(self, targets: np.ndarray) -> np.ndarray:
+        """Return which posts have a target, and so can be scored; others only teach. Shape (N,)."""
+        return np.ones(len(targets), dtype=bool)
+
     def note_on_unknown(self, labels: Sequence[str], n: int) -> str:
         """Return a note on `n` posts whose labels have a :meth:`problem`."""
         what = "posts have labels" if n > 1 else "post has a label"
@@ -171,6 +188,11 @@ class Task(abc.ABC):
         """How many outputs the model has."""
         return len(self.outputs)
 
+    @property
+    def n_predictions(self) -> int:
+        """How many predictions :meth:`predictions` makes of a post's outputs."""
+        return self.n_outputs
+
     @abc.abstractmethod
     def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Loss:
         """Return the loss for training on posts with these targets.
@@ -198,11 +220,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Return probabilities, or values, of outputs of shape (B, n_outputs); the same shape."""
+        """Return probabilities, or values, of outputs of shape (B, n_outputs); shape (B, n_predictions)."""
 
     @abc.abstractmethod
     def contribution_scale(self, outputs: Tensor) -> Tensor:
-        """Return outputs on the scale on which contributions add up, such as log-odds; the same shape."""
+        """Return outputs on the scale on which contributions add up, such as log-odds, of everything in `outputs`."""
 
     def from_scale(self, values: Tensor) -> Tensor:
         """Return predictions of values on the scale of contributions; the same shape."""
@@ -214,7 +236,15 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, predictions: np.ndarray) -> list[Any]:
-        """Return a label for every row of predictions, shape (N, n_outputs)."""
+        """Return a label for every row of predictions, shape (N, n_predictions)."""
+
+    def label_columns(self) -> list[str]:
+        """Return the columns of labels that a predictions table has, that of the posts' labels first."""
+        return ["label"]
+
+    def decode_fields(self, predictions: np.ndarray) -> dict[str, list[str]]:
+        """Return the further labels of every row of predictions, by column."""
+        return {}
 
     @abc.abstractmethod
     def explained(self, predictions: Tensor) -> Tensor:
@@ -224,8 +254,12 @@ class Task(abc.ABC):
         """Choose on held-out posts where to cut, if decoding cuts anywhere."""
         return
 
+    def of_classes(self, predictions: Any) -> Any:
+        """Return the predictions of `outputs` alone, where there are more."""
+        return predictions
+
     def columns(self) -> list[str]:
-        """Return the columns that a predictions table has for the outputs, besides ``label``."""
+        """Return the columns of numbers that a predictions table has, those of the outputs first."""
         return [f"p_{name}" for name in self.outputs]
 
     @abc.abstractmethod

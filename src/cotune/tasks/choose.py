@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cotune.data.tables.cells import LABEL_SEPARATOR
-from cotune.errors import DataError, LabelError
+import pandas as pd
+
+from cotune.data.tables.cells import LABEL_SEPARATOR, field_labels
+from cotune.errors import ConfigError, DataError, LabelError
+from cotune.settings import FitConfig
+from cotune.tasks.annotated import Annotated
 from cotune.tasks.base import TASKS, Task
+from cotune.tasks.label_rule import read_rule
 
 AUTO = "auto"
 # The most telling first: any label can be a class.
@@ -42,6 +47,31 @@ def make_task(name: str, labels: Sequence[str], rows: Sequence[int] | None = Non
         if row is None:
             raise
         raise DataError(f"row {row}: {error}") from None
+
+
+def task_of_posts(posts: pd.DataFrame, config: FitConfig) -> Task:
+    """Return the task that training posts set, as the settings name it: from their labels, and those of their fields.
+
+    Raises
+    ------
+    ConfigError
+        If no task has that name, or the rule cannot be read.
+    DataError
+        If nothing can be learned from the labels.
+    """
+    if annotates(posts, config):
+        return Annotated.learn_posts(posts, None if config.rule is None else read_rule(config.rule))
+    if config.rule is not None:
+        where = "no column such as label:text holds any" if config.task in (AUTO, Annotated.name) else (
+            f"the task {config.task} reads none"
+        )  # fmt: skip
+        raise ConfigError(f"--rule makes labels of the labels of fields, and {where}; leave it out")
+    return make_task(config.task, posts["label"].tolist(), posts["row"].tolist())
+
+
+def annotates(posts: pd.DataFrame, config: FitConfig) -> bool:
+    """Tell whether labels of fields are learned from."""
+    return config.task == Annotated.name or (config.task == AUTO and bool(field_labels(posts)))
 
 
 def _row_of(label: str, labels: Sequence[str], rows: Sequence[int] | None) -> int | None:

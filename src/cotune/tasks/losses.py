@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, mse_loss
@@ -47,6 +48,42 @@ class CrossEntropy(Loss):
     def size(self, targets: Tensor) -> Tensor:
         """Return how many they are, each counted by the weight of its class."""
         return super().size(targets) if self.each.weight is None else self.each.weight[targets].sum()
+
+
+class EventLikelihood(Loss):
+    """The negative log-likelihood of what is known of posts: of events, each a set of cells of a softmax.
+
+    Parameters
+    ----------
+    masks : ndarray of bool
+        Which cells each event is made of, shape (n_events, n_outputs); none is empty.
+    event_weights : sequence of float, optional
+        How much each event counts.
+    label_smoothing : float
+        Fraction of each post's loss that is the cross-entropy with all cells alike.
+    """
+
+    outside: Tensor
+    event_weights: Tensor | None
+
+    def __init__(self, masks: np.ndarray, event_weights: Sequence[float] | None, label_smoothing: float) -> None:
+        super().__init__()
+        allowed = torch.from_numpy(masks)
+        self.register_buffer("outside", torch.zeros(masks.shape).masked_fill(~allowed, -torch.inf))
+        self.register_buffer("event_weights", None if event_weights is None else torch.tensor(event_weights))
+        self.label_smoothing = label_smoothing
+
+    def forward(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the loss, a number; `targets` say how much each event counts for each post, shape (B, n_events)."""
+        cells = outputs.float().log_softmax(dim=1)
+        events = (cells.unsqueeze(1) + self.outside).logsumexp(dim=2)
+        counted = targets.to(events)
+        if self.event_weights is not None:
+            counted = counted * self.event_weights
+        each = -(counted * events).sum(dim=1)
+        if self.label_smoothing:
+            each = (1 - self.label_smoothing) * each - self.label_smoothing * cells.mean(dim=1)
+        return each.mean() if weights is None else (each * weights.to(each)).mean()
 
 
 class BinaryCrossEntropy(Loss):

@@ -18,7 +18,7 @@ from cotune.tasks.base import TASKS, TargetType, Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cotune.tasks.losses import CrossEntropy
+    from cotune.tasks.losses import Loss
 
 _SHOWN = 5
 
@@ -77,7 +77,7 @@ class SingleLabel(Task):
 
     def refuse_untrainable(self, targets: np.ndarray) -> None:
         """Refuse a class with fewer than two posts."""
-        counts = np.bincount(targets, minlength=self.n_outputs)
+        counts = np.bincount(targets, minlength=len(self.outputs))
         rare = {label: int(n) for label, n in zip(self.outputs, counts, strict=True) if n < 2}
         if rare:
             shown = listed(rare, most=_SHOWN, quote=True)
@@ -100,9 +100,9 @@ class SingleLabel(Task):
 
     def describe(self) -> str:
         """Return the number of classes and their names."""
-        return f"single-label, {self.n_outputs} classes: {listed(self.outputs, most=20)}"
+        return f"{self.name}, {len(self.outputs)} classes: {listed(self.outputs, most=20)}"
 
-    def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> CrossEntropy:
+    def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Loss:
         """Return the cross-entropy, with the class weights and the label smoothing that are asked for."""
         from cotune.tasks.losses import CrossEntropy
 
@@ -135,11 +135,11 @@ class SingleLabel(Task):
 
     def contribution_scale(self, outputs: Tensor) -> Tensor:
         """Return ``log(p / (1 - p))`` of every class, computed without leaving the logarithm."""
-        if self.n_outputs == 2:
-            return outputs - outputs.flip(1)
         import torch
 
         n = outputs.shape[1]
+        if n == 2:
+            return outputs - outputs.flip(1)
         rest = [outputs[:, [k for k in range(n) if k != c]].logsumexp(dim=1) for c in range(n)]
         return outputs - torch.stack(rest, dim=1)
 

@@ -16,6 +16,7 @@ from cotune.data.duplicates import large_group_note, near_duplicates
 from cotune.data.images.sources import has_urls, is_url
 from cotune.data.posts import ColumnNames, data_hash, read_posts
 from cotune.data.splits import holdout_split
+from cotune.data.tables.cells import field_labels
 from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.prepared_images import PreparedImages
@@ -27,8 +28,8 @@ from cotune.report.numbers import plural
 from cotune.run import Run, weights_hash
 from cotune.scoring import predictions_table
 from cotune.settings import FitConfig
-from cotune.tasks import Task, make_task
-from cotune.tasks.choose import AUTO
+from cotune.tasks import Task, task_of_posts
+from cotune.tasks.choose import AUTO, annotates
 from cotune.training.build import cache_root, open_encoders, prepare_posts, read_options
 from cotune.training.callbacks import Callback
 from cotune.training.device import training_device
@@ -111,12 +112,15 @@ def fit_posts(
     started = time.perf_counter()
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation, columns=ColumnNames(fields=config.read_fields()))
-    usable, counts = readable(posts, progress)
+    usable, counts = readable(posts, progress, config)
     precision = _precision(config, callbacks, progress)
     config = config.model_copy(update={"precision": precision.name})
     task, encoders, config = _begin(usable, config, start, progress)
+    usable = task.complete(usable)
     refuse_other_labels(task, usable, "post", started=start is not None)
     part = _validation_part(config) if validation_posts is None else None
+    for note in task.notes(usable):
+        progress.say(f"note: {note}")
     shown = usable
     looks = part is not None and config.folds_group == "near-duplicates"
     options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
@@ -125,7 +129,7 @@ def fit_posts(
     task.refuse_untrainable(data.targets[data.rows])
     tell_gaps(usable, data.features, data.rows, task, progress)
     if validation_posts is not None:
-        validation_posts = readable(validation_posts, progress)[0]
+        validation_posts = readable(task.complete(validation_posts), progress)[0]
         held, shown = _table_held_out(validation_posts, task, encoders, config, options)
         data = replace(data, held_out=held)
         counts["validation_overlap"] = _overlap(data, progress)
@@ -170,10 +174,16 @@ def fit_posts(
     return FitResult(Run(trained.model, config, metrics, about), trained.interrupted, held_out)
 
 
-def readable(posts: pd.DataFrame, progress: Progress) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return the posts that have a label and can be read, and how many do not or cannot."""
+def readable(
+    posts: pd.DataFrame, progress: Progress, config: FitConfig | None = None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the posts that have a label and can be read, and how many do not or cannot.
+
+    With `config`, labels of fields count where its task learns from them.
+    """
     kept, unreadable = readable_posts(posts, progress)
-    kept = _labelled(kept, progress)
+    columns = field_labels(kept).values() if config is not None and annotates(kept, config) else ()
+    kept = _labelled(kept, ["label", *columns], progress)
     return kept, {"unreadable_cells": unreadable, "unlabelled": len(posts) - unreadable - len(kept)}
 
 
@@ -186,7 +196,7 @@ def _training_data(
     weights = posts["weight"].to_numpy(dtype=float) if "weight" in posts else None
     if weights is not None:
         rows = rows[weights[rows] > 0]
-    return TrainingData(features, task.encode(posts["label"].tolist()), rows, weights)
+    return TrainingData(features, task.encode(posts["label"].tolist()), rows, weights, learned=task.learned(posts))
 
 
 def _table_held_out(
@@ -221,6 +231,8 @@ def _key(
     remote = data.features.kept.options.allow_remote
     if remote and any(has_urls(table[name]) for table in tables for name in images if name in table):
         key["images by URL"] = "fetched"  # with them and without them the posts to train on are others
+    if data.learned is not None:
+        key["what is known of posts"] = hashlib.sha256(data.learned.tobytes()).hexdigest()
     if data.weights is not None:
         key["weights of posts"] = hashlib.sha256(data.weights.tobytes()).hexdigest()
     return key
@@ -263,9 +275,10 @@ def _begin(
 
 def learn_task(posts: pd.DataFrame, config: FitConfig, progress: Progress) -> Task:
     """Return the task that the settings name, or that the labels look like, and tell which."""
-    task = make_task(config.task, posts["label"].tolist(), posts["row"].tolist())
+    task = task_of_posts(posts, config)
     if config.task == AUTO and task.name != "single-label":
-        progress.say(f"note: the labels look like a {task.name} task ({task.describe()}); --task names another")
+        article = "an" if task.name[0] in "aeiou" else "a"
+        progress.say(f"note: the labels look like {article} {task.name} task ({task.describe()}); --task names another")
     return task
 
 
@@ -317,10 +330,10 @@ def _known_keys(posts: pd.DataFrame, features: Features) -> dict[str, str]:
     return found
 
 
-def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
-    if "label" not in posts or posts["label"].isna().all():
+def _labelled(posts: pd.DataFrame, columns: Sequence[str], progress: Progress) -> pd.DataFrame:
+    missing = posts[[column for column in columns if column in posts]].isna().all(axis=1)
+    if missing.all():
         raise DataError("the posts have no labels; fill the `label` column, or name it with --label-column")
-    missing = posts["label"].isna()
     if missing.any():
         rows = ", ".join(str(row) for row in posts.loc[missing, "row"].head(_SHOWN))
         progress.say(
@@ -334,7 +347,7 @@ def _labelled(posts: pd.DataFrame, progress: Progress) -> pd.DataFrame:
 def refuse_other_labels(task: Task, posts: pd.DataFrame, what: str, *, started: bool) -> None:
     """Refuse a label that the task does not have: it was learned from other posts."""
     for row, label in zip(posts["row"], posts["label"], strict=True):
-        problem = task.problem(label)
+        problem = None if label is None else task.problem(label)
         if problem is not None:
             where = " by the run to start from" if started else ""
             raise DataError(
@@ -376,14 +389,18 @@ def _hold_out(posts: pd.DataFrame, data: TrainingData, task: Task, fraction: flo
     progress = data.features.kept.options.progress
     progress.begin("choosing posts to hold out")
     groups = groups_of(posts, data.features, config)
-    own = None if groups is None else groups[data.rows]
+    scored = task.scored(data.targets[data.rows])
+    rows, others = data.rows[scored], data.rows[~scored]
+    own = None if groups is None else groups[rows]
     if own is not None and config.folds_group == "near-duplicates" and (note := large_group_note(own)) is not None:
         progress.say(f"note: {note}")
-    strata = task.strata(data.targets)[data.rows]
+    strata = task.strata(data.targets)[rows]
     train, held = holdout_split(strata, fraction=fraction, seed=config.seed, groups=own)
-    progress.say(f"{len(held):,} of {plural(len(data.rows), 'post')} held out for validation")
-    held_out = HeldOut(data.features, data.targets, data.rows[held])
-    return replace(data, rows=data.rows[train], held_out=held_out)
+    progress.say(f"{len(held):,} of {plural(len(rows), 'post')} held out for validation")
+    if groups is not None:  # what is known of the fields of a near-duplicate is known of a held-out post
+        others = others[~np.isin(groups[others], groups[rows[held]])]
+    held_out = HeldOut(data.features, data.targets, rows[held])
+    return replace(data, rows=np.sort(np.concatenate([rows[train], others])), held_out=held_out)
 
 
 def groups_of(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.ndarray | None:

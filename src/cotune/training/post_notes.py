@@ -68,6 +68,7 @@ def tell_gaps(posts: pd.DataFrame, features: Features, rows: np.ndarray, task: T
     """Tell which field is missing in one class far more often than in the others."""
     if task.target_type != "multiclass":
         return
+    rows = rows[posts["label"].iloc[rows].notna().to_numpy()]
     present = {name: prepared.present[rows] for name, prepared in features.fields.items()}
     for gap in class_gaps(present, posts["label"].iloc[rows].tolist()):
         progress.say(f"note: {gap}")

@@ -38,7 +38,7 @@ def predict_shares(
     model.eval()
     names = tuple(features.fields)
     place = {int(row): i for i, row in enumerate(rows)}
-    found, shares = np.zeros((len(rows), task.n_outputs)), np.zeros((len(rows), len(names)))
+    found, shares = np.zeros((len(rows), task.n_predictions)), np.zeros((len(rows), len(names)))
     device = next(model.parameters()).device
     with torch.inference_mode():
         for batch in on_device(iterate(features, rows, source, _BATCH), device):

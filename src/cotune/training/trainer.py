@@ -63,6 +63,8 @@ class TrainingData:
         The task's targets of every post.
     rows : ndarray of int
         The posts to train on.
+    learned : ndarray or None
+        What the loss reads of every post, where that is more than its target (see :meth:`cotune.tasks.Task.learned`).
     weights : ndarray or None
         How much each post of `features` counts in the loss; only their proportions matter.
     held_out : HeldOut or None
@@ -74,6 +76,12 @@ class TrainingData:
     rows: np.ndarray
     weights: np.ndarray | None = None
     held_out: HeldOut | None = None
+    learned: np.ndarray | None = None
+
+    @property
+    def of_loss(self) -> np.ndarray:
+        """What the loss reads of every post."""
+        return self.targets if self.learned is None else self.learned
 
 
 @dataclass
@@ -136,7 +144,7 @@ class Trainer:
         self.fabric: Fabric = make_fabric(config)
         self.ranks = ranks()
         torch.manual_seed(config.seed)
-        targets, weights = data.targets[data.rows], None
+        targets, weights = data.of_loss[data.rows], None
         self.weights: np.ndarray | None = None
         if data.weights is not None:
             self.weights = data.weights / data.weights[data.rows].mean()
@@ -266,7 +274,7 @@ class Trainer:
         set_train_mode(self.model, frozen_norms=stage.frozen_norms)
         batches = iterate(
             data.features, data.rows, stage.source, stage.batch_size,
-            targets=data.targets, seed=self.config.seed, epoch=state.epoch, own=self.ranks,
+            targets=data.of_loss, seed=self.config.seed, epoch=state.epoch, own=self.ranks,
         )  # fmt: skip
         total, parallel = torch.zeros((), device=self.fabric.device), step.parallel
         what = f"{stage.name}, epoch {state.epoch + 1} of {stage.epochs}"
@@ -300,7 +308,7 @@ class Trainer:
         if batch.whole is None:
             return loss, len(batch)
         assert batch.rows is not None
-        targets = torch.from_numpy(self.data.targets[batch.whole.numpy()]).to(self.fabric.device)
+        targets = torch.from_numpy(self.data.of_loss[batch.whole.numpy()]).to(self.fabric.device)
         own = targets[self.ranks.index :: self.ranks.count]
         if not len(own):
             return loss * 0, len(targets)
@@ -394,7 +402,7 @@ def predict_rows(
     """
     model.eval()
     where = {int(row): i for i, row in enumerate(rows)}
-    result = np.zeros((len(rows), task.n_outputs))
+    result = np.zeros((len(rows), task.n_predictions))
     device = next(model.parameters()).device
     with torch.no_grad() if own.count > 1 else torch.inference_mode():
         for batch in on_device(iterate(features, rows, source, batch_size, own=own), device):

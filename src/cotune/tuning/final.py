@@ -105,8 +105,8 @@ def compare_on_test(
 
 
 def _predict(config: FitConfig, bench: Workbench, cut: Folds) -> np.ndarray:
-    rows, test = np.flatnonzero(cut.fold != TEST), cut.test(TEST)
-    trial = Trial(bench.ready(config), cut.targets, rows, test, cut.task, config, cut.groups)
+    rows, test = np.flatnonzero((cut.fold >= 0) & (cut.fold != TEST)), cut.test(TEST)
+    trial = Trial(bench.ready(config), cut.targets, rows, test, cut.task, config, cut.groups, learned=cut.learned())
     return fit(trial).predictions
 
 

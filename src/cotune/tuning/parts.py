@@ -10,6 +10,7 @@ import pandas as pd
 from cotune.benchmark.folds import Folds
 from cotune.data.duplicates import large_group_note
 from cotune.data.splits import holdout_split
+from cotune.data.tables.cells import field_labels
 from cotune.errors import DataError
 from cotune.report.numbers import plural
 from cotune.tasks import Task
@@ -19,6 +20,7 @@ from cotune.tuning.plan import TunePlan
 
 FILE = "parts.parquet"
 TRAIN, VALIDATION, TEST = 0, 1, 2
+_LEFT_OUT = -1
 _NAMES = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
 
 
@@ -56,14 +58,17 @@ def cut_parts(posts: pd.DataFrame, features: Features, task: Task, plan: TunePla
         progress.say(f"note: {note}")
     kept = posts.iloc[rows].reset_index(drop=True)
     targets = task.encode(kept["label"].tolist())
+    scored = np.flatnonzero(task.scored(targets))
     part = np.full(len(rows), TRAIN, dtype=np.int64)
     left_out = {"nothing usable": len(posts) - len(rows)}
     labels = () if task.name == "single-label" else tuple(kept["label"])
     try:
-        strata = task.strata(targets)
-        rest, test = holdout_split(strata, fraction=plan.test, seed=plan.fit.seed, groups=own)
-        _, held = holdout_split(strata[rest], fraction=plan.validation, seed=plan.fit.seed, groups=own[rest])
-        part[test], part[rest[held]] = TEST, VALIDATION
+        strata, of = task.strata(targets[scored]), own[scored]
+        rest, test = holdout_split(strata, fraction=plan.test, seed=plan.fit.seed, groups=of)
+        _, held = holdout_split(strata[rest], fraction=plan.validation, seed=plan.fit.seed, groups=of[rest])
+        part[scored[test]], part[scored[rest[held]]] = TEST, VALIDATION
+        # What is known of the fields of a near-duplicate is known of a post that is scored.
+        part[~task.scored(targets) & np.isin(own, own[part != TRAIN])] = _LEFT_OUT
         task.refuse_untrainable(targets[part == TRAIN])
     except DataError as fault:
         raise _too_few(len(rows), str(fault)) from None
@@ -72,7 +77,10 @@ def cut_parts(posts: pd.DataFrame, features: Features, task: Task, plan: TunePla
         if problem is not None:
             raise _too_few(len(rows), f"in the {_NAMES[which]} part {problem}")
     ids = kept["id"].astype(str).to_numpy(dtype=object)
-    return Folds(ids, targets, task, part, own.astype(np.int64), left_out, plan.fit.seed, labels)
+    found = {name: tuple(kept[name]) for name in field_labels(kept).values()} if task.label_columns()[1:] else {}
+    return Folds(
+        ids, targets, task, part, own.astype(np.int64), left_out, plan.fit.seed, labels, field_labels=found
+    )  # fmt: skip
 
 
 def _too_few(n: int, why: str) -> DataError:
@@ -84,9 +92,9 @@ def _too_few(n: int, why: str) -> DataError:
 def _unscorable(task: Task, targets: np.ndarray) -> str | None:
     """Return why predictions of these posts could not be scored and compared, None if they can."""
     if task.target_type == "multiclass":
-        counts = np.bincount(targets, minlength=task.n_outputs)
+        counts = np.bincount(targets[task.scored(targets)], minlength=len(task.outputs))
         rare = [name for name, n in zip(task.outputs, counts, strict=True) if n < 2]
-        if rare and (task.n_outputs == 2 or len(rare) > task.n_outputs - 2):
+        if rare and (len(task.outputs) == 2 or len(rare) > len(task.outputs) - 2):
             return f"fewer than two posts have the label {rare[0]!r}; add posts or change --test and --validation"
     return task.note_on_held_out(targets)
 

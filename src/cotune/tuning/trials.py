@@ -193,7 +193,7 @@ def score_settings(config: FitConfig, features: Features, cut: Folds, callbacks:
     """
     task = cut.task
     held = HeldOut(features, cut.targets, cut.test(VALIDATION))
-    data = TrainingData(features, cut.targets, cut.test(TRAIN), held_out=held)
+    data = TrainingData(features, cut.targets, cut.test(TRAIN), held_out=held, learned=cut.learned())
     trained = Trainer(data, task, config, callbacks=callbacks).fit()
     found = predict_rows(trained.model, task, features, held.rows, trained.source)
     score = task.watch(held.targets[held.rows], found).score

@@ -23,6 +23,7 @@ from cotune.data.importers.base import (
 )
 from cotune.data.importers.splits import PublishedSplits, read_splits
 from cotune.data.posts import clean_text
+from cotune.data.tables.cells import FIELD_LABEL, LABEL_SEPARATOR
 from cotune.errors import ConfigError, DataError, did_you_mean
 from cotune.report.numbers import plural
 
@@ -84,7 +85,9 @@ class CombinedLabels:
     labels : dict
         Id to label, in the order of the file.
     lines : dict
-        Id to line number, for the ids in `labels`.
+        Id to line number.
+    votes : dict
+        Id to the annotators' pairs of labels, of text and of image, in the order of the file.
     rows : int
         Records read, good or bad.
     conflicts, ties, problems : list of Problem
@@ -93,6 +96,7 @@ class CombinedLabels:
 
     labels: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
+    votes: dict[str, Votes] = field(default_factory=dict)
     rows: int = 0
     conflicts: list[Problem] = field(default_factory=list)
     ties: list[Problem] = field(default_factory=list)
@@ -131,9 +135,9 @@ def combine_labels(label_file: str | Path, *, rule: Rule = "xu-mao") -> Combined
             combined.problems.append(Problem("bad line", str(error), identity, number))
             continue
         seen.add(bare(identity))
+        combined.votes[identity], combined.lines[identity] = votes, number
         try:
             combined.labels[identity] = RULES[rule](votes)
-            combined.lines[identity] = number
         except _NoLabelError as none:
             kind, where = ("conflict", combined.conflicts) if none.conflict else ("tie", combined.ties)
             where.append(Problem(kind, str(none), identity, number))
@@ -155,6 +159,7 @@ def import_mvsa(
     balance: int | None = None,
     seed: int = 42,
     splits: str | Path | None = None,
+    annotations: bool = False,
 ) -> tuple[pd.DataFrame, ImportReport]:
     """Turn a raw MVSA folder into posts; nothing is copied.
 
@@ -170,11 +175,15 @@ def import_mvsa(
         Of that draw.
     splits : path, optional
         A folder with published splits (see :mod:`cotune.data.importers.splits`): each becomes a column.
+    annotations : bool
+        Write the annotators' labels of each field as well, in `label:text` and `label:image`, and keep the posts
+        that the rule gives no label: their fields' labels teach.
 
     Returns
     -------
     posts : pandas.DataFrame
-        `id`, `text`, `image` (absolute paths) and `label`; `split`, or `split_1` and so on, where splits are given.
+        `id`, `text`, `image` (absolute paths) and `label`; `label:text` and `label:image` with `annotations`; `split`,
+        or `split_1` and so on, where splits are given.
     report : ImportReport
         Counts, and every record left out with its reason.
     """
@@ -187,14 +196,22 @@ def import_mvsa(
     report.conflicts, report.ties = combined.conflicts, combined.ties
     files = FileIndex((folder / "data").absolute())
     records = []
-    for identity, label in combined.labels.items():
-        line = combined.lines[identity]
+    for identity in combined.votes if annotations else combined.labels:
+        line, label = combined.lines[identity], combined.labels.get(identity)
         text, image = _read_text(files, identity, line, report), _find_image(files, identity, line, report)
         if text is not None and image is not None:
             records.append((identity, text, image, label))
     if not records:
         raise DataError(f"{folder}: of {plural(combined.rows, 'post')} none is whole; a raw MVSA folder has {_LAYOUT}")
     frame = pd.DataFrame(records, columns=["id", "text", "image", "label"], dtype=object)
+    if annotations:
+        for at, name in enumerate(("text", "image")):
+            frame[f"{FIELD_LABEL}{name}"] = [
+                LABEL_SEPARATOR.join(vote[at] for vote in combined.votes[identity]) for identity in frame["id"]
+            ]
+        kept = int(frame["label"].isna().sum())
+        reason = f"{plural(kept, 'post')} without a label {'is' if kept == 1 else 'are'} kept for the labels of fields"
+        report.notes.append(Problem("annotations", reason))
     if balance is not None:
         whole = len(frame)
         frame = draw_balanced(frame, balance, seed)
@@ -219,7 +236,7 @@ def _add_splits(frame: pd.DataFrame, splits: PublishedSplits, report: ImportRepo
     published = {bare(identity): label.lower() for identity, label in splits.labels.items()}
     for identity, label in zip(ids, frame["label"], strict=True):
         theirs = published.get(identity, label)
-        if theirs != label and theirs in _SENTIMENTS:
+        if label is not None and theirs != label and theirs in _SENTIMENTS:
             report.notes.append(Problem("another published label", f"published as {theirs}, here {label}", identity))
 
 
@@ -256,10 +273,10 @@ def _find_image(files: FileIndex, identity: str, line: int, report: ImportReport
 
 
 def draw_balanced(frame: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """Sample at most `most` posts of each label at random, keeping their order."""
+    """Sample at most `most` posts of each label at random, keeping their order; those without one are left out."""
     rng = np.random.default_rng(seed)
     kept: list[int] = []
-    for label in sorted(set(frame["label"])):
+    for label in sorted({label for label in frame["label"] if label is not None}):
         places = np.flatnonzero(frame["label"].to_numpy() == label)
         kept.extend(rng.permutation(places)[:most].tolist())
     return frame.iloc[sorted(kept)].reset_index(drop=True)

@@ -42,6 +42,11 @@ _VISIBLE = re.compile(
 LABEL_SEPARATOR = "|"
 """Stands between the labels of a post that has several; alone for a post with none of the labels."""
 
+FIELD_LABEL = "label:"
+"""Begins the columns of posts that hold the labels of single fields, as in ``label:text``."""
+
+#: Columns that the annotators of a field may have, one each.
+_ANNOTATORS = 9
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -80,10 +85,21 @@ class ColumnNames:
         """The columns of labels."""
         return _names(self.label)
 
+    def field_labels(self) -> dict[str, tuple[str, ...]]:
+        """Return the columns that may hold labels of each field: one of any number of annotators, or one for each."""
+        if len(self.labels) != 1:
+            return {}
+        found = {}
+        for field in self.read_fields():
+            whole = f"{self.labels[0]}:{field.name}"
+            found[field.name] = (whole, *(f"{whole}:{i}" for i in range(1, _ANNOTATORS + 1)))
+        return found
+
     def columns(self) -> list[str]:
         """Return all columns that are read, each once."""
         of_fields = [column for field in self.read_fields() for column in field.columns]
-        return list(dict.fromkeys([self.id, *of_fields, *self.labels, self.group]))
+        further = [column for columns in self.field_labels().values() for column in columns]
+        return list(dict.fromkeys([self.id, *of_fields, *self.labels, *further, self.group]))
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -199,6 +215,10 @@ class PostsBuilder:
             kind = FIELD_KINDS[field.kind]
             yield field.name, field.columns, functools.partial(kind.read, base=self.base)
         yield "label", names.labels, _label if len(names.labels) == 1 else _labels
+        for field_name, columns in names.field_labels().items():
+            there = tuple(column for column in columns if column in self.found)
+            if there:
+                yield f"{FIELD_LABEL}{field_name}", there, _votes
         yield "group", (names.group,), lambda cells: plain_cell(_single(cells[names.group]), "group")
 
     def _name(self, ids: pd.Series[Any], rows: list[int]) -> None:
@@ -355,6 +375,19 @@ def _label(cells: Mapping[str, Any]) -> str | None:
         names = [_one_label(part) for part in (sorted(value) if isinstance(value, set) else value)]
         return LABEL_SEPARATOR.join(name for name in names if name is not None) or LABEL_SEPARATOR
     return _one_label(value)
+
+
+def _votes(cells: Mapping[str, Any]) -> str | None:
+    """Return the labels that annotators gave one field, joined; None where none gave any."""
+    each = (_label({column: value}) for column, value in cells.items() if not _is_blank(value))
+    names = [name.strip() for votes in each if votes is not None for name in votes.split(LABEL_SEPARATOR)]
+    return LABEL_SEPARATOR.join(label_name(name) for name in names if name) or None
+
+
+def field_labels(posts: pd.DataFrame) -> dict[str, str]:
+    """Return the columns of labels of fields that hold any, by field."""
+    names = [str(name) for name in posts.columns if str(name).startswith(FIELD_LABEL)]
+    return {name.removeprefix(FIELD_LABEL): name for name in names if posts[name].notna().any()}
 
 
 def _one_label(value: Any) -> str | None:
