@@ -21,6 +21,7 @@ import pandas as pd
 from cotune.data.images.load import ImageFault
 from cotune.data.kept_chunks import KeptChunks
 from cotune.data.posts import PostsHash
+from cotune.data.tables.cells import field_labels
 from cotune.data.tables.row_errors import RowError, RowErrorCount, has_row_error
 from cotune.encoders.table_columns import Column
 from cotune.errors import DataError
@@ -327,11 +328,14 @@ def evaluate_posts(
     progress = progress or Progress()
     task = predictor.task
     tables: list[pd.DataFrame] = []
+    field_cells: list[pd.DataFrame] = []
     scored_as: list[np.ndarray] = []
     unreadable, bad = RowErrorCount(), []
     seen = PostsHash(predictor.fields)
     for posts in progress.track(chunks, "posts (in chunks)", None):
         seen.update(posts)
+        posts = task.complete(posts)
+        field_cells.append(posts[list(field_labels(posts).values())])
         scores = predictor.scores(posts)
         table = predictor.frame_of(posts, scores)
         if watch is not None:
@@ -369,6 +373,9 @@ def evaluate_posts(
         raise DataError(f"no post can be scored ({counted}); the run's task is {task.describe()}")
     targets = task.encode(predictions["true"][used].tolist())
     found = task.evaluate(targets, np.concatenate(scored_as)[used], n_bootstrap=n_bootstrap, seed=seed)
+    fields = task.score_fields(pd.concat(field_cells, ignore_index=True), np.concatenate(scored_as), seed=seed)
+    if fields:
+        found.details["fields"] = fields
     if not task.text_label:
         predictions["true"] = pd.to_numeric(predictions["true"].where(known), errors="coerce")
     return EvaluatedPosts(found, predictions, left_out, notes)

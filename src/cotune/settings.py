@@ -56,7 +56,7 @@ class FitConfig(BaseModel):
         "How a post's label follows from the labels of its fields: xu-mao, or a table with a column for each field and "
         "one called label.",
         _TASK,
-        "fit bench tune check",
+        "fit bench tune",
         metavar="NAME|TABLE",
     )
     fields: tuple[Field, ...] | None = setting(

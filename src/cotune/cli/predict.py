@@ -308,7 +308,10 @@ def _predict_one(
     shares = ", ".join(f"{name} share {found[share_column(name)]:.0%}" for name in predictor.field_names)
     proba = dict(zip(task.outputs, (found[column] for column in task.columns()), strict=False))
     answer = probabilities_table(str(found["label"]), proba) if proba else f"{found['label']:.6g}"
-    print_rich(answer, "", shares)
+    further = ", ".join(f"{column} {found[column]}" for column in task.label_columns()[1:])
+    if "conflict" in task.columns():
+        further += f"; fields contradict each other: {found['conflict']:.0%}"
+    print_rich(answer, *([further] if further else []), "", shares)
     print_rich(*_pushed(predictor, posts, choice, settings))  # after the answer, which nobody waits for because of it
     if found["error"]:
         tell_note(f"note: {found['error']}")

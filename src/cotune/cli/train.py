@@ -24,7 +24,7 @@ from cotune.cli.table_options import TableOptions
 from cotune.errors import ConfigError, CotuneError
 from cotune.report.notices import ESTIMATED
 from cotune.report.numbers import number, plural
-from cotune.report.terminal import score_table
+from cotune.report.terminal import field_table, score_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,8 @@ def fit(
         print_json({"run": str(out), **result.run.metrics})
         return
     if scores is not None:
-        print_rich(score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))
+        print_rich(score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"),
+                   *([field_table(scores["fields"])] if "fields" in scores else []))  # fmt: skip
     elif (guess := result.run.metrics.get("estimate")) is not None:
         print_rich(score_table(guess, f"Estimated scores, {plural(guess['n'], 'post')} in {guess['folds']} folds"),
                    "", f"{ESTIMATED} --validation 0.2 measures the run itself.")  # fmt: skip

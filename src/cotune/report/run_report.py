@@ -161,6 +161,7 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
         "classes": classes,
         "per_class": found.get("per_class", {}),
         "per_label": found.get("per_label", {}),
+        "fields": found.get("fields", {}),
         "scatter": pairs_chart(pairs) if pairs else Markup(""),
         "matrix": _matrix(matrix) if matrix and len(classes) <= MATRIX_CLASSES else None,
         "confusions": _confusions(classes, matrix),

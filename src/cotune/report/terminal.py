@@ -51,7 +51,20 @@ def evaluation_tables(found: Mapping[str, Any], title: str) -> list[Table]:
     if "confusion" in found:
         matrix = confusion_table(found["classes"], found["confusion"])
         tables += [] if matrix is None else [matrix]
+    tables += [field_table(found["fields"])] if "fields" in found else []
     return [*tables, *([per_label_table(found["per_label"])] if "per_label" in found else [])]
+
+
+def field_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return how well the labels of fields are told, and contradictions between them."""
+    table = new_table(
+        "Labels of fields", "label of", "posts", "AUC", "interval", "accuracy", right=("posts", "AUC", "accuracy")
+    )
+    for name, row in found.items():
+        auc = (number(row["auc"]["value"]), interval(row["auc"]))
+        accuracy = number(row["accuracy"]["value"]) if "accuracy" in row else ""
+        add_row(table, name, f"{row['n']:,}", *auc, accuracy)
+    return table
 
 
 def left_out(counts: Mapping[str, int]) -> str:

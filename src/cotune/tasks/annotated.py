@@ -88,7 +88,8 @@ class Annotated(SingleLabel):
         ).reshape(len(self.field_labels), len(combinations))
         self.events = list(self._possible())
         self._event_index = {event: i for i, event in enumerate(self.events)}
-        self._rule = None if self.rule is None else Rule(
+        #: How a post's label follows from those of its fields; None without a rule.
+        self.label_rule = None if self.rule is None else Rule(
             tuple(self.field_labels), {tuple(map(str, row[1:])): row[0] for row in self.rule}
         )  # fmt: skip
 
@@ -192,14 +193,14 @@ class Annotated(SingleLabel):
     def complete(self, posts: pd.DataFrame) -> pd.DataFrame:
         """Return the posts with the class that the rule makes of their fields' labels where they have none."""
         columns = field_labels(posts)
-        if self._rule is None or not set(self.field_labels) <= set(columns):
+        if self.label_rule is None or not set(self.field_labels) <= set(columns):
             return posts
         self.refuse_unknown(posts)
         missing = posts["label"].isna().to_numpy()
         labels = posts["label"].to_numpy(dtype=object).copy()
         for at in np.flatnonzero(missing):
             votes = {field: votes_of(posts[columns[field]].iloc[at]) for field in self.field_labels}
-            labels[at] = self._rule.label_of(votes)
+            labels[at] = self.label_rule.label_of(votes)
         return posts.assign(label=pd.Series(labels, index=posts.index, dtype=object))
 
     def encode(self, labels: Sequence[str | None]) -> np.ndarray:
@@ -228,7 +229,7 @@ class Annotated(SingleLabel):
         options = [_shares(cast, self._label_index[f]) for f, cast in zip(self.field_labels, votes, strict=True)]
         given = _UNKNOWN if label is None else self._index[str(label)]
         whole = dict(zip(self.field_labels, votes, strict=True))
-        if self._rule is not None and all(votes) and label in (None, self._rule.label_of(whole)):
+        if self.label_rule is not None and all(votes) and label in (None, self.label_rule.label_of(whole)):
             given = _UNKNOWN
         for combination in product(*options):
             event = (given, *(value for value, _ in combination))
@@ -243,14 +244,14 @@ class Annotated(SingleLabel):
     def notes(self, posts: pd.DataFrame) -> list[str]:
         """Return notes on what the posts' labels are: how many have no class, and how many contradict the rule."""
         columns = field_labels(posts)
-        if self._rule is None:
+        if self.label_rule is None:
             return []
         found: Counter[str] = Counter()
         for i, label in enumerate(posts["label"]):
             votes = {f: votes_of(posts[columns[f]].iloc[i]) if f in columns else [] for f in self.field_labels}
             if label is None:
                 found["without"] += 1
-            elif all(votes.values()) and self._rule.label_of(votes) not in (label, None):
+            elif all(votes.values()) and self.label_rule.label_of(votes) not in (label, None):
                 found["against"] += 1
         notes = []
         if n := found["without"]:
@@ -335,13 +336,22 @@ class Annotated(SingleLabel):
         import torch
 
         cells = outputs.softmax(dim=1)
-        classes = torch.stack([outputs[:, self.class_of == c].logsumexp(1) for c in range(len(self.outputs))], dim=1)
+        classes = torch.stack([outputs[:, self._of_class(c)].logsumexp(1) for c in range(len(self.outputs))], dim=1)
         parts = [classes.softmax(dim=1)]
         for of_cells, labels in zip(self.label_of, self.field_labels.values(), strict=True):
-            parts.append(torch.stack([cells[:, of_cells == k].sum(1) for k in range(len(labels))], dim=1))
+            parts.append(
+                torch.stack(
+                    [cells[:, np.flatnonzero(of_cells == k).tolist()].sum(1) for k in range(len(labels))], dim=1
+                )
+            )
         if self._contradicts:
-            parts.append(cells[:, self.class_of == _UNKNOWN].sum(1, keepdim=True))
+            parts.append(cells[:, self._of_class(_UNKNOWN)].sum(1, keepdim=True))
         return torch.cat(parts, dim=1)
+
+    def _of_class(self, label: int) -> list[int]:
+        """Return the cells of a class: as numbers, as graphs that are exported take no masks."""
+        found: list[int] = np.flatnonzero(self.class_of == label).tolist()
+        return found
 
     @property
     def _contradicts(self) -> bool:
@@ -385,7 +395,7 @@ class Annotated(SingleLabel):
         import torch
 
         n = len(self.outputs)
-        classes = torch.stack([outputs[:, self.class_of == c].logsumexp(1) for c in range(n)], dim=1)
+        classes = torch.stack([outputs[:, self._of_class(c)].logsumexp(1) for c in range(n)], dim=1)
         return super().contribution_scale(classes)
 
     def confidence(self, predictions: Tensor) -> Tensor:
@@ -424,6 +434,12 @@ class Annotated(SingleLabel):
     ) -> Evaluation:
         """Return all scores of the classes."""
         return super().evaluate(targets, self.of_classes(predictions), n_bootstrap=n_bootstrap, seed=seed)
+
+    def score_fields(self, posts: pd.DataFrame, predictions: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+        """Return how well the labels of fields, and contradictions, are told."""
+        from cotune.tasks.field_scores import field_scores
+
+        return field_scores(self, posts, predictions, seed=seed)
 
 
 def _shares(votes: Sequence[str], index: Mapping[str, int]) -> list[tuple[int, float]]:

@@ -294,3 +294,7 @@ class Task(abc.ABC):
         self, targets: np.ndarray, predictions: np.ndarray, *, n_bootstrap: int = 1000, seed: int = 0
     ) -> Evaluation:
         """Return every score with its bootstrap interval, and what else a report shows of the task."""
+
+    def score_fields(self, posts: pd.DataFrame, predictions: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+        """Return scores of what else is predicted of posts, where they have labels of it; see ``field_scores``."""
+        return {}

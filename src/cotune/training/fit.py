@@ -316,6 +316,8 @@ def _validate(
         )
     task.choose_thresholds(held.targets[held.rows], found)
     scores = task.evaluate(held.targets[held.rows], found, seed=config.seed).to_dict()
+    if fields := task.score_fields(posts.iloc[held.rows], found, seed=config.seed):
+        scores["fields"] = fields
     ids = posts["id"].iloc[held.rows]
     return scores, predictions_table(task, tuple(held.features.fields), ids, (found, shares, [""] * len(ids)))
 

@@ -159,6 +159,7 @@ class PostsBuilder:
         usual = [(field.kind, field.columns[0]) for field in fields if field.columns == (field.kind,)]
         if len(usual) == len(fields) and not any(column in found for _, column in usual):
             self._missing(usual, found)
+        labels = labels and not any(column in found for columns in names.field_labels().values() for column in columns)
         wanted = [(field.kind, column) for field in fields for column in field.columns]
         wanted += [*(("label", column) for column in names.labels), ("id", names.id), ("group", names.group)]
         for flag, name in wanted:
