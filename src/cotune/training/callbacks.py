@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cotune.training.checkpoint import Checkpoint, plain, to_device
+from cotune.training.checkpoint import MEMBER, Checkpoint, plain, to_device
 from cotune.training.ranks import ranks
 from cotune.training.stages import Stage, StageState
 
@@ -29,6 +29,10 @@ class Callback:
 
     def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
         """Take the state after an epoch, and the history of the stages before."""
+
+    def of_member(self, member: int) -> Callback:
+        """Return what is told of one of several trainings; by default nothing is."""
+        return Callback()
 
 
 class HistoryCallback(Callback):
@@ -73,7 +77,14 @@ class CheckpointCallback(Callback):
 
     def begun_with(self) -> Mapping[str, Any]:
         """Return the settings that the checkpoint was kept with."""
-        return self.checkpoint.settings() if self.resume else {}
+        first = Checkpoint(self.checkpoint.folder / f"{MEMBER}0")
+        return (self.checkpoint.settings() or first.settings()) if self.resume else {}
+
+    def of_member(self, member: int) -> CheckpointCallback:
+        """Return what keeps the state of one of several trainings; one that is finished stays until the last is."""
+        own = CheckpointCallback(self.checkpoint.folder / f"{MEMBER}{member}", resume=self.resume)
+        own.on_begin({**self.checkpoint.key, "member": member})
+        return own
 
     def on_begin(self, key: Mapping[str, Any]) -> None:
         """Remove what an earlier training left, unless it is to go on: an interruption would bring it back."""
