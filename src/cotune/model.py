@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from cotune.encoders.base import Encoder, EncoderOutput
 from cotune.encoders.frozen_engine import FrozenEngine
 from cotune.heads import HEADS, Embeddings, FusionHead
+from cotune.heads.members import MEMBERS, MeanHead
 from cotune.tasks import Task
 from cotune.tasks.losses import Loss
 
@@ -68,7 +70,7 @@ class Batch:
             name: {key: move(value) for key, value in part.items()} for name, part in self.inputs.items()
         }
         named = {name: getattr(self, name) for name in ("targets", "weights", "taught")}
-        moved = {name: move(value) for name, value in named.items() if value is not None}
+        moved: dict[str, Any] = {name: move(value) for name, value in named.items() if value is not None}
         places = {name: move(at) for name, at in self.places.items()}
         return replace(self, present=move(self.present), inputs=inputs, places=places, **moved)
 
@@ -184,6 +186,14 @@ def _spread(values: Tensor, n: int, at: Tensor) -> Tensor:
     return torch.zeros((n, *values.shape[1:]), dtype=values.dtype, device=values.device).index_put((at,), values)
 
 
-def head_name(model: JointModel) -> str:
-    """Return the name under which a model's fusion head is registered."""
-    return next(name for name in HEADS if HEADS[name] is type(model.head))
+def head_name(head: FusionHead) -> str:
+    """Return the name under which a fusion head is registered, or that of the mean of several."""
+    if isinstance(head, MeanHead):
+        return MEMBERS
+    return next(name for name in HEADS if HEADS[name] is type(head))
+
+
+def head_title(head: FusionHead) -> str:
+    """Return what a fusion head is, for people."""
+    many = f", the mean of {len(head.members)}" if isinstance(head, MeanHead) else ""
+    return head_name(head.face) + many

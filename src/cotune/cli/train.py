@@ -310,7 +310,8 @@ def _make_writable(out: Path) -> None:
 
 
 def _pending(out: Path) -> bool:
-    return (out / CHECKPOINT / "state.json").is_file()
+    """Tell whether a training, or one of several that make a run, can be resumed."""
+    return any((out / CHECKPOINT).glob("**/state.json"))
 
 
 def _is_log(path: Path) -> bool:

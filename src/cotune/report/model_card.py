@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cotune.fields import DEFAULT_FIELDS
-from cotune.model import JointModel, head_name
+from cotune.model import JointModel, head_title
 from cotune.report.card_metadata import CardDetails, front_matter
 from cotune.report.numbers import SCORE_TITLES, count, interval, number, plural
 from cotune.settings import FitConfig
@@ -88,7 +88,7 @@ def _parts(model: JointModel, details: CardDetails) -> list[str]:
         (f"{name} encoder", _code(details.specs.get(name, encoder.spec)), counts[name])
         for name, encoder in model.distinct_encoders.items()
     ]
-    rows += [("fusion head", f"`{head_name(model)}`", counts["head"]), ("total", "", counts["total"])]
+    rows += [("fusion head", f"{head_title(model.head)}", counts["head"]), ("total", "", counts["total"])]
     return _table(["part", "what", "parameters"], [[part, what, f"{n:,}"] for part, what, n in rows])
 
 

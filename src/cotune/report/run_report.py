@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cotune.model import head_name
+from cotune.model import head_title
 from cotune.report import run_figures as figures
 from cotune.report.numbers import SCORE_TITLES, count
 from cotune.report.pages import bars, render
@@ -130,7 +130,7 @@ def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[s
         (f"{name[:1].upper()}{name[1:]} encoder", encoder.spec, counts[name])
         for name, encoder in run.model.distinct_encoders.items()
     ]
-    parts += [("Fusion head", head_name(run.model), counts["head"]), ("Total", "", counts["total"])]
+    parts += [("Fusion head", head_title(run.model.head), counts["head"]), ("Total", "", counts["total"])]
     return render(
         "report.html",
         main_title=run.task.main_title,

@@ -46,10 +46,23 @@ class HistoryCallback(Callback):
 
     def __init__(self, on_epoch: OnEpoch) -> None:
         self.on_epoch = on_epoch
+        self._members: dict[int, History] = {}
 
     def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
-        """Hand on all rows."""
-        self.on_epoch([*history, *state.history])
+        """Hand on all rows, those of members that were trained before first."""
+        before = [row for rows in self._members.values() for row in rows]
+        self.on_epoch([*before, *history, *state.history])
+
+    def of_member(self, member: int) -> HistoryCallback:
+        """Return what hands on the rows of one of several trainings, after those of the members before."""
+
+        def on_epoch(history: History) -> None:
+            rows = [{**row, "stage": f"{row['stage']}, member {member + 1}"} for row in history]
+            before = [row for at, own in self._members.items() if at < member for row in own]
+            self._members[member] = rows
+            self.on_epoch([*before, *rows])
+
+        return HistoryCallback(on_epoch)
 
 
 @dataclass(frozen=True)

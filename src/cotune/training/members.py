@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from cotune.data.splits import holdout_split, make_folds
+from cotune.encoders.base import Encoder
+from cotune.encoders.members import MembersEncoder, share_weights
 from cotune.errors import ConfigError
 from cotune.heads import FusionHead
+from cotune.heads.members import MeanHead
+from cotune.model import JointModel, head_name
 from cotune.progress import Progress
 from cotune.settings import FitConfig
 from cotune.tasks import Task
@@ -183,7 +187,8 @@ def out_of_fold_taught(members: Iterable[Trained], parts: np.ndarray, data: Trai
     """
     n_parts = int(parts.max()) + 1
     found: list[list[np.ndarray]] = [[] for _ in range(n_parts)]
-    result = Taught(*(np.full((len(data.targets), task.n_outputs), np.nan) for _ in range(2)))
+    nothing = np.full((len(data.targets), task.n_outputs), np.nan)
+    result = Taught(nothing, nothing.copy())
     for i, member in enumerate(members):
         apart = data.rows[parts == i % n_parts]
         found[i % n_parts].append(output_rows(member.model, data.features, apart, member.source))
@@ -359,3 +364,104 @@ def _whole(trained: Trained) -> Trained:
     if trained.interrupted:
         raise KeyboardInterrupt
     return trained
+
+
+# ---- one model of all of them ------------------------------------------------------------------------
+
+
+def joined(members: Sequence[Trained], config: FitConfig) -> Trained:
+    """Return one model that predicts the mean of the members' probabilities; the members are used up.
+
+    Its encoders are the members' side by side; what no member has trained is kept, and run, once.
+    """
+    models = [member.model for member in members]
+    first = models[0]
+    made: dict[str, Encoder] = {}
+    for name, encoder in first.distinct_encoders.items():
+        made[name] = _side_by_side([model.encoders[name] for model in models], config)
+    owner = {id(first.encoders[name]): name for name in made}
+    encoders = {name: made[owner[id(encoder)]] for name, encoder in first.encoders.items()}
+    dims = {name: encoder.dim for name, encoder in encoders.items()}
+    heads = [model.head for model in models]
+    head = MeanHead(heads, dims, name=head_name(first.head), link=first.task.link)
+    model = JointModel(encoders, head.to(next(first.parameters()).device), first.task)
+    return Trained(model.requires_grad_(False).eval(), members[0].history, members[0].source)
+
+
+def _side_by_side(encoders: Sequence[Encoder], config: FitConfig) -> Encoder:
+    first = encoders[0]
+    if first.learned or config.tune in ("joint", "lora"):
+        return MembersEncoder(encoders)
+    if config.tune == "frozen":
+        return first
+    upper = first.upper_parameters()
+    share_weights(encoders, [name for name, _ in first.model.named_parameters() if name not in upper])
+    return MembersEncoder(encoders, first.n_lower)
+
+
+def fit_members(
+    data: TrainingData,
+    task: Task,
+    config: FitConfig,
+    *,
+    groups: np.ndarray | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: Progress | None = None,
+) -> tuple[Trained, dict[str, Any]]:
+    """Train as ``members``, ``distill`` and ``soup`` say.
+
+    Returns
+    -------
+    trained : Trained
+        The model of the run: the mean of the members, a student or a soup.
+    about : dict
+        For the run's metrics: how it was made, and what each step scores on held-out posts.
+    """
+    progress = progress or Progress()
+    more: dict[str, Any] = {"callbacks": callbacks, "progress": progress}
+    k, held = config.members, data.held_out
+    about: dict[str, Any] = {"count": k, "score": task.main_title, "loss": task.loss_title}
+    if config.distill:
+        trained, taught = distilled(data, task, config, k, groups=groups, **more)
+        out_of_fold = predictions(task, taught.outputs[data.rows])
+        about |= {
+            "made": "student",
+            "out_of_fold": _row("members, out of fold", task, data.targets[data.rows], out_of_fold),
+        }
+        outputs = taught.held_out
+    elif config.soup:
+        data, chosen_on = keep_apart(data, task, groups=groups, seed=config.seed)
+        members = soup_members(data, task, config, k, **more)
+        outputs = [] if held is None else [_held(member, held) for member in members]
+        found = soup(members, task, chosen_on)
+        trained = found.trained
+        about |= {"made": "soup", "kept": [i + 1 for i in found.kept], "chosen_on": len(chosen_on.rows)}
+    else:
+        members = train_members(data, task, config, k, **more)
+        outputs = [] if held is None else [_held(member, held) for member in members]
+        trained = joined(members, config)
+        about |= {"made": "mean"}
+    if held is not None:
+        targets = held.targets[held.rows]
+        alone = [_row("", task, targets, predictions(task, one)) for one in outputs]
+        steps = [{"what": f"one member, mean of {k}", **_mean_row(alone)}]
+        steps.append(_row(f"mean of {k} members", task, targets, predictions(task, _mean(task, outputs))))
+        if about["made"] != "mean":
+            own = predict_rows(trained.model, task, held.features, held.rows, trained.source)
+            steps.append(_row(about["made"], task, targets, own))
+        about |= {"held_out": len(held.rows), "steps": steps}
+    return trained, about
+
+
+def _held(member: Trained, held: HeldOut) -> np.ndarray:
+    return output_rows(member.model, held.features, held.rows, member.source)
+
+
+def _row(what: str, task: Task, targets: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+    watched = task.watch(targets, found)
+    return {"what": what, "score": watched.score, "loss": watched.loss}
+
+
+def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns = {name: [row[name] for row in rows if row[name] is not None] for name in ("score", "loss")}
+    return {name: float(np.mean(values)) if values else None for name, values in columns.items()}
