@@ -89,7 +89,7 @@ class MembersEncoder(Encoder):
 
     def word_embeddings(self) -> list[nn.Module]:
         """Return the layers that turn token ids into vectors, of all networks that have one of their own."""
-        members = self.members[:1] if self.shared_units else self.members
+        members: list[Any] = self.members[:1] if self.shared_units else self.members[:]
         return [layer for member in members for layer in member.word_embeddings()]
 
     def prepare(self, values: Sequence[Any], options: ReadOptions) -> Prepared:

@@ -11,6 +11,11 @@ from cotune.report.card_metadata import CardDetails, front_matter
 from cotune.report.numbers import SCORE_TITLES, count, interval, number, plural
 from cotune.settings import FitConfig
 
+_MADE = {
+    "mean": "It predicts the mean of the probabilities of",
+    "student": "It was taught by",
+    "soup": "Its weights are a mean of those of",
+}
 _COLUMNS = {"auc": "AUC", "f1": "F1", "support": "posts"}
 
 
@@ -99,6 +104,8 @@ def _training(config: FitConfig, metrics: Mapping[str, Any]) -> list[str]:
         counted = _listed(f"{n:,} {_code(label)}" for label, n in posts["labels"].items())
         lines.append(f"{plural(posts['train'], 'post')} ({counted}),")
     lines.append(f"tuning `{config.tune}`, seed {config.seed}; all settings are in `config.json`.")
+    if about := metrics.get("members"):
+        lines.append(f"{_MADE[about['made']]} {about['count']} trainings that differ by their seed.")
     if metrics.get("status") == "interrupted":
         lines.append("Training was interrupted; these are the weights of its last finished epoch.")
     return lines

@@ -377,7 +377,7 @@ def joined(members: Sequence[Trained], config: FitConfig) -> Trained:
     models = [member.model for member in members]
     first = models[0]
     made: dict[str, Encoder] = {}
-    for name, encoder in first.distinct_encoders.items():
+    for name in first.distinct_encoders:
         made[name] = _side_by_side([model.encoders[name] for model in models], config)
     owner = {id(first.encoders[name]): name for name in made}
     encoders = {name: made[owner[id(encoder)]] for name, encoder in first.encoders.items()}
