@@ -19,11 +19,11 @@ from cotune.report.terminal import (
     checks_table,
     environment_table,
     export_table,
+    members_rows,
+    members_table,
     new_table,
     parts_table,
     run_table,
-    members_rows,
-    members_table,
     score_table,
 )
 
