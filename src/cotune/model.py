@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from cotune.encoders.base import Encoder, EncoderOutput
 from cotune.encoders.frozen_engine import FrozenEngine
 from cotune.heads import HEADS, Embeddings, FusionHead
+from cotune.heads.members import MEMBERS, MeanHead
 from cotune.tasks import Task
 from cotune.tasks.losses import Loss
 
@@ -35,6 +37,8 @@ class Batch:
         Positions of the posts in their table, shape (B,).
     weights : Tensor or None
         How much each post counts in training, shape (B,).
+    taught : Tensor or None
+        Probabilities that other models gave of the posts, shape (B, n_outputs); NaN in rows without.
     whole : Tensor or None
         Positions of the posts of the whole batch, where this is one device's part of it.
     places : dict
@@ -48,6 +52,7 @@ class Batch:
     targets: Tensor | None = None
     rows: Tensor | None = None
     weights: Tensor | None = None
+    taught: Tensor | None = None
     whole: Tensor | None = None
     places: dict[str, Tensor] = field(default_factory=dict)
 
@@ -64,10 +69,10 @@ class Batch:
         inputs: dict[str, Mapping[str, Tensor]] = {
             name: {key: move(value) for key, value in part.items()} for name, part in self.inputs.items()
         }
-        targets = None if self.targets is None else move(self.targets)
-        weights = None if self.weights is None else move(self.weights)
+        named = {name: getattr(self, name) for name in ("targets", "weights", "taught")}
+        moved: dict[str, Any] = {name: move(value) for name, value in named.items() if value is not None}
         places = {name: move(at) for name, at in self.places.items()}
-        return replace(self, present=move(self.present), inputs=inputs, targets=targets, weights=weights, places=places)
+        return replace(self, present=move(self.present), inputs=inputs, places=places, **moved)
 
     def __len__(self) -> int:
         return len(self.present)
@@ -156,7 +161,8 @@ class JointModel(nn.Module):
             if loss is None:
                 return outputs
             assert batch.targets is not None
-            total = loss(outputs.float(), batch.targets, batch.weights)
+            taught = {} if batch.taught is None else {"taught": batch.taught}
+            total = loss(outputs.float(), batch.targets, batch.weights, **taught)
             weighted = partial(loss, weights=batch.weights)
             own = self.head.own_loss(embeddings, outputs, batch.targets, weighted)
             result: Tensor = total if own is None else total + own
@@ -180,6 +186,14 @@ def _spread(values: Tensor, n: int, at: Tensor) -> Tensor:
     return torch.zeros((n, *values.shape[1:]), dtype=values.dtype, device=values.device).index_put((at,), values)
 
 
-def head_name(model: JointModel) -> str:
-    """Return the name under which a model's fusion head is registered."""
-    return next(name for name in HEADS if HEADS[name] is type(model.head))
+def head_name(head: FusionHead) -> str:
+    """Return the name under which a fusion head is registered, or that of the mean of several."""
+    if isinstance(head, MeanHead):
+        return MEMBERS
+    return next(name for name in HEADS if HEADS[name] is type(head))
+
+
+def head_title(head: FusionHead) -> str:
+    """Return what a fusion head is, for people."""
+    many = f", the mean of {len(head.members)}" if isinstance(head, MeanHead) else ""
+    return head_name(head.face) + many

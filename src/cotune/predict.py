@@ -70,7 +70,7 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
 
     def table_columns(self) -> dict[str, tuple[Column, ...]]:
         """Return what the columns of each table field hold."""
-        encoders = self.model.encoders.items()
+        encoders = ((name, encoder.face) for name, encoder in self.model.encoders.items())
         return {name: encoder.columns for name, encoder in encoders if isinstance(encoder, TableEncoder)}
 
     @property

@@ -21,7 +21,8 @@ from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError, first_line
 from cotune.fields import Field
 from cotune.files import atomic_path, read_json, remove, write_json, write_text
-from cotune.heads import HEADS, make_head
+from cotune.heads import HEADS
+from cotune.heads.members import MEMBERS, restore_head
 from cotune.model import JointModel, head_name
 from cotune.ownership import RUN
 from cotune.plugins import origins, where_from
@@ -122,9 +123,10 @@ def _write_files(folder: Path, run: Run) -> None:
     from safetensors.torch import save_file
 
     write_json(folder / LABELS, list(run.classes))
-    tensors = {name: t.detach().cpu().contiguous() for name, t in run.model.state_dict().items()}
+    own = _without_sharing(run.model.state_dict())
+    tensors = {name: t.detach().cpu().contiguous() for name, t in own.items()}
     with atomic_path(folder / WEIGHTS) as path:
-        save_file(_without_sharing(tensors), path, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt"})
     shutil.copymode(folder / LABELS, folder / WEIGHTS)  # safetensors lets nobody but the owner read
     distinct = run.model.distinct_encoders
     for name, encoder in distinct.items():
@@ -138,7 +140,7 @@ def _write_files(folder: Path, run: Run) -> None:
         "cotune": __version__,
         "fit": run.config.model_dump(mode="json"),
         "task": {"name": run.task.name, "settings": run.task.settings()},
-        "head": {"name": head_name(run.model), "settings": run.model.head.settings()},
+        "head": {"name": head_name(run.model.head), "settings": run.model.head.settings()},
         "encoders": {name: encoder.describe() for name, encoder in distinct.items()},
         "shared": {
             name: owner
@@ -158,19 +160,23 @@ def _write_files(folder: Path, run: Run) -> None:
 
 def _parts(model: JointModel) -> dict[str, object]:
     """Return what may come from another package, by the name that messages give it."""
-    encoders = {f"encoder kind {e.describe()['kind']!r}": e for e in model.distinct_encoders.values()}
+    faces = [encoder.face for encoder in model.distinct_encoders.values()]
+    encoders = {f"encoder kind {face.describe()['kind']!r}": face for face in faces}
     task = {f"task {model.task.name!r}": model.task}
-    return {f"fusion head {head_name(model)!r}": model.head, **task, **encoders}
+    head = model.head.face
+    return {f"fusion head {head_name(head)!r}": head, **task, **encoders}
 
 
 def _refuse_missing_parts(folder: Path, settings: Mapping[str, Any]) -> None:
     """Refuse a run whose parts come from a package that is not here, and name the package."""
     needs = settings.get("needs", {})
-    head, task = settings["head"]["name"], settings.get("task", {}).get("name", "single-label")
-    kinds = encoder_kinds()
+    task = settings.get("task", {}).get("name", "single-label")
+    head = settings["head"]["name"]
+    head = settings["head"]["settings"]["member"]["name"] if head == MEMBERS else head
+    kinds, used = encoder_kinds(), [each.get("of", each)["kind"] for each in settings["encoders"].values()]
     missing = [f"fusion head {head!r}"] if head not in HEADS else []
     missing += [f"task {task!r}"] if task not in TASKS else []
-    missing += [f"encoder kind {e['kind']!r}" for e in settings["encoders"].values() if e["kind"] not in kinds]
+    missing += [f"encoder kind {kind!r}" for kind in used if kind not in kinds]
     if missing:
         raise RunError(f"{folder} needs the {missing[0]}, which is not available; {where_from(needs.get(missing[0]))}")
 
@@ -254,9 +260,7 @@ def _build(
             raise RunError(damaged(folder / LABELS, "does not fit the run's task"))
         encoders = {name: load_encoder_config(folder / encoder_folder(name)) for name in settings["encoders"]}
         encoders |= {name: encoders[owner] for name, owner in settings.get("shared", {}).items()}
-        head = make_head(
-            settings["head"]["name"], settings["dims"], task.n_outputs, **settings["head"]["settings"]
-        )  # fmt: skip
+        head = restore_head(settings["head"]["name"], settings["dims"], task.n_outputs, settings["head"]["settings"])
         model = JointModel(encoders, head, task)
         for name, what in damage_of_weights():
             raise RunError(damaged(folder / name, what))
@@ -289,7 +293,8 @@ def _load_weights(model: JointModel, path: Path) -> None:
     shared = set(own) - set(tensors) - {"head.prior"}  # runs of before it was kept have none
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     # Tied tensors are written once; whatever else is absent is a fault.
-    if unexpected or any(own[name].data_ptr() not in {own[k].data_ptr() for k in tensors} for name in shared):
+    written = {own[name].data_ptr() for name in own.keys() & tensors.keys()}
+    if unexpected or any(own[name].data_ptr() not in written for name in shared):
         raise RunError(f"{path} does not fit its configuration (missing {missing[:2]}, unknown {unexpected[:2]})")
     for encoder in model.distinct_encoders.values():
         encoder.weights_changed()

@@ -39,7 +39,7 @@ _LEVELS, _BLOCKS = 1.5, 4
 def record(encoders: Mapping[str, Encoder]) -> dict[str, Any]:
     """Return what the encoders give for the fixed inputs, and the versions of the libraries that gave it."""
     found: dict[str, Any] = {"versions": _versions()}
-    for name, encoder in encoders.items():
+    for name, encoder in ((name, encoder.face) for name, encoder in encoders.items()):
         if isinstance(encoder, TextEncoder):
             found[name] = {"tokens": _tokens(encoder)}
         elif isinstance(encoder, ImageEncoder):
@@ -57,7 +57,7 @@ def difference(encoders: Mapping[str, Encoder], recorded: Mapping[str, Any]) -> 
     recorded : mapping
         What :func:`record` returned.
     """
-    for name, encoder in encoders.items():
+    for name, encoder in ((name, encoder.face) for name, encoder in encoders.items()):
         before = recorded.get(name, {})
         if isinstance(encoder, TextEncoder) and "tokens" in before:
             now = _tokens(encoder)

@@ -147,6 +147,26 @@ class FitConfig(BaseModel):
         "auto", "Whether batch-norm statistics stay as pretrained; auto: yes below 64 posts a batch.", _TRAINING, ""
     )
 
+    members: int = setting(
+        1,
+        "Trainings that differ by their seed; the run predicts the mean of their probabilities, unless one of the "
+        "next two makes one model of them.",
+        _TRAINING,
+        ge=1,
+        le=100,
+    )
+    distill: bool = setting(
+        False,
+        "Train one model of the usual size on what the members predict of posts that they were not trained on.",
+        _TRAINING,
+    )
+    distill_weight: float = setting(
+        0.5, "Part of the loss that what the members predict has with distill.", _TRAINING, "", ge=0, le=1
+    )
+    soup: bool = setting(
+        False, "Average the members' weights greedily, as long as the score of held-out posts does not fall.", _TRAINING
+    )
+
     seed: int = setting(
         42, "Seed of initial weights, order of posts and dropout.", _TRAINING, "fit tune", ge=0, le=2**32 - 1
     )
@@ -227,7 +247,20 @@ class FitConfig(BaseModel):
             self._check_sharded()
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
             raise ValueError(f"validation is a fraction between 0 and 1 or a posts table, not {self.validation}")
+        self._check_members()
         return self
+
+    def _check_members(self) -> None:
+        """Refuse what makes no sense of one training, or with several."""
+        for name in ("distill", "soup"):
+            if getattr(self, name) and self.members < 2:
+                raise ValueError(f"{name} needs several trainings; set members to at least 2")
+        if self.distill and self.soup:
+            raise ValueError("distill and soup each make one model of the members; choose one of them")
+        if self.soup and self.tune == "frozen":
+            raise ValueError("soup averages fine-tuned encoders, and tune frozen trains none; leave soup out")
+        if self.members > 1 and (self.devices > 1 or self.nodes > 1):
+            raise ValueError("members are trained one after the other on one device; leave out devices and nodes")
 
     def _check_sharded(self) -> None:
         """Refuse what needs whole weights while they are trained in parts."""

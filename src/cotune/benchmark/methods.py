@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from cotune.data.splits import holdout_split
 from cotune.explain.emap import additive_outputs, can_project
 from cotune.heads import Embeddings
 from cotune.heads.base import concatenate
@@ -26,6 +25,7 @@ from cotune.registry import Registry
 from cotune.settings import FitConfig, make_config
 from cotune.tasks import Task
 from cotune.training.features import Features, iterate
+from cotune.training.held_out_rows import hold_out
 from cotune.training.kept import Source
 from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
 
@@ -189,12 +189,8 @@ def _hold_out(trial: Trial) -> tuple[np.ndarray, np.ndarray | None]:
     if trial.watched is not None and len(trial.watched):
         return trial.train, trial.watched
     fraction = part if isinstance(part, float) else 0.1
-    scored = trial.task.scored(trial.targets[trial.train])
-    rows, others = trial.train[scored], trial.train[~scored]
-    groups = None if trial.groups is None else trial.groups[rows]
-    strata = trial.task.strata(trial.targets)[rows]
-    kept, held = holdout_split(strata, fraction=fraction, seed=trial.config.seed, groups=groups)
-    return np.sort(np.concatenate([rows[kept], others])), rows[held]
+    seed = trial.config.seed
+    return hold_out(trial.task, trial.targets, trial.train, fraction=fraction, seed=seed, groups=trial.groups)
 
 
 def _count(trained: Trained, config: FitConfig) -> dict[str, int]:

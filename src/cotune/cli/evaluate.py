@@ -20,8 +20,10 @@ from cotune.cli.run_folder import open_run
 from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich, reporter, title
 from cotune.errors import CotuneError
+from cotune.files import read_json
 from cotune.report.numbers import plural
-from cotune.report.terminal import evaluation_tables, left_out
+from cotune.report.terminal import evaluation_tables, left_out, members_rows, members_table
+from cotune.run_settings import METRICS
 
 if TYPE_CHECKING:
     from cotune.report.posts_page import ShownPosts
@@ -92,11 +94,22 @@ def evaluate(
     found = result.to_dict()
     tables = evaluation_tables(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}")
     print_rich(tables[0], *(part for more in tables[1:] for part in ("", more)))
+    if members_rows(about := {} if choice.exported else _members(run)):
+        print_rich("", members_table(about))
     if left := left_out(result.left_out):
         print_rich(f"\n{left}")
     if out is not None:
         page = "" if choice.exported else ", report.html, posts.html"
         print_rich(f"\nwritten to {out}: metrics.json, predictions.csv{page}")
+
+
+def _members(run: Path) -> dict[str, Any]:
+    """Return what the trainings that made a run gained when it was trained; nothing if it was one, or is not known."""
+    try:
+        found = read_json(run / METRICS)
+    except CotuneError:
+        return {}
+    return found.get("members", {}) if isinstance(found, dict) else {}
 
 
 def _refuse_harm(out: Path, posts: Path) -> None:

@@ -19,6 +19,8 @@ from cotune.report.terminal import (
     checks_table,
     environment_table,
     export_table,
+    members_rows,
+    members_table,
     new_table,
     parts_table,
     run_table,
@@ -62,6 +64,8 @@ def info(run: ModelFolder, as_json: AsJson = False) -> None:
 
     print_rich(run_table(about), "", parts_table(about))
     print_rich(f"\nengine: {EngineChoice(run).describe()}")
+    if members_rows(members := about["metrics"].get("members", {})):
+        print_rich("", members_table(members))
     scores = about["metrics"].get("validation")
     if scores:
         print_rich("", score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))

@@ -24,7 +24,7 @@ from cotune.cli.table_options import TableOptions
 from cotune.errors import ConfigError, CotuneError
 from cotune.report.notices import ESTIMATED
 from cotune.report.numbers import number, plural
-from cotune.report.terminal import field_table, score_table
+from cotune.report.terminal import field_table, members_rows, members_table, score_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +113,8 @@ def fit(
     if as_json:
         print_json({"run": str(out), **result.run.metrics})
         return
+    if members_rows(about := result.run.metrics.get("members", {})):
+        print_rich(members_table(about), "")
     if scores is not None:
         print_rich(score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"),
                    *([field_table(scores["fields"])] if "fields" in scores else []))  # fmt: skip
@@ -311,7 +313,8 @@ def _make_writable(out: Path) -> None:
 
 
 def _pending(out: Path) -> bool:
-    return (out / CHECKPOINT / "state.json").is_file()
+    """Tell whether a training, or one of several that make a run, can be resumed."""
+    return any((out / CHECKPOINT).glob("**/state.json"))
 
 
 def _is_log(path: Path) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,11 @@ class Encoder(nn.Module, abc.ABC):
         self._below: frozenset[str] = frozenset()
         self._fingerprint: str | None = None
         self.eval()  # factories disagree on the mode; a pass in training mode would move batch-norm statistics
+
+    @property
+    def face(self) -> Encoder:
+        """The encoder that says how a field is read: this one, or of several side by side the first."""
+        return self
 
     # ---- what a kind of encoder must say -------------------------------------------------------------
 
@@ -178,6 +183,20 @@ class Encoder(nn.Module, abc.ABC):
                     "use --tune joint or frozen"
                 )
             self._below = self._read_below(cut)
+
+    def cut_unchecked(self, n_lower: int) -> None:
+        """Make the first `n_lower` units the lower part, as :meth:`cut_at` has done before with other weights."""
+        modules = dict(self.model.named_modules())
+        cut = Cut([modules[name] for name in self.units[:n_lower]])
+        with _evaluating(self.model):
+            cut.learn(lambda: self.encode(self.dummy_inputs()))
+        self._cut = cut
+
+    def while_lower(self, call: Callable[[], object]) -> Tensor:
+        """Run `call`, a whole pass of the network, and return the activations of the lower part; gradients pass."""
+        if self._cut is None:
+            raise EncoderError("while_lower() needs an encoder that is cut; call cut_at first")
+        return self._cut.capture(call, gradients=torch.is_grad_enabled(), stop=False)
 
     def _same_when_cut(self) -> bool:
         """Tell whether the upper part on kept activations says what the whole network says, at several lengths."""

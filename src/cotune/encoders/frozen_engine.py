@@ -120,7 +120,7 @@ class FrozenEngines:
         path = folder / _GRAPH
         if not path.is_file():
             self.progress.begin(f"preparing {encoder.spec} for {engine}, once")
-            inputs, shapes = sample_inputs(encoder)
+            inputs, shapes = sample_inputs(encoder.face)
             with atomic_path(path) as stage:
                 write_graph(_Part(encoder, part).eval(), stage, inputs, shapes, [part], encoder.spec)
         found = FrozenEngine(open_session(path, engine))

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from cotune.encoders.base import Encoder
 from cotune.encoders.image import ImageEncoder
+from cotune.encoders.members import MEMBERS, load_members
 from cotune.encoders.sources import SOURCES, ReadyEncoder, Source, Wanted
 from cotune.encoders.text import TextEncoder
 from cotune.errors import EncoderError, did_you_mean
@@ -161,6 +162,8 @@ def load_encoder_config(folder: Path) -> Encoder:
         If no source knows this kind of encoder.
     """
     saved: dict[str, Any] = read_json(folder / "encoder.json")
+    if saved["kind"] == MEMBERS:
+        return load_members(folder, saved, load_encoder_config)
     kinds = encoder_kinds()
     if saved["kind"] not in kinds:
         raise EncoderError(f"{folder} holds an encoder of the kind {saved['kind']!r}, which no source knows")

@@ -132,6 +132,11 @@ class TextEncoder(Encoder):
                 return found
         return None
 
+    def word_embeddings(self) -> list[nn.Module]:
+        """Return every layer that turns token ids into vectors: one, or none that can be found."""
+        found = self.word_embedding()
+        return [] if found is None else [found]
+
     def _check_ids(self, rows: Sequence[Sequence[int]]) -> None:
         size = getattr(self.word_embedding(), "num_embeddings", None)
         largest = max((max(row) for row in rows if len(row)), default=0)

@@ -8,6 +8,8 @@ of the line and so get nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,11 +148,11 @@ def word_gradients(
     blank = ids.clone()
     mine = [t for span in parts.words for t in span.tokens if t < ids.shape[1]]
     blank[0, mine] = blank_token(encoder)
-    layer = word_embedding(encoder)
+    layers = word_embeddings(encoder)
     reason: Exception | None = None
     for way in (_AtTheLayer, _FromEmbeddings):
         try:
-            return _gradients(way(target, layer, ids, mask, blank), parts, steps)
+            return _gradients(way(target, layers, ids, mask, blank), parts, steps)
         except _CANNOT as error:
             reason = reason or error
     raise CotuneError(
@@ -179,7 +181,7 @@ class _Line:
     """The straight line of word embeddings from a blank text to the post's."""
 
     target: Target
-    layer: nn.Module
+    layers: list[nn.Module]
     ids: Tensor
     mask: Tensor
     blank: Tensor
@@ -215,27 +217,25 @@ class _AtTheLayer(_Line):
     """
 
     def _value(self, words: Tensor) -> float:
-        with torch.no_grad():
-            put = self.layer(words)
-            handle = self.layer.register_forward_hook(lambda *_: put)
-            try:
-                return float(self.target.of_inputs({"input_ids": self.ids, "attention_mask": self.mask})[0])
-            finally:
-                handle.remove()
+        with torch.no_grad(), ExitStack() as hooks:
+            for layer in self.layers:
+                hooks.callback(layer.register_forward_hook(_answer(layer(words))).remove)
+            return float(self.target.of_inputs({"input_ids": self.ids, "attention_mask": self.mask})[0])
 
     def _attribute(self, steps: int) -> Tensor:
         def run(ids: Tensor, mask: Tensor) -> Tensor:
             return self.target.of_inputs({"input_ids": ids, "attention_mask": mask})
 
-        method = need_captum().LayerIntegratedGradients(run, self.layer)
-        found: Tensor = method.attribute(self.ids, baselines=self.blank, **self._settings(steps))
-        return found
+        method = need_captum().LayerIntegratedGradients(run, self.layers)
+        found: list[Tensor] = method.attribute(self.ids, baselines=self.blank, **self._settings(steps))
+        return torch.cat(found, dim=-1)
 
 
 class _FromEmbeddings(_Line):
     """Embeddings given in the place of ids, for networks that turn or repeat what their layer gives."""
 
     def ends(self) -> tuple[float, float]:
+        (self.layer,) = self.layers
         start, value = super().ends()
         with torch.no_grad():
             asked = float(self.target.of_inputs({"input_ids": self.ids, "attention_mask": self.mask})[0])
@@ -258,16 +258,20 @@ class _FromEmbeddings(_Line):
         return self.target.of_inputs({"inputs_embeds": embeddings, "attention_mask": mask})
 
 
-def word_embedding(encoder: TextEncoder) -> nn.Module:
-    """Return the layer that turns token ids into vectors.
+def _answer(put: Tensor) -> Callable[..., Tensor]:
+    return lambda *_: put
+
+
+def word_embeddings(encoder: TextEncoder) -> list[nn.Module]:
+    """Return the layers that turn token ids into vectors, one for each network that has its own.
 
     Raises
     ------
     CotuneError
         If the network has none that can be found.
     """
-    found = encoder.word_embedding()
-    if found is not None:
+    found = encoder.word_embeddings()
+    if found:
         return found
     raise CotuneError(f"{encoder.spec} has no layer of word embeddings that can be found; words cannot be explained")
 

@@ -190,7 +190,7 @@ def compare(
 
 def _describe(model: JointModel, name: str, stage: Path) -> dict[str, Any]:
     owner = next(field for field, encoder in model.encoders.items() if encoder is model.encoders[name])
-    return describe_field(model.encoders[name], stage, encoder_folder(owner))
+    return describe_field(model.encoders[name].face, stage, encoder_folder(owner))
 
 
 def _about(run: Run, inputs: dict[str, Any], *, parts: bool) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _inputs(model: JointModel) -> tuple[dict[str, Tensor], dict[str, dict[int, A
     found: dict[str, Tensor] = {}
     shapes = {"present": {0: torch.export.Dim.DYNAMIC}}
     for name, encoder in model.encoders.items():
-        inputs, axes = sample_inputs(encoder)
+        inputs, axes = sample_inputs(encoder.face)
         found |= {f"{name}.{key}": value for key, value in inputs.items()}
         shapes |= {f"{name}.{key}": value for key, value in axes.items()}
     present = torch.ones((len(next(iter(found.values()))), n_fields), dtype=torch.bool)

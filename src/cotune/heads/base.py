@@ -139,6 +139,11 @@ class FusionHead(nn.Module, abc.ABC):
         """The fields that the head reads, in their order."""
         return tuple(self.dims)
 
+    @property
+    def face(self) -> FusionHead:
+        """The head that says what kind this one is: itself, or of several the first."""
+        return self
+
     def set_prior(self, outputs: Tensor) -> None:
         """Note the outputs for a post without any field, shape (n_outputs,)."""
         self.prior.copy_(outputs)
@@ -186,6 +191,14 @@ class FusionHead(nn.Module, abc.ABC):
             if name in embeddings.states:
                 states[name] = _without(embeddings.states[name], here)
         return Embeddings(found, embeddings.present, states)
+
+    def absence_learned(self, at: int) -> bool:
+        """Tell whether something was learned to stand in for the field at a position.
+
+        A learned embedding starts at zero and leaves it with the first training post that lacks the field, so one that
+        is still zero was never learned.
+        """
+        return self.learns_absence and bool((self.absent[at] != 0).any())
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this head again, apart from sizes and outputs."""

@@ -213,11 +213,7 @@ def _size(bits: int) -> int:
 
 
 def removed_state(head: FusionHead, fields: Iterable[str]) -> dict[str, str]:
-    """Return, for each of `fields`, which key of :data:`REMOVED` says what stands in for it.
-
-    A learned embedding starts at zero and leaves it with the first training post that lacks the field, so one that is
-    still zero was never learned.
-    """
+    """Return, for each of `fields`, which key of :data:`REMOVED` says what stands in for it."""
     state = {}
     knows_prior = bool(head.prior.isfinite().all())
     for name in fields:
@@ -226,6 +222,5 @@ def removed_state(head: FusionHead, fields: Iterable[str]) -> dict[str, str]:
         elif len(head.fields) == 1 and knows_prior:
             state[name] = "prior"
         else:
-            learned = head.learns_absence and bool((head.absent[head.fields.index(name)] != 0).any())
-            state[name] = "learned" if learned else "zeros"
+            state[name] = "learned" if head.absence_learned(head.fields.index(name)) else "zeros"
     return state

@@ -6,11 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cotune.fields import DEFAULT_FIELDS
-from cotune.model import JointModel, head_name
+from cotune.model import JointModel, head_title
 from cotune.report.card_metadata import CardDetails, front_matter
 from cotune.report.numbers import SCORE_TITLES, count, interval, number, plural
 from cotune.settings import FitConfig
 
+_MADE = {
+    "mean": "It predicts the mean of the probabilities of",
+    "student": "It was taught by",
+    "soup": "Its weights are a mean of those of",
+}
 _COLUMNS = {"auc": "AUC", "f1": "F1", "support": "posts"}
 
 
@@ -88,7 +93,7 @@ def _parts(model: JointModel, details: CardDetails) -> list[str]:
         (f"{name} encoder", _code(details.specs.get(name, encoder.spec)), counts[name])
         for name, encoder in model.distinct_encoders.items()
     ]
-    rows += [("fusion head", f"`{head_name(model)}`", counts["head"]), ("total", "", counts["total"])]
+    rows += [("fusion head", f"{head_title(model.head)}", counts["head"]), ("total", "", counts["total"])]
     return _table(["part", "what", "parameters"], [[part, what, f"{n:,}"] for part, what, n in rows])
 
 
@@ -99,6 +104,8 @@ def _training(config: FitConfig, metrics: Mapping[str, Any]) -> list[str]:
         counted = _listed(f"{n:,} {_code(label)}" for label, n in posts["labels"].items())
         lines.append(f"{plural(posts['train'], 'post')} ({counted}),")
     lines.append(f"tuning `{config.tune}`, seed {config.seed}; all settings are in `config.json`.")
+    if about := metrics.get("members"):
+        lines.append(f"{_MADE[about['made']]} {about['count']} trainings that differ by their seed.")
     if metrics.get("status") == "interrupted":
         lines.append("Training was interrupted; these are the weights of its last finished epoch.")
     return lines

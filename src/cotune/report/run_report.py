@@ -8,12 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cotune.model import head_name
+from cotune.model import head_title
 from cotune.report import run_figures as figures
 from cotune.report.numbers import SCORE_TITLES, count
 from cotune.report.pages import bars, render
 from cotune.report.run_charts import calibration_chart, pairs_chart
 from cotune.report.run_verdict import run_notices, score_notices
+from cotune.report.terminal import members_rows
 from cotune.run import Run
 from cotune.scoring import EvaluatedPosts
 from cotune.settings import FitConfig
@@ -84,8 +85,14 @@ def run_report(run: Run, *, name: str, posts_page: str | None = None) -> str:
         class_counts=posts.get("labels", {}),
         counts_title=f"Training posts of each {_COUNTED[run.task.target_type]}",
         training=figures.training(run.metrics.get("history", []), run.task),
+        members=_members(run.metrics.get("members")),
         demo=run.metrics.get("demo"),
     )
+
+
+def _members(about: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what several trainings gained; None where nothing was measured, or there was one."""
+    return None if about is None or not (rows := members_rows(about)) else {**about, "rows": rows}
 
 
 def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str, posts_page: str | None = None) -> str:
@@ -120,6 +127,7 @@ def evaluation_report(run: Run, result: EvaluatedPosts, *, name: str, posts: str
         },
         counts_title=f"Scored posts of each {_COUNTED[run.task.target_type]}",
         training=None,
+        members=None,
         demo=None,
     )
 
@@ -130,7 +138,7 @@ def _page(run: Run, *, scores: Mapping[str, Any] | None, class_counts: Mapping[s
         (f"{name[:1].upper()}{name[1:]} encoder", encoder.spec, counts[name])
         for name, encoder in run.model.distinct_encoders.items()
     ]
-    parts += [("Fusion head", head_name(run.model), counts["head"]), ("Total", "", counts["total"])]
+    parts += [("Fusion head", head_title(run.model.head), counts["head"]), ("Total", "", counts["total"])]
     return render(
         "report.html",
         main_title=run.task.main_title,

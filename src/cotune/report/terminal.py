@@ -67,6 +67,22 @@ def field_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def members_table(about: Mapping[str, Any]) -> Table:
+    """Return what several trainings that made a run gained, step by step, on posts that taught none of them."""
+    title = f"What {about['count']} trainings gained"
+    title += f", {plural(about['held_out'], 'held-out post')}" if "held_out" in about else ""
+    table = new_table(title, "step", about["score"], about["loss"], right=(about["score"], about["loss"]))
+    for row in members_rows(about):
+        add_row(table, row["what"], number(row["score"]), number(row["loss"]))
+    return table
+
+
+def members_rows(about: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of that table; none where nothing was measured."""
+    out_of_fold = [about["out_of_fold"]] if "out_of_fold" in about else []
+    return [*out_of_fold, *about.get("steps", [])]
+
+
 def left_out(counts: Mapping[str, int]) -> str:
     """Return which posts are not in the scores, nothing if all are."""
     shown = [f"{plural(n, 'post')} with {reason}" for reason, n in counts.items() if n]

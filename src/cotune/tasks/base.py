@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cotune.metrics import Evaluation
     from cotune.settings import FitConfig
+    from cotune.tasks.links import Link
     from cotune.tasks.losses import Loss
 
 TASKS: Registry[type[Task]] = Registry("task", "cotune.tasks")
@@ -217,6 +218,13 @@ class Task(abc.ABC):
         """Return the outputs for a post of which nothing is known: the constant of least loss, shape (n_outputs,)."""
 
     # ---- outputs -------------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link:
+        """The function from outputs to the probabilities that several models of this task are averaged by."""
+        if self.target_type == "continuous":
+            return "identity"
+        return "softmax" if self.target_type == "multiclass" else "sigmoid"
 
     @abc.abstractmethod
     def predictions(self, outputs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cotune.training.checkpoint import Checkpoint, plain, to_device
+from cotune.training.checkpoint import MEMBER, Checkpoint, plain, to_device
 from cotune.training.ranks import ranks
 from cotune.training.stages import Stage, StageState
 
@@ -30,6 +30,10 @@ class Callback:
     def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
         """Take the state after an epoch, and the history of the stages before."""
 
+    def of_member(self, member: int) -> Callback:
+        """Return what is told of one of several trainings; by default nothing is."""
+        return Callback()
+
 
 class HistoryCallback(Callback):
     """Hands the whole history on after every epoch.
@@ -42,10 +46,23 @@ class HistoryCallback(Callback):
 
     def __init__(self, on_epoch: OnEpoch) -> None:
         self.on_epoch = on_epoch
+        self._members: dict[int, History] = {}
 
     def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
-        """Hand on all rows."""
-        self.on_epoch([*history, *state.history])
+        """Hand on all rows, those of members that were trained before first."""
+        before = [row for rows in self._members.values() for row in rows]
+        self.on_epoch([*before, *history, *state.history])
+
+    def of_member(self, member: int) -> HistoryCallback:
+        """Return what hands on the rows of one of several trainings, after those of the members before."""
+
+        def on_epoch(history: History) -> None:
+            rows = [{**row, "stage": f"{row['stage']}, member {member + 1}"} for row in history]
+            before = [row for at, own in self._members.items() if at < member for row in own]
+            self._members[member] = rows
+            self.on_epoch([*before, *rows])
+
+        return HistoryCallback(on_epoch)
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,14 @@ class CheckpointCallback(Callback):
 
     def begun_with(self) -> Mapping[str, Any]:
         """Return the settings that the checkpoint was kept with."""
-        return self.checkpoint.settings() if self.resume else {}
+        first = Checkpoint(self.checkpoint.folder / f"{MEMBER}0")
+        return (self.checkpoint.settings() or first.settings()) if self.resume else {}
+
+    def of_member(self, member: int) -> CheckpointCallback:
+        """Return what keeps the state of one of several trainings; one that is finished stays until the last is."""
+        own = CheckpointCallback(self.checkpoint.folder / f"{MEMBER}{member}", resume=self.resume)
+        own.on_begin({**self.checkpoint.key, "member": member})
+        return own
 
     def on_begin(self, key: Mapping[str, Any]) -> None:
         """Remove what an earlier training left, unless it is to go on: an interruption would bring it back."""

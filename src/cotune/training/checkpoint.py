@@ -21,6 +21,8 @@ from cotune.settings import current_names
 from cotune.training.stages import StageState
 
 _FILE, _TENSORS = "state.json", "tensors-*.safetensors"
+#: Beginning of the names of folders that hold the states of several trainings that make one run.
+MEMBER = "member-"
 _PARTS = ("weights", "best_weights", "average")
 
 
@@ -160,7 +162,9 @@ def _state(recorded: dict[str, Any], tensors: dict[str, Tensor]) -> StageState:
 
 
 def remove_state(folder: Path) -> None:
-    """Delete the files of a checkpoint, and their folder once it is empty."""
+    """Delete the files of a checkpoint, those of its members too, and their folders once they are empty."""
+    for member in folder.glob(f"{MEMBER}*"):
+        remove_state(member)
     for pattern in (_FILE, _TENSORS, ".tmp-*"):
         for path in folder.glob(pattern):
             remove(path)

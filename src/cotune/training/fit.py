@@ -15,7 +15,6 @@ import torch
 from cotune.data.duplicates import large_group_note, near_duplicates
 from cotune.data.images.sources import has_urls, is_url
 from cotune.data.posts import ColumnNames, data_hash, read_posts
-from cotune.data.splits import holdout_split
 from cotune.data.tables.cells import field_labels
 from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import ReadOptions
@@ -35,6 +34,8 @@ from cotune.training.callbacks import Callback
 from cotune.training.device import training_device
 from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
+from cotune.training.held_out_rows import hold_out
+from cotune.training.members import fit_members
 from cotune.training.notes import below_chance, below_the_probe, undefined_score
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
 from cotune.training.precision import Precision, choose_precision
@@ -122,27 +123,32 @@ def fit_posts(
     for note in task.notes(usable):
         progress.say(f"note: {note}")
     shown = usable
-    looks = part is not None and config.folds_group == "near-duplicates"
+    cuts = part is not None or config.distill or config.soup
+    looks = cuts and config.folds_group == "near-duplicates"
     options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
     data = _training_data(usable, task, encoders, config, options)
     counts |= count_cut_texts(usable, data.features, progress)
     task.refuse_untrainable(data.targets[data.rows])
     tell_gaps(usable, data.features, data.rows, task, progress)
+    groups = groups_of(usable, data.features, config) if cuts else None
     if validation_posts is not None:
         validation_posts = readable(task.complete(validation_posts), progress)[0]
         held, shown = _table_held_out(validation_posts, task, encoders, config, options)
         data = replace(data, held_out=held)
         counts["validation_overlap"] = _overlap(data, progress)
     elif part is not None:
-        data = _hold_out(usable, data, task, part, config)
+        data = _hold_out(data, task, part, groups, config)
     key = _key(posts, usable, validation_posts, data, config)
     if start is not None:
         key["run to start from"] = weights_hash(start.model)
     for callback in callbacks:
         callback.on_begin(key)
     notes = [] if data.held_out is None else _notes_before(data.held_out, task, config, progress)
-    head = None if start is None else start.model.head
-    trained = Trainer(data, task, config, start=head, callbacks=callbacks, progress=progress).fit()
+    if config.members > 1:
+        trained, members = fit_members(data, task, config, groups=groups, callbacks=callbacks, progress=progress)
+    else:
+        head = None if start is None else start.model.head
+        trained, members = Trainer(data, task, config, start=head, callbacks=callbacks, progress=progress).fit(), None
     metrics: dict[str, Any] = {
         "status": "interrupted" if trained.interrupted else "finished",
         "posts": {
@@ -156,6 +162,8 @@ def fit_posts(
         "seconds": time.perf_counter() - started,
         "history": trained.history,
     }
+    if members is not None:
+        metrics["members"] = members
     if "labels_from" in posts.attrs:
         metrics["labels_from"] = posts.attrs["labels_from"]
     if start is not None:
@@ -386,23 +394,18 @@ def usable_rows(
     return rows
 
 
-def _hold_out(posts: pd.DataFrame, data: TrainingData, task: Task, fraction: float, config: FitConfig) -> TrainingData:
+def _hold_out(
+    data: TrainingData, task: Task, fraction: float, groups: np.ndarray | None, config: FitConfig
+) -> TrainingData:
     """Return the data with a part of the posts held out."""
     progress = data.features.kept.options.progress
     progress.begin("choosing posts to hold out")
-    groups = groups_of(posts, data.features, config)
-    scored = task.scored(data.targets[data.rows])
-    rows, others = data.rows[scored], data.rows[~scored]
-    own = None if groups is None else groups[rows]
+    own = None if groups is None else groups[data.rows]
     if own is not None and config.folds_group == "near-duplicates" and (note := large_group_note(own)) is not None:
         progress.say(f"note: {note}")
-    strata = task.strata(data.targets)[rows]
-    train, held = holdout_split(strata, fraction=fraction, seed=config.seed, groups=own)
-    progress.say(f"{len(held):,} of {plural(len(rows), 'post')} held out for validation")
-    if groups is not None:  # what is known of the fields of a near-duplicate is known of a held-out post
-        others = others[~np.isin(groups[others], groups[rows[held]])]
-    held_out = HeldOut(data.features, data.targets, rows[held])
-    return replace(data, rows=np.sort(np.concatenate([rows[train], others])), held_out=held_out)
+    train, held = hold_out(task, data.targets, data.rows, fraction=fraction, seed=config.seed, groups=groups)
+    progress.say(f"{len(held):,} of {plural(len(train) + len(held), 'post')} held out for validation")
+    return replace(data, rows=train, held_out=HeldOut(data.features, data.targets, held))
 
 
 def groups_of(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.ndarray | None:

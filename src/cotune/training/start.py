@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cotune.errors import ConfigError, DataError
+from cotune.heads.members import MeanHead
 from cotune.report.numbers import plural
 from cotune.run import Run
 from cotune.settings import FitConfig
@@ -24,6 +25,10 @@ def config_to_start(start: Run, config: FitConfig) -> FitConfig:
     ConfigError
         If they ask for other encoders or another head than the run has.
     """
+    if isinstance(start.model.head, MeanHead):
+        raise ConfigError("the run to start from is the mean of several trainings, which is not trained further")
+    if config.members > 1:
+        raise ConfigError("members begin with pretrained encoders; train on from a run without --members")
     for name in STARTED_WITH:
         old, new = getattr(start.config, name), getattr(config, name)
         if old != new:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from cotune.progress import Progress
 from cotune.report.numbers import plural
 from cotune.settings import FitConfig
 from cotune.tasks import Task, Watched
+from cotune.tasks.links import TaughtLoss
 from cotune.training.build import build_model, compute_sources
 from cotune.training.callbacks import Callback, CheckpointCallback
 from cotune.training.device import make_fabric, one_thread, training_device
@@ -69,6 +70,9 @@ class TrainingData:
         How much each post of `features` counts in the loss; only their proportions matter.
     held_out : HeldOut or None
         What is scored after every epoch.
+    taught : ndarray or None
+        Probabilities of every post that other models gave (see :mod:`cotune.training.members`), shape (N, n_outputs);
+        NaN in rows without. ``distill_weight`` says how much they count beside the targets.
     """
 
     features: Features
@@ -77,6 +81,7 @@ class TrainingData:
     weights: np.ndarray | None = None
     held_out: HeldOut | None = None
     learned: np.ndarray | None = None
+    taught: np.ndarray | None = None
 
     @property
     def of_loss(self) -> np.ndarray:
@@ -151,7 +156,10 @@ class Trainer:
             weights = self.weights[data.rows]
         self._prior, self._start = task.prior(config, targets, weights), start
         self.model = self._build()
-        self.loss = task.loss(config, targets, weights).to(self.fabric.device)
+        loss = task.loss(config, targets, weights)
+        if data.taught is not None:
+            loss = TaughtLoss(loss, task.link, config.distill_weight)
+        self.loss = loss.to(self.fabric.device)
         self.sources = compute_sources(data.features, self.model, config)
         if data.held_out is not None and data.held_out.features is not data.features:
             compute_sources(data.held_out.features, self.model, config)
@@ -319,9 +327,12 @@ class Trainer:
         return encoding(self.config.precision, "cpu") if on_cpu else self.fabric.autocast()
 
     def _weighted(self, batch: Batch) -> Batch:
+        assert batch.rows is not None
+        rows = batch.rows.numpy()
         if self.weights is not None:
-            assert batch.rows is not None
-            batch.weights = torch.from_numpy(self.weights[batch.rows.numpy()]).float()  # MPS has no double
+            batch.weights = torch.from_numpy(self.weights[rows]).float()  # MPS has no double
+        if self.data.taught is not None:
+            batch.taught = torch.from_numpy(self.data.taught[rows]).float()
         return batch
 
     def _watch(self, stage: Stage) -> Watched:
@@ -400,13 +411,30 @@ def predict_rows(
 
     With `own`, every rank predicts its part of each batch and gets the predictions of all.
     """
+    return _of_rows(model, (features, rows, source), task.n_outputs, task.predictions, batch_size, own)
+
+
+def output_rows(model: Any, features: Features, rows: np.ndarray, source: Mapping[str, Source]) -> np.ndarray:
+    """Return a model's outputs for the posts at `rows`, shape (len(rows), n_outputs), in their order."""
+    return _of_rows(model, (features, rows, source), model.task.n_outputs, lambda outputs: outputs)
+
+
+def _of_rows(
+    model: Any,
+    posts: tuple[Features, np.ndarray, Mapping[str, Source]],
+    n_outputs: int,
+    read: Callable[[Tensor], Tensor],
+    batch_size: int = 64,
+    own: Ranks = ALONE,
+) -> np.ndarray:
     model.eval()
+    features, rows, source = posts
     where = {int(row): i for i, row in enumerate(rows)}
-    result = np.zeros((len(rows), task.n_predictions))
     device = next(model.parameters()).device
+    result = np.zeros((len(rows), read(torch.zeros(1, n_outputs)).shape[1]))
     with torch.no_grad() if own.count > 1 else torch.inference_mode():
         for batch in on_device(iterate(features, rows, source, batch_size, own=own), device):
-            found = task.predictions(model(batch).float()).cpu().numpy()
+            found = read(model(batch).float()).cpu().numpy()
             assert batch.rows is not None
             if batch.whole is None or len(batch.whole) > own.index:  # else a post that another rank has
                 result[[where[int(row)] for row in batch.rows]] = found
