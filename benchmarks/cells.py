@@ -32,6 +32,8 @@ from cotune.files import atomic_path, write_json
 from cotune.metrics import holm
 from cotune.metrics.intervals import resamples
 from cotune.settings import FitConfig
+from cotune.tasks import Task
+from cotune.tasks.single_label import SingleLabel
 from cotune.training.device import training_device
 
 MADE_OF = "made_of.json"
@@ -273,7 +275,7 @@ def compare(cells: Cells, rows: Sequence[str] | None = None, *, against: str = "
     Differences are row minus `against`: of the main score of all posts by a paired bootstrap (DeLong for two classes
     and one seed), p adjusted by Holm; of the folds' scores by the corrected resampled t-test.
     """
-    folds, task = cells.folds, cells.folds.task
+    folds, task = cells.folds, scored_task(cells.folds)
     done: dict[str, set[tuple[int, int]]] = {}
     for cell in cells.there():
         done.setdefault(cell.row, set()).add((cell.fold, cell.seed))
@@ -314,7 +316,7 @@ def compare(cells: Cells, rows: Sequence[str] | None = None, *, against: str = "
 def _gathered(cells: Cells, row: str, whole: list[int], seeds: list[int]) -> tuple[np.ndarray, float]:
     """Return predictions, shape (seeds, posts, columns), NaN outside of the folds `whole`, and mean seconds."""
     folds = cells.folds
-    proba = np.full((len(seeds), len(folds.targets), len(folds.task.columns())), np.nan)
+    proba = np.full((len(seeds), len(folds.targets), len(folds.task.outputs)), np.nan)
     seconds = []
     for i, seed in enumerate(seeds):
         for fold in whole:
@@ -328,7 +330,12 @@ def _gathered(cells: Cells, row: str, whole: list[int], seeds: list[int]) -> tup
 def _score(main: Any, cells: Cells, proba: np.ndarray, fold: int) -> float:
     folds = cells.folds
     test = folds.test(fold)
-    return float(main(folds.task.sheet(folds.targets[test], proba[test]), np.ones((1, len(test))))[0])
+    return float(main(scored_task(folds).sheet(folds.targets[test], proba[test]), np.ones((1, len(test))))[0])
+
+
+def scored_task(folds: Folds) -> Task:
+    """Return the task that cells are scored by: of classes alone, so that all ways to learn them can be compared."""
+    return SingleLabel(folds.task.outputs) if folds.task.target_type == "multiclass" else folds.task
 
 
 def table(cells: Cells, rows: Mapping[str, str] | None = None, *, against: str = "plain") -> str:
@@ -336,7 +343,7 @@ def table(cells: Cells, rows: Mapping[str, str] | None = None, *, against: str =
     found = compare(cells, None if rows is None else list(rows), against=against)
     if not found:
         return f"{cells.out} holds no cells yet"
-    titles, task = dict(rows or {}), cells.folds.task
+    titles, task = dict(rows or {}), scored_task(cells.folds)
     names = list(task.table_scores[:2])
     shown = [task.main_title if name == task.main_score else name for name in names]
     head = ["training", "folds", *shown, f"{task.main_title} against {titles.get(against, against)}"]
