@@ -50,7 +50,7 @@ def _settings() -> list[str]:
     ]
     for item in settings_of():
         choices = ", ".join(f"`{choice}`" for choice in item.choices)
-        default = "" if item.default is None else f"`{item.default}`"
+        default = "" if item.default in (None, ()) else f"`{item.default}`"
         lines.append(f"| `{item.name}` | {default} | {' '.join(part for part in (item.help, choices) if part)} |")
     return lines
 

@@ -13,8 +13,8 @@ MOST_FIELDS = 8
 """Shapley values are exact: each further field doubles the passes through the fusion head."""
 
 #: Columns of posts and of predictions that no field may be called after.
-RESERVED = frozenset(
-    {"id", "label", "group", "row", "error", "true", "split", "weight", "base", "confidence", "conflict", "interaction"}
+RESERVED = frozenset({"id", "label", "group", "row", "also", "error", "true", "split", "weight"}) | frozenset(
+    {"base", "confidence", "conflict", "interaction"}
 )
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args, get_origin
 
 import pydantic
 import yaml
@@ -113,6 +113,15 @@ class FitConfig(BaseModel):
     )
     folds_group: Literal["near-duplicates", "group", "none"] = setting(
         "near-duplicates", "Which posts are kept together when a part is held out.", _HOLDOUT, "fit tune"
+    )
+    also: tuple[str, ...] = setting(
+        (),
+        "A further table of posts to train on, which may lack fields or labels and is never held out; repeatable.",
+        _TRAINING,
+        metavar="POSTS",
+    )
+    also_weight: float = setting(
+        1.0, "How much a post of the tables under also counts, where one of the posts table counts 1.", _TRAINING, gt=0
     )
     batch_size: int = setting(32, "Posts in a batch of joint fine-tuning.", _TRAINING, "fit bench", ge=1)
     accumulate: int = setting(1, "Batches per optimizer step.", _TRAINING, ge=1)
@@ -218,6 +227,11 @@ class FitConfig(BaseModel):
             return float(value)
         return value
 
+    @field_validator("also", mode="before")
+    @classmethod
+    def _tables(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("fields", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
@@ -297,6 +311,11 @@ class Setting(NamedTuple):
     def choices(self) -> tuple[str, ...]:
         """The words that a value may be, if there are only some."""
         return tuple(part for part in get_args(self.type) if isinstance(part, str))
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it is a list of words, which its flag is given for one by one."""
+        return get_origin(self.type) is tuple and get_args(self.type)[0] is str
 
     @property
     def kind(self) -> str:

@@ -117,6 +117,8 @@ class Plan:
             raise ConfigError("--shots and --draws take numbers of at least 1")
         if isinstance(self.fit.validation, str):
             raise ConfigError("a benchmark has no validation table of its own; give --validation a part such as 0.1")
+        if self.fit.also:
+            raise ConfigError("a benchmark trains on its own posts alone; leave `also` out of the settings")
         if self.fit.devices * self.fit.nodes > 1:
             raise ConfigError("a benchmark trains each cell on one device; --jobs computes several cells at once")
         self.specs()

@@ -27,6 +27,8 @@ Flags = Annotated[Any, typer.Option(parser=str, hidden=True)]
 Table = Annotated[Any, typer.Option(parser=str, hidden=True)]
 #: Commands that take the decisions of a review; others do not look at labels, or show what the table says.
 _REVIEWED = ("bench", "check", "evaluate", "fit", "tune")
+#: Ends the names of settings whose flags may be given for single fields.
+_PER_FIELD = "_encoder"
 _OF_FIELD = re.compile(r"([^:/\\=]+)=(.+)", re.DOTALL)
 ConfigFile = Annotated[
     Path | None,
@@ -133,7 +135,7 @@ class SettingsCommand(Command):
 def _by_field(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags with encoders of single fields, given as FIELD=ENCODER, under ``field_encoders``."""
     of_fields: dict[str, str] = {}
-    for name in [name for name, value in flags.items() if isinstance(value, list | tuple)]:
+    for name in [name for name in flags if name.endswith(_PER_FIELD)]:
         plain = []
         for value in flags.pop(name):
             found = _OF_FIELD.fullmatch(value)
@@ -177,17 +179,17 @@ def _options(command: str) -> Any:
 
     parameters = []
     for item in (item for item in settings_of() if command in item.flag_of):
-        default = "" if item.default is None else f" \\[default: {item.default}]"
-        many = item.name.endswith("_encoder")
+        default = "" if item.default in (None, ()) else f" \\[default: {item.default}]"
+        of_field = item.name.endswith(_PER_FIELD)
         option = typer.Option(
             f"--{item.name.replace('_', '-')}",
             help=item.help + default,
             rich_help_panel=item.panel,
             show_default=False,
-            metavar="[FIELD=]ENCODER" if many else item.metavar,
+            metavar="[FIELD=]ENCODER" if of_field else item.metavar,
         )
         # Typer takes no unions; what is not text is made a number by the settings.
-        kind: Any = list[str] if many else str if str in get_args(item.type) else item.type
+        kind: Any = list[str] if of_field or item.repeatable else str if str in get_args(item.type) else item.type
         kwargs: Any = {"default": None, "annotation": Annotated[kind | None, option]}
         parameters.append(inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, **kwargs))
 

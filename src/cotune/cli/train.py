@@ -182,12 +182,15 @@ def _start(folder: Path, given: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
 def _read(
     posts: Path, config: FitConfig, columns: Any, options: TableOptions, validation_rows: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Read the posts to train on, and those of a validation table."""
+    """Read the posts to train on, with those of further tables, and those of a validation table."""
+    from cotune.data.also import with_also
     from cotune.data.posts import read_posts
 
     say = reporter().say
     table = read_posts(posts, columns=columns, require_labels=True, tell=say, **options.rows())
     table = options.reviewed(table, say)
+    if config.also:
+        table = with_also(table, config.also, columns, main=posts, weight=config.also_weight)
     if not isinstance(config.validation, str):
         return table, None
     return table, read_posts(config.validation, columns=columns, require_labels=True, **validation_rows)
@@ -258,9 +261,10 @@ def _train(
 def _estimate(run: Run, posts: pd.DataFrame, allow_remote: bool, progress: Progress) -> None:
     """Add an estimate of its scores to a run; a stop or a refusal costs the estimate and not the run."""
     from cotune.benchmark.estimate import estimate_scores
+    from cotune.data.also import own_posts
 
     try:
-        run.metrics["estimate"] = estimate_scores(posts, run, allow_remote=allow_remote, progress=progress)
+        run.metrics["estimate"] = estimate_scores(own_posts(posts), run, allow_remote=allow_remote, progress=progress)
     except KeyboardInterrupt:
         progress.say("note: stopped; the run is saved without an estimate of its scores")
     except CotuneError as error:

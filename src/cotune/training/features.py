@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from cotune.data.batches import bucketed_batches
+from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault
 from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.base import Encoder
@@ -79,6 +80,11 @@ class Features:
         for posts in self.fields.values():
             whole += posts.lengths
         return whole
+
+    def fingerprints(self, rows: np.ndarray) -> dict[str, list[Fingerprint | None]]:
+        """Return what near-duplicates among images are found by, of the posts at `rows`, by field."""
+        known = {name: posts.fingerprints for name, posts in self.fields.items()}
+        return {name: [marks[i] for i in rows] for name, marks in known.items() if marks is not None}
 
     def content(self, row: int) -> tuple[str, ...]:
         """Return what posts of equal content share."""

@@ -6,12 +6,14 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from cotune.data.also import ALSO, is_own, own_posts, repeated_in, with_also
 from cotune.data.duplicates import large_group_note, near_duplicates
 from cotune.data.images.sources import has_urls, is_url
 from cotune.data.posts import ColumnNames, data_hash, read_posts
@@ -84,7 +86,9 @@ def fit_posts(
     ----------
     posts : DataFrame
         As :func:`cotune.data.posts.read_posts` gives it; posts without a label are left out and counted. A column
-        ``weight`` says how much each post counts in training; scores of held-out posts are not weighted.
+        ``weight`` says how much each post counts in training; scores of held-out posts are not weighted. A column
+        ``also`` names the further table that a post comes from (see :func:`cotune.data.also.with_also`): it is trained
+        on and never held out. Without it ``config.also`` says which such tables to read.
     config : FitConfig
         The settings.
     validation_posts : DataFrame, optional
@@ -113,6 +117,9 @@ def fit_posts(
     started = time.perf_counter()
     if validation_posts is None and isinstance(config.validation, str):
         validation_posts = read_posts(config.validation, columns=ColumnNames(fields=config.read_fields()))
+    if config.also and ALSO not in posts:
+        names = ColumnNames(fields=config.read_fields())
+        posts = with_also(posts, config.also, names, weight=config.also_weight)
     usable, counts = readable(posts, progress, config)
     precision = _precision(config, callbacks, progress)
     config = config.model_copy(update={"precision": precision.name})
@@ -123,13 +130,17 @@ def fit_posts(
     for note in task.notes(usable):
         progress.say(f"note: {note}")
     shown = usable
+    own = is_own(usable)
     cuts = part is not None or config.distill or config.soup
     looks = cuts and config.folds_group == "near-duplicates"
+    looks |= not own.all() and (part is not None or validation_posts is not None)
     options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
     data = _training_data(usable, task, encoders, config, options)
     counts |= count_cut_texts(usable, data.features, progress)
-    task.refuse_untrainable(data.targets[data.rows])
     tell_gaps(usable, data.features, data.rows, task, progress)
+    further = data.rows[~own[data.rows]]
+    data = replace(data, rows=data.rows[own[data.rows]])
+    task.refuse_untrainable(data.targets[data.rows])
     groups = groups_of(usable, data.features, config) if cuts else None
     if validation_posts is not None:
         validation_posts = readable(task.complete(validation_posts), progress)[0]
@@ -138,6 +149,7 @@ def fit_posts(
         counts["validation_overlap"] = _overlap(data, progress)
     elif part is not None:
         data = _hold_out(data, task, part, groups, config)
+    data, also = _add_further(usable, data, further, shown, config)
     key = _key(posts, usable, validation_posts, data, config)
     if start is not None:
         key["run to start from"] = weights_hash(start.model)
@@ -152,7 +164,7 @@ def fit_posts(
     metrics: dict[str, Any] = {
         "status": "interrupted" if trained.interrupted else "finished",
         "posts": {
-            "read": len(posts),
+            "read": int(is_own(posts).sum()),
             "train": len(data.rows),
             "held_out": 0 if data.held_out is None else len(data.held_out.rows),
             "labels": task.count(data.targets[data.rows]),
@@ -164,6 +176,8 @@ def fit_posts(
     }
     if members is not None:
         metrics["members"] = members
+    if also:
+        metrics["also"] = [{**each, "data_hash": key[f"posts of {each['table']}"]} for each in also]
     if "labels_from" in posts.attrs:
         metrics["labels_from"] = posts.attrs["labels_from"]
     if start is not None:
@@ -227,13 +241,16 @@ def _key(
     whole: pd.DataFrame, posts: pd.DataFrame, validation: pd.DataFrame | None, data: TrainingData, config: FitConfig
 ) -> dict[str, Any]:
     """Return what a training is made of; a checkpoint of anything else is not resumed."""
-    fields = config.read_fields()
+    fields, known = config.read_fields(), _known_keys(posts, data.features)
     key: dict[str, Any] = {
         "form": 2,
         "settings": config.model_dump(mode="json", exclude=_OF_MACHINE),
-        "posts": data_hash(whole, fields, _known_keys(posts, data.features)),
+        "posts": data_hash(own_posts(whole), fields, known),
         "validation posts": None if validation is None else data_hash(validation, fields),
     }
+    if not is_own(whole).all():
+        further = whole.groupby(ALSO, sort=False)
+        key |= {f"posts of {name}": data_hash(rows, fields, known) for name, rows in further}
     tables = [posts] if validation is None else [posts, validation]
     images = [field.name for field in fields if field.kind == "image"]
     remote = data.features.kept.options.allow_remote
@@ -278,11 +295,17 @@ def _begin(
     hub = [name for name in specs if name is not None and asks_hub(name)]
     if hub:
         progress.begin(f"opening {' and '.join(hub)}, from the hub unless they are in its cache")
-    return task, open_encoders(config, posts), config
+    return task, open_encoders(config, own_posts(posts)), config
 
 
 def learn_task(posts: pd.DataFrame, config: FitConfig, progress: Progress) -> Task:
     """Return the task that the settings name, or that the labels look like, and tell which."""
+    own = is_own(posts)
+    if not annotates(posts, config):
+        posts = own_posts(posts)
+    elif not own.all():  # labels of fields may be those of further tables, classes may not
+        labels = [label if mine else None for label, mine in zip(posts["label"], own, strict=True)]
+        posts = posts.assign(label=pd.Series(labels, index=posts.index, dtype=object))
     task = task_of_posts(posts, config)
     if config.task == AUTO and task.name != "single-label":
         article = "an" if task.name[0] in "aeiou" else "a"
@@ -342,7 +365,7 @@ def _known_keys(posts: pd.DataFrame, features: Features) -> dict[str, str]:
 
 def _labelled(posts: pd.DataFrame, columns: Sequence[str], progress: Progress) -> pd.DataFrame:
     missing = posts[[column for column in columns if column in posts]].isna().all(axis=1)
-    if missing.all():
+    if missing[is_own(posts)].all():
         raise DataError("the posts have no labels; fill the `label` column, or name it with --label-column")
     if missing.any():
         rows = ", ".join(str(row) for row in posts.loc[missing, "row"].head(_SHOWN))
@@ -406,6 +429,38 @@ def _hold_out(
     train, held = hold_out(task, data.targets, data.rows, fraction=fraction, seed=config.seed, groups=groups)
     progress.say(f"{len(held):,} of {plural(len(train) + len(held), 'post')} held out for validation")
     return replace(data, rows=train, held_out=HeldOut(data.features, data.targets, held))
+
+
+def _add_further(
+    posts: pd.DataFrame, data: TrainingData, further: np.ndarray, shown: pd.DataFrame, config: FitConfig
+) -> tuple[TrainingData, list[dict[str, Any]]]:
+    """Return the data with the posts of further tables to train on as well, and how many those are.
+
+    Left out are those that are held-out posts, or nearly so; `shown` is the frame that the held-out ones are in.
+    """
+    if ALSO not in posts:
+        return data, []
+    options, held = data.features.kept.options, data.held_out
+    repeated = np.zeros(len(further), dtype=bool)
+    if held is not None and len(further):
+        repeated = repeated_in(
+            (shown.iloc[held.rows], held.features.fingerprints(held.rows)),
+            (posts.iloc[further], data.features.fingerprints(further)),
+            config.read_fields(),
+            allow_remote=options.allow_remote,
+        )
+    tables, found = posts[ALSO].iloc[further].to_numpy(), []
+    for name in posts.loc[~is_own(posts), ALSO].unique():
+        left_out = int(repeated[tables == name].sum())
+        trained = int((tables == name).sum()) - left_out
+        found.append({"table": name, "train": trained, "left_out": left_out})
+        options.progress.say(f"{plural(trained, 'post')} of {Path(name).name} to train on as well")
+        if left_out:
+            options.progress.say(
+                f"note: {plural(left_out, 'post')} of {Path(name).name} also {'stands' if left_out == 1 else 'stand'} "
+                "in the held-out posts, left out"
+            )
+    return replace(data, rows=np.concatenate([data.rows, further[~repeated]])), found
 
 
 def groups_of(posts: pd.DataFrame, features: Features, config: FitConfig) -> np.ndarray | None:

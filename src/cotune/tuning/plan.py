@@ -54,6 +54,8 @@ class TunePlan:
                               f"{did_you_mean(self.pruner, get_args(Pruner))}")  # fmt: skip
         if isinstance(self.fit.validation, str):
             raise ConfigError("a search cuts its validation posts from the table; give --validation a part such as 0.2")
+        if self.fit.also:
+            raise ConfigError("a search trains on its own posts alone; leave `also` out, and fit with what it finds")
         if self.fit.tune == "frozen" and not self.fit.probe_epochs:
             raise ConfigError("nothing would be trained with --tune frozen and --set probe-epochs=0")
 

@@ -26,7 +26,7 @@ from cotune.data.kinds import FIELD_KINDS, BadCellError, FieldKind
 from cotune.data.tables import row_errors
 from cotune.data.tables.chunks import Chunk, UnreadableCell
 from cotune.data.tables.row_errors import RowError
-from cotune.errors import DataError, clip, did_you_mean
+from cotune.errors import DataError, clip, did_you_mean, listed
 from cotune.fields import Field, fields_of_columns
 from cotune.report.numbers import plural
 
@@ -66,6 +66,8 @@ class ColumnNames:
         Columns of numbers and categories.
     fields : tuple of Field, optional
         The fields, instead of `text`, `image` and `table`.
+    partial : bool
+        Whether columns of fields and of labels may be missing, as in a table that joins another: one of each will do.
     """
 
     id: str = "id"
@@ -75,6 +77,7 @@ class ColumnNames:
     group: str = "group"
     table: tuple[str, ...] = ()
     fields: tuple[Field, ...] | None = None
+    partial: bool = False
 
     def read_fields(self) -> tuple[Field, ...]:
         """Return the fields of a post."""
@@ -156,6 +159,9 @@ class PostsBuilder:
     def require(self, found: list[str], *, labels: bool) -> None:
         """Refuse a table whose columns `found` lack what is needed, naming the flag that fixes it."""
         names, fields = self.names, self.names.read_fields()
+        if names.partial:
+            self._require_some(found)
+            return
         usual = [(field.kind, field.columns[0]) for field in fields if field.columns == (field.kind,)]
         if len(usual) == len(fields) and not any(column in found for _, column in usual):
             self._missing(usual, found)
@@ -166,6 +172,23 @@ class PostsBuilder:
             renamed = name != flag or (flag == "label" and len(names.labels) > 1)
             if name not in found and (renamed or (flag == "label" and labels)):
                 self._missing([(flag, name)], found)
+
+    def _require_some(self, found: list[str]) -> None:
+        """Refuse a table without any column of a field, or without any of labels."""
+        names = self.names
+        fields = [column for field in names.read_fields() for column in field.columns]
+        of_fields = names.field_labels().values()
+        whole = set(names.labels) <= set(found)  # several columns of 0 and 1 make one label together
+        for what, wanted, lacks in (
+            ("a field", fields, set(fields).isdisjoint(found)),
+            ("labels", [*names.labels, *(columns[0] for columns in of_fields)],
+             not whole and {column for columns in of_fields for column in columns}.isdisjoint(found)),
+        ):  # fmt: skip
+            if lacks:
+                raise DataError(
+                    f"{self.where} has no column of {what} ({listed(wanted, most=20, quote=True)}); it has: "
+                    f"{listed(found, most=20) or 'none'}; name its columns as those of the posts table that it joins"
+                )
 
     def _missing(self, wanted: list[tuple[str, str]], found: list[str]) -> None:
         shown = ", ".join(clip(name, 40) for name in found[:20])

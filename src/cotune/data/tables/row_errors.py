@@ -65,7 +65,7 @@ class RowErrorCount:
     def __init__(self, most: int = _SHOWN) -> None:
         self.most = most
         self.count = 0
-        self.first: list[tuple[int, RowError]] = []
+        self.first: list[tuple[object, RowError]] = []
 
     def add(self, posts: pd.DataFrame) -> None:
         """Add the next posts."""
@@ -73,7 +73,7 @@ class RowErrorCount:
             if error is not None:
                 self.count += 1
                 if len(self.first) < self.most:
-                    self.first.append((int(row), error))
+                    self.first.append((row, error))
 
     def notes(self) -> list[str]:
         """Return a line for each of the first rows, and one that says how many are left out."""
