@@ -201,7 +201,7 @@ def computed(features: Features, config: FitConfig) -> Features:
 def _check(cell: Cell, found: np.ndarray, n: int, task: Task) -> None:
     if found.shape != (n, task.n_predictions):
         raise CotuneError(f"method {cell.method!r} returned the shape {found.shape}, not {(n, task.n_predictions)}")
-    if not np.isfinite(found).all():
+    if not np.isfinite(task.of_classes(found)).all():
         raise CotuneError(f"method {cell.method!r} returned predictions that are no numbers; training diverged")
     problem = task.check_predictions(found)
     if problem is not None:

@@ -153,8 +153,8 @@ class Folds:
 
     def labelled_posts(self) -> pd.DataFrame:
         """Return the labels of posts and of their fields as a posts table has them."""
-        rows = np.arange(1, len(self.ids) + 1)
-        return pd.DataFrame({"label": list(self.labels), "row": rows, **self.field_labels}).astype({"label": object})
+        cells = {"label": list(self.labels), **self.field_labels}
+        return pd.DataFrame(cells, dtype=object).assign(row=np.arange(1, len(self.ids) + 1))
 
     def save(self, path: Path) -> None:
         """Write ids, labels, folds and groups as parquet, atomically."""

@@ -211,13 +211,15 @@ def svm(trial: Trial) -> Outcome:
     A radial kernel with C = 1 and scikit-learn's ``gamma="scale"`` on standardised embeddings (an absent one counts as
     the mean). Of classes, Platt's sigmoid, fitted on five folds of the training posts, makes probabilities; of several
     labels there is one machine for each; numbers are fitted by support vector regression on standardised targets.
+    Labels of fields are not used.
     """
-    train, test = embeddings(trial.features, trial.train), embeddings(trial.features, trial.test)
+    rows = trial.train[trial.task.scored(trial.targets[trial.train])]
+    train, test = embeddings(trial.features, rows), embeddings(trial.features, trial.test)
     with np.errstate(invalid="ignore"):
         mean, spread = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     train, test = (np.nan_to_num((table - mean) / spread) for table in (train, test))
-    targets, seed = trial.targets[trial.train], trial.config.seed
+    targets, seed = trial.targets[rows], trial.config.seed
     if trial.task.target_type == "continuous":
         found, learned = _regression_machine(train, test, targets)
         return Outcome(found, _with_frozen(trial, learned))
@@ -229,7 +231,8 @@ def svm(trial: Trial) -> Outcome:
         parts = [_machine(train, test, labels, 2, seed, kernel) for labels in targets.astype(np.int64).T]
         found, learned = np.column_stack([proba[:, 1] for proba, _ in parts]), sum(n for _, n in parts)
     else:
-        found, learned = _machine(train, test, targets, trial.task.n_outputs, seed, kernel)
+        found, learned = _machine(train, test, targets, len(trial.task.outputs), seed, kernel)
+    found = np.pad(found, ((0, 0), (0, trial.task.n_predictions - found.shape[1])), constant_values=np.nan)
     return Outcome(found, _with_frozen(trial, learned))
 
 

@@ -216,7 +216,7 @@ def _refuse_mixture(record: Record, marks: dict[tuple[str, str], tuple[str, str]
 
 def _row(key: RowKey, records: list[Record], folds: Folds, places: dict[str, int]) -> Row:
     seeds = sorted({record.cell.seed for record in records})
-    shape = (len(seeds), len(folds.ids), len(folds.classes))
+    shape = (len(seeds), len(folds.ids), folds.task.n_predictions)
     proba = np.full(shape, np.nan)
     emap = np.full(shape, np.nan) if all(record.emap is not None for record in records) else None
     for record in records:

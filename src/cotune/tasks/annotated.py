@@ -411,9 +411,9 @@ class Annotated(SingleLabel):
         return super().explained(self.of_classes(predictions))
 
     def check_predictions(self, predictions: np.ndarray) -> str | None:
-        """Return what is wrong with rows that are not probabilities."""
+        """Return what is wrong with rows that are not probabilities; a method may say nothing of fields."""
         for part in (self.of_classes(predictions), *self.parts(predictions).values()):
-            if (problem := super().check_predictions(part)) is not None:
+            if not np.isnan(part).all() and (problem := super().check_predictions(part)) is not None:
                 return problem
         return None
 
