@@ -158,8 +158,8 @@ class FitConfig(BaseModel):
 
     members: int = setting(
         1,
-        "Trainings that differ by their seed; the run predicts the mean of their probabilities, unless one of the "
-        "next two makes one model of them.",
+        "Trainings that differ by their seed; the run predicts the mean of their probabilities, unless distill or soup "
+        "makes one model of them.",
         _TRAINING,
         ge=1,
         le=100,
@@ -170,7 +170,7 @@ class FitConfig(BaseModel):
         _TRAINING,
     )
     distill_weight: float = setting(
-        0.5, "Part of the loss that what the members predict has with distill.", _TRAINING, "", ge=0, le=1
+        0.5, "With distill: the part of the loss that is against what the members predict.", _TRAINING, "", ge=0, le=1
     )
     soup: bool = setting(
         False, "Average the members' weights greedily, as long as the score of held-out posts does not fall.", _TRAINING

@@ -22,7 +22,7 @@ from cotune.explain.faithfulness import (
 )
 from cotune.explain.segments import find_words, segment
 from cotune.explain.target import Target
-from cotune.explain.words import explain_words, left_out, rank_correlation, word_embedding, word_gradients
+from cotune.explain.words import explain_words, left_out, rank_correlation, word_embeddings, word_gradients
 from cotune.heads import make_head
 from cotune.model import Batch, JointModel
 from cotune.tasks.single_label import SingleLabel
@@ -187,7 +187,7 @@ def test_a_network_without_word_embeddings_is_refused(zoo: Zoo) -> None:
     encoder = zoo.text("bert")
     encoder.model = torch.nn.Linear(2, 2)
     with pytest.raises(CotuneError, match="no layer of word embeddings"):
-        word_embedding(encoder)
+        word_embeddings(encoder)
 
 
 def test_dual_encoders_have_words_too(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ of the line and so get nothing.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -226,8 +227,10 @@ class _AtTheLayer(_Line):
         def run(ids: Tensor, mask: Tensor) -> Tensor:
             return self.target.of_inputs({"input_ids": ids, "attention_mask": mask})
 
-        method = need_captum().LayerIntegratedGradients(run, self.layers)
-        found: list[Tensor] = method.attribute(self.ids, baselines=self.blank, **self._settings(steps))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of several layers, none of which reads another
+            method = need_captum().LayerIntegratedGradients(run, self.layers)
+            found: list[Tensor] = method.attribute(self.ids, baselines=self.blank, **self._settings(steps))
         return torch.cat(found, dim=-1)
 
 
