@@ -153,8 +153,9 @@ class Folds:
 
     def labelled_posts(self) -> pd.DataFrame:
         """Return the labels of posts and of their fields as a posts table has them."""
-        rows = np.arange(1, len(self.ids) + 1)
-        return pd.DataFrame({"label": list(self.labels), "row": rows, **self.field_labels}).astype({"label": object})
+        cells = {"label": self.labels, **self.field_labels}  # text columns of pandas would make NaN of None
+        posts = pd.DataFrame({name: pd.Series(list(each), dtype=object) for name, each in cells.items()})
+        return posts.assign(row=np.arange(1, len(self.ids) + 1))
 
     def save(self, path: Path) -> None:
         """Write ids, labels, folds and groups as parquet, atomically."""
