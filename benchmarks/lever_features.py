@@ -25,13 +25,15 @@ from cotune.encoders.base import Encoder
 from cotune.encoders.frozen_engine import Part
 from cotune.encoders.image import ImageEncoder
 from cotune.encoders.prepared import Prepared
+from cotune.encoders.prepared_images import PreparedImages
 from cotune.encoders.preprocess import Preprocessor
 from cotune.encoders.resolve import open_encoder
 from cotune.fields import Field
 from cotune.model import Batch
 from cotune.settings import FitConfig
-from cotune.training.build import cache_root, check_encoder, read_options
+from cotune.training.build import cache_root, read_options
 from cotune.training.device import training_device
+from cotune.training.encoder_check import check_encoder
 from cotune.training.features import Features
 from cotune.training.kept import Kept, Source
 
@@ -244,9 +246,26 @@ class Opened:
         column = one.columns[0] if one.kind == "text" else one.name
         key = (column, view if one.kind == "image" else "")
         if key not in self._prepared:
-            with locked(self._options.root):
-                self._prepared[key] = encoder.prepare(list(self.posts[column]), self._options)
+            if one.kind == "image" and view != VIEWS[0]:
+                first = self._prepare(one, self._encoder(one, (one,), VIEWS[0]), VIEWS[0])
+                self._prepared[key] = self._seen_again(first, encoder)
+            else:
+                with locked(self._options.root):
+                    self._prepared[key] = encoder.prepare(list(self.posts[column]), self._options)
         return self._prepared[key]
+
+    def _seen_again(self, first: Prepared, encoder: Encoder) -> Prepared:
+        """Prepare images in another view; files whose pixels are in the cache are not read a second time."""
+        assert isinstance(first, PreparedImages)
+        assert isinstance(encoder, ImageEncoder)
+        found = PreparedImages(first.images, encoder.preprocessor, self._options)
+        with locked(self._options.root):
+            store = found._open_store()
+            if store.missing([key for key in first.keys if key]):
+                return found.read()
+        found._take(first, np.arange(len(first.keys)))
+        found.faults, found.store = first.faults, store
+        return found
 
 
 def locked(root: Path | None) -> FileLock:

@@ -269,12 +269,9 @@ def table(out: Path, n_bootstrap: int = 2000) -> str:
     lines = [head, ["---"] * len(head), *(_written(row) for row in rows)]
     about = read_json(out / "about.json")
     machine = about["environment"]
-    told = (
-        f"{len(folds.ids):,} posts, {folds.n_folds} folds of seed {folds.seed}; {machine['gpu'] or machine['processor']}, "
-        + ", ".join(
-            f"{name} {version}" for name, version in machine["versions"].items() if name in ("torch", "transformers")
-        )
-    )
+    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers"))
+    where = machine["gpu"] or machine["processor"]
+    told = f"{len(folds.ids):,} posts, {folds.n_folds} folds of seed {folds.seed}; {where}, {packages}"
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", told])
 
 
@@ -400,7 +397,7 @@ def _available(names: Sequence[str], posts: pd.DataFrame) -> list[str]:
         lacking = sorted({own.columns[0] if own.kind == "text" else own.name for own in one.fields} - set(posts))
         if lacking:
             print(f"{name} is left out: no column {', '.join(lacking)}; see `prepare` and --columns")
-        elif one.text != "text" and posts[one.text].equals(posts["text"]):
+        elif one.text != "text" and (posts[one.text].fillna("") == posts["text"].fillna("")).all():
             print(f"{name} is left out: it changes the text of no post")
         else:
             found.append(name)
