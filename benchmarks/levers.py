@@ -27,7 +27,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -392,15 +392,20 @@ def _train(args: argparse.Namespace) -> None:
 def _available(names: Sequence[str], posts: pd.DataFrame) -> list[str]:
     """Return the levers that change something of these posts, and say which are left out, and why."""
     found: list[str] = []
+    texts: list[tuple[Lever, list[str]]] = []
     for name in names:
         one = lever(name)
         lacking = sorted({own.columns[0] if own.kind == "text" else own.name for own in one.fields} - set(posts))
         if lacking:
             print(f"{name} is left out: no column {', '.join(lacking)}; see `prepare` and --columns")
-        elif one.text != "text" and (posts[one.text].fillna("") == posts["text"].fillna("")).all():
-            print(f"{name} is left out: it changes the text of no post")
-        else:
-            found.append(name)
+            continue
+        # Texts without emoji are the same with them in words, and so is what is trained on them.
+        read = replace(one, title="", text=""), posts[one.text].fillna("").tolist()
+        if one.text != "text" and (read in texts or read[1] == posts["text"].fillna("").tolist()):
+            print(f"{name} is left out: it changes the text of no post, or as another lever does")
+            continue
+        texts.append(read)
+        found.append(name)
     return found
 
 
