@@ -383,7 +383,7 @@ def _train(args: argparse.Namespace) -> None:
     if max(wanted) >= folds.n_folds:
         raise ConfigError(f"there is no fold {max(wanted)}; they are numbered from 0 to {folds.n_folds - 1}")
     jobs = planned(args.out, names, wanted, [int(seed) for seed in args.seeds.split(",")])
-    threads = max(1, (os.cpu_count() or 1) // args.workers)
+    threads = max(1, len(os.sched_getaffinity(0)) // args.workers)
     settings = json.loads(config.model_dump_json())
     task = Task(args.posts, args.columns, args.out, settings, time.time() + 60 * args.minutes, threads)
     raise SystemExit(1 if train(task, jobs, args.workers) else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from cotune.benchmark.folds import FILE, Folds
 from cotune.errors import ConfigError
 from cotune.model import JointModel
-from cotune.settings import FitConfig
+from cotune.settings import FitConfig, make_config
 from cotune.tasks import make_task
 from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.kept import Kept
@@ -211,6 +212,15 @@ def test_r_drop_is_the_plain_loss_where_nothing_is_dropped(zoo: Zoo, tmp_path: P
     still = {"dropout": 0.0, "modality_dropout": 0.0}
     assert loss_of("r-drop", **still) == pytest.approx(loss_of("baseline", **still), rel=1e-4)
     assert loss_of("r-drop") != pytest.approx(loss_of("baseline"), rel=1e-4)
+
+
+def test_every_lever_changes_something_that_there_is() -> None:
+    levers, plain = script("lever_recipes").LEVERS, FitConfig()
+    for name, one in levers.items():
+        changed = make_config(one.settings).model_dump(exclude_unset=True)
+        assert all(getattr(plain, key) != value for key, value in changed.items() if key != "min_epochs"), name
+        assert set(one.seen) <= set(script("lever_features").VIEWS)
+        assert name == "baseline" or one != replace(levers["baseline"], title=one.title)
 
 
 def test_levers_join_unless_they_contradict() -> None:
