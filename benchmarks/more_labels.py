@@ -1,0 +1,125 @@
+"""What labels of fields, members, distillation and soups gain: trainings kept in cells, and the tables made of them.
+
+    python benchmarks/more_labels.py train posts.csv --out CELLS [--workers 2] [--rows plain,annotated] [--device cuda]
+    python benchmarks/more_labels.py table posts.csv --out CELLS
+
+`posts.csv` has the columns `id,text,image,label,label:text,label:image` (`cotune import mvsa --annotations`); a post
+whose field labels contradict each other has an empty `label`. Folds are those of `cotune bench posts.csv --folds 10`
+(grouped, seed 42), see `label_cells.py`. `train` goes on where it was stopped, and trains side by side in `--workers`
+processes, each of which opens the posts once; `table` trains nothing. Rows of trainings:
+
+| row | what it trains |
+|---|---|
+| plain, annotated | the class label alone; labels of fields as well. One model for every fold and seed |
+| few-plain, few-annotated | the same with 64 posts of each class, drawn 5 times |
+| distilled-plain, distilled-annotated | members and a student of theirs, as `cotune fit --members K --distill` trains it |
+| soup-plain, soup-annotated | as `cotune fit --members K --soup` trains it |
+
+Members of any number K are the means of the first K seeds' probabilities, made in `table`. Nothing is chosen on the
+posts that are scored: every training has the default settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from label_cells import FOLDS, SEED, Cell, CellFolder, LabMaker, train_cells
+
+ROWS = (
+    "plain", "annotated", "taught-annotated", "distilled-annotated", "taught-plain", "distilled-plain", "few-plain",
+    "few-annotated", "soup-annotated", "soup-plain",
+)  # fmt: skip
+
+
+def cells_of(row: str, args: argparse.Namespace) -> list[Cell]:
+    """Return the cells of a row of trainings, fold by fold within a seed."""
+    folds = range(args.folds)
+    if row.startswith("few"):
+        return [Cell(row, fold, shots=args.shots, draw=draw) for draw in range(args.draws) for fold in folds]
+    if row.startswith("taught"):
+        of = range(args.members)
+        return [Cell(row, fold, members=args.members, member=i) for i in of for fold in folds]
+    if row.startswith(("distilled", "soup")):
+        return [Cell(row, fold, members=args.members) for fold in folds]
+    return [Cell(row, fold, seed) for seed in args.seeds for fold in folds]
+
+
+def in_turns(args: argparse.Namespace) -> list[Cell]:
+    """Return all cells: rows in their order, but the first seed of all single trainings before the second."""
+    cells = [cell for row in args.rows for cell in cells_of(row, args)]
+    of_single = sorted((cell for cell in cells if cell.kind == "single"), key=lambda cell: cell.seed)
+    return [*of_single, *(cell for cell in cells if cell.kind != "single")]
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of training that the flags name."""
+    named = {"text_encoder": args.text_encoder, "image_encoder": args.image_encoder, "tune": args.tune}
+    settings = {name: value for name, value in named.items() if value is not None}
+    settings |= {"epochs": args.epochs, "min_epochs": args.epochs} if args.epochs else {}
+    return {**settings, "device": args.device, "precision": args.precision}
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train what is not finished."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(args)
+    about = {name: value for name, value in settings.items() if name not in ("device", "precision")}
+    kept = args.out / "settings.json"
+    if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != about:
+        raise SystemExit(f"{args.out} holds cells of other settings; name another folder")
+    kept.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    make = LabMaker(args.posts, args.out / "folds.csv", settings)
+    train_cells(in_turns(args), CellFolder(args.out), make, workers=args.workers, minutes=args.minutes)
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print the tables."""
+    raise SystemExit("to come")
+
+
+def main() -> None:
+    """Train, or print what was trained."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    training, tables = (commands.add_parser(name, help=text) for name, text in (("train", "train"), ("table", "table")))
+    for command in (training, tables):
+        command.add_argument("posts", type=Path)
+        command.add_argument("--out", type=Path, required=True, help="folder of cells")
+        command.add_argument("--folds", type=int, default=FOLDS, help="only the first so many of the ten")
+        command.add_argument("--members", type=int, default=5, help="of distillation and soups")
+        command.add_argument("--shots", type=int, default=64)
+        command.add_argument("--draws", type=int, default=5)
+        command.add_argument("--seeds", type=numbers, default=[SEED + i for i in range(4)])
+    training.add_argument("--rows", type=names, default=list(ROWS))
+    training.add_argument("--workers", type=int, default=1)
+    training.add_argument("--minutes", type=float, default=float("inf"), help="after which no cell is begun")
+    for name, value in (("device", "auto"), ("precision", "auto"), ("tune", None)):
+        training.add_argument(f"--{name}", default=value)
+    training.add_argument("--text-encoder")
+    training.add_argument("--image-encoder")
+    training.add_argument("--epochs", type=int)
+    training.set_defaults(run=train)
+    tables.set_defaults(run=table)
+    args = parser.parse_args()
+    args.run(args)
+
+
+def numbers(text: str) -> list[int]:
+    """Return whole numbers from a list with commas."""
+    return [int(part) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    """Return rows from a list with commas."""
+    rows = text.split(",")
+    unknown = [row for row in rows if row not in ROWS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no row; there are {', '.join(ROWS)}")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
