@@ -9,13 +9,10 @@ the others unless a near-duplicate of it is scored there.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +27,18 @@ from cotune.benchmark.methods import embed_rows
 from cotune.benchmark.plan import Plan
 from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import read_posts
-from cotune.errors import CotuneError
 from cotune.files import atomic_path
 from cotune.heads.contributions import contributions
-from cotune.progress import Progress
 from cotune.settings import FitConfig, make_config
 from cotune.tasks import Task, make_task
-from cotune.training.build import open_encoders, prepare_posts, read_options
+from cotune.tasks.choose import task_of_posts
+from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.features import Features
 from cotune.training.trainer import Trained, Trainer, TrainingData
 
 FOLDS, SEED = 10, 42
 FIELDS = ("text", "image")
+_PATIENCE = 1800  # seconds
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,8 @@ def read_labelled(table: Path, folds: Path, n_folds: int = FOLDS) -> LabelledPos
     """Read a table with the columns ``label:text`` and ``label:image``, and its folds; cut and keep them if need be."""
     posts = read_posts(table)
     missing = [f"label:{name}" for name in FIELDS if f"label:{name}" not in posts]
-    if missing:  # this version reads no labels of fields
-        raw = pd.read_csv(table, dtype=str, keep_default_na=False)
-        posts = posts.assign(**{name: raw[name].to_numpy() for name in missing})
+    if missing:
+        raise SystemExit(f"{table} has no column {missing[0]}; `cotune import mvsa --annotations` writes it")
     if not folds.exists():
         fold, groups = cut(posts, n_folds)
         with atomic_path(folds) as temporary:
@@ -209,13 +205,13 @@ class Lab:
 
     labelled: LabelledPosts
     config: FitConfig
-    progress: Progress
+    folder: CellFolder
+    until: float = math.inf
 
     @cached_property
     def features(self) -> Features:
         """The prepared posts, with all stored that a training reads."""
-        options = read_options(self.config, progress=self.progress)
-        features = prepare_posts(self.labelled.posts, open_encoders(self.config), self.config, options)
+        features = prepare_posts(self.labelled.posts, open_encoders(self.config), self.config)
         if len(features.faults):
             raise SystemExit(f"{len(features.faults)} images cannot be read, the first: {features.faults}")
         return computed(features, self.config)
@@ -231,17 +227,14 @@ class Lab:
         """Return the task of posts' classes, or that of their fields' labels as well, by the rule of Xu and Mao."""
         if not annotated:
             return self.labelled.classes
-        from cotune.tasks.choose import task_of_posts  # type: ignore[attr-defined]
-
-        found: Task = task_of_posts(self.labelled.posts, self.settings(Cell("annotated", 0)))
-        return found
+        return task_of_posts(self.labelled.posts, self.settings(Cell("annotated", 0)))
 
     def settings(self, cell: Cell) -> FitConfig:
         """Return the settings of a cell's training."""
         named = {"task": "annotated", "rule": "xu-mao"} if cell.annotated else {"task": "single-label"}
         return self.config.model_copy(update={"seed": cell.seed, **named})
 
-    def train(self, cell: Cell, folder: CellFolder) -> dict[str, np.ndarray]:
+    def train(self, cell: Cell) -> dict[str, np.ndarray]:
         """Train a cell and return the outputs of the posts it scores, as :meth:`outputs` gives them.
 
         A member that teaches gives ``apart`` and ``taught`` as well: positions of the training posts that it was
@@ -254,19 +247,18 @@ class Lab:
 
         if cell.kind == "soup":
             rest, chosen_on = members.keep_apart(data, task, groups=groups, seed=config.seed)
-            return self.outputs(
-                members.soup(members.soup_members(rest, task, config, cell.members), task, chosen_on).trained, task, cell
-            )
+            found = members.soup(members.soup_members(rest, task, config, cell.members), task, chosen_on)
+            return self.outputs(found.trained, task, cell)
         if cell.kind == "distilled":
             taught, n = np.zeros((len(data.targets), task.n_outputs)), np.zeros((len(data.targets), 1))
-            for part in map(folder.load, cell.needs):
+            for part in self.folder.wait_for(cell.needs):
                 taught[part["apart"]] += softmax(part["taught"], axis=1)
                 n[part["apart"]] += 1
             if not n[data.rows].all():
                 raise SystemExit(f"{cell.key}: its members left out training posts; delete their cells")
             taught = np.where(n, taught / np.maximum(n, 1), np.nan)
             return self.outputs(members.student(data, task, config, taught), task, cell)
-        assert cell.kind == "taught" and cell.member is not None
+        assert cell.member is not None
         parts = members.cut_parts(data, task, cell.members, groups=groups, seed=config.seed)
         apart = parts == cell.member % (parts.max() + 1)
         own = members.member_config(config, cell.member)
@@ -308,97 +300,40 @@ class CellFolder:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def has(self, cell: Cell) -> bool:
-        """Tell whether a cell is finished."""
-        return (self.folder / f"{cell.key}.npz").exists()
+    def path(self, cell: Cell) -> Path:
+        """Return the file of a cell."""
+        return self.folder / f"{cell.key}.npz"
 
     def load(self, cell: Cell) -> dict[str, np.ndarray]:
-        """Return the outputs of a finished cell."""
-        with np.load(self.folder / f"{cell.key}.npz", allow_pickle=False) as found:
+        """Return what is kept of a finished cell."""
+        with np.load(self.path(cell), allow_pickle=False) as found:
             return dict(found)
 
-    def save(self, cell: Cell, found: Mapping[str, Any]) -> None:
+    def keep(self, cell: Cell, found: Mapping[str, Any], **figures: float) -> None:
         """Keep the outputs of a cell; a file is there in whole or not at all."""
-        with atomic_path(self.folder / f"{cell.key}.npz") as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **found)
+        if not all(np.isfinite(array).all() for array in found.values()):
+            raise ValueError(f"{cell.key}: outputs that are no numbers")
+        with atomic_path(self.path(cell)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **found, **{name: np.float32(value) for name, value in figures.items()})
+
+    def wait_for(self, cells: Sequence[Cell]) -> list[dict[str, np.ndarray]]:
+        """Return what is kept of cells that were begun before, perhaps by other processes, once they are finished."""
+        for _ in range(_PATIENCE):
+            if all(self.path(cell).exists() for cell in cells):
+                return [self.load(cell) for cell in cells]
+            time.sleep(1)
+        raise ValueError(f"no {' nor '.join(c.key for c in cells if not self.path(c).exists())}")
 
 
-_lab: Lab | None = None
+def setup(table: Path, out: Path, settings: Mapping[str, Any], until: float) -> Lab:
+    """Return what trainings share in a process; encoders are open, and what they compute once is on disk."""
+    lab = Lab(read_labelled(table, out / "folds.csv"), make_config(dict(settings)), CellFolder(out), until)
+    lab.features  # noqa: B018
+    return lab
 
 
-def _open(make: Callable[[], Lab], threads: int) -> None:
-    global _lab
-    torch.set_num_threads(threads)
-    _lab = make()
-
-
-def _train(cell: Cell, folder: CellFolder) -> float:
-    assert _lab is not None
-    started = time.perf_counter()
-    found = _lab.train(cell, folder)
-    seconds = time.perf_counter() - started
-    folder.save(cell, {**found, "seconds": np.float32(seconds)})
-    return seconds
-
-
-def train_cells(
-    cells: Sequence[Cell], folder: CellFolder, make: Callable[[], Lab], *, workers: int, minutes: float = math.inf
-) -> None:
-    """Train the cells that are not finished, side by side; one that learns from others waits for them.
-
-    Parameters
-    ----------
-    cells : sequence of Cell
-        In the order in which they are begun.
-    folder : CellFolder
-        Where they are kept.
-    make : callable
-        Opens the posts and encoders, once in each process; can be pickled.
-    workers : int
-        Processes.
-    minutes : float
-        After which no further cell is begun.
-    """
-    started = time.perf_counter()
-    todo = [cell for cell in cells if not folder.has(cell)]
-    total, failed = len(todo), 0
-    print(f"{len(cells) - total:,} of {len(cells):,} cells are finished", flush=True)
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    if not todo:
-        return
-    make().features  # noqa: B018  what all processes share is stored before they begin
-    with ProcessPoolExecutor(workers, get_context("spawn"), _open, (make, threads)) as pool:
-        running: dict[Future[float], Cell] = {}
-        while todo or running:
-            late = time.perf_counter() - started > 60 * minutes
-            ready = [] if late else [cell for cell in todo if all(map(folder.has, cell.needs))]
-            for cell in ready[: workers - len(running)]:
-                running[pool.submit(_train, cell, folder)] = cell
-                todo.remove(cell)
-            if not running:
-                break
-            for done in wait(running, return_when=FIRST_COMPLETED).done:
-                cell = running.pop(done)
-                try:
-                    line = f"{done.result():.1f} s"
-                except CotuneError as error:
-                    line, failed = f"failed: {error}", failed + 1
-                left, spent = len(todo) + len(running), time.perf_counter() - started
-                print(f"{spent:6.0f} s  {total - left:>4}/{total}  {cell.key}  {line}", flush=True)
-    if todo:
-        print(f"{len(todo):,} cells are left; start again to go on")
-    if failed:
-        raise SystemExit(f"{failed} cells failed")
-
-
-@dataclass(frozen=True)
-class LabMaker:
-    """Opens a lab; what is handed to processes."""
-
-    table: Path
-    folds: Path
-    settings: Mapping[str, Any]
-
-    def __call__(self) -> Lab:
-        """Read the posts; encoders are opened at the first training."""
-        return Lab(read_labelled(self.table, self.folds), make_config(dict(self.settings)), Progress())
+def train(lab: Lab, cell: Cell) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Train a cell, unless the time is over."""
+    if time.time() > lab.until:
+        raise TimeoutError("not begun, as the time is over")
+    return lab.train(cell), {}

@@ -12,8 +12,8 @@ processes, each of which opens the posts once; `table` trains nothing. Rows of t
 |---|---|
 | plain, annotated | the class label alone; labels of fields as well. One model for every fold and seed |
 | few-plain, few-annotated | the same with 64 posts of each class, drawn 5 times |
-| distilled-plain, distilled-annotated | members and a student of theirs, as `cotune fit --members K --distill` trains it |
-| soup-plain, soup-annotated | as `cotune fit --members K --soup` trains it |
+| taught-plain, distilled-plain, … | members that leave out a part each, and their student: `--members K --distill` |
+| soup-plain, soup-annotated | `--members K --soup` |
 
 Members of any number K are the means of the first K seeds' probabilities, made in `table`. Nothing is chosen on the
 posts that are scored: every training has the default settings.
@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
-from label_cells import FOLDS, SEED, Cell, CellFolder, LabMaker, train_cells
+from cells import run
+from label_cells import FOLDS, SEED, Cell, CellFolder, setup, train
 
 ROWS = (
     "plain", "annotated", "taught-annotated", "distilled-annotated", "taught-plain", "distilled-plain", "few-plain",
@@ -62,7 +64,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     return {**settings, "device": args.device, "precision": args.precision}
 
 
-def train(args: argparse.Namespace) -> None:
+def train_all(args: argparse.Namespace) -> None:
     """Train what is not finished."""
     args.out.mkdir(parents=True, exist_ok=True)
     settings = settings_of(args)
@@ -71,8 +73,10 @@ def train(args: argparse.Namespace) -> None:
     if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != about:
         raise SystemExit(f"{args.out} holds cells of other settings; name another folder")
     kept.write_text(json.dumps(about, indent=1), encoding="utf-8")
-    make = LabMaker(args.posts, args.out / "folds.csv", settings)
-    train_cells(in_turns(args), CellFolder(args.out), make, workers=args.workers, minutes=args.minutes)
+    folder = CellFolder(args.out)
+    todo = [cell for cell in in_turns(args) if not folder.path(cell).exists()]
+    shared = (args.posts, args.out, settings, time.time() + 60 * args.minutes)
+    run(folder, todo, setup, shared, train, workers=args.workers)  # type: ignore[arg-type]  # keeps more than `Cells`
 
 
 def table(args: argparse.Namespace) -> None:
@@ -101,7 +105,7 @@ def main() -> None:
     training.add_argument("--text-encoder")
     training.add_argument("--image-encoder")
     training.add_argument("--epochs", type=int)
-    training.set_defaults(run=train)
+    training.set_defaults(run=train_all)
     tables.set_defaults(run=table)
     args = parser.parse_args()
     args.run(args)
