@@ -24,11 +24,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cells import run
-from label_cells import FOLDS, SEED, Cell, CellFolder, setup, train
+from human_labels import conflicts_table, fields_table
+from label_cells import FOLDS, SEED, Cell, CellFolder, Lab, read_labelled, setup, train
+from label_tables import Model, gathered, main_table, of_members, of_seeds
+
+from cotune.settings import FitConfig
 
 ROWS = (
     "plain", "annotated", "taught-annotated", "distilled-annotated", "taught-plain", "distilled-plain", "few-plain",
@@ -80,8 +86,52 @@ def train_all(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print the tables."""
-    raise SystemExit("to come")
+    """Print the tables of what is finished."""
+    lab = Lab(read_labelled(args.posts, args.out / "folds.csv"), FitConfig(), CellFolder(args.out))
+    single = {row: of_seeds(lab, row, args.seeds, f"{row}, one training") for row in ("plain", "annotated")}
+    anchor = single["plain"]
+    models = [model for model in [*single.values(), *several(lab, single, args)] if model is not None]
+    few = [gathered(lab, row, [few_cell(row, args.shots, draw) for draw in range(args.draws)]) for row in FEW]
+    if not models and not any(few):
+        raise SystemExit(f"{args.out} holds no cells yet")
+    counts = ", ".join(f"{row} {len(model.pull)}" for row, model in single.items() if model is not None)
+    print(f"seeds of single trainings (scores are means over them): {counts}\n")
+    if models:
+        print("\n".join(main_table(lab, models, anchor)), end="\n\n")
+    known = [model for model in few if model is not None]
+    if known:
+        print(f"{args.shots} posts of each class, mean of {args.draws} draws\n")
+        print("\n".join(main_table(lab, known, known[0])), end="\n\n")
+    people = [replace(model, title=row) for row, model in single.items() if model is not None]
+    people += [model for model in models if model.title.startswith("annotated, mean")][-1:]
+    for lines in (fields_table(lab, people), conflicts_table(lab, people)):
+        print("\n".join(lines), end="\n\n")
+
+
+def several(lab: Lab, single: dict[str, Model | None], args: argparse.Namespace) -> list[Model | None]:
+    """Return what is made of several trainings: means of members, students, soups."""
+    found: list[Model | None] = []
+    for row, model in single.items():
+        n = 0 if model is None else len(model.pull)
+        for k in sorted({k for k in (2, n) if model is not None and 1 < k <= n}):
+            assert model is not None
+            found.append(model.first(k).mean(f"{row}, mean of {k}"))
+    for row in single:
+        taught = of_members(lab, f"taught-{row}", args.members, row)
+        found.append(None if taught is None else taught.mean(f"{row}, mean of {args.members} cross-fitted"))
+        found += [
+            of_members(lab, f"{kind}-{row}", args.members, f"{row}, {kind} of {args.members}")
+            for kind in ("distilled", "soup")
+        ]
+    return found
+
+
+FEW = ("few-plain", "few-annotated")
+
+
+def few_cell(row: str, shots: int, draw: int) -> Callable[[int], Cell]:
+    """Return the training of a draw as a function of its fold."""
+    return lambda fold: Cell(row, fold, shots=shots, draw=draw)
 
 
 def main() -> None:
