@@ -110,7 +110,7 @@ def test_a_cell_is_trained_and_kept_with_what_each_field_says_alone(
     lab = setup(table, tmp_path / "cells", settings, math.inf)
     for row, width in (("plain", 3), ("few-annotated", 9)):
         cell = Cell(row, 2, shots=None if row == "plain" else 6)
-        lab.folder.keep(cell, *train(lab, cell))
+        lab.folder.keep(cell, train(lab, cell)[0])
         kept = lab.folder.load(cell)
         assert kept["rows"].tolist() == lab.labelled.test(2).tolist()
         assert kept["pull"].shape == kept["rows"].shape
@@ -133,7 +133,7 @@ def test_a_student_learns_from_members_that_left_its_posts_out(
     student = Cell("distilled-annotated", 1, members=2)
     assert [cell.member for cell in student.needs] == [0, 1]
     for cell in (*student.needs, student):
-        lab.folder.keep(cell, *train(lab, cell))
+        lab.folder.keep(cell, train(lab, cell)[0])
     apart = [lab.folder.load(cell)["apart"] for cell in student.needs]
     assert sorted(np.concatenate(apart)) == lab.labelled.train(1, conflicts=True).tolist()
     assert lab.folder.load(student)["all"].shape == (len(lab.labelled.test(1)), 9)
