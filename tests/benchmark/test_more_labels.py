@@ -139,6 +139,17 @@ def test_a_student_learns_from_members_that_left_its_posts_out(
     assert lab.folder.load(student)["all"].shape == (len(lab.labelled.test(1)), 9)
 
 
+def test_a_soup(cut_table: tuple[Path, Path], zoo: Zoo, tmp_path: Path) -> None:
+    pytest.importorskip("cotune.training.members")
+    table, out = cut_table
+    shutil.copytree(out, tmp_path / "cells")
+    settings = tiny_settings(zoo, tmp_path / "cache", tune="top", epochs=1, probe_epochs=1)
+    lab = setup(table, tmp_path / "cells", settings, math.inf)
+    for row in ("soup-plain", "soup-annotated"):
+        found, _ = train(lab, Cell(row, 1, members=2))
+        assert len(found["all"]) == len(lab.labelled.test(1))
+
+
 def with_skill(lab: Lab, cell: Cell, skill: float) -> dict[str, Any]:
     """Return made-up outputs that know the labels of fields a little."""
     found, random = lab.labelled, np.random.default_rng([cell.fold, cell.seed, int(cell.annotated)])
