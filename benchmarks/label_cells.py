@@ -111,7 +111,10 @@ class LabelledPosts:
 
 
 def read_labelled(table: Path, folds: Path, n_folds: int = FOLDS) -> LabelledPosts:
-    """Read a table with the columns ``label:text`` and ``label:image``, and its folds; cut and keep them if need be."""
+    """Read a table with the columns ``label:text`` and ``label:image``, and its folds; cut and keep them if need be.
+
+    Posts come in the order of the folds' file, as cells name them by their place.
+    """
     posts = read_posts(table)
     missing = [f"label:{name}" for name in FIELDS if f"label:{name}" not in posts]
     if missing:
@@ -121,8 +124,10 @@ def read_labelled(table: Path, folds: Path, n_folds: int = FOLDS) -> LabelledPos
         with atomic_path(folds) as temporary:
             pd.DataFrame({"id": posts["id"], "fold": fold, "group": groups}).to_csv(temporary, index=False)
     kept = pd.read_csv(folds, dtype={"id": str})
-    if kept["id"].tolist() != posts["id"].astype(str).tolist():
+    places = {str(identity): at for at, identity in enumerate(posts["id"])}
+    if places.keys() != set(kept["id"]) or len(kept) != len(posts):
         raise SystemExit(f"{folds} holds folds of other posts; name another folder")
+    posts = posts.iloc[[places[identity] for identity in kept["id"]]].reset_index(drop=True)
     return LabelledPosts(posts, kept["fold"].to_numpy(), kept["group"].to_numpy())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from label_cells import FIELDS, Cell, CellFolder, Lab
 from scipy.special import log_softmax, logsumexp
 
+from cotune.benchmark import read_results
 from cotune.benchmark.compare import BOOTSTRAP, corrected_t_test, paired_test, scored
 from cotune.metrics import Estimate, paired_p
 from cotune.metrics.intervals import percentile_interval, resamples
@@ -124,6 +126,33 @@ def of_members(lab: Lab, row: str, members: int, title: str) -> Model | None:
     """Return the model of a student or a soup, or of the members that teach."""
     numbers = range(members) if row.startswith("taught") else [None]
     return gathered(lab, title, [lambda fold, i=i: Cell(row, fold, members=members, member=i) for i in numbers])
+
+
+def mixed(lab: Lab, models: Sequence[Model], title: str) -> Model:
+    """Return the mean of the class probabilities of all trainings of some models, of any tasks."""
+    outputs = {}
+    for view in VIEWS:
+        each = [model.task.of_classes(table) for model in models for table in model.predictions(view)]
+        outputs[view] = np.log(np.mean(each, axis=0))[None]
+    folds = tuple(sorted(set.intersection(*(set(model.folds) for model in models))))
+    seconds = sum(model.seconds * len(model.pull) for model in models)
+    return Model(title, lab.labelled.classes, outputs, np.full((1, len(lab.labelled.y)), np.nan), folds, seconds)
+
+
+def kept_records(lab: Lab, folder: Path, title: str) -> Model | None:
+    """Return `joint` of the results folder of `cotune bench`; None where it holds other posts or folds."""
+    if not folder.exists():
+        return None
+    found, posts = read_results(folder), lab.labelled
+    places = {str(identity): i for i, identity in enumerate(posts.posts["id"])}
+    at = np.asarray([places.get(str(identity), -1) for identity in found.folds.ids])
+    if (at < 0).any() or not np.array_equal(posts.fold[at], found.folds.fold):
+        return None
+    row = next(row for key, row in found.rows.items() if key.method == "joint")
+    outputs = np.full((len(row.proba), len(posts.y), row.proba.shape[2]), np.nan)
+    outputs[:, at] = np.log(row.proba)
+    views, pull = dict.fromkeys(VIEWS, outputs), np.full(outputs.shape[:2], np.nan)
+    return Model(title, posts.classes, views, pull, tuple(range(posts.n_folds)), row.mean("seconds"))
 
 
 @dataclass(frozen=True)

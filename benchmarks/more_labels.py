@@ -29,13 +29,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cells import run
 from human_labels import conflicts_table, fields_table
 from label_cells import FOLDS, SEED, Cell, CellFolder, Lab, read_labelled, setup, train
-from label_tables import Model, gathered, main_table, of_members, of_seeds
+from label_tables import Model, gathered, kept_records, main_table, mixed, of_members, of_seeds
 
-from cotune.settings import FitConfig
+from cotune.benchmark.compare import BOOTSTRAP
+from cotune.environment import environment
+from cotune.settings import FitConfig, make_config
+from cotune.training.device import training_device
 
+MACHINES = "machines.txt"
 ROWS = (
     "plain", "annotated", "taught-annotated", "distilled-annotated", "taught-plain", "distilled-plain", "few-plain",
     "few-annotated", "soup-annotated", "soup-plain",
@@ -79,6 +84,7 @@ def train_all(args: argparse.Namespace) -> None:
     if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != about:
         raise SystemExit(f"{args.out} holds cells of other settings; name another folder")
     kept.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    note_machine(args.out, training_device(make_config(settings)).type)
     folder = CellFolder(args.out)
     todo = [cell for cell in in_turns(args) if not folder.path(cell).exists()]
     shared = (args.posts, args.out, settings, time.time() + 60 * args.minutes)
@@ -89,10 +95,11 @@ def table(args: argparse.Namespace) -> None:
     """Print the tables of what is finished."""
     lab = Lab(read_labelled(args.posts, args.out / "folds.csv"), FitConfig(), CellFolder(args.out))
     single = {row: of_seeds(lab, row, args.seeds, f"{row}, one training") for row in ("plain", "annotated")}
-    anchor = single["plain"]
-    models = [model for model in [*single.values(), *several(lab, single, args)] if model is not None]
+    kept = None if args.kept is None else kept_records(lab, args.kept, f"plain, one training, {args.kept.name}")
+    models = [model for model in [kept, *single.values(), *several(lab, single, args)] if model is not None]
     few = [gathered(lab, row, [few_cell(row, args.shots, draw) for draw in range(args.draws)]) for row in FEW]
-    if not models and not any(few):
+    anchor = single["plain"] or kept
+    if not any([*single.values(), *few]):
         raise SystemExit(f"{args.out} holds no cells yet")
     counts = ", ".join(f"{row} {len(model.pull)}" for row, model in single.items() if model is not None)
     print(f"seeds of single trainings (scores are means over them): {counts}\n")
@@ -104,8 +111,34 @@ def table(args: argparse.Namespace) -> None:
         print("\n".join(main_table(lab, known, known[0])), end="\n\n")
     people = [replace(model, title=row) for row, model in single.items() if model is not None]
     people += [model for model in models if model.title.startswith("annotated, mean")][-1:]
-    for lines in (fields_table(lab, people), conflicts_table(lab, people)):
+    for lines in (fields_table(lab, people), conflicts_table(lab, people)) if people else ():
         print("\n".join(lines), end="\n\n")
+    print(about_cells(lab, args.out))
+
+
+def about_cells(lab: Lab, out: Path) -> str:
+    """Return a line about the posts, the cells and the machines that trained them."""
+    files = list(out.glob("*.npz"))
+    hours = 0.0
+    for file in files:
+        with np.load(file, allow_pickle=False) as kept:
+            hours += float(kept["seconds"]) / 3600
+    machines = (out / MACHINES).read_text(encoding="utf-8").splitlines() if (out / MACHINES).exists() else []
+    n, without = len(lab.labelled.y), int((lab.labelled.y < 0).sum())
+    return (
+        f"{n:,} posts, {without:,} without a class; {len(files):,} cells, {hours:.2f} hours of single processes; "
+        f"{'; '.join(machines)}. Intervals and tests over posts: {BOOTSTRAP:,} paired resamples; over folds: corrected "
+        "resampled t-test."
+    )
+
+
+def note_machine(out: Path, device: str) -> None:
+    """Note which machine trains, once."""
+    about = environment(SEED, None, device)
+    line = f"{about['gpu'] or about['processor']}, torch {about['packages']['torch']}, cotune {about['cotune']}"
+    file = out / MACHINES
+    known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    file.write_text("\n".join(dict.fromkeys([*known, line])) + "\n", encoding="utf-8")
 
 
 def several(lab: Lab, single: dict[str, Model | None], args: argparse.Namespace) -> list[Model | None]:
@@ -116,6 +149,9 @@ def several(lab: Lab, single: dict[str, Model | None], args: argparse.Namespace)
         for k in sorted({k for k in (2, n) if model is not None and 1 < k <= n}):
             assert model is not None
             found.append(model.first(k).mean(f"{row}, mean of {k}"))
+    both = [model for model in single.values() if model is not None]
+    if len(both) > 1:
+        found.append(mixed(lab, both, f"mean of all {sum(len(model.pull) for model in both)}"))
     for row in single:
         taught = of_members(lab, f"taught-{row}", args.members, row)
         found.append(None if taught is None else taught.mean(f"{row}, mean of {args.members} cross-fitted"))
@@ -156,6 +192,7 @@ def main() -> None:
     training.add_argument("--image-encoder")
     training.add_argument("--epochs", type=int)
     training.set_defaults(run=train_all)
+    tables.add_argument("--kept", type=Path, help="results of `cotune bench`, such as benchmarks/results/main")
     tables.set_defaults(run=table)
     args = parser.parse_args()
     args.run(args)

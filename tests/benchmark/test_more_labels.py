@@ -94,9 +94,15 @@ def test_a_conflict_goes_where_its_near_duplicates_are(tmp_path: Path) -> None:
     assert groups.tolist() == found.groups.tolist()
 
 
-def test_folds_of_other_posts_are_refused(cut_table: tuple[Path, Path], tmp_path: Path) -> None:
-    posts = pd.read_csv(cut_table[0]).iloc[::-1]
-    posts.to_csv(tmp_path / "posts.csv", index=False)
+def test_the_order_of_the_folds_counts_and_folds_of_other_posts_are_refused(
+    cut_table: tuple[Path, Path], tmp_path: Path
+) -> None:
+    posts, kept = pd.read_csv(cut_table[0], keep_default_na=False), cut_table[1] / "folds.csv"
+    posts.iloc[::-1].to_csv(tmp_path / "posts.csv", index=False)
+    turned, found = read_labelled(tmp_path / "posts.csv", kept), read_labelled(cut_table[0], kept)
+    assert turned.posts["id"].tolist() == found.posts["id"].tolist()
+    assert turned.y.tolist() == found.y.tolist()
+    posts.iloc[1:].to_csv(tmp_path / "posts.csv", index=False)
     with pytest.raises(SystemExit, match="other posts"):
         read_labelled(tmp_path / "posts.csv", cut_table[1] / "folds.csv")
 
