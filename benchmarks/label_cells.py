@@ -38,7 +38,7 @@ from cotune.training.trainer import Trained, Trainer, TrainingData
 
 FOLDS, SEED = 10, 42
 FIELDS = ("text", "image")
-_PATIENCE = 1800  # seconds
+_PATIENCE = 900  # seconds
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Lab:
             return self.outputs(found.trained, task, cell)
         if cell.kind == "distilled":
             taught, n = np.zeros((len(data.targets), task.n_outputs)), np.zeros((len(data.targets), 1))
-            for part in self.folder.wait_for(cell.needs):
+            for part in self.folder.wait_for(cell.needs, self.until):
                 taught[part["apart"]] += softmax(part["taught"], axis=1)
                 n[part["apart"]] += 1
             if not n[data.rows].all():
@@ -321,12 +321,13 @@ class CellFolder:
         with atomic_path(self.path(cell)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **found, **{name: np.float32(value) for name, value in figures.items()})
 
-    def wait_for(self, cells: Sequence[Cell]) -> list[dict[str, np.ndarray]]:
+    def wait_for(self, cells: Sequence[Cell], until: float) -> list[dict[str, np.ndarray]]:
         """Return what is kept of cells that were begun before, perhaps by other processes, once they are finished."""
-        for _ in range(_PATIENCE):
-            if all(self.path(cell).exists() for cell in cells):
-                return [self.load(cell) for cell in cells]
+        until = min(until, time.time() + _PATIENCE)
+        while not (done := all(self.path(cell).exists() for cell in cells)) and time.time() < until:
             time.sleep(1)
+        if done:
+            return [self.load(cell) for cell in cells]
         raise ValueError(f"no {' nor '.join(c.key for c in cells if not self.path(c).exists())}")
 
 
