@@ -72,6 +72,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     named = {"text_encoder": args.text_encoder, "image_encoder": args.image_encoder, "tune": args.tune}
     settings = {name: value for name, value in named.items() if value is not None}
     settings |= {"epochs": args.epochs, "min_epochs": args.epochs} if args.epochs else {}
+    settings |= dict(pair.split("=", 1) for pair in args.set)
     return {**settings, "device": args.device, "precision": args.precision}
 
 
@@ -191,6 +192,7 @@ def main() -> None:
     training.add_argument("--text-encoder")
     training.add_argument("--image-encoder")
     training.add_argument("--epochs", type=int)
+    training.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="for every training")
     training.set_defaults(run=train_all)
     tables.add_argument("--kept", type=Path, help="results of `cotune bench`, such as benchmarks/results/main")
     tables.set_defaults(run=table)
