@@ -225,14 +225,19 @@ class Lab:
         """Return what a cell is trained on, and its task."""
         found, task = self.labelled, self.task(cell.annotated)
         rows = found.train(cell.fold, conflicts=cell.annotated, shots=cell.shots, draw=cell.draw)
-        learned = {"learned": task.learned(task.complete(found.posts))} if cell.annotated else {}
-        return TrainingData(self.features, found.y, rows, **learned), task
+        return TrainingData(self.features, found.y, rows, learned=self._learned if cell.annotated else None), task
+
+    @cached_property
+    def _annotated(self) -> Task:
+        return task_of_posts(self.labelled.posts, self.settings(Cell("annotated", 0)))
+
+    @cached_property
+    def _learned(self) -> np.ndarray | None:
+        return self._annotated.learned(self._annotated.complete(self.labelled.posts))
 
     def task(self, annotated: bool) -> Task:
         """Return the task of posts' classes, or that of their fields' labels as well, by the rule of Xu and Mao."""
-        if not annotated:
-            return self.labelled.classes
-        return task_of_posts(self.labelled.posts, self.settings(Cell("annotated", 0)))
+        return self._annotated if annotated else self.labelled.classes
 
     def settings(self, cell: Cell) -> FitConfig:
         """Return the settings of a cell's training."""

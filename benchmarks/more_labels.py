@@ -111,7 +111,8 @@ def table(args: argparse.Namespace) -> None:
         print(f"{args.shots} posts of each class, mean of {args.draws} draws\n")
         print("\n".join(main_table(lab, known, known[0])), end="\n\n")
     people = [replace(model, title=row) for row, model in single.items() if model is not None]
-    people += [model for model in models if model.title.startswith("annotated, mean")][-1:]
+    more = [model for model in models if model.title.startswith(("annotated, mean of", "annotated, distilled"))]
+    people += [model for model in more if not model.title.endswith("cross-fitted")][-2:]
     for lines in (fields_table(lab, people), conflicts_table(lab, people)) if people else ():
         print("\n".join(lines), end="\n\n")
     print(about_cells(lab, args.out))
