@@ -32,6 +32,7 @@ from cotune.heads.contributions import contributions
 from cotune.settings import FitConfig, make_config
 from cotune.tasks import Task, make_task
 from cotune.tasks.choose import task_of_posts
+from cotune.training import members
 from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.features import Features
 from cotune.training.trainer import Trained, Trainer, TrainingData
@@ -253,8 +254,6 @@ class Lab:
         (data, task), config, groups = self.data(cell), self.settings(cell), self.labelled.groups
         if cell.kind in ("single", "few"):
             return self.outputs(Trainer(data, task, config).fit(), task, cell)
-        from cotune.training import members
-
         if cell.kind == "soup":
             rest, chosen_on = members.keep_apart(data, task, groups=groups, seed=config.seed)
             found = members.soup(members.soup_members(rest, task, config, cell.members), task, chosen_on)
@@ -265,7 +264,7 @@ class Lab:
                 taught[part["apart"]] += softmax(part["taught"], axis=1)
                 n[part["apart"]] += 1
             if not n[data.rows].all():
-                raise SystemExit(f"{cell.key}: its members left out training posts; delete their cells")
+                raise ValueError("its members left out training posts; delete their cells")
             taught = np.where(n, taught / np.maximum(n, 1), np.nan)
             return self.outputs(members.student(data, task, config, taught), task, cell)
         assert cell.member is not None
