@@ -339,8 +339,9 @@ def scored_task(folds: Folds) -> Task:
 
 
 def table(cells: Cells, rows: Mapping[str, str] | None = None, *, against: str = "plain") -> str:
-    """Return the table as Markdown, with a line on what it was made of; `rows` gives titles by row."""
-    found = compare(cells, None if rows is None else list(rows), against=against)
+    """Return the table as Markdown, with a line on what it was made of; `rows` gives titles by row and comes first."""
+    others = sorted({cell.row for cell in cells.there()} - set(rows or ()))
+    found = compare(cells, [*(rows or ()), *others], against=against)
     if not found:
         return f"{cells.out} holds no cells yet"
     titles, task = dict(rows or {}), scored_task(cells.folds)
