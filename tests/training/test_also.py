@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 import cotune.training.fit as fitting
+from cotune.classifier import JointClassifier
 from cotune.data.also import ALSO, is_own, own_posts, with_also
 from cotune.data.posts import ColumnNames
 from cotune.errors import DataError, RunError
@@ -18,7 +20,7 @@ from cotune.settings import make_config
 from cotune.training.callbacks import CheckpointCallback
 from cotune.training.fit import fit_posts
 from cotune.training.trainer import Trainer
-from runs import Told, tiny_config
+from runs import Told, tiny_config, tiny_settings
 from tiny import Zoo, make_posts
 
 OTHER = ["a good happy dog", "love and food again", "so bad and sad", "hate every bit of it"]
@@ -79,6 +81,7 @@ def test_texts_without_images_are_trained_on_and_never_held_out(
     assert "rows 5 of other.csv" in text
     assert "4 posts of other.csv to train on as well" in text
     save_run(tmp_path / "run", result.run)
+    assert "further tables are among them: 4 of `other.csv`" in (tmp_path / "run" / "README.md").read_text()
     assert load_run(tmp_path / "run").config.also == (other,)
 
 
@@ -167,6 +170,16 @@ def test_joined_posts_keep_their_table_and_their_paths(tmp_path: Path, posts: pd
     assert found.iloc[-1][["image", "label", "group", "error"]].tolist() == [None] * 4
     assert own_posts(found)["id"].tolist() == posts["id"].tolist()
     assert np.asarray(found[ALSO].iloc[24:] == other).all()
+
+
+def test_the_classifier_takes_further_tables(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
+    rows = [{"text": text, "label": label} for text, label in zip(OTHER, [0, 0, 1, 1], strict=True)]
+    settings = tiny_settings(zoo, tmp_path / "c", tune="frozen", also=[table(tmp_path / "t", rows)])
+    model = clone(JointClassifier(**settings)).fit(posts[["text", "image"]], [0, 1] * 12)
+    assert model.run_.metrics["posts"]["train"] == 28
+    assert model.classes_.tolist() == [0, 1]
+    with pytest.raises(DataError, match="absent.csv does not exist"):
+        JointClassifier(**{**settings, "also": ["absent.csv"]}).fit(posts[["text", "image"]], [0, 1] * 12)
 
 
 def test_settings_take_one_table_or_several() -> None:
