@@ -17,6 +17,7 @@ from cotune.data.posts import ColumnNames
 from cotune.errors import DataError, RunError
 from cotune.run import load_run, save_run
 from cotune.settings import make_config
+from cotune.tasks.single_label import SingleLabel
 from cotune.training.callbacks import CheckpointCallback
 from cotune.training.fit import fit_posts
 from cotune.training.trainer import Trainer
@@ -122,6 +123,27 @@ def test_labels_of_fields_in_a_further_table_teach(
     data = kept.data[0]
     assert (data.learned[data.rows].sum(axis=1) > 0.99).all()
     assert (data.targets[data.rows[-4:]] == -1).all()
+
+
+@pytest.mark.parametrize("how", ["distill", "soup"])
+def test_members_are_chosen_and_scored_by_posts_of_the_main_table(
+    zoo: Zoo, tmp_path: Path, posts: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    scored: set[int] = set()
+    watch = SingleLabel.watch
+
+    def watched(task: SingleLabel, targets: np.ndarray, found: np.ndarray) -> Any:
+        scored.add(len(targets))
+        return watch(task, targets, found)
+
+    monkeypatch.setattr(SingleLabel, "watch", watched)
+    settings = {"tune": "top", "epochs": 1, "probe_epochs": 1, "members": 2, how: True}
+    rows = texts(*(f"{text} {i}" for i in range(10) for text in OTHER))
+    run = fit_posts(posts, tiny_config(zoo, tmp_path / "c", also=table(tmp_path / "t", rows), **settings)).run
+    assert run.metrics["posts"]["train"] == 64
+    chosen_on = 24 if how == "distill" else run.metrics["members"]["chosen_on"]
+    assert scored == {chosen_on}
+    assert how == "distill" or chosen_on <= 6
 
 
 def test_a_checkpoint_is_not_resumed_with_another_table(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
