@@ -31,6 +31,7 @@ from cotune.environment import environment
 from cotune.files import atomic_path, write_json
 from cotune.metrics import holm
 from cotune.metrics.intervals import resamples
+from cotune.report.numbers import plural
 from cotune.settings import FitConfig
 from cotune.tasks import Task
 from cotune.tasks.single_label import SingleLabel
@@ -211,7 +212,7 @@ def run(
             waiting = [pool.submit(_in_worker, cell) for cell in todo]
             failed = _report((future.result() for future in as_completed(waiting)), len(todo), started)
     if failed:
-        print(f"{failed} cells failed; the same command trains them again")
+        print(f"{plural(failed, 'cell')} failed; the same command trains what is missing")
     return not failed
 
 
@@ -339,8 +340,9 @@ def scored_task(folds: Folds) -> Task:
 
 
 def table(cells: Cells, rows: Mapping[str, str] | None = None, *, against: str = "plain") -> str:
-    """Return the table as Markdown, with a line on what it was made of; `rows` gives titles by row."""
-    found = compare(cells, None if rows is None else list(rows), against=against)
+    """Return the table as Markdown, with a line on what it was made of; `rows` gives titles by row and comes first."""
+    others = sorted({cell.row for cell in cells.there()} - set(rows or ()))
+    found = compare(cells, [*(rows or ()), *others], against=against)
     if not found:
         return f"{cells.out} holds no cells yet"
     titles, task = dict(rows or {}), scored_task(cells.folds)

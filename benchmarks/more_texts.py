@@ -18,6 +18,7 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,17 @@ class Prepared:
     adapted: Path
     features: dict[str, Features] = field(default_factory=dict)
 
+    @cached_property
+    def data_of_posts(self) -> dict[str, Any]:
+        """What trainings on posts alone learn."""
+        return {"targets": self.cells.folds.targets, "learned": self.cells.folds.learned()}
+
+    @cached_property
+    def data_of_all(self) -> dict[str, Any]:
+        """What trainings on posts and texts learn."""
+        targets = self.task.encode(self.posts["label"].tolist())
+        return {"targets": targets, "learned": self.task.learned(self.posts)}
+
     def of(self, config: FitConfig) -> Features:
         """Return the posts prepared for a text encoder, and all stored that trainings read of it."""
         if config.text_encoder not in self.features:
@@ -137,17 +149,12 @@ def train(state: Prepared, cell: Cell) -> tuple[np.ndarray, dict[str, Any]]:
     features, counts = state.of(config), state.further(cell.row)
     config = config.model_copy(update={"seed": cell.seed})
     rows, test = folds.train(cell.fold), folds.test(cell.fold)
-    learned = folds.learned()
-    data = TrainingData(features, folds.targets, rows, learned=learned)
-    task = folds.task
     if counts.any():
-        task = state.task
-        further = np.flatnonzero(counts)
-        weights = np.where(is_own(state.posts), 1.0, counts)
-        data = replace(
-            data, targets=task.encode(state.posts["label"].tolist()), learned=task.learned(state.posts),
-            rows=np.concatenate([rows, further]), weights=weights,
-        )  # fmt: skip
+        task, weights = state.task, np.where(is_own(state.posts), 1.0, counts)
+        rows = np.concatenate([rows, np.flatnonzero(counts)])
+        data = TrainingData(features, rows=rows, weights=weights, **state.data_of_all)
+    else:
+        task, data = folds.task, TrainingData(features, rows=rows, **state.data_of_posts)
     trained = Trainer(data, task, config).fit()
     found = predict_rows(trained.model, task, features, test, trained.source)
     return found[:, : len(folds.task.outputs)], {"trained_on": len(data.rows)}

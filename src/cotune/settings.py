@@ -271,10 +271,6 @@ class FitConfig(BaseModel):
                 raise ValueError(f"{name} needs several trainings; set members to at least 2")
         if self.distill and self.soup:
             raise ValueError("distill and soup each make one model of the members; choose one of them")
-        if self.soup and self.also and self.validation is None and self.stop != "validation":
-            raise ValueError(
-                "soup chooses by posts that are kept apart, of the posts table alone; set validation to 0.1"
-            )
         if self.soup and self.tune == "frozen":
             raise ValueError("soup averages fine-tuned encoders, and tune frozen trains none; leave soup out")
         if self.members > 1 and (self.devices > 1 or self.nodes > 1):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,14 @@ def test_every_post_is_scored_once(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame
     for fold in range(3):
         assert not set(folds.test(fold)) & set(folds.train(fold))
         assert len(folds.test(fold)) + len(folds.train(fold)) == 36
+
+
+def test_what_lacks_a_label_is_none_and_no_number(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
+    folds = cut_posts(posts, tiny_plan(zoo, tmp_path))
+    labels = tuple(None if i % 2 else "a" for i in range(36))
+    found = replace(folds, labels=labels, field_labels={"label:text": labels[::-1]}).labelled_posts()
+    assert tuple(found["label"]) == labels
+    assert tuple(found["label:text"]) == labels[::-1]
 
 
 def test_near_duplicates_never_straddle_a_fold(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:

@@ -343,6 +343,29 @@ def test_fit_without_held_out_posts_estimates_its_scores(
     assert (tmp_path / "stopped" / "model.safetensors").is_file()
 
 
+def test_further_tables_join_the_posts(cli: Cli, zoo: Zoo, home: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"{word} as can be", "label": "class0"} for word in ("good", "happy")]
+    for name in ("one.csv", "two.csv"):
+        pd.DataFrame(rows).to_csv(tmp_path / name, index=False)
+    posts, out, given = home / "train.csv", tmp_path / "run", flags(zoo, home / "cache")
+    also = ["--also", tmp_path / "one.csv", "--also", tmp_path / "two.csv", "--also-weight", 0.5, "--no-estimate"]
+    answer = cli("fit", posts, "--out", out, *also, *given)
+    assert answer.code == 0, answer.err
+    assert "2 posts of two.csv to train on as well" in answer.err
+    saved = json.loads((out / "config.json").read_text())["fit"]
+    assert (saved["also"], saved["also_weight"]) == ([str(tmp_path / "one.csv"), str(tmp_path / "two.csv")], 0.5)
+    assert [each["train"] for each in json.loads((out / "metrics.json").read_text())["also"]] == [2, 2]
+    again = cli("fit", posts, "--out", tmp_path / "again", "--config", out, "--no-estimate")
+    assert "2 posts of one.csv to train on as well" in again.err
+    for table, words in ((posts, "the posts table itself"), (tmp_path / "absent.csv", "does not exist")):
+        refused = cli("fit", posts, "--out", tmp_path / "not", "--also", table, *given)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert words in refused.err
+    answer = cli("bench", posts, "--out", tmp_path / "bench", "--config", out)
+    assert answer.code == 2
+    assert "leave `also` out" in answer.err
+
+
 # ---- evaluate ----------------------------------------------------------------------------------------
 
 

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 import cotune.training.fit as fitting
+from cotune.classifier import JointClassifier
 from cotune.data.also import ALSO, is_own, own_posts, with_also
 from cotune.data.posts import ColumnNames
 from cotune.errors import DataError, RunError
 from cotune.run import load_run, save_run
 from cotune.settings import make_config
+from cotune.tasks.single_label import SingleLabel
 from cotune.training.callbacks import CheckpointCallback
 from cotune.training.fit import fit_posts
 from cotune.training.trainer import Trainer
-from runs import Told, tiny_config
+from runs import Told, tiny_config, tiny_settings
 from tiny import Zoo, make_posts
 
 OTHER = ["a good happy dog", "love and food again", "so bad and sad", "hate every bit of it"]
@@ -79,6 +82,7 @@ def test_texts_without_images_are_trained_on_and_never_held_out(
     assert "rows 5 of other.csv" in text
     assert "4 posts of other.csv to train on as well" in text
     save_run(tmp_path / "run", result.run)
+    assert "further tables are among them: 4 of `other.csv`" in (tmp_path / "run" / "README.md").read_text()
     assert load_run(tmp_path / "run").config.also == (other,)
 
 
@@ -119,6 +123,27 @@ def test_labels_of_fields_in_a_further_table_teach(
     data = kept.data[0]
     assert (data.learned[data.rows].sum(axis=1) > 0.99).all()
     assert (data.targets[data.rows[-4:]] == -1).all()
+
+
+@pytest.mark.parametrize("how", ["distill", "soup"])
+def test_members_are_chosen_and_scored_by_posts_of_the_main_table(
+    zoo: Zoo, tmp_path: Path, posts: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    scored: set[int] = set()
+    watch = SingleLabel.watch
+
+    def watched(task: SingleLabel, targets: np.ndarray, found: np.ndarray) -> Any:
+        scored.add(len(targets))
+        return watch(task, targets, found)
+
+    monkeypatch.setattr(SingleLabel, "watch", watched)
+    settings = {"tune": "top", "epochs": 1, "probe_epochs": 1, "members": 2, how: True}
+    rows = texts(*(f"{text} {i}" for i in range(10) for text in OTHER))
+    run = fit_posts(posts, tiny_config(zoo, tmp_path / "c", also=table(tmp_path / "t", rows), **settings)).run
+    assert run.metrics["posts"]["train"] == 64
+    chosen_on = 24 if how == "distill" else run.metrics["members"]["chosen_on"]
+    assert scored == {chosen_on}
+    assert how == "distill" or chosen_on <= 6
 
 
 def test_a_checkpoint_is_not_resumed_with_another_table(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
@@ -167,6 +192,16 @@ def test_joined_posts_keep_their_table_and_their_paths(tmp_path: Path, posts: pd
     assert found.iloc[-1][["image", "label", "group", "error"]].tolist() == [None] * 4
     assert own_posts(found)["id"].tolist() == posts["id"].tolist()
     assert np.asarray(found[ALSO].iloc[24:] == other).all()
+
+
+def test_the_classifier_takes_further_tables(zoo: Zoo, tmp_path: Path, posts: pd.DataFrame) -> None:
+    rows = [{"text": text, "label": label} for text, label in zip(OTHER, [0, 0, 1, 1], strict=True)]
+    settings = tiny_settings(zoo, tmp_path / "c", tune="frozen", also=[table(tmp_path / "t", rows)])
+    model = clone(JointClassifier(**settings)).fit(posts[["text", "image"]], [0, 1] * 12)
+    assert model.run_.metrics["posts"]["train"] == 28
+    assert model.classes_.tolist() == [0, 1]
+    with pytest.raises(DataError, match="absent.csv does not exist"):
+        JointClassifier(**{**settings, "also": ["absent.csv"]}).fit(posts[["text", "image"]], [0, 1] * 12)
 
 
 def test_settings_take_one_table_or_several() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cotune.fields import DEFAULT_FIELDS
@@ -104,6 +105,9 @@ def _training(config: FitConfig, metrics: Mapping[str, Any]) -> list[str]:
         counted = _listed(f"{n:,} {_code(label)}" for label, n in posts["labels"].items())
         lines.append(f"{plural(posts['train'], 'post')} ({counted}),")
     lines.append(f"tuning `{config.tune}`, seed {config.seed}; all settings are in `config.json`.")
+    if also := metrics.get("also"):
+        named = _listed(f"{each['train']:,} of {_code(Path(each['table']).name)}" for each in also)
+        lines.append(f"Posts of further tables are among them: {named}.")
     if about := metrics.get("members"):
         lines.append(f"{_MADE[about['made']]} {about['count']} trainings that differ by their seed.")
     if metrics.get("status") == "interrupted":

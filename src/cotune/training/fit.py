@@ -139,7 +139,7 @@ def fit_posts(
     counts |= count_cut_texts(usable, data.features, progress)
     tell_gaps(usable, data.features, data.rows, task, progress)
     further = data.rows[~own[data.rows]]
-    data = replace(data, rows=data.rows[own[data.rows]])
+    data = replace(data, rows=data.rows[own[data.rows]], further=None if own.all() else ~own)
     task.refuse_untrainable(data.targets[data.rows])
     groups = groups_of(usable, data.features, config) if cuts else None
     if validation_posts is not None:

@@ -273,8 +273,12 @@ def keep_apart(
     """Return the posts to train on and those that choose: the held-out ones, else a tenth that is kept apart."""
     if data.held_out is not None:
         return data, data.held_out
-    train, held = hold_out(task, data.targets, data.rows, fraction=_KEPT_APART, seed=seed, groups=groups)
-    return replace(data, rows=train), HeldOut(data.features, data.targets, held)
+    own = data.own_rows
+    train, held = hold_out(task, data.targets, own, fraction=_KEPT_APART, seed=seed, groups=groups)
+    further = np.setdiff1d(data.rows, own)
+    if groups is not None:
+        further = further[~np.isin(groups[further], groups[held])]
+    return replace(data, rows=np.concatenate([train, further])), HeldOut(data.features, data.targets, held)
 
 
 def soup_members(
@@ -423,10 +427,11 @@ def fit_members(
     about: dict[str, Any] = {"count": k, "score": task.main_title, "loss": task.loss_title}
     if config.distill:
         trained, taught = distilled(data, task, config, k, groups=groups, **more)
-        out_of_fold = predictions(task, taught.outputs[data.rows])
+        rows = data.own_rows
+        out_of_fold = predictions(task, taught.outputs[rows])
         about |= {
             "made": "student",
-            "out_of_fold": _row("members, out of fold", task, data.targets[data.rows], out_of_fold),
+            "out_of_fold": _row("members, out of fold", task, data.targets[rows], out_of_fold),
         }
         outputs = taught.held_out
     elif config.soup:

@@ -73,6 +73,8 @@ class TrainingData:
     taught : ndarray or None
         Probabilities of every post that other models gave (see :mod:`cotune.training.members`), shape (N, n_outputs);
         NaN in rows without. ``distill_weight`` says how much they count beside the targets.
+    further : ndarray or None
+        Which posts are of further tables, boolean, shape (N,): they are trained on, never held out and never scored.
     """
 
     features: Features
@@ -82,6 +84,12 @@ class TrainingData:
     held_out: HeldOut | None = None
     learned: np.ndarray | None = None
     taught: np.ndarray | None = None
+    further: np.ndarray | None = None
+
+    @property
+    def own_rows(self) -> np.ndarray:
+        """The posts to train on that are of the main table."""
+        return self.rows if self.further is None else self.rows[~self.further[self.rows]]
 
     @property
     def of_loss(self) -> np.ndarray:
