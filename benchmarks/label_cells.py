@@ -32,6 +32,7 @@ from cotune.heads.contributions import contributions
 from cotune.settings import FitConfig, make_config
 from cotune.tasks import Task, make_task
 from cotune.tasks.choose import task_of_posts
+from cotune.training import members
 from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.features import Features
 from cotune.training.trainer import Trained, Trainer, TrainingData
@@ -225,14 +226,19 @@ class Lab:
         """Return what a cell is trained on, and its task."""
         found, task = self.labelled, self.task(cell.annotated)
         rows = found.train(cell.fold, conflicts=cell.annotated, shots=cell.shots, draw=cell.draw)
-        learned = {"learned": task.learned(task.complete(found.posts))} if cell.annotated else {}
-        return TrainingData(self.features, found.y, rows, **learned), task
+        return TrainingData(self.features, found.y, rows, learned=self._learned if cell.annotated else None), task
+
+    @cached_property
+    def _annotated(self) -> Task:
+        return task_of_posts(self.labelled.posts, self.settings(Cell("annotated", 0)))
+
+    @cached_property
+    def _learned(self) -> np.ndarray | None:
+        return self._annotated.learned(self._annotated.complete(self.labelled.posts))
 
     def task(self, annotated: bool) -> Task:
         """Return the task of posts' classes, or that of their fields' labels as well, by the rule of Xu and Mao."""
-        if not annotated:
-            return self.labelled.classes
-        return task_of_posts(self.labelled.posts, self.settings(Cell("annotated", 0)))
+        return self._annotated if annotated else self.labelled.classes
 
     def settings(self, cell: Cell) -> FitConfig:
         """Return the settings of a cell's training."""
@@ -248,8 +254,6 @@ class Lab:
         (data, task), config, groups = self.data(cell), self.settings(cell), self.labelled.groups
         if cell.kind in ("single", "few"):
             return self.outputs(Trainer(data, task, config).fit(), task, cell)
-        from cotune.training import members
-
         if cell.kind == "soup":
             rest, chosen_on = members.keep_apart(data, task, groups=groups, seed=config.seed)
             found = members.soup(members.soup_members(rest, task, config, cell.members), task, chosen_on)
@@ -260,7 +264,7 @@ class Lab:
                 taught[part["apart"]] += softmax(part["taught"], axis=1)
                 n[part["apart"]] += 1
             if not n[data.rows].all():
-                raise SystemExit(f"{cell.key}: its members left out training posts; delete their cells")
+                raise ValueError("its members left out training posts; delete their cells")
             taught = np.where(n, taught / np.maximum(n, 1), np.nan)
             return self.outputs(members.student(data, task, config, taught), task, cell)
         assert cell.member is not None

@@ -22,7 +22,6 @@ posts that are scored: every training has the default settings.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,6 +36,7 @@ from label_tables import Model, gathered, kept_records, main_table, mixed, of_me
 
 from cotune.benchmark.compare import BOOTSTRAP
 from cotune.environment import environment
+from cotune.files import atomic_path, read_json, write_json
 from cotune.settings import FitConfig, make_config
 from cotune.training.device import training_device
 
@@ -82,9 +82,10 @@ def train_all(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     about = {name: value for name, value in settings.items() if name not in ("device", "precision")}
     kept = args.out / "settings.json"
-    if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != about:
+    if not kept.exists():
+        write_json(kept, about)
+    elif read_json(kept) != about:
         raise SystemExit(f"{args.out} holds cells of other settings; name another folder")
-    kept.write_text(json.dumps(about, indent=1), encoding="utf-8")
     note_machine(args.out, training_device(make_config(settings)).type)
     folder = CellFolder(args.out)
     todo = [cell for cell in in_turns(args) if not folder.path(cell).exists()]
@@ -111,7 +112,8 @@ def table(args: argparse.Namespace) -> None:
         print(f"{args.shots} posts of each class, mean of {args.draws} draws\n")
         print("\n".join(main_table(lab, known, known[0])), end="\n\n")
     people = [replace(model, title=row) for row, model in single.items() if model is not None]
-    people += [model for model in models if model.title.startswith("annotated, mean")][-1:]
+    more = [model for model in models if model.title.startswith(("annotated, mean of", "annotated, distilled"))]
+    people += [model for model in more if not model.title.endswith("cross-fitted")][-2:]
     for lines in (fields_table(lab, people), conflicts_table(lab, people)) if people else ():
         print("\n".join(lines), end="\n\n")
     print(about_cells(lab, args.out))
@@ -139,7 +141,8 @@ def note_machine(out: Path, device: str) -> None:
     line = f"{about['gpu'] or about['processor']}, torch {about['packages']['torch']}, cotune {about['cotune']}"
     file = out / MACHINES
     known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    file.write_text("\n".join(dict.fromkeys([*known, line])) + "\n", encoding="utf-8")
+    with atomic_path(file) as temporary:
+        temporary.write_text("\n".join(dict.fromkeys([*known, line])) + "\n", encoding="utf-8")
 
 
 def several(lab: Lab, single: dict[str, Model | None], args: argparse.Namespace) -> list[Model | None]:

@@ -130,7 +130,6 @@ def test_a_cell_is_trained_and_kept_with_what_each_field_says_alone(
 def test_a_student_learns_from_members_that_left_its_posts_out(
     cut_table: tuple[Path, Path], zoo: Zoo, tmp_path: Path
 ) -> None:
-    pytest.importorskip("cotune.training.members")
     table, out = cut_table
     shutil.copytree(out, tmp_path / "cells")
     lab = setup(
@@ -146,7 +145,6 @@ def test_a_student_learns_from_members_that_left_its_posts_out(
 
 
 def test_a_soup(cut_table: tuple[Path, Path], zoo: Zoo, tmp_path: Path) -> None:
-    pytest.importorskip("cotune.training.members")
     table, out = cut_table
     shutil.copytree(out, tmp_path / "cells")
     settings = tiny_settings(zoo, tmp_path / "cache", tune="top", epochs=1, probe_epochs=1)
