@@ -349,3 +349,19 @@ def test_several_columns_of_annotators(fitted: Path, tmp_path: Path) -> None:
         {"text": ["a", "b"], "label": ["x", "y"], "label:text:1": ["x", None], "label:text:2": ["y", "y"]}
     ).to_csv(tmp_path / "posts.csv", index=False)
     assert read_posts(tmp_path / "posts.csv")["label:text"].tolist() == ["x|y", "y"]
+
+
+def test_members_teach_cells(fitted: Path) -> None:
+    out = fitted / "student"
+    flags = ["--members", "2", "--distill", "--tune", "frozen"]
+    arguments = ["fit", fitted / "posts.csv", "--out", out, "--config", fitted / "settings.yaml", *flags]
+    assert main([*map(str, arguments)]) == 0
+    about = load_run(out).metrics["members"]
+    assert about["out_of_fold"]["score"] > 0.6
+    assert [row["score"] > 0.6 for row in about["steps"]] == [True] * 3
+    mean = ["fit", fitted / "posts.csv", "--out", fitted / "mean", "--config", fitted / "settings.yaml", *flags[:2]]
+    assert main([*map(str, mean), "--tune", "frozen"]) == 0
+    run = load_run(fitted / "mean")
+    assert run.metrics["members"]["steps"][1]["score"] == pytest.approx(
+        run.metrics["validation"]["scores"]["auc"]["value"], abs=1e-6
+    )

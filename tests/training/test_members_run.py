@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from cotune.heads.members import MeanHead
 from cotune.predict import Predictor
 from cotune.report.run_pages import run_pages
 from cotune.run import Run, load_run, save_run
+from cotune.tasks.single_label import SingleLabel
+from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.callbacks import Callback, CheckpointCallback, HistoryCallback
 from cotune.training.fit import FitResult, fit_posts
 from cotune.training.stages import Stage, StageState
@@ -230,3 +233,32 @@ def test_what_makes_no_sense_is_one_line(capsys: pytest.CaptureFixture[str], tmp
         said = capsys.readouterr().err.strip()
         assert words in said
         assert len(said.splitlines()) == 1
+
+
+def test_without_validation_a_soup_holds_out_a_tenth(zoo: Zoo, folder: Path, posts: pd.DataFrame) -> None:
+    from cotune.benchmark.estimate import estimate_scores
+
+    run = fit(zoo, folder, posts, members=2, soup=True, tune="top").run
+    about = run.metrics["members"]
+    assert about["held_out"] == run.metrics["posts"]["held_out"] == about["chosen_on"] > 0
+    assert about["steps"][-1]["what"] == "soup"
+    assert estimate_scores(posts, run, progress=Told())["n"] == 24
+
+
+def test_a_benchmark_trains_members_too(zoo: Zoo, folder: Path, posts: pd.DataFrame) -> None:
+    from cotune.benchmark.methods import METHODS, Trial
+
+    config = tiny_config(zoo, folder / "cache", members=2, tune="top", epochs=1, probe_epochs=1)
+    features = prepare_posts(posts, open_encoders(config), config)
+    targets = posts["label"].eq("class1").to_numpy().astype(np.int64)
+    task = SingleLabel(["class0", "class1"])
+    trial = Trial(features, targets, np.arange(16), np.arange(16, 24), task, config)
+    method = METHODS["joint"]
+    assert method.run is not None
+    found = method.run(trial)
+    alone = [
+        method.run(replace(trial, config=config.model_copy(update={"members": 1, "seed": 42 + i}))) for i in range(2)
+    ]
+    np.testing.assert_allclose(found.predictions, np.mean([one.predictions for one in alone], axis=0), atol=1e-5)
+    assert found.parameters["trained"] == 2 * alone[0].parameters["trained"]
+    assert found.parameters["total"] < 2 * alone[0].parameters["total"]

@@ -27,6 +27,7 @@ from cotune.tasks import Task
 from cotune.training.features import Features, iterate
 from cotune.training.held_out_rows import hold_out
 from cotune.training.kept import Source
+from cotune.training.members import fit_members
 from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
 
 
@@ -145,7 +146,10 @@ def fit(trial: Trial) -> Outcome:
     train, held = _hold_out(trial)
     held_out = None if held is None else HeldOut(trial.features, trial.targets, held)
     data = TrainingData(trial.features, trial.targets, train, held_out=held_out, learned=trial.learned)
-    trained = Trainer(data, trial.task, trial.config).fit()
+    if trial.config.members > 1:
+        trained, _ = fit_members(data, trial.task, trial.config, groups=trial.groups)
+    else:
+        trained = Trainer(data, trial.task, trial.config).fit()
     parameters = _count(trained, trial.config)
     head = trained.model.head
     if not trial.emap or not can_project(head):

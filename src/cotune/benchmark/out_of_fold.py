@@ -105,6 +105,7 @@ def _settings(run: Run, seed: int | None) -> FitConfig:
     config = run.config
     asked = {
         "task": run.task.name, "tune": "frozen", "validation": None, "devices": 1, "nodes": 1, "stop": "train-loss",
+        "members": 1, "distill": False, "soup": False,
         "also": (),
         "seed": config.seed if seed is None else seed,
         "precision": choose_precision(config.precision, training_device(config).type).name,

@@ -121,6 +121,11 @@ class MembersEncoder(Encoder):
         parts = enumerate(self.members)
         return {f"{at}.model.{name}": depth for at, member in parts for name, depth in member.depths().items()}
 
+    def upper_parameters(self) -> set[str]:
+        """Return the names of the parameters that are not in a lower part."""
+        parts = enumerate(self.members)
+        return {f"{at}.model.{name}" for at, member in parts for name in member.upper_parameters()}
+
     def weights_changed(self) -> None:
         """Forget what was computed from the weights."""
         for member in self.members:

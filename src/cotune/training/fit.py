@@ -131,7 +131,7 @@ def fit_posts(
         progress.say(f"note: {note}")
     shown = usable
     own = is_own(usable)
-    cuts = part is not None or config.distill or config.soup
+    cuts = part is not None or config.distill
     looks = cuts and config.folds_group == "near-duplicates"
     looks |= not own.all() and (part is not None or validation_posts is not None)
     options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
@@ -328,10 +328,10 @@ def _precision(config: FitConfig, callbacks: Sequence[Callback], progress: Progr
 
 
 def _validation_part(config: FitConfig) -> float | None:
-    """Return the part to hold out: what is asked for, or a tenth where stopping needs one."""
+    """Return the part to hold out: what is asked for, or a tenth where stopping or a soup needs one."""
     if isinstance(config.validation, float):
         return config.validation
-    return 0.1 if config.stop == "validation" else None
+    return 0.1 if config.stop == "validation" or config.soup else None
 
 
 def _validate(

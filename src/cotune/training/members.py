@@ -437,10 +437,11 @@ def fit_members(
     elif config.soup:
         data, chosen_on = keep_apart(data, task, groups=groups, seed=config.seed)
         members = soup_members(data, task, config, k, **more)
-        outputs = [] if held is None else [_held(member, held) for member in members]
+        outputs = [_held(member, chosen_on) for member in members]
         found = soup(members, task, chosen_on)
         trained = found.trained
         about |= {"made": "soup", "kept": [i + 1 for i in found.kept], "chosen_on": len(chosen_on.rows)}
+        held = chosen_on
     else:
         members = train_members(data, task, config, k, **more)
         outputs = [] if held is None else [_held(member, held) for member in members]
@@ -463,7 +464,8 @@ def _held(member: Trained, held: HeldOut) -> np.ndarray:
 
 
 def _row(what: str, task: Task, targets: np.ndarray, found: np.ndarray) -> dict[str, Any]:
-    watched = task.watch(targets, found)
+    known = task.scored(targets)
+    watched = task.watch(targets[known], found[known])
     return {"what": what, "score": watched.score, "loss": watched.loss}
 
 
