@@ -177,7 +177,8 @@ class Viewed(Held):
             features = self.views[view]
             parts.append(features.kept.inputs(name, features.fields[name], rows[order[-1]], source, ragged))
         back = self._at(np.argsort(np.concatenate(order)))
-        return {key: torch.cat([part[key] for part in parts])[back] for key in parts[0]}
+        whole = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return {key: tensor[back.to(tensor.device)] for key, tensor in whole.items()}
 
     @staticmethod
     def _drawn(random: np.random.Generator, among: list[int], n: int) -> np.ndarray:

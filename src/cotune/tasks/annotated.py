@@ -425,7 +425,8 @@ class Annotated(SingleLabel):
 
     def normalised(self, predictions: np.ndarray) -> np.ndarray:
         """Return probabilities of which those of the classes, and of each field, add up to one again."""
-        parts = [super().normalised(p) for p in (self.of_classes(predictions), *self.parts(predictions).values())]
+        whole = super().normalised  # not inside the comprehension, whose own scope Python 3.11 looks up
+        parts = [whole(p) for p in (self.of_classes(predictions), *self.parts(predictions).values())]
         conflict = self.conflict(predictions)
         return np.concatenate([*parts, *([] if conflict is None else [conflict[:, None]])], axis=1)
 
