@@ -221,12 +221,12 @@ def make_folder(out: Path, posts: pd.DataFrame, n_folds: int, config: FitConfig)
         same = [labels.get(str(one), "") in (None, folds.classes[k]) for one, k in known]
         if not all(same) or {key: before[key] for key in about} != about:
             raise RunError(f"{out} is a folder of other posts, folds or settings; name another one")
-        return folds
-    pair = ((config.text_encoder, config.image_encoder),)
-    plan = Plan((ANCHOR,), pair, n_folds, fold_seed=FOLD_SEED, fit=config)
-    folds = cut_posts(posts, plan)
-    folds.save(out / FILE)
-    write_json(out / "about.json", {**about, "environment": environment(FOLD_SEED, None, training_device(config).type)})
+    else:
+        pair = ((config.text_encoder, config.image_encoder),)
+        folds = cut_posts(posts, Plan((ANCHOR,), pair, n_folds, fold_seed=FOLD_SEED, fit=config))
+        folds.save(out / FILE)
+    here = environment(FOLD_SEED, None, training_device(config).type)  # of the machine that trains last
+    write_json(out / "about.json", {**about, "environment": here})
     return folds
 
 
@@ -351,7 +351,7 @@ def main() -> None:
     training.add_argument("--n-folds", type=int, default=10)
     training.add_argument("--seeds", default="42")
     training.add_argument("--workers", type=int, default=1)
-    training.add_argument("--minutes", type=float, default=math.inf)
+    training.add_argument("--minutes", type=float, default=math.inf, help="0: cut the folds, and train nothing")
     training.add_argument("--limit", type=int, help="take a random part of the posts, to try the script")
     training.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="for every lever")
     showing = commands.add_parser("table", help="print the table")
