@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -251,7 +252,7 @@ class Opened:
                 first = self._prepare(one, self._encoder(one, (one,), VIEWS[0]), VIEWS[0])
                 self._prepared[key] = self._seen_again(first, encoder)
             else:
-                with locked(self._options.root):
+                with locked(self._options.root) if one.kind == "image" else nullcontext():
                     self._prepared[key] = encoder.prepare(list(self.posts[column]), self._options)
         return self._prepared[key]
 
