@@ -22,6 +22,7 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from cotune.data.store import ArrayStore
 from cotune.encoders.base import Encoder
 from cotune.encoders.frozen_engine import Part
 from cotune.encoders.image import ImageEncoder
@@ -90,6 +91,7 @@ class Held(Kept):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._found: dict[tuple[str, str, int], Source] = {}
+        self._of: dict[tuple[str, Source], ArrayStore] = {}
 
     def compute(self, name: str, posts: Prepared, kind: Part, encoder: Encoder) -> Source:
         key = (name, kind, encoder.n_lower)
@@ -99,7 +101,9 @@ class Held(Kept):
         return self._found[key]
 
     def _computed(self, name: str, posts: Prepared, kind: Part, encoder: Encoder) -> Source:
-        return super().compute(name, posts, kind, encoder)
+        source = super().compute(name, posts, kind, encoder)
+        self._of[name, source] = self._stores[name, source]  # which a cut at another depth may replace
+        return source
 
     def inputs(
         self, name: str, posts: Prepared, rows: np.ndarray, source: Source, ragged: bool
@@ -121,7 +125,7 @@ class Held(Kept):
 
     def _tensor(self, name: str, posts: Prepared, source: Source, ragged: bool) -> Tensor:
         """Return all that a store has of these posts, a row for each; zeros where there is nothing."""
-        store = self._stores[name, source]
+        store = self._of[name, source]
         key = (str(store.folder), hashlib.blake2b("\0".join(posts.keys).encode()).hexdigest())
         if key not in self._tensors:
             n = len(posts.keys)
