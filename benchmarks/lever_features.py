@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from cotune.data.store import ArrayStore
 from cotune.encoders.base import Encoder
 from cotune.encoders.frozen_engine import Part
 from cotune.encoders.image import ImageEncoder
@@ -89,6 +91,7 @@ class Held(Kept):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._found: dict[tuple[str, str, int], Source] = {}
+        self._of: dict[tuple[str, Source], ArrayStore] = {}
 
     def compute(self, name: str, posts: Prepared, kind: Part, encoder: Encoder) -> Source:
         key = (name, kind, encoder.n_lower)
@@ -98,7 +101,9 @@ class Held(Kept):
         return self._found[key]
 
     def _computed(self, name: str, posts: Prepared, kind: Part, encoder: Encoder) -> Source:
-        return super().compute(name, posts, kind, encoder)
+        source = super().compute(name, posts, kind, encoder)
+        self._of[name, source] = self._stores[name, source]  # which a cut at another depth may replace
+        return source
 
     def inputs(
         self, name: str, posts: Prepared, rows: np.ndarray, source: Source, ragged: bool
@@ -120,7 +125,7 @@ class Held(Kept):
 
     def _tensor(self, name: str, posts: Prepared, source: Source, ragged: bool) -> Tensor:
         """Return all that a store has of these posts, a row for each; zeros where there is nothing."""
-        store = self._stores[name, source]
+        store = self._of[name, source]
         key = (str(store.folder), hashlib.blake2b("\0".join(posts.keys).encode()).hexdigest())
         if key not in self._tensors:
             n = len(posts.keys)
@@ -177,7 +182,8 @@ class Viewed(Held):
             features = self.views[view]
             parts.append(features.kept.inputs(name, features.fields[name], rows[order[-1]], source, ragged))
         back = self._at(np.argsort(np.concatenate(order)))
-        return {key: torch.cat([part[key] for part in parts])[back] for key in parts[0]}
+        whole = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return {key: tensor[back.to(tensor.device)] for key, tensor in whole.items()}
 
     @staticmethod
     def _drawn(random: np.random.Generator, among: list[int], n: int) -> np.ndarray:
@@ -250,7 +256,7 @@ class Opened:
                 first = self._prepare(one, self._encoder(one, (one,), VIEWS[0]), VIEWS[0])
                 self._prepared[key] = self._seen_again(first, encoder)
             else:
-                with locked(self._options.root):
+                with locked(self._options.root) if one.kind == "image" else nullcontext():
                     self._prepared[key] = encoder.prepare(list(self.posts[column]), self._options)
         return self._prepared[key]
 

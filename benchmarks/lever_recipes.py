@@ -119,7 +119,7 @@ def lever(name: str) -> Lever:
     found: Lever | None = None
     for part in name.split("+"):
         if part not in LEVERS:
-            raise ConfigError(f"there is no lever {part!r}{did_you_mean(part, LEVERS)}; see --list")
+            raise ConfigError(f"there is no lever {part!r}{did_you_mean(part, LEVERS)}; `levers.py list` names them")
         found = LEVERS[part] if found is None else found.joined(LEVERS[part])
     assert found is not None
     return found
@@ -231,7 +231,7 @@ def out_of_fold(trial: Trial, parts: int = 5) -> np.ndarray:
     """Return how likely a frozen probe that did not see a training post finds its label, shape (len(train), C)."""
     labels = trial.task.strata(trial.targets)[trial.train]
     groups = np.arange(len(labels)) if trial.groups is None else trial.groups[trial.train]
-    found = np.zeros((len(labels), trial.task.n_outputs))
+    found = np.zeros((len(labels), trial.task.n_predictions))
     config = make_config({**trial.config.model_dump(), "tune": "frozen"})
     for test in make_folds(labels, n_folds=parts, protocol="grouped", seed=trial.config.seed, groups=groups):
         left = np.setdiff1d(np.arange(len(labels)), test)
@@ -241,9 +241,10 @@ def out_of_fold(trial: Trial, parts: int = 5) -> np.ndarray:
 
 
 def _given(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-    """Return out-of-fold predictions of the training posts, and those of their own labels."""
-    found = out_of_fold(trial)
-    return found, found[np.arange(len(found)), trial.targets[trial.train]]
+    """Return out-of-fold probabilities of the classes of the training posts, and those of their own, 1 for none."""
+    found = trial.task.of_classes(out_of_fold(trial))
+    own = trial.targets[trial.train]
+    return found, np.where(own < 0, 1.0, found[np.arange(len(found)), own])
 
 
 def small_loss(trial: Trial, share: float) -> tuple[np.ndarray, None]:
@@ -263,7 +264,7 @@ def confident(trial: Trial) -> tuple[np.ndarray, None]:
     labels = trial.targets[trial.train]
     usual = np.asarray([own[labels == k].mean() if (labels == k).any() else np.inf for k in range(found.shape[1])])
     above = np.where(found >= usual, found, -1.0)
-    wrong = int(((above.max(axis=1) >= 0) & (above.argmax(axis=1) != labels)).sum())
+    wrong = int(((labels >= 0) & (above.max(axis=1) >= 0) & (above.argmax(axis=1) != labels)).sum())
     return trial.train[np.sort(np.argsort(own, kind="stable")[wrong:])], None
 
 

@@ -5,11 +5,12 @@
     python benchmarks/levers.py train posts.csv --columns columns.csv --out DIR --workers 8 [--folds 0,1 --seeds 42]
     python benchmarks/levers.py table DIR
 
-The baseline is the recipe of ``cotune fit`` with its defaults (``top``), on class labels alone. A cell is one lever,
-one fold, one seed; its probabilities of the scored posts are a small file in DIR, and cells that are there are not
-trained again, so that a stopped run resumes. `--levers a,b` takes some levers, `a+b` several at once; `--list` names
-them. `--minutes` starts no further training after that time. `--workers` processes train side by side, on the
-processor's cores or on one GPU; each opens the posts once.
+The baseline is the recipe of ``cotune fit`` with its defaults (``top``), on class labels alone; ``--set
+task=annotated`` measures levers on top of labels for each field. A cell is one lever, one fold, one seed; its
+probabilities of the scored posts are a small file in DIR, and cells that are there are not trained again, so that a
+stopped run resumes. `--levers a,b` takes some levers, `a+b` several at once; the command `list` names them. `--minutes`
+starts no further training after that time. `--workers` processes train side by side, on the processor's cores or on one
+GPU; each opens the posts once.
 
 The folds are those of `cotune bench` (ten, near-duplicates kept together) cut with ANOTHER SEED, 7, than the folds on
 which scores are reported (42): what is chosen here is chosen on other folds. They are cuts of the same posts all the
@@ -87,6 +88,7 @@ class Worker:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.folds = Folds.load(task.out / FILE)
+        self.learned = self.folds.learned()
         self.config = make_config(task.settings)
         posts = posts_of(with_columns(read_posts(task.posts), task.columns), self.folds)
         self.opened = Opened(posts, self.config)
@@ -100,7 +102,9 @@ class Worker:
         config = make_config({**self.config.model_dump(), **first.settings, "seed": job.seed, **more})
         features = self.opened.features(first.fields, seen)
         test, folds = self.folds.test(job.fold), self.folds
-        trial = Trial(features, folds.targets, folds.train(job.fold), test, folds.task, config, folds.groups)
+        trial = Trial(
+            features, folds.targets, folds.train(job.fold), test, folds.task, config, folds.groups, learned=self.learned
+        )
         _show(features, 0)
         started = time.perf_counter()
         rows, weights = (trial.train, None) if first.choose is None else first.choose(trial)
@@ -108,7 +112,7 @@ class Worker:
             _show(features, (np.random.default_rng([job.seed, job.fold]), [seen.index(v) for v in first.views]))
         else:
             _show(features, seen.index(first.views[0]))
-        data = TrainingData(features, folds.targets, rows, weights)
+        data = TrainingData(features, folds.targets, rows, weights, learned=self.learned)
         trained = LeverTrainer(data, folds.task, config, model=first.model).fit()
         seconds = time.perf_counter() - started
         by_view: dict[str, np.ndarray] = {}
@@ -213,15 +217,16 @@ def make_folder(out: Path, posts: pd.DataFrame, n_folds: int, config: FitConfig)
     if (out / FILE).is_file():
         folds, before = Folds.load(out / FILE), read_json(out / "about.json")
         labels = dict(zip(posts["id"].astype(str), posts["label"], strict=True))
-        same = [labels.get(str(one)) == folds.classes[k] for one, k in zip(folds.ids, folds.targets, strict=True)]
+        known = zip(folds.ids, folds.targets, strict=True)
+        same = [labels.get(str(one), "") in (None, folds.classes[k]) for one, k in known]
         if not all(same) or {key: before[key] for key in about} != about:
             raise RunError(f"{out} is a folder of other posts, folds or settings; name another one")
-        return folds
-    pair = ((config.text_encoder, config.image_encoder),)
-    plan = Plan((ANCHOR,), pair, n_folds, fold_seed=FOLD_SEED, fit=config)
-    folds = cut_posts(posts, plan)
-    folds.save(out / FILE)
-    write_json(out / "about.json", {**about, "environment": environment(FOLD_SEED, None, training_device(config).type)})
+    else:
+        pair = ((config.text_encoder, config.image_encoder),)
+        folds = cut_posts(posts, Plan((ANCHOR,), pair, n_folds, fold_seed=FOLD_SEED, fit=config))
+        folds.save(out / FILE)
+    here = environment(FOLD_SEED, None, training_device(config).type)  # of the machine that trains last
+    write_json(out / "about.json", {**about, "environment": here})
     return folds
 
 
@@ -285,11 +290,11 @@ def _row(folds: Folds, baseline: Cells, one: Cells, n_bootstrap: int) -> dict[st
     targets, task = folds.targets[at], folds.task
     found, gaps = {}, {}
     for cells in (baseline, one):
-        tables = np.zeros((len(seeds), len(folds.ids), task.n_outputs))
+        tables = np.zeros((len(seeds), len(folds.ids), task.n_predictions))
         for s, seed in enumerate(seeds):
             for fold in whole:
                 tables[s, folds.test(fold)] = cells.proba[fold, seed]
-        tables = tables[:, at] / tables[:, at].sum(axis=2, keepdims=True)
+        tables = tables[:, at]
         names = (task.main_score, "accuracy")
         found[cells.name] = tables, *scored(task, targets, tables, lambda: resamples(len(at), n_bootstrap, 0), names)
         gaps[cells.name] = np.asarray(
@@ -346,7 +351,7 @@ def main() -> None:
     training.add_argument("--n-folds", type=int, default=10)
     training.add_argument("--seeds", default="42")
     training.add_argument("--workers", type=int, default=1)
-    training.add_argument("--minutes", type=float, default=math.inf)
+    training.add_argument("--minutes", type=float, default=math.inf, help="0: cut the folds, and train nothing")
     training.add_argument("--limit", type=int, help="take a random part of the posts, to try the script")
     training.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="for every lever")
     showing = commands.add_parser("table", help="print the table")
@@ -373,7 +378,7 @@ def _do(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    config = make_config(dict(word.split("=", 1) for word in args.set))
+    config = make_config({"task": "single-label", **dict(word.split("=", 1) for word in args.set)})
     posts = read_posts(args.posts, require_labels=True)
     if args.limit and args.limit < len(posts):
         posts = posts.sample(args.limit, random_state=42).reset_index(drop=True)

@@ -120,8 +120,8 @@ def test_held_features_train_the_same_model_and_compute_nothing_twice(
     targets, task = labels_of(posts), make_task("single-label", posts["label"].tolist())
     rows, test = np.arange(16), np.arange(16, 24)
 
-    def trained(features: Any) -> np.ndarray:
-        found = Trainer(TrainingData(features, targets, rows), task, config).fit()
+    def trained(features: Any, settings: FitConfig = config) -> np.ndarray:
+        found = Trainer(TrainingData(features, targets, rows), task, settings).fit()
         return predict_rows(found.model, task, features, test, found.source)
 
     plain = trained(prepare_posts(posts, open_encoders(config), config))
@@ -137,6 +137,10 @@ def test_held_features_train_the_same_model_and_compute_nothing_twice(
     assert filled == ["image", "image"]  # activations and embeddings of the mirror images
     trained(views)
     assert len(filled) == 2
+    frozen = config.model_copy(update={"tune": "frozen"})
+    first = trained(features, frozen)
+    trained(features)
+    np.testing.assert_array_equal(trained(features, frozen), first)  # embeddings of whole encoders, not of cut ones
 
 
 def test_views_show_what_they_say(zoo: Zoo, tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ def paired_test(
     """
     binary = task.target_type == "multiclass" and task.main_score == "auc" and len(task.outputs) == 2
     if binary and len(a[0]) == len(b[0]) == 1:
-        found = delong_test(targets, a[0][0], b[0][0])
+        found = delong_test(targets, task.of_classes(a[0][0]), task.of_classes(b[0][0]))
         return Paired(found.difference, found.low, found.high, found.p_value, "DeLong")
     once, main = np.ones((1, len(targets))), task.scores[task.main_score]
     value = [np.mean([main(task.sheet(targets, table), once)[0] for table in tables]) for tables, _ in (a, b)]

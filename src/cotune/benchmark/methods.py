@@ -162,7 +162,7 @@ def fit(trial: Trial) -> Outcome:
     if len(chosen) > trial.emap:
         # By the posts and not by the seed of training, so that all seeds are projected on the same ones.
         chosen = np.sort(np.random.default_rng(trial.test).permutation(len(chosen))[: trial.emap])
-    projected = np.full(tuple(outputs.shape), np.nan)
+    projected = np.full((len(outputs), trial.task.n_predictions), np.nan)
     at = torch.from_numpy(chosen).to(embedded.present.device)
     additive = torch.from_numpy(additive_outputs(head, embedded.rows(at)))
     projected[chosen] = trial.task.predictions(additive).numpy()
