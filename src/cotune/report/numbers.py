@@ -42,6 +42,11 @@ def interval(row: Mapping[str, float | None], digits: int = 4) -> str:
     return "-" if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
+def p_value(value: float | None) -> str:
+    """Return a p-value, or a dash for none."""
+    return "-" if value is None else "<.001" if value < 0.001 else f"{value:.3f}"
+
+
 def percent(value: float | None, digits: int = 0) -> str:
     """Return a part as a percentage, or a dash for none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}%}"

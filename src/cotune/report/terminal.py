@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cotune.report.numbers import SCORE_TITLES, interval, number, percent, plural, signed
+from cotune.report.numbers import SCORE_TITLES, interval, number, p_value, percent, plural, signed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _WORDS = 60  # letters of a text in a table
 _BAR = 24  # columns of a bar
 _PUSHING = 4  # words
+_UNLIKE = 8  # posts
 
 
 def new_table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
@@ -309,3 +310,18 @@ def examples_table(rows: Iterable[Mapping[Any, Any]]) -> Table:
         shares = f"{row['text_share']:.0%}/{row['image_share']:.0%}"
         add_row(table, shown, row["image"], row["true"], f"{row['label']} {chance:.2f}", shares)
     return table
+
+
+def drift_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Return the tests of a comparison with training posts, and the posts that look least like those."""
+    columns = ("compared", "difference", "p", "corrected p", "")
+    title = f"{plural(found['compared'], 'post')} compared with {found['reference']:,} of the run's"
+    tests = new_table(title, *columns, right=columns[1:4])
+    for row in found["tests"]:
+        value = "-" if row["value"] is None else f"{row['measure']} {row['value']:.3f}"
+        corrected = p_value(row["p_adjusted"]) if row["counts"] else "not counted"
+        add_row(tests, row["what"], value, p_value(row["p_value"]), corrected, row["detail"])
+    unlike = new_table("Least like training posts", "id", "row", "field", "times as far", right=("row", "times as far"))
+    for post in found["unlike"][:_UNLIKE]:
+        add_row(unlike, post["id"], f"{post['row']:,}", post["field"], f"{post['times']:.1f}")
+    return [tests, unlike]

@@ -270,6 +270,19 @@ class ReadImage:
             return self._content
         return decode_bytes(self._content, self._name, min_side=min_side)
 
+    def size(self) -> tuple[int, int]:
+        """Return width and height in pixels, without decoding.
+
+        Raises
+        ------
+        ImageFault
+            When it cannot be opened.
+        """
+        if isinstance(self._content, Image.Image):
+            return self._content.size
+        with open_bytes(self._content, self._name) as image:
+            return image.size
+
 
 def read_image(source: ImageSource, *, allow_remote: bool = False) -> ReadImage:
     """Read an image once, for its content key and for decoding it as often as is needed.
