@@ -313,7 +313,9 @@ def _unlike(known: PostsSummary, new: PostsSummary, posts: pd.DataFrame) -> list
     order = np.argsort(-best, kind="stable")[:_LISTED]
     ids, rows = posts["id"].tolist(), posts["row"].tolist()
     return [
-        {"id": str(ids[i]), "row": int(rows[i]), "field": fields[i], "times": float(best[i])} for i in order if fields[i]
+        {"id": str(ids[i]), "row": int(rows[i]), "field": fields[i], "times": float(best[i])}
+        for i in order
+        if fields[i]
     ]
 
 

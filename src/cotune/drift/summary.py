@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cotune.data.images.load import read_image
-from cotune.data.images.sources import ImageFault
+from cotune.data.images.load import image_pixels
 from cotune.data.kinds import FIELD_KINDS
 from cotune.errors import RunError, first_line
 from cotune.fields import Field
@@ -138,17 +137,8 @@ def measured(posts: pd.DataFrame, fields: Sequence[Field]) -> dict[str, np.ndarr
         if one.kind == "text":
             found[f"characters of {one.name}"] = np.array([len(value) for value in values], dtype=np.float64)
         else:
-            found[f"pixels of {one.name}"] = np.array([n for value in values if (n := pixels(value))], np.float64)
+            found[f"pixels of {one.name}"] = np.array([n for value in values if (n := image_pixels(value))], np.float64)
     return found
-
-
-def pixels(image: Any) -> int | None:
-    """Return how many pixels an image has; None where it cannot be read, or would have to be fetched."""
-    try:
-        width, height = read_image(image).size()
-    except ImageFault:
-        return None
-    return width * height
 
 
 def counted(

@@ -17,6 +17,8 @@ _WORDS = 60  # letters of a text in a table
 _BAR = 24  # columns of a bar
 _PUSHING = 4  # words
 _UNLIKE = 8  # posts
+_NAMED = 3  # slices
+_ALPHA = 0.05
 
 
 def new_table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
@@ -53,7 +55,36 @@ def evaluation_tables(found: Mapping[str, Any], title: str) -> list[Table]:
         matrix = confusion_table(found["classes"], found["confusion"])
         tables += [] if matrix is None else [matrix]
     tables += [field_table(found["fields"])] if "fields" in found else []
-    return [*tables, *([per_label_table(found["per_label"])] if "per_label" in found else [])]
+    tables += [per_label_table(found["per_label"])] if "per_label" in found else []
+    return [*tables, *([slices_table(found["slices"])] if "slices" in found else [])]
+
+
+def slices_table(found: Mapping[str, Any]) -> Table:
+    """Return the scores of slices, the worst first, and how they differ from the rest."""
+    score = SCORE_TITLES.get(found["score"], found["score"])
+    columns = ("slice", "posts", score, "interval", "to the rest", "corrected p")
+    table = new_table(f"{score} by slice", *columns, right=("posts", score, "to the rest", "corrected p"))
+    for row in found["rows"]:
+        gap = signed(row["difference"]["value"], 3)
+        cells = (number(row["score"]["value"], 3), interval(row["score"], 3), gap, p_value(row["p_adjusted"]))
+        add_row(table, f"{row['by']} = {row['value']}", f"{row['n']:,}", *cells)
+    table.caption = slices_note(found)
+    table.caption_justify = "left"
+    return table
+
+
+def slices_note(found: Mapping[str, Any]) -> str:
+    """Return what to know of slices: which differ beyond chance, and what was put together."""
+    worse = [row for row in found["rows"] if row["p_adjusted"] is not None and row["p_adjusted"] < _ALPHA
+             and row["difference"]["value"] < 0]  # fmt: skip
+    named = ", ".join(f"{row['by']} = {row['value']}" for row in worse[:_NAMED])
+    first = f"Worse than the rest: {named}" if worse else "No slice is worse than the rest"
+    parts = [f"{first}; p < .05, corrected by Holm's method for {plural(found['tests'], 'test')}."]
+    parts += [
+        f"{by}: {plural(each['values'], 'rarer value')} with {plural(each['posts'], 'post')} together."
+        for by, each in found["grouped"].items()
+    ]
+    return " ".join([*parts, f"Slices have {found['smallest']} posts at least."])
 
 
 def field_table(found: Mapping[str, Mapping[str, Any]]) -> Table:

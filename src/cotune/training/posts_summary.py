@@ -66,6 +66,8 @@ def summarise(
         as_labels(task, data.targets[rows]),
         as_predicted(task, predictions) if np.isfinite(predictions).all() else None,
         measured(posts.iloc[rows], config.read_fields()),
-        counted(posts[own], config.read_fields(), [bool(own[at]) for at in features.faults].count(True), unreadable_cells),
+        counted(
+            posts[own], config.read_fields(), [bool(own[at]) for at in features.faults].count(True), unreadable_cells
+        ),
         {"posts": int(own.sum()), "sampled": len(rows), "unseen": unseen, "encoders_trained": trains},
     )

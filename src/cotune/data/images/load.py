@@ -314,6 +314,15 @@ def image_key(source: ImageSource, *, allow_remote: bool = False) -> str:
     return read_image(source, allow_remote=allow_remote).key
 
 
+def image_pixels(source: ImageSource) -> int | None:
+    """Return how many pixels an image has, without decoding it; None where it cannot be read, or has to be fetched."""
+    try:
+        width, height = read_image(source).size()
+    except ImageFault:
+        return None
+    return width * height
+
+
 def verify_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_remote: bool = False) -> ImageInfo:
     """Decode the image in full and report what is wrong with it, without raising."""
     source = plain_image(source)
