@@ -1,7 +1,7 @@
-"""Scores of parts of a posts table: where a model is worse than elsewhere, beyond what chance and much looking explain.
+"""Scores of slices of a posts table: where a model is worse than elsewhere, beyond chance and much looking.
 
-A part is the posts with one value of a column, or with one value of something derived from a post: ``@length``, ``@size``
-and ``@missing``. Numbers are cut into quarters.
+A slice is the posts with one value of a column, or with one value of something derived from a post: ``@length``,
+``@size`` and ``@missing``. Numbers are cut into quarters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command ``drift``: are new posts like those that a run was trained on?"""
+"""The command ``drift``: new posts compared with those that a run was trained on."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def drift(
 ) -> None:
     """Compare the posts in POSTS with those that RUN was trained on.
 
-    Tests whether embeddings, labels, lengths, sizes, and what is missing or unreadable have shifted, with a verdict and
-    the posts that look least like training posts. A run keeps numbers of its training posts for it, no text and no image.
+    Tests whether embeddings, labels, lengths, sizes, and what is missing or unreadable have shifted, with a verdict
+    and the posts that look least like training posts. A run keeps numbers of its training posts for it, no text and
+    no image.
     """
     from cotune.data.posts import iter_posts
     from cotune.drift.compare import compare, sample_posts, summarise_new
@@ -81,8 +82,10 @@ def drift(
 
 def _refuse_harm(out: Path) -> None:
     """Refuse a folder whose files would be replaced though no comparison wrote them."""
-    from cotune.ownership import DRIFT
+    from cotune.ownership import DRIFT, RUN
 
     if out.exists() and not out.is_dir():
         raise CotuneError(f"{out} is a file; name a folder for the comparison with --out")
+    if RUN.owns(out):
+        raise CotuneError(f"{out} holds a run; give --out another folder")
     DRIFT.refuse_foreign(out)

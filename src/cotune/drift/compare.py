@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,7 +16,6 @@ from cotune.drift.summary import PostsSummary, as_arrays, as_labels, as_predicte
 from cotune.errors import DataError
 from cotune.metrics.comparison import holm
 from cotune.metrics.two_samples import (
-    FEWEST,
     Difference,
     classifier_test,
     counts_test,
@@ -40,7 +39,6 @@ IN_WORDS: dict[Verdict, str] = {
     "unknown": "It cannot be told whether these posts are like those that the run was trained on.",
 }
 _CHUNK = 256
-_NEIGHBOURS = 5
 _LISTED = 24
 _FEW = 100
 _LABELS_SHOWN = 6
@@ -99,8 +97,8 @@ class Drift:
     tests : list of ShiftTest
         The smallest corrected p-value first.
     unlike : list of dict
-        The posts that look least like training posts: ``id``, ``row``, ``field``, and how many ``times`` as far they
-        are from their nearest training posts as those are from one another.
+        The posts that look least like training posts: ``id``, ``row``, ``field`` and ``distance``, as
+        :func:`~cotune.metrics.two_samples.classifier_test` tells it.
     notes : list of str
         What to know of it.
     """
@@ -207,7 +205,7 @@ def compare(
     """
     unseen, trained = bool(known.about["unseen"]), bool(known.about["encoders_trained"])
     how: dict[str, Any] = {"n_permutations": n_permutations, "seed": seed}
-    tests = _of_embeddings(known, new, counts=unseen or not trained, **how)
+    tests, told_by = _of_embeddings(known, new, counts=unseen or not trained, **how)
     tests += _of_labels(known, new, task, counts=unseen, **how)
     for name in known.measures.keys() & new.measures.keys():
         told = numbers_test(known.measures[name], new.measures[name])
@@ -226,7 +224,7 @@ def compare(
         verdict = "clear" if any(test.clear for test in counted_tests) else "some"
     reference = int(known.about["sampled"])
     notes = _notes(known, len(posts), of)
-    return Drift(verdict, of or len(posts), len(posts), reference, tests, _unlike(known, new, posts), notes)
+    return Drift(verdict, of or len(posts), len(posts), reference, tests, _unlike(told_by, posts), notes)
 
 
 def _test(what: str, measure: Any, told: Difference, counts: bool, detail: str) -> ShiftTest:
@@ -244,19 +242,26 @@ def _corrected(tests: list[ShiftTest]) -> list[ShiftTest]:
     return sorted(found, key=lambda test: (test.p_adjusted is None, test.p_adjusted, -(test.value or 0)))
 
 
-def _of_embeddings(known: PostsSummary, new: PostsSummary, *, counts: bool, **how: Any) -> list[ShiftTest]:
-    tests, wholes = [], []
+def _of_embeddings(
+    known: PostsSummary, new: PostsSummary, *, counts: bool, **how: Any
+) -> tuple[list[ShiftTest], dict[str, np.ndarray]]:
+    """Return the tests, and by field how unlike training posts each post is."""
+    tests, told_by, wholes = [], {}, []
     for name, old in known.embeddings.items():
-        pair = [old, new.embeddings[name]]
-        told, _ = classifier_test(*(part[_has(part)] for part in pair), **how)
+        now = new.embeddings[name]
+        there = _has(now)
+        told, distances = classifier_test(old[_has(old)], now[there], **how)
+        told_by[name] = np.full(len(now), np.nan)
+        told_by[name][there] = distances
         tests.append(_test(f"embeddings of {name}", "AUC", told, counts, _auc_in_words(told)))
-        both = np.concatenate(pair)
+        both = np.concatenate([old, now])
         if _has(both).any():
-            wholes.append([np.where(np.isnan(part), np.nanmean(both, axis=0), part) for part in pair])
+            mean = np.nanmean(both, axis=0)
+            wholes.append([np.where(np.isnan(part), mean, part) for part in (old, now)])
     if len(wholes) > 1:
         told, _ = classifier_test(*(np.concatenate(side, axis=1) for side in zip(*wholes, strict=True)), **how)
         tests.append(_test("embeddings of all fields", "AUC", told, counts, _auc_in_words(told)))
-    return tests
+    return tests, told_by
 
 
 def _auc_in_words(told: Difference) -> str:
@@ -294,39 +299,18 @@ def _has(embeddings: np.ndarray) -> np.ndarray:
     return there
 
 
-def _unlike(known: PostsSummary, new: PostsSummary, posts: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the posts that are farthest from training posts in a field, by the cosine of centred embeddings."""
-    best = np.zeros(len(posts))
-    fields = np.full(len(posts), "", dtype=object)
-    for name, old in known.embeddings.items():
-        old, there = old[_has(old)], np.flatnonzero(_has(new.embeddings[name]))
-        if len(old) < FEWEST or not len(there):
-            continue
-        mean = old.mean(axis=0)
-        old, now = (_unit(part - mean) for part in (old, new.embeddings[name][there]))
-        among = 1 - old @ old.T
-        np.fill_diagonal(among, np.inf)
-        usual = float(np.median(_nearest(among)))
-        times = _nearest(1 - now @ old.T) / max(usual, 1e-6)
-        higher = times > best[there]
-        best[there[higher]], fields[there[higher]] = times[higher], name
-    order = np.argsort(-best, kind="stable")[:_LISTED]
+def _unlike(told: Mapping[str, np.ndarray], posts: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the posts that are least like training posts in a field."""
+    if not told:
+        return []
+    distances = np.stack([np.nan_to_num(each, nan=-np.inf) for each in told.values()])
+    names, best = list(told), distances.max(axis=0)
     ids, rows = posts["id"].tolist(), posts["row"].tolist()
     return [
-        {"id": str(ids[i]), "row": int(rows[i]), "field": fields[i], "times": float(best[i])}
-        for i in order
-        if fields[i]
+        {"id": str(ids[i]), "row": int(rows[i]), "field": names[distances[:, i].argmax()], "distance": float(best[i])}
+        for i in np.argsort(-best, kind="stable")[:_LISTED]
+        if np.isfinite(best[i])
     ]
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def _nearest(distances: np.ndarray) -> np.ndarray:
-    """Return each row's mean distance to its nearest neighbours."""
-    nearest: np.ndarray = np.partition(distances, _NEIGHBOURS - 1, axis=1)[:, :_NEIGHBOURS].mean(axis=1)
-    return nearest
 
 
 def _notes(known: PostsSummary, compared: int, of: int | None) -> list[str]:

@@ -44,7 +44,7 @@ class PostsSummary:
     labels, predicted : ndarray or None
         Which labels the posts of the sample have, and are predicted, boolean, shape (n, K); of values, the values.
     measures : dict
-        Numbers of the posts of the sample that have them, by what is measured: characters of a text, pixels of an image.
+        Numbers of the posts of the sample, by what is measured: characters of a text, pixels of an image.
     counts : dict
         By what posts may have, such as a missing field: how many have it, of how many.
     about : dict
@@ -105,8 +105,9 @@ def as_labels(task: Task, targets: np.ndarray) -> np.ndarray:
     """Return targets as the tests of a shift take them: which labels each post has, or the values."""
     targets = targets[task.scored(targets)]
     if task.target_type == "multiclass":
-        return one_hot(targets, len(task.outputs)) == 1
-    return np.asarray(targets) == 1 if task.target_type == "multilabel-indicator" else np.asarray(targets, np.float64)
+        targets = one_hot(targets, len(task.outputs))
+    found: np.ndarray = targets.astype(np.float64) if task.target_type == "continuous" else targets == 1
+    return found
 
 
 def as_predicted(task: Task, predictions: np.ndarray) -> np.ndarray:

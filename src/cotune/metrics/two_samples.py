@@ -49,13 +49,14 @@ def classifier_test(
     Difference
         The AUC of telling the second sample from the first, .5 for no difference.
     array
-        How much each post of the second looks like its own sample and unlike the first, out of fold, shape (M,).
+        How unlike the first sample each post of the second is: how many standard deviations of the first it lies from
+        the mean of the first on the scale of the classifier, out of fold, shape (M,); NaN without a classifier.
 
     Notes
     -----
-    A classifier two-sample test (Lopez-Paz and Oquab, "Revisiting classifier two-sample tests", ICLR 2017) with the AUC
-    as its statistic. The classifier is ridge regression on standardised embeddings, whose predictions out of fold follow
-    from one hat matrix, for all permutations at once. Folds have the same part of either sample, and posts are
+    A classifier two-sample test (Lopez-Paz and Oquab, "Revisiting classifier two-sample tests", ICLR 2017) with the
+    AUC as its statistic. The classifier is ridge regression on standardised embeddings, whose predictions out of fold
+    follow from one hat matrix, for all permutations at once. Folds have the same part of either sample, and posts are
     permuted within folds, so that every permutation is as good as the one at hand where nothing differs.
     """
     n, m = len(first), len(second)
@@ -83,7 +84,8 @@ def classifier_test(
         told[at] = np.linalg.solve(np.eye(len(at)) - own, hat[at] @ sides - own @ sides[at])
     ranks = rankdata(told, axis=0)
     aucs = ((ranks * (sides > 0)).sum(axis=0) - m * (m + 1) / 2) / (n * m)
-    return Difference(float(aucs[0]), _p_value(aucs)), told[n:, 0]
+    old, new = told[:n, 0], told[n:, 0]
+    return Difference(float(aucs[0]), _p_value(aucs)), (new - old.mean()) / max(float(old.std()), 1e-12)
 
 
 def _ridge(gram: Floats) -> float:

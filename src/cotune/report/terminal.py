@@ -352,7 +352,7 @@ def drift_tables(found: Mapping[str, Any]) -> list[Table]:
         value = "-" if row["value"] is None else f"{row['measure']} {row['value']:.3f}"
         corrected = p_value(row["p_adjusted"]) if row["counts"] else "not counted"
         add_row(tests, row["what"], value, p_value(row["p_value"]), corrected, row["detail"])
-    unlike = new_table("Least like training posts", "id", "row", "field", "times as far", right=("row", "times as far"))
+    unlike = new_table("Least like training posts", "id", "row", "field", "deviations", right=("row", "deviations"))
     for post in found["unlike"][:_UNLIKE]:
-        add_row(unlike, post["id"], f"{post['row']:,}", post["field"], f"{post['times']:.1f}")
+        add_row(unlike, post["id"], f"{post['row']:,}", post["field"], f"{post['distance']:.1f}")
     return [tests, unlike]
