@@ -20,6 +20,7 @@ import typer
 from cotune.cli.bench import bench
 from cotune.cli.data import check, import_app
 from cotune.cli.demo import demo
+from cotune.cli.drift import drift
 from cotune.cli.evaluate import evaluate
 from cotune.cli.explain import explain
 from cotune.cli.export import export
@@ -57,6 +58,7 @@ app.command("tune", rich_help_panel=_START, cls=SettingsCommand)(tune)
 app.command("check", rich_help_panel=_DATA, cls=SettingsCommand)(check)
 app.add_typer(import_app, name="import", rich_help_panel=_DATA)
 app.command("evaluate", rich_help_panel=_USE, cls=SettingsCommand)(evaluate)
+app.command("drift", rich_help_panel=_USE, cls=SettingsCommand)(drift)
 app.command("predict", rich_help_panel=_USE, cls=SettingsCommand)(predict)
 app.command("explain", rich_help_panel=_USE, cls=SettingsCommand)(explain)
 app.command("serve", rich_help_panel=_USE, cls=SettingsCommand)(serve)
