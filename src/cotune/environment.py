@@ -33,7 +33,7 @@ def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "cotune": __version__,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": versions(),
         "platform": platform.platform(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
@@ -43,6 +43,11 @@ def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]
         "data_hash": data_hash,
         "command": shlex.join([_program(), *sys.argv[1:]]),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that decide what a model answers; None for one that is not installed."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

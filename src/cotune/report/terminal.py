@@ -67,6 +67,14 @@ def field_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def routes_table(routes: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """Return how many posts take each route, and the error to expect."""
+    table = new_table(title, "route", "if", "posts", "share", "expected", right=("posts", "share"))
+    for name, row in routes.items():
+        add_row(table, name, row["rule"], f"{row['posts']:,}", percent(row["share"], 1), row["words"])
+    return table
+
+
 def members_table(about: Mapping[str, Any]) -> Table:
     """Return what several trainings that made a run gained, step by step, on posts that taught none of them."""
     title = f"What {about['count']} trainings gained"
