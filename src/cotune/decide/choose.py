@@ -13,7 +13,7 @@ import pandas as pd
 
 from cotune.checksums import of_columns
 from cotune.decide.policy import ROUTES, ChosenPolicy, Policy, route_of
-from cotune.decide.thresholds import Bools, act_threshold, allow_threshold, fewest_posts, interval
+from cotune.decide.thresholds import Bools, act_threshold, allow_threshold, fewest_posts, fewest_to_act, interval
 from cotune.errors import ConfigError, DataError, did_you_mean, listed
 from cotune.metrics.checks import Floats
 from cotune.progress import Progress
@@ -147,7 +147,7 @@ def unreachable(chosen: ChosenPolicy) -> list[str]:
     """Return notes on targets that no threshold was shown to reach, and why."""
     policy, labelled, notes = chosen.policy, chosen.record["labelled"], []
     if policy.act is not None and chosen.thresholds["act"] is None:
-        need = fewest_posts(policy.act.precision, policy.confidence)
+        need = fewest_to_act(policy.act.precision, policy.confidence)
         why = "the posts with the highest probability are too often wrong for it, or too few to show it"
         if labelled["posts"] <= need:
             why = f"that takes more than {need:,} labelled posts, and there are {labelled['posts']:,}"
@@ -156,7 +156,7 @@ def unreachable(chosen: ChosenPolicy) -> list[str]:
             f"confidence: {why}; no post is acted on"
         )
     if policy.allow is not None and chosen.thresholds["allow"] is None:
-        need = fewest_posts(policy.allow.recall, policy.confidence, starts=1)
+        need = fewest_posts(policy.allow.recall, 1 - policy.confidence)
         notes.append(
             f"no threshold was shown to reach a recall of {policy.allow.recall:g} with {policy.confidence:.0%} "
             f"confidence: that takes at least {need:,} labelled posts of the class {policy.class_!r}, and there are "

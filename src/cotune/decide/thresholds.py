@@ -6,10 +6,11 @@ distribution; none can survive a drift.
 *Act* (precision). Candidates are the m posts with the highest probability, for a grid of m. Given the probability of
 the next post, the m above it are independent draws from all posts above it, so that the posts of the class among them
 are binomial, and ``P(Bin(m, target) >= found)`` is a p-value for "the precision is below the target". Candidates are
-tested from the strictest on, each start with its part of the error, until one fails: fixed sequence testing with
-several starts, Algorithm 1 of A. Angelopoulos, S. Bates, E. Candès, M. Jordan, L. Lei, "Learn then Test: Calibrating
-Predictive Algorithms to Achieve Risk Control", arXiv:2110.01052 (2021). As candidates are ranks rather than fixed
-numbers, it takes one more condition: the precision above a threshold does not rise when the threshold is lowered.
+tested from the strictest on until one fails, and again from a later start, each start with its part of the error: fixed
+sequence testing with several starts, as in A. Angelopoulos, S. Bates, E. Candès, M. Jordan, L. Lei, "Learn
+then Test: Calibrating Predictive Algorithms to Achieve Risk Control", arXiv:2110.01052 (2021). As candidates are ranks
+rather than fixed numbers, it takes one more condition: the precision above a threshold does not rise when the threshold
+is lowered.
 
 *Allow* (recall). A threshold at the j-th lowest probability among the N posts of the class misses a part of the class
 that is Beta(j, N + 1 - j) distributed at the most, whatever the distribution (S. S. Wilks, "Determination of sample
@@ -19,6 +20,7 @@ sizes for setting tolerance limits", 1941); the largest j that keeps the target 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,9 +30,10 @@ import numpy.typing as npt
 from cotune.metrics.checks import Floats
 
 Bools = npt.NDArray[np.bool_]
-_STARTS = 3
-_START_STEP = 3  # each start has so many times the posts of the one before
-_STEP = 1.15  # from a candidate to the next
+#: Part of the error that each start may spend, and its posts as a multiple of the fewest that can show the target.
+#: The second one is for models whose most probable posts are no better than the next.
+_STARTS = ((0.8, 1), (0.2, 4))
+_STEP = 1.05  # from a candidate to the next
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,14 @@ def interval(found: int, of: int, confidence: float = 0.95) -> dict[str, float |
     return {"value": found / of, "low": lower_bound(found, of, each), "high": 1 - lower_bound(of - found, of, each)}
 
 
-def fewest_posts(target: float, confidence: float, *, starts: int = _STARTS) -> int:
-    """Return how many posts without an error it takes to show a precision or recall of `target`."""
-    return math.ceil(math.log((1 - confidence) / starts) / math.log(target))
+def fewest_posts(target: float, error: float) -> int:
+    """Return how many posts, all of them right, show a precision or recall of `target` but for an `error`."""
+    return math.ceil(math.log(error) / math.log(target))
+
+
+def fewest_to_act(precision: float, confidence: float) -> int:
+    """Return how many posts must be acted on before their precision can be shown."""
+    return fewest_posts(precision, (1 - confidence) * _STARTS[0][0])
 
 
 def act_threshold(positive: Bools, scores: Floats, precision: float, confidence: float) -> Threshold | None:
@@ -94,19 +102,17 @@ def act_threshold(positive: Bools, scores: Floats, precision: float, confidence:
     confidence : float
         Probability, over the draw of the labelled posts, with which it is kept.
     """
-    level = 1 - (1 - confidence) / _STARTS
     ranked = np.sort(scores)[::-1]
-    fewest = fewest_posts(precision, confidence)
     best: Threshold | None = None
-    for start in (fewest * _START_STEP**i for i in range(_STARTS)):
-        if best is not None and start <= best.of:
-            continue
-        while start < len(ranked):
-            tried = _tried(positive, scores, float(ranked[start]), level)
+    for part, times in _STARTS:
+        level = 1 - (1 - confidence) * part
+        at = times * fewest_posts(precision, 1 - level)
+        while at < len(ranked):
+            tried = _tried(positive, scores, float(ranked[at]), level)
             if tried.bound < precision:
                 break
-            best = tried
-            start = max(start + 1, round(start * _STEP))
+            best = tried if best is None or tried.of > best.of else best
+            at = max(at + 1, round(at * _STEP))
     return best
 
 
@@ -130,9 +136,10 @@ def allow_threshold(
     """
     mine = np.sort(scores[positive])
     of = len(mine)
-    kept = [j for j in range(1, of + 1) if lower_bound(of - j + 1, of, confidence) >= recall]
-    if not kept:
+    # The more posts of the class lie below, the lower the bound.
+    missed = bisect_left(range(of), True, key=lambda missed: lower_bound(of - missed, of, confidence) < recall) - 1
+    if missed < 0:
         return None
-    value, bound = float(mine[kept[-1] - 1]), lower_bound(of - kept[-1] + 1, of, confidence)
+    value, bound = float(mine[missed]), lower_bound(of - missed, of, confidence)
     value = value if most is None else min(value, most)
     return Threshold(value, int((mine >= value).sum()), of, bound, confidence)
