@@ -9,7 +9,7 @@ from cotune.decide.choose import unreachable
 from cotune.decide.expected import expected, rule
 from cotune.decide.policy import ROUTES, ChosenPolicy
 from cotune.decide.route import Decided
-from cotune.report.charts import Line, line_plot
+from cotune.report.charts import Line, legend, line_plot
 from cotune.report.notices import Notice, sorted_notices
 from cotune.report.numbers import percent, plural
 from cotune.report.pages import render
@@ -70,27 +70,27 @@ def _targets(chosen: ChosenPolicy) -> list[dict[str, Any]]:
     policy, name, found = chosen.policy, chosen.policy.class_, chosen.record["thresholds"]
     rows: list[dict[str, Any]] = []
     if policy.act is not None:
-        sentence = f"At least {percent(policy.act.precision, 1)} of what is acted on is {name}"
+        sentence = f"At least {percent(policy.act.precision, 1)} of what is acted on has the class {name}"
         rows.append({"route": "act", "what": "precision", "target": policy.act.precision, "sentence": sentence})
     if policy.allow is not None:
-        sentence = f"At most {percent(1 - policy.allow.recall, 1)} of {name} is allowed"
+        sentence = f"At most {percent(1 - policy.allow.recall, 1)} of the posts of class {name} are allowed"
         rows.append({"route": "allow", "what": "recall", "target": policy.allow.recall, "sentence": sentence})
     return [{**row, "rule": rule(chosen, row["route"]), "threshold": found[row["route"]]} for row in rows]
 
 
 def _charts(chosen: ChosenPolicy) -> list[dict[str, Any]]:
     """Return the risk-coverage curves, with the targets and what was chosen."""
-    curve, policy = chosen.record["curve"], chosen.policy
+    curve, policy, name = chosen.record["curve"], chosen.policy, chosen.policy.class_
     routes, n = chosen.record["labelled"]["routes"], chosen.record["labelled"]["posts"]
     made = []
     if policy.act is not None:
         share = routes["act"]["share"]["value"]
         here = None if share is None else (routes["act"]["posts"] / n, 1 - share)
-        made.append(_chart(curve, "act", f"acted on that is not {policy.class_}", 1 - policy.act.precision, here))
+        made.append(_chart(curve, "act", f"acted on that is not {name}", 1 - policy.act.precision, here))
     if policy.allow is not None:
         total, missed = chosen.record["labelled"]["positive"], routes["allow"]["positive"]
         here = (routes["allow"]["posts"] / n, missed / total) if total and routes["allow"]["posts"] else None
-        made.append(_chart(curve, "allow", f"of {policy.class_} that is allowed", 1 - policy.allow.recall, here))
+        made.append(_chart(curve, "allow", f"of the class {name} that is allowed", 1 - policy.allow.recall, here))
     return made
 
 
@@ -101,12 +101,12 @@ def _chart(
     points = [(row["coverage"], row[key]) for row in curve if row[key] is not None]
     band = [(row[f"{key}_low"], row[f"{key}_high"]) for row in curve if row[key] is not None]
     lines = [
-        Line("risk", points, 0, band),
+        Line("on the labelled posts", points, 2, band),
         Line("target", [(0.0, target), (1.0, target)], 6),
-        *([Line("chosen", [here], 1)] if here else []),
+        *([Line("chosen threshold", [here], 0)] if here else []),
     ]
     what = f"Share {words}, by the share of posts that take the route"
     finding = f"At the chosen threshold {percent(here[1], 1)} at {percent(here[0], 1)} of the posts" if here else ""
     drawn = line_plot(lines, title=what, x_name=f"share of posts: {route}", y_name="risk", x_ticks=_TICKS,
                       finding=finding)  # fmt: skip
-    return {"title": what, "svg": drawn, "chosen": here}
+    return {"title": what, "svg": drawn, "legend": legend(lines)}

@@ -177,6 +177,9 @@ def run_table(about: Mapping[str, Any]) -> Table:
     stages = {row["stage"]: row for row in epochs}
     for stage, row in stages.items():
         add_row(table, stage, f"{plural(row['epoch'], 'epoch')}, training loss {number(row['train_loss'])}")
+    if calibration := metrics.get("calibration"):
+        words = f"temperature {number(calibration['temperature'], 3)}, {plural(calibration['posts'], 'post')}"
+        add_row(table, "calibrated", words)
     add_row(table, "tuning", f"{fitted['tune']}, seed {fitted['seed']} (all settings: --json)")
     return table
 
