@@ -120,7 +120,8 @@ def fit_posts(
     if config.also and ALSO not in posts:
         names = ColumnNames(fields=config.read_fields())
         posts = with_also(posts, config.also, names, weight=config.also_weight)
-    usable, counts = readable(posts, progress, config)
+    labels_as = config if start is None else config.model_copy(update={"task": start.task.name})
+    usable, counts = readable(posts, progress, labels_as)
     precision = _precision(config, callbacks, progress)
     config = config.model_copy(update={"precision": precision.name})
     task, encoders, config = _begin(usable, config, start, progress)
