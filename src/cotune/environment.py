@@ -35,7 +35,7 @@ def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]
         "python": platform.python_version(),
         "packages": versions(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "device": device,
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
@@ -57,7 +57,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return what the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
