@@ -2,9 +2,9 @@
 
     python benchmarks/decisions.py --cells benchmarks/results/main --method joint
 
-The predictions are those of a finished `cotune bench`: each post's by the model of its fold, which has not seen it. Over
-many resamplings the posts are cut at random, one part to fit the temperature and choose the thresholds on (the labelled
-posts), the rest not seen. Printed are calibration error and log loss of the unseen part before and after (mean and
+The predictions are those of a finished `cotune bench`: each post's by the model of its fold, which has not seen it.
+Over many resamplings the posts are cut at random, one part to fit the temperature and choose the thresholds on (the
+labelled posts), the rest not seen. Printed are calibration error and log loss of the unseen part before and after (mean and
 standard deviation over the resamplings), and for every class and target the share of resamplings in which the precision
 or recall on unseen posts kept the target, how often a threshold was found at all, and how many posts took the route.
 
@@ -47,9 +47,8 @@ def main() -> None:
     print(f"{args.cells} {args.method}: {len(y):,} posts, {args.draws} resamplings, {args.labelled:.0%} labelled, "
           f"confidence {args.confidence:g}, seed {args.seed}")  # fmt: skip
     calibration(y, proba, args)
-    print(
-        f"\n{'class':10}{'target':18}{'found':>7}{'held, unseen':>14}{'held, true':>12}{'median on unseen':>18}{'route':>8}"
-    )
+    heads = zip(("found", "held, unseen", "held, true", "median on unseen", "route"), (7, 14, 12, 18, 8), strict=True)
+    print(f"\n{'class':10}{'target':18}" + "".join(f"{head:>{width}}" for head, width in heads))
     for k, name in enumerate(classes):
         for route in ("precision", "recall"):
             for target in (0.8, 0.9, 0.95):
