@@ -4,9 +4,10 @@
 
 The predictions are those of a finished `cotune bench`: each post's by the model of its fold, which has not seen it.
 Over many resamplings the posts are cut at random, one part to fit the temperature and choose the thresholds on (the
-labelled posts), the rest not seen. Printed are calibration error and log loss of the unseen part before and after (mean and
-standard deviation over the resamplings), and for every class and target the share of resamplings in which the precision
-or recall on unseen posts kept the target, how often a threshold was found at all, and how many posts took the route.
+labelled posts), the rest not seen. Printed are calibration error and log loss of the unseen part before and after (mean
+and standard deviation over the resamplings), and for every class and target the share of resamplings in which the
+precision or recall on unseen posts kept the target (one without a threshold promises nothing, and keeps it), how often
+a threshold was found, and how many posts took the route.
 
 The precision on unseen posts is itself an estimate, from a few hundred posts acted on: it falls below the target by
 chance where the true one lies just above. "Held, true" therefore draws, with --draws, both parts from the pooled posts
