@@ -123,6 +123,9 @@ SEARCH = Kind(
     ("tune.json", "search.db", "parts.parquet", "test_predictions.safetensors", "best.yaml", "trials.csv",
      "summary.json", "report.html"),
 )  # fmt: skip
+DECISIONS = Kind(
+    "decisions", "cotune decide", {"policy.json": {"written_by"}}, ("policy.json", "decisions.csv", "report.html")
+)
 CHECK = Kind(
     "check",
     "cotune check",

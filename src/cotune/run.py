@@ -166,6 +166,29 @@ def _write_files(folder: Path, run: Run) -> None:
     write_json(folder / CONFIG, sealed(settings))
 
 
+def save_calibration(folder: Path, task: Task, about: Mapping[str, Any]) -> None:
+    """Give a run another task of the same outputs, such as one with a temperature, and write down how it was found.
+
+    ``config.json`` is replaced last, so that a run whose writing was cut off predicts as before.
+
+    Parameters
+    ----------
+    folder : Path
+        The run.
+    task : Task
+        Its task from now on.
+    about : mapping
+        What ``metrics.json`` says of it under ``calibration``.
+    """
+    settings = read_settings(folder)
+    metrics = _read_if_there(folder / METRICS, [])
+    write_json(folder / METRICS, {**metrics, "calibration": about})
+    settings["task"] = {"name": task.name, "settings": task.settings()}
+    if "checksums" in settings:
+        settings["checksums"] |= checksums(folder, [METRICS])
+    write_json(folder / CONFIG, sealed({key: value for key, value in settings.items() if key != "checksum"}))
+
+
 def _parts(model: JointModel) -> dict[str, object]:
     """Return what may come from another package, by the name that messages give it."""
     faces = [encoder.face for encoder in model.distinct_encoders.values()]

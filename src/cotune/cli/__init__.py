@@ -17,8 +17,11 @@ from typing import Annotated, Any
 
 import typer
 
+from cotune.cli.audit import audit
 from cotune.cli.bench import bench
+from cotune.cli.calibrate import calibrate
 from cotune.cli.data import check, import_app
+from cotune.cli.decide import decide
 from cotune.cli.demo import demo
 from cotune.cli.drift import drift
 from cotune.cli.evaluate import evaluate
@@ -60,6 +63,9 @@ app.add_typer(import_app, name="import", rich_help_panel=_DATA)
 app.command("evaluate", rich_help_panel=_USE, cls=SettingsCommand)(evaluate)
 app.command("drift", rich_help_panel=_USE, cls=SettingsCommand)(drift)
 app.command("predict", rich_help_panel=_USE, cls=SettingsCommand)(predict)
+app.command("calibrate", rich_help_panel=_USE, cls=SettingsCommand)(calibrate)
+app.command("decide", rich_help_panel=_USE, cls=SettingsCommand)(decide)
+app.command("audit", rich_help_panel=_USE, cls=SettingsCommand)(audit)
 app.command("explain", rich_help_panel=_USE, cls=SettingsCommand)(explain)
 app.command("serve", rich_help_panel=_USE, cls=SettingsCommand)(serve)
 app.command("export", rich_help_panel=_USE, cls=SettingsCommand)(export)
