@@ -393,7 +393,7 @@ def test_evaluate_scores_slices_in_terminal_json_and_page(cli: Cli, home: Path, 
     given = ["evaluate", home / "run", table, "--by", "lang", "--by", "@missing", "--by", "half", "--bootstrap", 20]
     answer = cli(*given, "--out", tmp_path / "e")
     assert answer.code == 0, answer.err
-    for words in ("AUC by slice", "half = a", "No slice is worse", "lang: 3 rarer values with 72 posts together"):
+    for words in ("AUC by slice", "half = a", "corrected by Holm", "lang: 3 rarer values with 72 posts together"):
         assert words in " ".join(answer.out.split())
     found = json.loads((tmp_path / "e" / "metrics.json").read_text())["slices"]
     assert [row["by"] for row in found["rows"] if row["by"] != "@missing"] == ["half", "half"]

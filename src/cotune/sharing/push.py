@@ -90,8 +90,9 @@ def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | by
     settings = read_settings(folder)
     if "checksums" not in settings:
         raise RunError(f"{folder} has no checksums; write it again, with cotune.load({str(folder)!r}).save(...)")
-    refuse_strange(folder, settings["checksums"])
-    files: dict[str, Path | bytes] = {name: folder / name for name in settings["checksums"] if name != SUMMARY}
+    named = [name for name in settings["checksums"] if name != SUMMARY]
+    refuse_strange(folder, named)
+    files: dict[str, Path | bytes] = {name: folder / name for name in named}
     for name in files:
         if name in _LEFT_OUT or ("/" in name and PurePosixPath(name).name in _CLEANED):
             value = read_json(folder / name)
