@@ -26,6 +26,7 @@ from cotune.cli.export import export
 from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
 from cotune.cli.push import push
+from cotune.cli.reproduce import reproduce
 from cotune.cli.serve import serve
 from cotune.cli.settings import Command, Group, SettingsCommand
 from cotune.cli.show import be_quiet
@@ -62,6 +63,7 @@ app.command("explain", rich_help_panel=_USE, cls=SettingsCommand)(explain)
 app.command("serve", rich_help_panel=_USE, cls=SettingsCommand)(serve)
 app.command("export", rich_help_panel=_USE, cls=SettingsCommand)(export)
 app.command("push", rich_help_panel=_USE, cls=Command)(push)
+app.command("reproduce", rich_help_panel=_USE, cls=Command)(reproduce)
 app.command("info", rich_help_panel=_USE, cls=Command)(info)
 app.command("encoders", rich_help_panel=_DATA, cls=Command)(encoders)
 

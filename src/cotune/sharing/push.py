@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CLEANED = {"encoder.json", "config.json", "preprocessor_config.json", "tokenizer_config.json"}
 _SPECS = {"spec", "text_encoder", "image_encoder", "encoder", "validation"}
 _NAMES = {"_name_or_path", "name_or_path"}
-_LEFT_OUT = {ENVIRONMENT: "command", METRICS: "notes"}
+_LEFT_OUT = {ENVIRONMENT: {"command", "made_from"}, METRICS: {"notes"}}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | by
     for name in files:
         if name in _LEFT_OUT or ("/" in name and PurePosixPath(name).name in _CLEANED):
             value = read_json(folder / name)
-            public = {key: item for key, item in _public(value).items() if key != _LEFT_OUT.get(name)}
+            public = {key: item for key, item in _public(value).items() if key not in _LEFT_OUT.get(name, ())}
             files[name] = folder / name if public == value else _content(public)
     recorded = {name: _checksum(folder, name, file) for name, file in files.items()}
     settings = {key: value for key, value in settings.items() if key != "checksum"}

@@ -22,7 +22,7 @@ from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.prepared_images import PreparedImages
 from cotune.encoders.resolve import asks_hub
-from cotune.environment import environment
+from cotune.environment import MADE_FROM, environment
 from cotune.errors import ConfigError, DataError, listed
 from cotune.progress import Progress
 from cotune.report.numbers import plural
@@ -191,6 +191,11 @@ def fit_posts(
     if notes:
         metrics["notes"] = notes
     about = environment(config.seed, key["posts"], training_device(config).type) | {"precision": str(precision)}
+    about[MADE_FROM] = {
+        **posts.attrs.get(MADE_FROM, {}),
+        "hashes": input_hashes(key),
+        "encoders": {name: encoder.fingerprint() for name, encoder in encoders.items() if not encoder.learned},
+    }
     if ranks().count > 1:
         about["devices"] = ranks().count
     return FitResult(Run(trained.model, config, metrics, about), trained.interrupted, held_out)
@@ -261,6 +266,11 @@ def _key(
     if data.weights is not None:
         key["weights of posts"] = hashlib.sha256(data.weights.tobytes()).hexdigest()
     return key
+
+
+def input_hashes(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hashes in what a training is made of, as :meth:`Callback.on_begin` gets it."""
+    return {name: value for name, value in key.items() if name not in ("form", "settings")}
 
 
 def _notes_before(held: HeldOut, task: Task, config: FitConfig, progress: Progress) -> list[str]:
