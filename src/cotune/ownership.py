@@ -92,7 +92,7 @@ RUN = Kind(
     # The second one tells of a run whose config.json is damaged, or was lost while it was replaced.
     {"config.json": {"format", "cotune", "fit"}, "environment.json": {"cotune", "packages", "data_hash"}},
     ("config.json", "labels.json", "model.safetensors", "metrics.json", "environment.json",
-     "README.md", "report.html", "posts.html", "text_encoder", "image_encoder", "encoders"),
+     "seen.safetensors", "README.md", "report.html", "posts.html", "text_encoder", "image_encoder", "encoders"),
 )  # fmt: skip
 EVALUATION = Kind(
     "evaluation",
@@ -132,8 +132,9 @@ EXPORT = Kind(
     "export",
     "cotune export",
     {"export.json": {"format", "cotune", "reads", "inputs"}},
-    ("export.json", "model.onnx", "README.md", "openvino", "text_encoder", "image_encoder", "encoders"),
-)
+    ("export.json", "model.onnx", "seen.safetensors", "README.md", "openvino", "text_encoder", "image_encoder",
+     "encoders"),
+)  # fmt: skip
 PARTITIONS = Kind(
     "predictions in parts",
     "cotune predict --cluster",

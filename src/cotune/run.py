@@ -17,6 +17,7 @@ from typing import Any
 from cotune import self_test
 from cotune._version import __version__
 from cotune.checksums import checksums, damage, sealed
+from cotune.data.seen import SEEN, SeenPosts
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError, first_line
 from cotune.fields import Field
@@ -46,7 +47,7 @@ from cotune.settings import FitConfig
 from cotune.tasks import TASKS, Task, restore_task
 
 #: Files that only inform: what is wrong with them is said, and the run is opened all the same.
-_INFORMING = (METRICS, ENVIRONMENT)
+_INFORMING = (METRICS, ENVIRONMENT, SEEN)
 _STAGE = ".cotune-unfinished"
 
 
@@ -68,6 +69,8 @@ class Run:
         The type that the labels had in Python; files and tables hold them as text.
     notes : list of str
         What was found when it was opened that harms no prediction, such as scores that cannot be read.
+    seen : SeenPosts or None
+        Hashes of the posts that it was trained on; runs of before they were kept have none.
     """
 
     model: JointModel
@@ -76,6 +79,7 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     label_type: str = "str"
     notes: list[str] = field(default_factory=list)
+    seen: SeenPosts | None = None
 
     @property
     def task(self) -> Task:
@@ -133,6 +137,9 @@ def _write_files(folder: Path, run: Run) -> None:
         encoder.save_config(folder / encoder_folder(name))
     write_json(folder / METRICS, run.metrics)
     write_json(folder / ENVIRONMENT, run.environment)
+    if run.seen is not None:
+        run.seen.save(folder / SEEN)
+        shutil.copymode(folder / LABELS, folder / SEEN)
     write_text(folder / CARD, model_card(run.model, run.config, run.metrics))
     settings = {
         **RUN.mark(),
@@ -204,7 +211,7 @@ def _move_in(stage: Path, folder: Path) -> None:
     A folder without a config.json counts as no run, so a power cut in between cannot leave a mixture that loads.
     """
     (folder / CONFIG).unlink(missing_ok=True)
-    for name in (REPORT, POSTS_PAGE, *ENCODER_FOLDERS):
+    for name in (REPORT, POSTS_PAGE, SEEN, *ENCODER_FOLDERS):
         remove(folder / name)
     for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
         new.replace(folder / new.name)
@@ -277,7 +284,8 @@ def _build(
         raise RunError(f"{folder} is damaged: {first_line(fault, 300)}; train it again") from fault
     label_type = str(settings.get("label_type", "str"))
     metrics, environment = (_read_if_there(folder / name, notes) for name in (METRICS, ENVIRONMENT))
-    return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes)
+    seen = _read_seen(folder / SEEN, notes)
+    return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes, seen)
 
 
 def _load_weights(model: JointModel, path: Path) -> None:
@@ -324,6 +332,17 @@ def _without_sharing(tensors: dict[str, Any]) -> dict[str, Any]:
         seen.add(place)
         kept[name] = tensor
     return kept
+
+
+def _read_seen(path: Path, notes: list[str]) -> SeenPosts | None:
+    """Return the hashes of the posts that a run was trained on; without them predictions are the same."""
+    if not path.is_file() or any(note.startswith(f"{path} ") for note in notes):
+        return None
+    try:
+        return SeenPosts.load(path)
+    except CotuneError as fault:
+        notes.append(f"{fault}; posts that were trained on are not told from others")
+        return None
 
 
 def _read_if_there(path: Path, notes: list[str]) -> dict[str, Any]:

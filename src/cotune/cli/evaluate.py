@@ -22,7 +22,7 @@ from cotune.cli.show import print_json, print_rich, reporter, title
 from cotune.errors import CotuneError
 from cotune.files import read_json
 from cotune.report.numbers import plural
-from cotune.report.terminal import evaluation_tables, left_out, members_rows, members_table
+from cotune.report.terminal import evaluation_tables, left_out, members_rows, members_table, score_table
 from cotune.run_settings import METRICS
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ def evaluate(
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: left out and counted, or scored by their text."),
     ] = "error",
+    seen: Annotated[
+        Literal["keep", "leave-out"],
+        typer.Option(help="Posts that RUN was trained on, and near-duplicates of them: keep counts them and gives the "
+                     "scores without them as well."),
+    ] = "keep",
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
     engine: EngineOption = "auto",
@@ -58,7 +63,7 @@ def evaluate(
     allow_remote: AllowRemote = False,
     plugin: Plugin = None,
     as_json: AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
     from cotune.data.posts import iter_posts, read_posts
     from cotune.report.posts_page import ShownPosts
@@ -82,7 +87,8 @@ def evaluate(
     predictor = open_scorer(choice, settings, first)
     shown = ShownPosts(predictor.task, predictor.fields)
     watch = None if out is None else shown.add
-    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress, watch=watch)
+    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress, watch=watch,
+                            seen=seen)  # fmt: skip
     result.notes.extend(note.removeprefix("note: ") for note in notes)
     if out is not None:
         _write(out, predictor, result, run, posts)
@@ -94,6 +100,9 @@ def evaluate(
     found = result.to_dict()
     tables = evaluation_tables(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}")
     print_rich(tables[0], *(part for more in tables[1:] for part in ("", more)))
+    if result.unseen is not None:
+        n = plural(result.unseen.n, "post")
+        print_rich("", score_table(result.unseen.to_dict(), f"Without posts that were trained on, {n}"))
     if members_rows(about := {} if choice.exported else _members(run)):
         print_rich("", members_table(about))
     if left := left_out(result.left_out):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotune._version import __version__
 from cotune.checksums import checksums, sealed
+from cotune.data.seen import SEEN
 from cotune.errors import CotuneError, HubError, RunError
 from cotune.files import read_json, to_json
 from cotune.hub import hub_errors, reachable
@@ -68,7 +69,8 @@ def refuse_export(folder: Path) -> None:
 def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | bytes]:
     """Return the files of a run that are pushed, by name: paths of those that are as they are, contents of the others.
 
-    Paths, the command line and notes are left out of the small files, whose checksums are made again. Whatever else
+    Paths, the command line and notes are left out of the small files, whose checksums are made again, and so are the
+    hashes of the posts that were trained on, which tell whether somebody's post was among them. Whatever else
     lies in the folder (report, checkpoint, predictions, files of the user) stays where it is.
 
     Parameters
@@ -91,7 +93,7 @@ def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | by
     if "checksums" not in settings:
         raise RunError(f"{folder} has no checksums; write it again, with cotune.load({str(folder)!r}).save(...)")
     refuse_strange(folder, settings["checksums"])
-    files: dict[str, Path | bytes] = {name: folder / name for name in settings["checksums"]}
+    files: dict[str, Path | bytes] = {name: folder / name for name in settings["checksums"] if name != SEEN}
     for name in files:
         if name in _LEFT_OUT or ("/" in name and PurePosixPath(name).name in _CLEANED):
             value = read_json(folder / name)

@@ -17,6 +17,7 @@ from cotune.data.also import ALSO, is_own, own_posts, repeated_in, with_also
 from cotune.data.duplicates import large_group_note, near_duplicates
 from cotune.data.images.sources import has_urls, is_url
 from cotune.data.posts import ColumnNames, data_hash, read_posts
+from cotune.data.seen import TRAINED, WATCHED, PostKeys, SeenPosts
 from cotune.data.tables.cells import field_labels
 from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import ReadOptions
@@ -132,9 +133,8 @@ def fit_posts(
     shown = usable
     own = is_own(usable)
     cuts = part is not None or config.distill
-    looks = cuts and config.folds_group == "near-duplicates"
-    looks |= not own.all() and (part is not None or validation_posts is not None)
-    options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
+    # Looks are always read: what a run was trained on is to be known again.
+    options = read_options(config, allow_remote=allow_remote, looks=True, progress=progress)
     data = _training_data(usable, task, encoders, config, options)
     counts |= count_cut_texts(usable, data.features, progress)
     tell_gaps(usable, data.features, data.rows, task, progress)
@@ -198,7 +198,8 @@ def fit_posts(
     }
     if ranks().count > 1:
         about["devices"] = ranks().count
-    return FitResult(Run(trained.model, config, metrics, about), trained.interrupted, held_out)
+    run = Run(trained.model, config, metrics, about, seen=_seen(usable, shown, data, task, config))
+    return FitResult(run, trained.interrupted, held_out)
 
 
 def readable(
@@ -361,6 +362,18 @@ def _validate(
         scores["fields"] = fields
     ids = posts["id"].iloc[held.rows]
     return scores, predictions_table(task, tuple(held.features.fields), ids, (found, shares, [""] * len(ids)))
+
+
+def _seen(posts: pd.DataFrame, shown: pd.DataFrame, data: TrainingData, task: Task, config: FitConfig) -> SeenPosts:
+    """Return the keys of the posts that were trained on, and of held-out ones that decided anything."""
+    fields = [field for field in config.read_fields() if field.name in data.features.fields]
+    parts = [PostKeys.of(posts.iloc[data.rows], fields, data.features.fingerprints(data.rows))]
+    held = data.held_out
+    decided = config.stop == "validation" or config.soup or type(task).choose_thresholds is not Task.choose_thresholds
+    if held is not None and decided:
+        parts.append(PostKeys.of(shown.iloc[held.rows], fields, held.features.fingerprints(held.rows)))
+    role = np.repeat([TRAINED, WATCHED][: len(parts)], [len(part) for part in parts])
+    return SeenPosts(PostKeys.joined(parts), role, tuple(field.name for field in fields))
 
 
 def _known_keys(posts: pd.DataFrame, features: Features) -> dict[str, str]:
