@@ -113,7 +113,7 @@ BENCHMARK = Kind(
     {"bench.json": {"format", "cotune", "settings"}},
     ("bench.json", "folds.parquet", "predictions.parquet", "predictions.running", "failed.json", "results.md",
      "summary.json", "report.html", "cells/*.parquet", "table*.md", "table*.csv", "table*.tex",
-     "learning_curve.*", "grid_*.*", "emap.*"),
+     "learning_curve.*", "grid_*.*", "emap.*", "sanity.*"),
 )  # fmt: skip
 SEARCH = Kind(
     "search",
