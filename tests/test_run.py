@@ -32,6 +32,7 @@ FILES = {
     "labels.json",
     "metrics.json",
     "model.safetensors",
+    "seen.safetensors",
     "text_encoder",
 }
 

@@ -493,7 +493,7 @@ class SeenCheck:
     def __init__(self, predictor: Scorer[Any]) -> None:
         self._predictor = predictor
         # An image that serves exports does without what near-duplicates are found by.
-        able = all(find_spec(name) is not None for name in ("imagehash", "scipy"))
+        able = find_spec("imagehash") is not None
         self._seen = predictor.seen if able else None
         self._fields = [f for f in predictor.fields if self._seen is not None and f.name in self._seen.fields]
         self._keys: list[PostKeys] = []

@@ -178,7 +178,8 @@ def test_debug_is_of_one_call_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_fit_leaves_a_whole_run(home: Path) -> None:
     names = {path.name for path in (home / "run").iterdir()}
     assert names == {"README.md", "config.json", "environment.json", "image_encoder", "labels.json", "log.csv",
-                     "metrics.json", "model.safetensors", "posts.html", "report.html", "text_encoder"}  # fmt: skip
+                     "metrics.json", "model.safetensors", "posts.html", "report.html", "seen.safetensors",
+                     "text_encoder"}  # fmt: skip
     log = pd.read_csv(home / "run" / "log.csv")
     assert log["stage"].tolist() == ["probe"] * 3
     assert json.loads((home / "run" / "metrics.json").read_text())["status"] == "finished"

@@ -6,6 +6,7 @@ Nothing of a post can be read from them. Who has a post can find out whether it 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +15,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.data.duplicates import NO_HASH, Fingerprint, Groups, fingerprints, text_key
+from cotune.data.duplicates import NO_HASH, Fingerprint, fingerprints, looks_like, text_key
 from cotune.data.images.sources import is_url
 from cotune.data.kinds import FIELD_KINDS
 from cotune.errors import DataError
 from cotune.fields import Field
-from cotune.files import atomic_path
+from cotune.files import atomic_path, to_json
 
 SEEN = "seen.safetensors"
 #: What a post was used for.
 TRAINED, WATCHED = 1, 2
 #: What another post is to those that were trained on.
 NEW, NEAR, SAME = 0, 1, 2
-_MAX_DISTANCE = 4
-_FORM = "1"
+_FORM = 1
 
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -129,34 +129,24 @@ class SeenPosts:
         -------
         found : ndarray of int
             :data:`NEW`, :data:`NEAR` or :data:`SAME` for each of `others`: near-duplicates are what the folds
-            ``grouped`` keep together, except that an image mostly of one shade has to be the very same.
+            ``grouped`` keep together (directly, not by a chain), except that an image mostly of one shade has to be
+            the very same.
         watched : ndarray of bool
             Those that are new, but the same as a post of the role :data:`WATCHED`.
         """
         trained = self.role == TRAINED
-        found = np.full(len(others), NEW)
-        found[self._alike(trained, others)] = NEAR
-        known = others.content != 0
-        found[known & np.isin(others.content, self.keys.content[trained])] = SAME
-        watched = known & np.isin(others.content, self.keys.content[~trained]) & (found == NEW)
-        return found, watched
+        mine, found = self.keys, np.full(len(others), NEW)
 
-    def _alike(self, trained: np.ndarray, others: PostKeys) -> np.ndarray:
-        n = int(trained.sum())
-        joined = Groups(n + len(others))
+        def equal(these: Keys, those: Keys) -> np.ndarray:
+            return np.asarray((these != 0) & np.isin(these, those))
 
-        def both(mine: Keys, theirs: Keys) -> Keys:
-            return np.concatenate([mine[trained], theirs])
-
-        def equal(keys: Keys) -> None:
-            joined.join_equal([int(key) or None for key in keys])
-
-        equal(both(self.keys.text, others.text))
-        for name in self.keys.images.keys() & others.images.keys():
-            equal(both(self.keys.images[name], others.images[name]))
-            joined.join_alike(both(self.keys.looks[name], others.looks[name]).tolist(), _MAX_DISTANCE)
-        groups = joined.numbers()
-        return np.isin(groups[n:], groups[:n])
+        near = equal(others.text, mine.text[trained])
+        for name in mine.images.keys() & others.images.keys():
+            near |= equal(others.images[name], mine.images[name][trained])
+            near |= looks_like(others.looks[name], mine.looks[name][trained])
+        found[near] = NEAR
+        found[equal(others.content, mine.content[trained])] = SAME
+        return found, equal(others.content, mine.content[~trained]) & (found == NEW)
 
     def save(self, path: Path) -> None:
         """Write them as safetensors, atomically."""
@@ -169,9 +159,9 @@ class SeenPosts:
         }
         tensors |= {f"image:{name}": keys for name, keys in self.keys.images.items()}
         tensors |= {f"look:{name}": keys for name, keys in self.keys.looks.items()}
-        names = {f"field{i}": name for i, name in enumerate(self.fields)}
+        about = to_json({"form": _FORM, "fields": self.fields}, indent=None)
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"form": _FORM, **names})
+            save_file(tensors, temporary, metadata={"cotune": about})
 
     @classmethod
     def load(cls, path: Path) -> SeenPosts:
@@ -186,7 +176,7 @@ class SeenPosts:
 
         try:
             with safe_open(path, framework="numpy") as file:
-                about = file.metadata() or {}
+                about = json.loads((file.metadata() or {})["cotune"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             if about.get("form") != _FORM or len({len(tensor) for tensor in tensors.values()}) != 1:
                 raise DataError(f"{path} was not written by this version of cotune")
@@ -194,9 +184,9 @@ class SeenPosts:
                 {name.partition(":")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{kind}:")}
                 for kind in ("image", "look")
             )
-            names = tuple(about[f"field{i}"] for i in range(len(about) - 1))
-            return cls(PostKeys(tensors["content"], tensors["text"], images, looks), tensors["role"], names)
-        except (OSError, KeyError, TypeError, SafetensorError) as fault:
+            keys = PostKeys(tensors["content"], tensors["text"], images, looks)
+            return cls(keys, tensors["role"], tuple(map(str, about["fields"])))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as fault:
             raise DataError(f"{path} cannot be read ({fault})") from fault
 
 
