@@ -18,10 +18,13 @@ from cotune.benchmark.folds import Folds, cut_posts
 from cotune.benchmark.methods import Trial, embeddings
 from cotune.benchmark.records import Record
 from cotune.data.seen import NEW, TRAINED, PostKeys, SeenPosts
+from cotune.encoders.table import TableEncoder
 from cotune.fields import DEFAULT_FIELDS
 from cotune.predict import Predictor
 from cotune.scoring import evaluate_posts
 from cotune.tasks.multi_label import MultiLabel
+from cotune.training.build import build_model
+from cotune.training.fit import fit_posts
 from runs import tiny_config
 from tiny import Zoo, make_posts, scene
 
@@ -117,7 +120,7 @@ def test_markers_in_scored_posts_change_nothing_for_the_others(
     folds = cut_posts(posts, plan)
     changed, rest = marked(posts, folds, tmp_path)
     gap = np.abs(score(posts, folds, plan).proba - score(changed, folds, plan).proba).max(axis=1)
-    assert (gap[rest].max() > 1e-3) is leaks
+    assert bool(gap[rest].max() > 1e-3) is leaks
     assert gap.max() > 1e-3, "the markers do change the posts that have them"
 
 
@@ -126,7 +129,7 @@ def test_columns_of_a_table_are_scaled_and_named_by_training_posts(
 ) -> None:
     fields = [{"name": "text", "kind": "text"}, {"name": "table", "kind": "table", "columns": ["price", "colour"]}]
     random = np.random.default_rng(0)
-    cells = [(float(random.normal(i % 2)), ["red", "blue"][i % 2]) for i in range(len(posts))]
+    cells = [{"price": float(random.normal(i % 2)), "colour": ["red", "blue"][i % 2]} for i in range(len(posts))]
     table = posts.assign(table=pd.Series(cells, dtype=object))
     plan = tiny_plan(zoo, tmp_path / "cache", methods=("concat",), emap=0,
                      fit={"tune": "frozen", "fields": fields, "fusion": "concat"})  # fmt: skip
@@ -134,16 +137,22 @@ def test_columns_of_a_table_are_scaled_and_named_by_training_posts(
     test = folds.test(0)
     changed = table.copy()
     for at in test[1::2]:
-        changed.at[at, "table"] = (1e6, "a colour of which no training post is")
+        changed.at[at, "table"] = {"price": 1e6, "colour": "blue"}
     first, second = score(table, folds, plan), score(changed, folds, plan)
     assert np.abs(first.proba - second.proba)[0::2].max() < 1e-6
     assert np.abs(first.proba - second.proba).max() > 1e-3
     assert steps(first) == steps(second)
+    # A value that no training post has is known by name, and no weight is trained for it.
+    changed.at[test[1], "table"] = {"price": 1e6, "colour": "green"}
+    features = Bench(changed, folds, plan).features(plan.pairs[0])
+    encoder = build_model(features, folds.task, METHODS["concat"].configure(plan.fit), folds.train(0)).encoders["table"]
+    assert isinstance(encoder, TableEncoder)
+    assert [column.values for column in encoder.columns] == [(), ("blue", "green", "red")]
+    assert encoder.network.seen.tolist() == [True, False, True]
+    assert abs(float(encoder.network.mean[0])) < 10
 
 
 def test_thresholds_of_labels_stay_when_others_are_scored(zoo: Zoo, tmp_path: Path) -> None:
-    from cotune.training.fit import fit_posts
-
     posts = make_posts(tmp_path / "posts", 60, gaps=False)
     posts["label"] = [("a|b" if i % 3 else "a") if label == "class0" else "b" for i, label in enumerate(posts["label"])]
     config = tiny_config(zoo, tmp_path / "cache", tune="frozen", task="multi-label", validation=0.5)

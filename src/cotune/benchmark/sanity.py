@@ -113,7 +113,8 @@ def table_sanity(results: Results, checked: Sequence[Checked]) -> Table:
         inside = each.score.low <= (each.chance if chance is None else chance) <= each.score.high
         verdict = "LEAKS" if each.leaks else "no leak found"
         cells = [interval_cell(each.score), "yes" if inside else "no", f"{each.chance:.4f}", p_value(each.p), verdict]
-        rows.append([f"{each.key.title} ({each.key.encoders})" if each.key.encoders else each.key.title, *cells])
+        several = sum(other.key.method == each.key.method for other in checked) > 1
+        rows.append([f"{each.key.title} ({each.key.encoders})" if several else each.key.title, *cells])
     notes = [
         f"Labels shuffled once among {plural(len(results.folds.ids), 'post')} (seed {results.settings['fold_seed']}): "
         "no method can do better than chance, unless it saw labels of posts it is scored on.",
