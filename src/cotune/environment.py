@@ -23,6 +23,8 @@ _PACKAGES = (
     "scikit-learn",
     "pillow",
 )
+#: Where the environment of a run, and the attributes of its posts, keep what it was made from.
+MADE_FROM = "made_from"
 
 
 def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]:
