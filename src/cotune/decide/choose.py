@@ -84,7 +84,7 @@ def score_labelled(
     found = evaluate_posts(predictor, chunks, n_bootstrap=0, progress=progress)
     refuse_seen(found.notes)
     table = found.predictions
-    known = table["label"].notna() & table["true"].map(lambda label: label is not None and task.problem(label) is None)
+    known = table["label"].notna() & table["true"].map(lambda label: pd.notna(label) and task.problem(label) is None)
     table = table[known]
     targets = np.asarray(task.encode(table["true"].tolist()))
     positive: Bools = targets == at if targets.ndim == 1 else targets[:, at] > 0
