@@ -32,6 +32,7 @@ FILES = {
     "labels.json",
     "metrics.json",
     "model.safetensors",
+    "posts_summary.safetensors",
     "text_encoder",
 }
 

@@ -92,7 +92,8 @@ RUN = Kind(
     # The second one tells of a run whose config.json is damaged, or was lost while it was replaced.
     {"config.json": {"format", "cotune", "fit"}, "environment.json": {"cotune", "packages", "data_hash"}},
     ("config.json", "labels.json", "model.safetensors", "metrics.json", "environment.json",
-     "README.md", "report.html", "posts.html", "text_encoder", "image_encoder", "encoders"),
+     "README.md", "report.html", "posts.html", "posts_summary.safetensors",
+     "text_encoder", "image_encoder", "encoders"),
 )  # fmt: skip
 EVALUATION = Kind(
     "evaluation",
@@ -131,6 +132,7 @@ CHECK = Kind(
     {"check.json": {"posts", "labels", "advice", "duplicates"}},
     ("check.json", "report.html", "review.html"),
 )
+DRIFT = Kind("comparison", "cotune drift", {"drift.json": {"verdict", "tests"}}, ("drift.json", "report.html"))
 EXPORT = Kind(
     "export",
     "cotune export",

@@ -17,6 +17,7 @@ from typing import Any
 from cotune import self_test
 from cotune._version import __version__
 from cotune.checksums import checksums, damage, sealed
+from cotune.drift.summary import PostsSummary, read_summary, write_summary
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError, first_line
 from cotune.fields import Field
@@ -37,6 +38,7 @@ from cotune.run_settings import (
     METRICS,
     POSTS_PAGE,
     REPORT,
+    SUMMARY,
     WEIGHTS,
     damaged,
     encoder_folder,
@@ -46,7 +48,7 @@ from cotune.settings import FitConfig
 from cotune.tasks import TASKS, Task, restore_task
 
 #: Files that only inform: what is wrong with them is said, and the run is opened all the same.
-_INFORMING = (METRICS, ENVIRONMENT)
+_INFORMING = (METRICS, ENVIRONMENT, SUMMARY)
 _STAGE = ".cotune-unfinished"
 
 
@@ -68,6 +70,8 @@ class Run:
         The type that the labels had in Python; files and tables hold them as text.
     notes : list of str
         What was found when it was opened that harms no prediction, such as scores that cannot be read.
+    summary : PostsSummary or None
+        The training posts as numbers, which new posts are compared with; older runs have none.
     """
 
     model: JointModel
@@ -76,6 +80,7 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     label_type: str = "str"
     notes: list[str] = field(default_factory=list)
+    summary: PostsSummary | None = None
 
     @property
     def task(self) -> Task:
@@ -133,6 +138,9 @@ def _write_files(folder: Path, run: Run) -> None:
         encoder.save_config(folder / encoder_folder(name))
     write_json(folder / METRICS, run.metrics)
     write_json(folder / ENVIRONMENT, run.environment)
+    if run.summary is not None:
+        write_summary(run.summary, folder / SUMMARY)
+        shutil.copymode(folder / LABELS, folder / SUMMARY)
     write_text(folder / CARD, model_card(run.model, run.config, run.metrics))
     settings = {
         **RUN.mark(),
@@ -227,7 +235,7 @@ def _move_in(stage: Path, folder: Path) -> None:
     A folder without a config.json counts as no run, so a power cut in between cannot leave a mixture that loads.
     """
     (folder / CONFIG).unlink(missing_ok=True)
-    for name in (REPORT, POSTS_PAGE, *ENCODER_FOLDERS):
+    for name in (REPORT, POSTS_PAGE, SUMMARY, *ENCODER_FOLDERS):
         remove(folder / name)
     for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
         new.replace(folder / new.name)
@@ -264,6 +272,8 @@ def load_run(folder: str | Path, *, verify: bool = True) -> Run:
         for name, what in damage(folder, small):
             if name not in _INFORMING:
                 raise RunError(damaged(folder / name, what))
+            if name == SUMMARY and not (folder / name).exists():
+                continue  # who does not want it may delete it
             notes.append(f"{folder / name} {what}; it has no effect on predictions")
         run = _build(folder, settings, notes, lambda: weights.result())
     if verify:
@@ -300,7 +310,13 @@ def _build(
         raise RunError(f"{folder} is damaged: {first_line(fault, 300)}; train it again") from fault
     label_type = str(settings.get("label_type", "str"))
     metrics, environment = (_read_if_there(folder / name, notes) for name in (METRICS, ENVIRONMENT))
-    return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes)
+    summary = None
+    if (folder / SUMMARY).is_file() and not any(note.startswith(f"{folder / SUMMARY} ") for note in notes):
+        try:
+            summary = read_summary(folder / SUMMARY)
+        except RunError as fault:
+            notes.append(f"{fault}; it has no effect on predictions")
+    return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes, summary)
 
 
 def _load_weights(model: JointModel, path: Path) -> None:

@@ -15,6 +15,7 @@ from cotune.ownership import RUN
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
 METRICS, ENVIRONMENT, CARD = "metrics.json", "environment.json", "README.md"
 REPORT, POSTS_PAGE = "report.html", "posts.html"
+SUMMARY = "posts_summary.safetensors"
 FORMAT = 2
 ENCODER_FOLDERS = ("text_encoder", "image_encoder", "encoders")
 

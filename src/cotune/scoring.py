@@ -29,6 +29,7 @@ from cotune.fields import Field
 from cotune.metrics import Evaluation
 from cotune.progress import Progress
 from cotune.report.numbers import plural
+from cotune.slices import score_slices, slice_values
 from cotune.tasks import Task
 
 BadImages = Literal["error", "text-only"]
@@ -286,16 +287,20 @@ class EvaluatedPosts:
         How many posts could not be used, by reason.
     notes : list of str
         What a reader of the scores must know.
+    slices : dict
+        Scores of parts of the posts, see :func:`cotune.slices.score_slices`; empty where none were asked for.
     """
 
     evaluation: Evaluation
     predictions: pd.DataFrame
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    slices: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions as plain values."""
-        return {**self.evaluation.to_dict(), "left_out": self.left_out, "notes": self.notes}
+        slices = {"slices": self.slices} if self.slices else {}
+        return {**self.evaluation.to_dict(), **slices, "left_out": self.left_out, "notes": self.notes}
 
     def _repr_html_(self) -> str:
         from cotune.report.notebook import tables_html
@@ -314,8 +319,11 @@ def evaluate_posts(
     seed: int = 0,
     progress: Progress | None = None,
     watch: Callable[[pd.DataFrame, pd.DataFrame], None] | None = None,
+    by: Sequence[str] = (),
 ) -> EvaluatedPosts:
     """Score labelled posts and compare; `watch` gets every chunk of posts with its predictions.
+
+    `by` names what the posts are cut into slices by, see :func:`cotune.slices.slice_values`.
 
     Posts without a label, with a label that the run does not know, or without a prediction are left out of
     the scores and counted. Who scores a run on the very posts it was trained on gets a note.
@@ -330,12 +338,14 @@ def evaluate_posts(
     tables: list[pd.DataFrame] = []
     field_cells: list[pd.DataFrame] = []
     scored_as: list[np.ndarray] = []
+    values: list[pd.DataFrame] = []
     unreadable, bad = RowErrorCount(), []
     seen = PostsHash(predictor.fields)
     for posts in progress.track(chunks, "posts (in chunks)", None):
         seen.update(posts)
         posts = task.complete(posts)
         field_cells.append(posts[list(field_labels(posts).values())])
+        values.append(slice_values(posts, predictor.fields, by))
         scores = predictor.scores(posts)
         table = predictor.frame_of(posts, scores)
         if watch is not None:
@@ -372,13 +382,16 @@ def evaluate_posts(
         counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
         raise DataError(f"no post can be scored ({counted}); the run's task is {task.describe()}")
     targets = task.encode(predictions["true"][used].tolist())
-    found = task.evaluate(targets, np.concatenate(scored_as)[used], n_bootstrap=n_bootstrap, seed=seed)
+    used_scores = np.concatenate(scored_as)[used]
+    found = task.evaluate(targets, used_scores, n_bootstrap=n_bootstrap, seed=seed)
+    whole = pd.concat(values, ignore_index=True)[used]
+    slices = score_slices(task, targets, used_scores, whole, n_bootstrap=n_bootstrap, seed=seed) if by else {}
     fields = task.score_fields(pd.concat(field_cells, ignore_index=True), np.concatenate(scored_as), seed=seed)
     if fields:
         found.details["fields"] = fields
     if not task.text_label:
         predictions["true"] = pd.to_numeric(predictions["true"].where(known), errors="coerce")
-    return EvaluatedPosts(found, predictions, left_out, notes)
+    return EvaluatedPosts(found, predictions, left_out, notes, slices)
 
 
 def was_trained_on(predictor: Scorer[Any], posts: PostsHash) -> bool:

@@ -178,7 +178,8 @@ def test_debug_is_of_one_call_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_fit_leaves_a_whole_run(home: Path) -> None:
     names = {path.name for path in (home / "run").iterdir()}
     assert names == {"README.md", "config.json", "environment.json", "image_encoder", "labels.json", "log.csv",
-                     "metrics.json", "model.safetensors", "posts.html", "report.html", "text_encoder"}  # fmt: skip
+                     "metrics.json", "model.safetensors", "posts.html", "posts_summary.safetensors", "report.html",
+                     "text_encoder"}  # fmt: skip
     log = pd.read_csv(home / "run" / "log.csv")
     assert log["stage"].tolist() == ["probe"] * 3
     assert json.loads((home / "run" / "metrics.json").read_text())["status"] == "finished"
@@ -382,6 +383,25 @@ def test_evaluate_prints_and_writes_everything(cli: Cli, home: Path, tmp_path: P
     assert len(pd.read_csv(tmp_path / "e" / "predictions.csv")) == 12
     same = cli("evaluate", home / "run", home / "test.csv", "--bootstrap", 50, "--json").json
     assert same["scores"] == metrics["scores"]
+
+
+def test_evaluate_scores_slices_in_terminal_json_and_page(cli: Cli, home: Path, tmp_path: Path) -> None:
+    posts = pd.read_csv(home / "test.csv")
+    whole = pd.concat([posts.assign(id=[f"{name}{i}" for i in posts["id"]], lang=name) for name in ("en", "de", "fr")])
+    table = home / "sliced.csv"
+    pd.concat([whole, whole.assign(id=[f"again{i}" for i in whole["id"]])]).assign(half=["a", "b"] * 36).to_csv(table)
+    given = ["evaluate", home / "run", table, "--by", "lang", "--by", "@missing", "--by", "half", "--bootstrap", 20]
+    answer = cli(*given, "--out", tmp_path / "e")
+    assert answer.code == 0, answer.err
+    for words in ("AUC by slice", "half = a", "corrected by Holm", "lang: 3 rarer values with 72 posts together"):
+        assert words in " ".join(answer.out.split())
+    found = json.loads((tmp_path / "e" / "metrics.json").read_text())["slices"]
+    assert [row["by"] for row in found["rows"] if row["by"] != "@missing"] == ["half", "half"]
+    assert "<h2>Slices</h2>" in (tmp_path / "e" / "report.html").read_text()
+    assert cli(*given, "--json").json["slices"] == found
+    refused = cli("evaluate", home / "run", table, "--by", "langage")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "'lang'" in refused.err
 
 
 def test_evaluate_replaces_neither_run_nor_posts(cli: Cli, home: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from cotune.benchmark.results import Results
 from cotune.errors import ConfigError, did_you_mean, listed
 from cotune.files import write_text
 from cotune.metrics import Estimate
-from cotune.report.numbers import SCORE_TITLES, plural
+from cotune.report.numbers import SCORE_TITLES, p_value, plural
 
 PAPER = {
     "mvsa": {"svm": 0.6416, "image": 0.6383, "text": 0.8011, "concat": 0.7905, "clip": 0.8174, "joint": 0.8131},
@@ -205,13 +205,6 @@ def seconds(value: float) -> str:
     if value < 99.5:
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     return f"{value / 60:.1f} min" if value < 5940 else f"{value / 3600:.1f} h"
-
-
-def p_value(p: float) -> str:
-    """Return a p-value; small ones are bounded rather than shown as nothing."""
-    if math.isnan(p):
-        return "—"
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 0.9995 else "1"
 
 
 def p_words(p: float) -> str:

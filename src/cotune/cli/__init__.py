@@ -23,6 +23,7 @@ from cotune.cli.calibrate import calibrate
 from cotune.cli.data import check, import_app
 from cotune.cli.decide import decide
 from cotune.cli.demo import demo
+from cotune.cli.drift import drift
 from cotune.cli.evaluate import evaluate
 from cotune.cli.explain import explain
 from cotune.cli.export import export
@@ -60,6 +61,7 @@ app.command("tune", rich_help_panel=_START, cls=SettingsCommand)(tune)
 app.command("check", rich_help_panel=_DATA, cls=SettingsCommand)(check)
 app.add_typer(import_app, name="import", rich_help_panel=_DATA)
 app.command("evaluate", rich_help_panel=_USE, cls=SettingsCommand)(evaluate)
+app.command("drift", rich_help_panel=_USE, cls=SettingsCommand)(drift)
 app.command("predict", rich_help_panel=_USE, cls=SettingsCommand)(predict)
 app.command("calibrate", rich_help_panel=_USE, cls=SettingsCommand)(calibrate)
 app.command("decide", rich_help_panel=_USE, cls=SettingsCommand)(decide)

@@ -50,6 +50,12 @@ def evaluate(
         Literal["error", "text-only"],
         typer.Option(help="Posts with an unreadable image: left out and counted, or scored by their text."),
     ] = "error",
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", help="Also score slices of the posts, by this column of the table or by @length (of the "
+                     "texts), @size (of the images) or @missing (fields); repeatable.", metavar="COLUMN",
+                     show_default=False),
+    ] = None,
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
     engine: EngineOption = "auto",
@@ -58,17 +64,18 @@ def evaluate(
     allow_remote: AllowRemote = False,
     plugin: Plugin = None,
     as_json: AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
     from cotune.data.posts import iter_posts, read_posts
     from cotune.report.posts_page import ShownPosts
     from cotune.scoring import evaluate_posts
+    from cotune.slices import kept_columns
 
     if out is not None:
         _refuse_harm(out, posts)
     progress = reporter()
     choice = choose(run, engine, plugin, flags)
-    columns = table.columns(choice.fields)
+    columns = table.columns(choice.fields, kept_columns(by := by or []))
     how: dict[str, Any] = {"columns": columns, "require_labels": True, "tell": progress.say, **table.rows()}
     notes: list[str] = []
     if table.labels_from is None:
@@ -82,7 +89,7 @@ def evaluate(
     predictor = open_scorer(choice, settings, first)
     shown = ShownPosts(predictor.task, predictor.fields)
     watch = None if out is None else shown.add
-    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress, watch=watch)
+    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress, watch=watch, by=by)
     result.notes.extend(note.removeprefix("note: ") for note in notes)
     if out is not None:
         _write(out, predictor, result, run, posts)

@@ -57,17 +57,19 @@ class TableOptions:
             return None
         return fields_of_columns(self.text or ("text",), self.image or ("image",), self.table)
 
-    def columns(self, fields: tuple[Field, ...] | None = None) -> ColumnNames:
+    def columns(self, fields: tuple[Field, ...] | None = None, kept: tuple[str, ...] = ()) -> ColumnNames:
         """Return the names of the columns.
 
         Parameters
         ----------
         fields : tuple of Field, optional
             What a run reads; the options may then say by ``FIELD=COLUMN`` where else it is found.
+        kept : tuple of str
+            Further columns that are read.
         """
         from cotune.data.posts import ColumnNames
 
-        common: dict[str, Any] = {"id": self.id, "label": self.label, "group": self.group}
+        common: dict[str, Any] = {"id": self.id, "label": self.label, "group": self.group, "kept": kept}
         if fields is not None:
             return ColumnNames(fields=self._renamed(fields), **common)
         text, image = self.text or ("text",), self.image or ("image",)

@@ -9,9 +9,9 @@ from typing import Literal
 from cotune.benchmark.compare import Summary, Test
 from cotune.benchmark.plan import ANCHOR
 from cotune.benchmark.results import Results
-from cotune.benchmark.tables import p_value, p_words, repeated
+from cotune.benchmark.tables import p_words, repeated
 from cotune.report.notices import Notice, sorted_notices
-from cotune.report.numbers import plural
+from cotune.report.numbers import p_value, plural
 
 SURE = 0.05
 #: An interval of the AUC that is wider than this can hold most differences between methods.

@@ -42,6 +42,13 @@ def interval(row: Mapping[str, float | None], digits: int = 4) -> str:
     return "-" if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
+def p_value(p: float | None) -> str:
+    """Return a p-value, or a dash for none; small ones are bounded rather than shown as nothing."""
+    if p is None or math.isnan(p):
+        return "—"
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 0.9995 else "1"
+
+
 def percent(value: float | None, digits: int = 0) -> str:
     """Return a part as a percentage, or a dash for none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}%}"

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from cotune.report.numbers import count, interval, number, percent, plural, signed
+from cotune.report.numbers import count, interval, number, p_value, percent, plural, signed
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "count": count, "number": lambda value, digits=3: number(value, digits),
         "interval": lambda row, digits=3: interval(row, digits), "percent": percent, "signed": signed,
-        "split_cell": split_cell, "plural": plural,
+        "split_cell": split_cell, "plural": plural, "p_value": p_value,
     }  # fmt: skip
     return environment
 

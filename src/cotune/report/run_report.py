@@ -14,7 +14,7 @@ from cotune.report.numbers import SCORE_TITLES, count
 from cotune.report.pages import bars, render
 from cotune.report.run_charts import calibration_chart, pairs_chart
 from cotune.report.run_verdict import run_notices, score_notices
-from cotune.report.terminal import members_rows
+from cotune.report.terminal import members_rows, slices_note
 from cotune.run import Run
 from cotune.scoring import EvaluatedPosts
 from cotune.settings import FitConfig
@@ -170,6 +170,7 @@ def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
         "per_class": found.get("per_class", {}),
         "per_label": found.get("per_label", {}),
         "fields": found.get("fields", {}),
+        "slices": None if "slices" not in found else {**found["slices"], "note": slices_note(found["slices"])},
         "scatter": pairs_chart(pairs) if pairs else Markup(""),
         "matrix": _matrix(matrix) if matrix and len(classes) <= MATRIX_CLASSES else None,
         "confusions": _confusions(classes, matrix),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cotune.report.numbers import SCORE_TITLES, interval, number, percent, plural, signed
+from cotune.report.numbers import SCORE_TITLES, interval, number, p_value, percent, plural, signed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _WORDS = 60  # letters of a text in a table
 _BAR = 24  # columns of a bar
 _PUSHING = 4  # words
+_UNLIKE = 8  # posts
+_NAMED = 3  # slices
+_ALPHA = 0.05
 
 
 def new_table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
@@ -52,7 +55,36 @@ def evaluation_tables(found: Mapping[str, Any], title: str) -> list[Table]:
         matrix = confusion_table(found["classes"], found["confusion"])
         tables += [] if matrix is None else [matrix]
     tables += [field_table(found["fields"])] if "fields" in found else []
-    return [*tables, *([per_label_table(found["per_label"])] if "per_label" in found else [])]
+    tables += [per_label_table(found["per_label"])] if "per_label" in found else []
+    return [*tables, *([slices_table(found["slices"])] if "slices" in found else [])]
+
+
+def slices_table(found: Mapping[str, Any]) -> Table:
+    """Return the scores of slices, the worst first, and how they differ from the rest."""
+    score = SCORE_TITLES.get(found["score"], found["score"])
+    columns = ("slice", "posts", score, "interval", "to the rest", "corrected p")
+    table = new_table(f"{score} by slice", *columns, right=("posts", score, "to the rest", "corrected p"))
+    for row in found["rows"]:
+        gap = signed(row["difference"]["value"], 3)
+        cells = (number(row["score"]["value"], 3), interval(row["score"], 3), gap, p_value(row["p_adjusted"]))
+        add_row(table, f"{row['by']} = {row['value']}", f"{row['n']:,}", *cells)
+    table.caption = slices_note(found)
+    table.caption_justify = "left"
+    return table
+
+
+def slices_note(found: Mapping[str, Any]) -> str:
+    """Return what to know of slices: which differ beyond chance, and what was put together."""
+    worse = [row for row in found["rows"] if row["p_adjusted"] is not None and row["p_adjusted"] < _ALPHA
+             and row["difference"]["value"] < 0]  # fmt: skip
+    named = ", ".join(f"{row['by']} = {row['value']}" for row in worse[:_NAMED])
+    first = f"Worse than the rest: {named}" if worse else "No slice is worse than the rest"
+    parts = [f"{first}; p < .05, corrected by Holm's method for {plural(found['tests'], 'test')}."]
+    parts += [
+        f"{by}: {plural(each['values'], 'rarer value')} with {plural(each['posts'], 'post')} together."
+        for by, each in found["grouped"].items()
+    ]
+    return " ".join([*parts, f"Slices have {found['smallest']} posts at least."])
 
 
 def field_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -320,3 +352,18 @@ def examples_table(rows: Iterable[Mapping[Any, Any]]) -> Table:
         shares = f"{row['text_share']:.0%}/{row['image_share']:.0%}"
         add_row(table, shown, row["image"], row["true"], f"{row['label']} {chance:.2f}", shares)
     return table
+
+
+def drift_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Return the tests of a comparison with training posts, and the posts that look least like those."""
+    columns = ("compared", "difference", "p", "corrected p", "")
+    title = f"{plural(found['compared'], 'post')} compared with {found['reference']:,} of the run's"
+    tests = new_table(title, *columns, right=columns[1:4])
+    for row in found["tests"]:
+        value = "-" if row["value"] is None else f"{row['measure']} {row['value']:.3f}"
+        corrected = p_value(row["p_adjusted"]) if row["counts"] else "not counted"
+        add_row(tests, row["what"], value, p_value(row["p_value"]), corrected, row["detail"])
+    unlike = new_table("Least like training posts", "id", "row", "field", "deviations", right=("row", "deviations"))
+    for post in found["unlike"][:_UNLIKE]:
+        add_row(unlike, post["id"], f"{post['row']:,}", post["field"], f"{post['distance']:.1f}")
+    return [tests, unlike]

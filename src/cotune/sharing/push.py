@@ -18,7 +18,7 @@ from cotune.ownership import EXPORT, RUN
 from cotune.report.card_metadata import CardDetails
 from cotune.report.model_card import model_card
 from cotune.run import Run
-from cotune.run_settings import CARD, CONFIG, ENVIRONMENT, METRICS, read_settings
+from cotune.run_settings import CARD, CONFIG, ENVIRONMENT, METRICS, SUMMARY, read_settings
 from cotune.sharing.fetch import refuse_strange
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | by
     """Return the files of a run that are pushed, by name: paths of those that are as they are, contents of the others.
 
     Paths, the command line and notes are left out of the small files, whose checksums are made again. Whatever else
-    lies in the folder (report, checkpoint, predictions, files of the user) stays where it is.
+    lies in the folder (report, summary of the posts, checkpoint, predictions, files of the user) stays where it is.
 
     Parameters
     ----------
@@ -90,8 +90,9 @@ def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | by
     settings = read_settings(folder)
     if "checksums" not in settings:
         raise RunError(f"{folder} has no checksums; write it again, with cotune.load({str(folder)!r}).save(...)")
-    refuse_strange(folder, settings["checksums"])
-    files: dict[str, Path | bytes] = {name: folder / name for name in settings["checksums"]}
+    named = [name for name in settings["checksums"] if name != SUMMARY]
+    refuse_strange(folder, named)
+    files: dict[str, Path | bytes] = {name: folder / name for name in named}
     for name in files:
         if name in _LEFT_OUT or ("/" in name and PurePosixPath(name).name in _CLEANED):
             value = read_json(folder / name)

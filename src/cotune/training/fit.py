@@ -40,6 +40,7 @@ from cotune.training.held_out_rows import hold_out
 from cotune.training.members import fit_members
 from cotune.training.notes import below_chance, below_the_probe, undefined_score
 from cotune.training.post_notes import count_cut_texts, count_overlap, readable_posts, tell_gaps
+from cotune.training.posts_summary import summarise
 from cotune.training.precision import Precision, choose_precision
 from cotune.training.ranks import join_ranks, ranks
 from cotune.training.shares import predict_shares
@@ -194,7 +195,8 @@ def fit_posts(
     about = environment(config.seed, key["posts"], training_device(config).type) | {"precision": str(precision)}
     if ranks().count > 1:
         about["devices"] = ranks().count
-    return FitResult(Run(trained.model, config, metrics, about), trained.interrupted, held_out)
+    summary = summarise(trained, task, data, usable, config, (counts["unreadable_cells"], len(posts)))
+    return FitResult(Run(trained.model, config, metrics, about, summary=summary), trained.interrupted, held_out)
 
 
 def readable(

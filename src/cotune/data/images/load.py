@@ -270,6 +270,19 @@ class ReadImage:
             return self._content
         return decode_bytes(self._content, self._name, min_side=min_side)
 
+    def size(self) -> tuple[int, int]:
+        """Return width and height in pixels, without decoding.
+
+        Raises
+        ------
+        ImageFault
+            When it cannot be opened.
+        """
+        if isinstance(self._content, Image.Image):
+            return self._content.size
+        with open_bytes(self._content, self._name) as image:
+            return image.size
+
 
 def read_image(source: ImageSource, *, allow_remote: bool = False) -> ReadImage:
     """Read an image once, for its content key and for decoding it as often as is needed.
@@ -299,6 +312,15 @@ def image_key(source: ImageSource, *, allow_remote: bool = False) -> str:
         When the image cannot be read.
     """
     return read_image(source, allow_remote=allow_remote).key
+
+
+def image_pixels(source: ImageSource) -> int | None:
+    """Return how many pixels an image has, without decoding it; None where it cannot be read, or has to be fetched."""
+    try:
+        width, height = read_image(source).size()
+    except ImageFault:
+        return None
+    return width * height
 
 
 def verify_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_remote: bool = False) -> ImageInfo:

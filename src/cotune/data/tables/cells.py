@@ -45,6 +45,9 @@ LABEL_SEPARATOR = "|"
 FIELD_LABEL = "label:"
 """Begins the columns of posts that hold the labels of single fields, as in ``label:text``."""
 
+KEPT = "column:"
+"""Begins the columns of posts that hold further columns of the table as they are."""
+
 #: Columns that the annotators of a field may have, one each.
 _ANNOTATORS = 9
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -68,6 +71,8 @@ class ColumnNames:
         The fields, instead of `text`, `image` and `table`.
     partial : bool
         Whether columns of fields and of labels may be missing, as in a table that joins another: one of each will do.
+    kept : tuple of str
+        Further columns, which posts have as ``column:NAME`` with their cells as they are.
     """
 
     id: str = "id"
@@ -78,6 +83,7 @@ class ColumnNames:
     table: tuple[str, ...] = ()
     fields: tuple[Field, ...] | None = None
     partial: bool = False
+    kept: tuple[str, ...] = ()
 
     def read_fields(self) -> tuple[Field, ...]:
         """Return the fields of a post."""
@@ -102,7 +108,7 @@ class ColumnNames:
         """Return all columns that are read, each once."""
         of_fields = [column for field in self.read_fields() for column in field.columns]
         further = [column for columns in self.field_labels().values() for column in columns]
-        return list(dict.fromkeys([self.id, *of_fields, *self.labels, *further, self.group]))
+        return list(dict.fromkeys([self.id, *of_fields, *self.labels, *further, self.group, *self.kept]))
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -172,6 +178,12 @@ class PostsBuilder:
             renamed = name != flag or (flag == "label" and len(names.labels) > 1)
             if name not in found and (renamed or (flag == "label" and labels)):
                 self._missing([(flag, name)], found)
+        for name in names.kept:
+            if name not in found:
+                raise DataError(
+                    f"{self.where} has no column {clip(name)!r} to tell posts apart by{did_you_mean(name, found)}; "
+                    f"it has: {listed(found, most=20) or 'none'}"
+                )
 
     def _require_some(self, found: list[str]) -> None:
         """Refuse a table without any column of a field, or without any of labels."""
@@ -244,6 +256,8 @@ class PostsBuilder:
             if there:
                 yield f"{FIELD_LABEL}{field_name}", there, _votes
         yield "group", (names.group,), lambda cells: plain_cell(_single(cells[names.group]), "group")
+        for column in names.kept:
+            yield f"{KEPT}{column}", (column,), lambda cells: next(iter(cells.values()))
 
     def _name(self, ids: pd.Series[Any], rows: list[int]) -> None:
         """Make up the ids that are not given."""

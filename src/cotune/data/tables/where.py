@@ -50,13 +50,13 @@ class RowFilter:
         if self.wanted:
             fits = np.ones(chunk.rows, dtype=bool)
             for column, wanted in self.wanted.items():
-                names = [_name(value) for value in chunk.values.get(column, [None] * chunk.rows)]
+                names = [cell_name(value) for value in chunk.values.get(column, [None] * chunk.rows)]
                 self._count(self._found[column], names)
                 fits &= np.fromiter((name in wanted for name in names), dtype=bool, count=chunk.rows)
             rows = np.flatnonzero(fits).tolist()
         if self.count_split and SPLIT in chunk.values:
             values = chunk.values[SPLIT]
-            self._count(self._splits, [_name(values[i]) for i in (range(chunk.rows) if rows is None else rows)])
+            self._count(self._splits, [cell_name(values[i]) for i in (range(chunk.rows) if rows is None else rows)])
         self.kept += chunk.rows if rows is None else len(rows)
         return rows
 
@@ -120,13 +120,13 @@ def parse_where(pairs: Iterable[str]) -> dict[str, list[str]]:
 
 def _wanted(column: str, values: object) -> frozenset[str]:
     several = isinstance(values, Iterable) and not isinstance(values, str | bytes)
-    wanted = frozenset(_name(value) for value in (values if several else [values]))  # type: ignore[attr-defined]
+    wanted = frozenset(cell_name(value) for value in (values if several else [values]))  # type: ignore[attr-defined]
     if not wanted:
         raise ConfigError(f"no value is given for the column {clip(column)!r}; give at least one")
     return wanted
 
 
-def _name(value: object) -> str:
+def cell_name(value: object) -> str:
     """Return a cell as it is compared: like a label, and the same for true, True and "True"."""
     from cotune.data.tables.cells import is_missing, label_name
 

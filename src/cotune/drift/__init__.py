@@ -1,0 +1,1 @@
+"""Whether new posts are like those that a run was trained on."""
