@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from cotune.cli import main
+from cotune.decide.calibrate import calibrated
+from cotune.decide.choose import hash_of
 from cotune.engines import sessions as engines
 from cotune.errors import ConfigError, ExportError
 from cotune.explain.explainer import Explainer
@@ -23,6 +25,7 @@ from cotune.export.graph_names import PARTS
 from cotune.export.package import open_export
 from cotune.export.predictor import ExportedPredictor
 from cotune.fields import Field
+from cotune.model import JointModel
 from cotune.predict import Predictor
 from cotune.run import Run, load_run, save_run
 from cotune.training.fit import fit_posts
@@ -70,6 +73,19 @@ def test_the_same_table_as_the_run_gives(run: Run, exported: Path, posts: pd.Dat
     pd.testing.assert_frame_equal(found, expected, atol=1e-4, rtol=0)
     assert streamed.pop("error").fillna("").tolist() == expected.pop("error").fillna("").tolist()
     pd.testing.assert_frame_equal(streamed, expected, atol=1e-4, rtol=0)
+
+
+def test_a_calibrated_run_gives_a_calibrated_export(run: Run, posts: pd.DataFrame, tmp_path: Path) -> None:
+    model = JointModel(run.model.encoders, run.model.head, calibrated(run.task, 3.0))
+    warm = Run(model.eval(), run.config, run.metrics, run.environment)
+    export_run(warm, tmp_path / "model", posts, openvino=False)
+    expected, without = Predictor(warm, device="cpu"), Predictor(run, device="cpu")
+    with ExportedPredictor(open_export(tmp_path / "model"), engine="onnx") as predictor:
+        found = predictor.frame(posts)
+        assert hash_of(predictor) == hash_of(expected) != hash_of(without)
+    pd.testing.assert_frame_equal(found, expected.frame(posts), atol=1e-4, rtol=0)
+    sure = found.filter(like="p_").max(axis=1)
+    assert (sure < without.frame(posts).filter(like="p_").max(axis=1))[sure.notna()].all()
 
 
 def test_an_absent_field_has_exactly_no_share(exported: Path, posts: pd.DataFrame) -> None:

@@ -124,3 +124,16 @@ def test_the_evaluation_names_its_classes():
     assert found["scores"]["accuracy"]["value"] == 1
     assert THREE.note_on_held_out(np.array([1, 1])) == "all 2 held-out posts have the label 'b'"
     assert THREE.note_on_held_out(np.array([1, 2])) is None
+
+
+def test_a_temperature_divides_the_outputs():
+    task = SingleLabel(["a", "b", "c"], 2.5)
+    again = restore_task({"name": task.name, "settings": task.settings()})
+    outputs = torch.randn(7, 3, dtype=torch.float64) * 5
+    for each in (task, again):
+        torch.testing.assert_close(each.predictions(outputs), (outputs / 2.5).softmax(dim=1))
+        torch.testing.assert_close(each.from_scale(each.contribution_scale(outputs)), each.predictions(outputs))
+    assert "temperature" not in THREE.settings()
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="above 0"):
+            SingleLabel(["a", "b"], wrong)

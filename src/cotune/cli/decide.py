@@ -18,7 +18,7 @@ from cotune.errors import ConfigError, CotuneError
 
 if TYPE_CHECKING:
     from cotune.cli.table_options import TableOptions
-    from cotune.decide.policy import ChosenPolicy
+    from cotune.decide.policy import ChosenPolicy, Policy
     from cotune.decide.route import Watch
     from cotune.scoring import Scorer
 
@@ -78,11 +78,13 @@ def decide(
     from cotune.data.posts import iter_posts
     from cotune.decide.choose import unreachable
     from cotune.decide.expected import expected
+    from cotune.decide.policy import RECORD
     from cotune.decide.route import decide_posts
     from cotune.files import write_json, write_text
     from cotune.report.decide_report import decide_report
 
     _refuse_harm(out, posts, audit)
+    asked = _read(policy, calibrate_on)
     progress = reporter()
     choice = choose(run, engine, plugin, flags)
     columns = table.columns(choice.fields)
@@ -90,15 +92,13 @@ def decide(
     settings = {**flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote}
     predictor = open_scorer(choice, settings, first)
     labelled = replace(table, where=tuple(calibrate_where or ()), format=None)
-    chosen = _chosen(predictor, policy, calibrate_on, labelled, chunk_size)
+    chosen = _chosen(predictor, asked, calibrate_on, labelled, chunk_size)
     notes = unreachable(chosen)
     for note in notes:
         tell_note(f"note: {note}")
+    write_json(out / RECORD, chosen.record)  # first, as it tells whose the folder is
     with _writers(out / _DECISIONS, audit, predictor, chosen) as watch:
         found = decide_posts(predictor, chunks, chosen, watch, progress)
-    from cotune.decide.policy import RECORD
-
-    write_json(out / RECORD, chosen.record)
     write_text(out / _REPORT, decide_report(chosen, found, run=run.name, posts=title(posts)))
     if as_json:
         print_json({"policy": chosen.record, "routes": found.routes, "expected": expected(chosen, found),
@@ -111,25 +111,37 @@ def decide(
     print_rich(f"\nwritten to {out}: {written}" + (f"; records to {audit}" if audit is not None else ""))
 
 
+def _read(path: Path, calibrate_on: Path | None) -> Policy | ChosenPolicy:
+    """Return the policy, before anything is opened; labelled posts are for one without thresholds."""
+    from cotune.decide.policy import ChosenPolicy, read_policy
+
+    policy = read_policy(path)
+    if isinstance(policy, ChosenPolicy) and calibrate_on is not None:
+        raise ConfigError(f"{path} has thresholds already; leave --calibrate-on out, or give a policy without")
+    if not isinstance(policy, ChosenPolicy) and calibrate_on is None:
+        raise ConfigError(f"{path} has no thresholds; give labelled posts to choose them on with --calibrate-on")
+    return policy
+
+
 def _chosen(
-    predictor: Scorer[Any], path: Path, calibrate_on: Path | None, table: TableOptions, chunk_size: int
+    predictor: Scorer[Any],
+    policy: Policy | ChosenPolicy,
+    calibrate_on: Path | None,
+    table: TableOptions,
+    chunk_size: int,
 ) -> ChosenPolicy:
     """Return the policy with its thresholds, chosen now or before."""
     from cotune.data.posts import iter_posts
     from cotune.decide.choose import choose_thresholds, hash_of, output_of, score_labelled
-    from cotune.decide.policy import ChosenPolicy, read_policy
+    from cotune.decide.policy import ChosenPolicy
 
-    policy = read_policy(path)
     if isinstance(policy, ChosenPolicy):
-        if calibrate_on is not None:
-            raise ConfigError(f"{path} has thresholds already; leave --calibrate-on out, or give a policy without")
         if policy.record["run"]["hash"] != hash_of(predictor):
-            raise ConfigError(f"the thresholds of {path} were chosen for another run, or before it was calibrated; "
+            raise ConfigError("the policy's thresholds were chosen for another run, or before it was calibrated; "
                               "choose them again with --calibrate-on")  # fmt: skip
         return policy
     output_of(predictor.task, policy.class_)
-    if calibrate_on is None:
-        raise ConfigError(f"{path} has no thresholds; give labelled posts to choose them on with --calibrate-on")
+    assert calibrate_on is not None  # a policy without thresholds was refused
     progress = reporter()
     chunks = iter_posts(calibrate_on, chunk_size, columns=table.columns(predictor.fields), require_labels=True,
                         tell=progress.say, **table.rows())  # fmt: skip

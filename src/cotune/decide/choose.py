@@ -84,8 +84,8 @@ def score_labelled(
     found = evaluate_posts(predictor, chunks, n_bootstrap=0, progress=progress)
     refuse_seen(found.notes)
     table = found.predictions
-    known = table["label"].notna() & table["true"].map(lambda label: label is not None and task.problem(label) is None)
-    table = table[known]
+    known = [label for label in table["true"].dropna().unique() if task.problem(label) is None]
+    table = table[table["label"].notna() & table["true"].isin(known)]
     targets = np.asarray(task.encode(table["true"].tolist()))
     positive: Bools = targets == at if targets.ndim == 1 else targets[:, at] > 0
     scores = table[f"p_{name}"].to_numpy(dtype=np.float64)
