@@ -109,7 +109,9 @@ def main() -> None:
         other = opened(given.other)
         rows = rng.permutation(len(other.posts))[: given.sample]
         found = _compared(table, rng.permutation(n)[: given.sample], other, rows, 0)
-        print(f"\n{len(rows)} posts of {given.other.name} against {given.sample} of {given.posts.name}: {found.verdict}")
+        print(
+            f"\n{len(rows)} posts of {given.other.name} against {given.sample} of {given.posts.name}: {found.verdict}"
+        )
         print("| compared | difference | p | corrected p | |\n|---|---|---|---|---|")
         for test in found.tests:
             if test.value is not None:

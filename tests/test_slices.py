@@ -77,7 +77,10 @@ def test_what_is_derived_from_posts_and_read_from_columns(tmp_path: Path) -> Non
     y, proba = scored(160, 0)
     twice = pd.concat([values, values], ignore_index=True)
     found = score_slices(_TASK, y, proba, twice[["@length"]], n_bootstrap=0)
-    assert sorted(row["value"] for row in found["rows"])[:2] == ["0 to below 19 characters", "19 to below 39 characters"]
+    assert sorted(row["value"] for row in found["rows"])[:2] == [
+        "0 to below 19 characters",
+        "19 to below 39 characters",
+    ]
     assert sum(row["n"] for row in found["rows"]) == 160
 
 

@@ -113,7 +113,9 @@ def test_other_tasks(zoo: Zoo, tmp_path: Path, task: str) -> None:
     assert what >= ({"labels", "predicted labels"} if task == "multi-label" else {"values", "predicted values"})
 
 
-def test_held_out_posts_of_the_table_are_the_reference(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_posts_of_the_table_are_the_reference(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cotune.training.posts_summary._ENOUGH", 10)
     summary = tiny_fit(zoo, tmp_path, n=48, tune="top", validation=0.25).run.summary
     assert summary is not None
@@ -139,9 +141,7 @@ def test_a_damaged_or_newer_summary_is_refused(fitted: Run, tmp_path: Path) -> N
         read_summary(tmp_path / "s")
 
 
-def test_a_run_without_one_opens_and_says_so(
-    fitted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_without_one_opens_and_says_so(fitted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_run(tmp_path / "run", fitted)
     (tmp_path / "run" / SUMMARY).write_bytes(b"nothing")
     opened = load_run(tmp_path / "run")
