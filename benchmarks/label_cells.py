@@ -39,6 +39,9 @@ from cotune.training.trainer import Trained, Trainer, TrainingData
 
 FOLDS, SEED = 10, 42
 FIELDS = ("text", "image")
+PACKED = "cells.npz"
+#: What only the training of a student reads.
+_OF_TEACHING = ("apart", "taught")
 _PATIENCE = 900  # seconds
 
 
@@ -313,10 +316,48 @@ class CellFolder:
         """Return the file of a cell."""
         return self.folder / f"{cell.key}.npz"
 
+    @cached_property
+    def packed(self) -> dict[str, dict[str, np.ndarray]]:
+        """What :meth:`pack` wrote, by the cells' keys."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        if (self.folder / PACKED).exists():
+            with np.load(self.folder / PACKED, allow_pickle=False) as kept:
+                for name in kept.files:
+                    key, part = name.rsplit("/", 1)
+                    found.setdefault(key, {})[part] = kept[name]
+        return found
+
+    def has(self, cell: Cell) -> bool:
+        """Tell whether a cell is finished."""
+        return cell.key in self.packed or self.path(cell).exists()
+
     def load(self, cell: Cell) -> dict[str, np.ndarray]:
         """Return what is kept of a finished cell."""
+        if cell.key in self.packed:
+            return self.packed[cell.key]
         with np.load(self.path(cell), allow_pickle=False) as found:
             return dict(found)
+
+    def every(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return all finished cells by their keys."""
+        files = sorted(path for path in self.folder.glob("*.npz") if path.name != PACKED)
+        found = dict(self.packed)
+        for path in files:
+            with np.load(path, allow_pickle=False) as cell:
+                found[path.stem] = dict(cell)
+        return found
+
+    def pack(self, out: Path) -> None:
+        """Write one file with all that tables read, as half-precision numbers: small enough for a repository."""
+        parts = {
+            f"{key}/{name}": array.astype(np.float16) if array.dtype.kind == "f" and array.ndim else array
+            for key, cell in self.every().items()
+            for name, array in cell.items()
+            if name not in _OF_TEACHING
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_path(out / PACKED) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **parts)
 
     def keep(self, cell: Cell, found: Mapping[str, Any], **figures: float) -> None:
         """Keep the outputs of a cell; a file is there in whole or not at all."""

@@ -94,7 +94,7 @@ def gathered(lab: Lab, title: str, trainings: Sequence[Callable[[int], Cell]]) -
     """Return the model of some trainings, each a function of the fold; None while no fold has all of them."""
     folder: CellFolder = lab.folder
     of_fold = {fold: [make(fold) for make in trainings] for fold in range(lab.labelled.n_folds)}
-    whole = tuple(fold for fold, cells in of_fold.items() if all(folder.path(cell).exists() for cell in cells))
+    whole = tuple(fold for fold, cells in of_fold.items() if all(folder.has(cell) for cell in cells))
     if not whole:
         return None
     task = lab.task(of_fold[whole[0]][0].annotated)
@@ -105,7 +105,7 @@ def gathered(lab: Lab, title: str, trainings: Sequence[Callable[[int], Cell]]) -
         for i, cell in enumerate(of_fold[fold]):
             found = folder.load(cell)
             for view in VIEWS:
-                outputs[view][i, found["rows"]] = found[view]
+                outputs[view][i, found["rows"]] = found[view].astype(float)
             pull[i, found["rows"]] = found["pull"]
             seconds.append(float(found["seconds"]))
     return Model(title, task, outputs, pull, whole, float(np.mean(seconds)))

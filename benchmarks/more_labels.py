@@ -2,6 +2,7 @@
 
     python benchmarks/more_labels.py train posts.csv --out CELLS [--workers 2] [--rows plain,annotated] [--device cuda]
     python benchmarks/more_labels.py table posts.csv --out CELLS
+    python benchmarks/more_labels.py pack CELLS benchmarks/results/labels/NAME
 
 `posts.csv` has the columns `id,text,image,label,label:text,label:image` (`cotune import mvsa --annotations`); a post
 whose field labels contradict each other has an empty `label`. Folds are those of `cotune bench posts.csv --folds 10`
@@ -15,20 +16,20 @@ processes, each of which opens the posts once; `table` trains nothing. Rows of t
 | taught-plain, distilled-plain, … | members that leave out a part each, and their student: `--members K --distill` |
 | soup-plain, soup-annotated | `--members K --soup` |
 
-Members of any number K are the means of the first K seeds' probabilities, made in `table`. Nothing is chosen on the
-posts that are scored: every training has the default settings.
+Members of any number K are the means of the first K seeds' probabilities, made in `table`. `--set` changes a setting
+of every training; choose none on these folds (`levers.py` has others).
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cells import run
 from human_labels import conflicts_table, fields_table
 from label_cells import FOLDS, SEED, Cell, CellFolder, Lab, read_labelled, setup, train
@@ -88,7 +89,7 @@ def train_all(args: argparse.Namespace) -> None:
         raise SystemExit(f"{args.out} holds cells of other settings; name another folder")
     note_machine(args.out, training_device(make_config(settings)).type)
     folder = CellFolder(args.out)
-    todo = [cell for cell in in_turns(args) if not folder.path(cell).exists()]
+    todo = [cell for cell in in_turns(args) if not folder.has(cell)]
     shared = (args.posts, args.out, settings, time.time() + 60 * args.minutes)
     run(folder, todo, setup, shared, train, workers=args.workers)  # type: ignore[arg-type]  # keeps more than `Cells`
 
@@ -119,17 +120,22 @@ def table(args: argparse.Namespace) -> None:
     print(about_cells(lab, args.out))
 
 
+def pack(args: argparse.Namespace) -> None:
+    """Write what tables read of a folder into a small one."""
+    CellFolder(args.out).pack(args.to)
+    for name in ("folds.csv", MACHINES, "settings.json"):
+        if (args.out / name).exists():
+            shutil.copy(args.out / name, args.to / name)
+
+
 def about_cells(lab: Lab, out: Path) -> str:
     """Return a line about the posts, the cells and the machines that trained them."""
-    files = list(out.glob("*.npz"))
-    hours = 0.0
-    for file in files:
-        with np.load(file, allow_pickle=False) as kept:
-            hours += float(kept["seconds"]) / 3600
+    cells = lab.folder.every()
+    hours = sum(float(cell["seconds"]) for cell in cells.values()) / 3600
     machines = (out / MACHINES).read_text(encoding="utf-8").splitlines() if (out / MACHINES).exists() else []
     n, without = len(lab.labelled.y), int((lab.labelled.y < 0).sum())
     return (
-        f"{n:,} posts, {without:,} without a class; {len(files):,} cells, {hours:.2f} hours of single processes; "
+        f"{n:,} posts, {without:,} without a class; {len(cells):,} cells, {hours:.2f} hours of single processes; "
         f"{'; '.join(machines)}. Intervals and tests over posts: {BOOTSTRAP:,} paired resamples; over folds: corrected "
         "resampled t-test."
     )
@@ -199,6 +205,10 @@ def main() -> None:
     training.set_defaults(run=train_all)
     tables.add_argument("--kept", type=Path, help="results of `cotune bench`, such as benchmarks/results/main")
     tables.set_defaults(run=table)
+    packing = commands.add_parser("pack", help="write what tables read of a folder into a small one")
+    packing.add_argument("out", type=Path, help="folder of cells")
+    packing.add_argument("to", type=Path)
+    packing.set_defaults(run=pack)
     args = parser.parse_args()
     args.run(args)
 

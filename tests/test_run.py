@@ -33,6 +33,7 @@ FILES = {
     "metrics.json",
     "model.safetensors",
     "posts_summary.safetensors",
+    "seen.safetensors",
     "text_encoder",
 }
 

@@ -23,6 +23,8 @@ _PACKAGES = (
     "scikit-learn",
     "pillow",
 )
+#: Where the environment of a run, and the attributes of its posts, keep what it was made from.
+MADE_FROM = "made_from"
 
 
 def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]:
@@ -33,9 +35,9 @@ def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "cotune": __version__,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": versions(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "device": device,
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
@@ -45,6 +47,11 @@ def environment(seed: int, data_hash: str | None, device: str) -> dict[str, Any]
     }
 
 
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that decide what a model answers; None for one that is not installed."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -52,7 +59,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return what the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -228,3 +228,26 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise CotuneError(f"{name} is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise CotuneError(f"{name} is nested too deeply to be read") from error
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Return the value in the YAML file `path`; one that ends in ``.json`` is read as JSON.
+
+    Raises
+    ------
+    CotuneError
+        When the file is missing, cannot be read, or holds no YAML.
+    """
+    import yaml
+
+    name = Path(path)
+    if name.suffix == ".json":
+        return read_json(name)
+    try:
+        return yaml.safe_load(name.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise CotuneError(f"{name} does not exist; check the path") from error
+    except OSError as error:
+        raise CotuneError(f"{name} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        raise CotuneError(f"{name} is not valid YAML: {' '.join(str(error).split())[:300]}") from error

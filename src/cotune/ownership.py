@@ -92,7 +92,7 @@ RUN = Kind(
     # The second one tells of a run whose config.json is damaged, or was lost while it was replaced.
     {"config.json": {"format", "cotune", "fit"}, "environment.json": {"cotune", "packages", "data_hash"}},
     ("config.json", "labels.json", "model.safetensors", "metrics.json", "environment.json",
-     "README.md", "report.html", "posts.html", "posts_summary.safetensors",
+     "seen.safetensors", "README.md", "report.html", "posts.html", "posts_summary.safetensors",
      "text_encoder", "image_encoder", "encoders"),
 )  # fmt: skip
 EVALUATION = Kind(
@@ -114,7 +114,7 @@ BENCHMARK = Kind(
     {"bench.json": {"format", "cotune", "settings"}},
     ("bench.json", "folds.parquet", "predictions.parquet", "predictions.running", "failed.json", "results.md",
      "summary.json", "report.html", "cells/*.parquet", "table*.md", "table*.csv", "table*.tex",
-     "learning_curve.*", "grid_*.*", "emap.*"),
+     "learning_curve.*", "grid_*.*", "emap.*", "sanity.*"),
 )  # fmt: skip
 SEARCH = Kind(
     "search",
@@ -123,6 +123,9 @@ SEARCH = Kind(
     ("tune.json", "search.db", "parts.parquet", "test_predictions.safetensors", "best.yaml", "trials.csv",
      "summary.json", "report.html"),
 )  # fmt: skip
+DECISIONS = Kind(
+    "decisions", "cotune decide", {"policy.json": {"written_by"}}, ("policy.json", "decisions.csv", "report.html")
+)
 CHECK = Kind(
     "check",
     "cotune check",
@@ -134,8 +137,9 @@ EXPORT = Kind(
     "export",
     "cotune export",
     {"export.json": {"format", "cotune", "reads", "inputs"}},
-    ("export.json", "model.onnx", "README.md", "openvino", "text_encoder", "image_encoder", "encoders"),
-)
+    ("export.json", "model.onnx", "seen.safetensors", "README.md", "openvino", "text_encoder", "image_encoder",
+     "encoders"),
+)  # fmt: skip
 PARTITIONS = Kind(
     "predictions in parts",
     "cotune predict --cluster",

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cotune.data.seen import SeenPosts
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.table import TableEncoder
 from cotune.encoders.table_columns import Column
@@ -62,6 +63,11 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
         self.bad_images: BadImages = bad_images
         self.allow_remote = allow_remote
         self.model = run.model.to(self.device).eval()
+
+    @property
+    def seen(self) -> SeenPosts | None:
+        """The posts that the run was trained on, as hashes."""
+        return self.run.seen
 
     @property
     def weights_hash(self) -> str:

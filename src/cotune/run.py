@@ -17,6 +17,7 @@ from typing import Any
 from cotune import self_test
 from cotune._version import __version__
 from cotune.checksums import checksums, damage, sealed
+from cotune.data.seen import SEEN, SeenPosts
 from cotune.drift.summary import PostsSummary, read_summary, write_summary
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
 from cotune.errors import CotuneError, EncoderError, RunError, first_line
@@ -48,7 +49,7 @@ from cotune.settings import FitConfig
 from cotune.tasks import TASKS, Task, restore_task
 
 #: Files that only inform: what is wrong with them is said, and the run is opened all the same.
-_INFORMING = (METRICS, ENVIRONMENT, SUMMARY)
+_INFORMING = (METRICS, ENVIRONMENT, SUMMARY, SEEN)
 _STAGE = ".cotune-unfinished"
 
 
@@ -72,6 +73,8 @@ class Run:
         What was found when it was opened that harms no prediction, such as scores that cannot be read.
     summary : PostsSummary or None
         The training posts as numbers, which new posts are compared with; older runs have none.
+    seen : SeenPosts or None
+        Hashes of the posts that it was trained on; runs of before they were kept have none.
     """
 
     model: JointModel
@@ -81,6 +84,7 @@ class Run:
     label_type: str = "str"
     notes: list[str] = field(default_factory=list)
     summary: PostsSummary | None = None
+    seen: SeenPosts | None = None
 
     @property
     def task(self) -> Task:
@@ -141,6 +145,9 @@ def _write_files(folder: Path, run: Run) -> None:
     if run.summary is not None:
         write_summary(run.summary, folder / SUMMARY)
         shutil.copymode(folder / LABELS, folder / SUMMARY)
+    if run.seen is not None:
+        run.seen.save(folder / SEEN)
+        shutil.copymode(folder / LABELS, folder / SEEN)
     write_text(folder / CARD, model_card(run.model, run.config, run.metrics))
     settings = {
         **RUN.mark(),
@@ -164,6 +171,29 @@ def _write_files(folder: Path, run: Run) -> None:
         "checksums": checksums(folder, _checked(folder)),
     }
     write_json(folder / CONFIG, sealed(settings))
+
+
+def save_calibration(folder: Path, task: Task, about: Mapping[str, Any]) -> None:
+    """Give a run another task of the same outputs, such as one with a temperature, and write down how it was found.
+
+    ``config.json`` is replaced last, so that a run whose writing was cut off predicts as before.
+
+    Parameters
+    ----------
+    folder : Path
+        The run.
+    task : Task
+        Its task from now on.
+    about : mapping
+        What ``metrics.json`` says of it under ``calibration``.
+    """
+    settings = read_settings(folder)
+    metrics = _read_if_there(folder / METRICS, [])
+    write_json(folder / METRICS, {**metrics, "calibration": about})
+    settings["task"] = {"name": task.name, "settings": task.settings()}
+    if "checksums" in settings:
+        settings["checksums"] |= checksums(folder, [METRICS])
+    write_json(folder / CONFIG, sealed({key: value for key, value in settings.items() if key != "checksum"}))
 
 
 def _parts(model: JointModel) -> dict[str, object]:
@@ -212,7 +242,7 @@ def _move_in(stage: Path, folder: Path) -> None:
     A folder without a config.json counts as no run, so a power cut in between cannot leave a mixture that loads.
     """
     (folder / CONFIG).unlink(missing_ok=True)
-    for name in (REPORT, POSTS_PAGE, SUMMARY, *ENCODER_FOLDERS):
+    for name in (REPORT, POSTS_PAGE, SUMMARY, SEEN, *ENCODER_FOLDERS):
         remove(folder / name)
     for new in sorted(stage.iterdir(), key=lambda path: path.name == CONFIG):
         new.replace(folder / new.name)
@@ -293,7 +323,8 @@ def _build(
             summary = read_summary(folder / SUMMARY)
         except RunError as fault:
             notes.append(f"{fault}; it has no effect on predictions")
-    return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes, summary)
+    seen = _read_seen(folder / SEEN, notes)
+    return Run(model.requires_grad_(False).eval(), config, metrics, environment, label_type, notes, summary, seen)
 
 
 def _load_weights(model: JointModel, path: Path) -> None:
@@ -340,6 +371,17 @@ def _without_sharing(tensors: dict[str, Any]) -> dict[str, Any]:
         seen.add(place)
         kept[name] = tensor
     return kept
+
+
+def _read_seen(path: Path, notes: list[str]) -> SeenPosts | None:
+    """Return the hashes of the posts that a run was trained on; without them predictions are the same."""
+    if not path.is_file() or any(note.startswith(f"{path} ") for note in notes):
+        return None
+    try:
+        return SeenPosts.load(path)
+    except CotuneError as fault:
+        notes.append(f"{fault}; posts that were trained on are not told from others")
+        return None
 
 
 def _read_if_there(path: Path, notes: list[str]) -> dict[str, Any]:

@@ -12,15 +12,18 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from cotune.data.duplicates import fingerprints
 from cotune.data.images.load import ImageFault
 from cotune.data.kept_chunks import KeptChunks
 from cotune.data.posts import PostsHash
+from cotune.data.seen import NEAR, NEW, SAME, PostKeys, SeenPosts
 from cotune.data.tables.cells import field_labels
 from cotune.data.tables.row_errors import RowError, RowErrorCount, has_row_error
 from cotune.encoders.table_columns import Column
@@ -34,7 +37,10 @@ from cotune.tasks import Task
 
 BadImages = Literal["error", "text-only"]
 Read = TypeVar("Read")
-SEEN_POSTS = "these are the posts that the run was trained on; on new posts it will score lower"
+#: How notes end on posts that a run has seen before it was scored on them.
+TOO_HIGH = "on new posts it will score lower"
+SEEN_POSTS = f"these are the posts that the run was trained on; {TOO_HIGH}"
+SeenChoice = Literal["keep", "leave-out"]
 NO_NUMBER = "the model's answer for this post is not a number; train again with lower learning rates"
 
 
@@ -93,6 +99,11 @@ class Scorer(abc.ABC, Generic[Read]):
     def kinds(self) -> dict[str, str]:
         """The kind of every field."""
         return {field.name: field.kind for field in self.fields}
+
+    @property
+    def seen(self) -> SeenPosts | None:
+        """The posts that the model was trained on, as hashes; None if it does not know."""
+        return None
 
     @property
     @abc.abstractmethod
@@ -289,6 +300,11 @@ class EvaluatedPosts:
         What a reader of the scores must know.
     slices : dict
         Scores of parts of the posts, see :func:`cotune.slices.score_slices`; empty where none were asked for.
+    seen : dict
+        How many of the scored posts the run was trained on: ``same``, or ``near`` (duplicates); and how many it only
+        ``watched``, to stop or to choose thresholds. Empty if the run does not know.
+    unseen : Evaluation or None
+        The scores without posts that were trained on, where those are scored too.
     """
 
     evaluation: Evaluation
@@ -296,11 +312,16 @@ class EvaluatedPosts:
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     slices: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    unseen: Evaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions as plain values."""
         slices = {"slices": self.slices} if self.slices else {}
-        return {**self.evaluation.to_dict(), **slices, "left_out": self.left_out, "notes": self.notes}
+        found = {**self.evaluation.to_dict(), **slices, "left_out": self.left_out, "notes": self.notes}
+        if self.seen:
+            found["seen"] = {**self.seen, "without": None if self.unseen is None else self.unseen.to_dict()}
+        return found
 
     def _repr_html_(self) -> str:
         from cotune.report.notebook import tables_html
@@ -320,13 +341,15 @@ def evaluate_posts(
     progress: Progress | None = None,
     watch: Callable[[pd.DataFrame, pd.DataFrame], None] | None = None,
     by: Sequence[str] = (),
+    seen: SeenChoice = "keep",
 ) -> EvaluatedPosts:
     """Score labelled posts and compare; `watch` gets every chunk of posts with its predictions.
 
     `by` names what the posts are cut into slices by, see :func:`cotune.slices.slice_values`.
 
     Posts without a label, with a label that the run does not know, or without a prediction are left out of
-    the scores and counted. Who scores a run on the very posts it was trained on gets a note.
+    the scores and counted. Posts that the run was trained on, and near-duplicates of them, are counted in a note; by
+    default they are scored, and the scores without them given as well, or they are left out (``seen="leave-out"``).
 
     Raises
     ------
@@ -340,9 +363,9 @@ def evaluate_posts(
     scored_as: list[np.ndarray] = []
     values: list[pd.DataFrame] = []
     unreadable, bad = RowErrorCount(), []
-    seen = PostsHash(predictor.fields)
+    check = SeenCheck(predictor)
     for posts in progress.track(chunks, "posts (in chunks)", None):
-        seen.update(posts)
+        check.update(posts)
         posts = task.complete(posts)
         field_cells.append(posts[list(field_labels(posts).values())])
         values.append(slice_values(posts, predictor.fields, by))
@@ -357,9 +380,6 @@ def evaluate_posts(
         scored_as.append(scores[0])
     if not tables:
         raise DataError("there are no posts to evaluate")
-    notes = [SEEN_POSTS] if was_trained_on(predictor, seen) else []
-    for note in notes:
-        progress.say(f"note: {note}")
     predictions = pd.concat(tables, ignore_index=True)
     readable = ~np.concatenate(bad)
     labelled = (predictions["true"].notna() & readable).to_numpy()
@@ -378,25 +398,138 @@ def evaluate_posts(
     if unknown:
         progress.say(f"note: {task.note_on_unknown(unknown, left_out['unknown label'])}")
     used = known & scored
+    found_seen = check.found(used)
+    trained = used & found_seen.trained
+    if seen == "leave-out" and trained.any():
+        left_out["a post that was trained on"] = int(trained.sum())
+        used = used & ~trained
     if not used.any():
         counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
         raise DataError(f"no post can be scored ({counted}); the run's task is {task.describe()}")
     targets = task.encode(predictions["true"][used].tolist())
-    used_scores = np.concatenate(scored_as)[used]
-    found = task.evaluate(targets, used_scores, n_bootstrap=n_bootstrap, seed=seed)
+    every = np.concatenate(scored_as)
+    found = task.evaluate(targets, every[used], n_bootstrap=n_bootstrap, seed=seed)
     whole = pd.concat(values, ignore_index=True)[used]
-    slices = score_slices(task, targets, used_scores, whole, n_bootstrap=n_bootstrap, seed=seed) if by else {}
-    fields = task.score_fields(pd.concat(field_cells, ignore_index=True), np.concatenate(scored_as), seed=seed)
+    slices = score_slices(task, targets, every[used], whole, n_bootstrap=n_bootstrap, seed=seed) if by else {}
+    unseen, rest = None, used & ~trained
+    if seen == "keep" and trained.any() and rest.any():
+        unseen = task.evaluate(targets[rest[used]], every[rest], n_bootstrap=n_bootstrap, seed=seed)
+    notes = found_seen.notes(without=None if unseen is None else (task, unseen), left_out=seen == "leave-out")
+    for note in notes:
+        progress.say(f"note: {note}")
+    fields = task.score_fields(pd.concat(field_cells, ignore_index=True), every, seed=seed)
     if fields:
         found.details["fields"] = fields
     if not task.text_label:
         predictions["true"] = pd.to_numeric(predictions["true"].where(known), errors="coerce")
-    return EvaluatedPosts(found, predictions, left_out, notes, slices)
+    return EvaluatedPosts(found, predictions, left_out, notes, slices, found_seen.counts(), unseen)
 
 
-def was_trained_on(predictor: Scorer[Any], posts: PostsHash) -> bool:
-    """Tell whether these are the very posts that the model was trained on."""
-    return posts.hexdigest() == predictor.data_hash
+@dataclass(frozen=True)
+class SeenFound:
+    """What a model has seen of some posts.
+
+    Attributes
+    ----------
+    whole : bool
+        Whether they are the very table that it was trained on.
+    found : ndarray or None
+        What each post is, as :meth:`~cotune.data.seen.SeenPosts.compare` gives it, of all posts; None if unknown.
+    watched : ndarray or None
+        Which of them it was stopped by, or its thresholds chosen on.
+    scored : ndarray of bool
+        The posts that count.
+    """
+
+    whole: bool
+    found: np.ndarray | None
+    watched: np.ndarray | None
+    scored: np.ndarray
+
+    @property
+    def trained(self) -> np.ndarray:
+        """Which of all posts were trained on, or are near-duplicates of such posts."""
+        return np.zeros(len(self.scored), dtype=bool) if self.found is None else self.found != NEW
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of the scored posts are the same, near-duplicates, and watched; nothing if unknown."""
+        if self.found is None or self.watched is None:
+            return {}
+        found = self.found[self.scored]
+        return {"same": int((found == SAME).sum()), "near": int((found == NEAR).sum()),
+                "watched": int(self.watched[self.scored].sum())}  # fmt: skip
+
+    def notes(self, *, without: tuple[Task, Evaluation] | None = None, left_out: bool = False) -> list[str]:
+        """Return what to tell.
+
+        Parameters
+        ----------
+        without : (Task, Evaluation), optional
+            The scores of the other posts.
+        left_out : bool
+            Whether posts that were trained on are not scored.
+        """
+        counts = self.counts()
+        same, near = counts.get("same", 0), counts.get("near", 0)
+        n, notes = int(self.scored.sum()), []
+        if same + near or self.whole:
+            told = f"{same + near:,} of {plural(n, 'post')} {'was' if same + near == 1 else 'were'} trained on"
+            told += f" ({same:,} the same, {near:,} nearly the same)" if near else ""
+            if left_out and same + near:
+                notes.append(f"{told}, left out of the scores")
+            elif same == n or not same + near:
+                notes.append(SEEN_POSTS)
+            else:
+                task, rest = without or (None, None)
+                score = None if task is None or rest is None else rest.scores.get(task.main_score)
+                if task is not None and rest is not None and score is not None and np.isfinite(score.value):
+                    told += f"; without them the {task.main_title} is {score.value:.3f} on {plural(rest.n, 'post')}"
+                notes.append(f"{told}; {TOO_HIGH}")
+        if watched := counts.get("watched"):
+            notes.append(
+                f"{watched:,} of {plural(n, 'post')} decided when training stopped or where labels are cut, so that "
+                "their scores are a little too high"
+            )
+        return notes
+
+
+class SeenCheck:
+    """Finds out which of the posts that are fed to it a model was trained on.
+
+    Parameters
+    ----------
+    predictor : Scorer
+        The model. One without hashes of its posts tells only whether the whole table is that of its training.
+    """
+
+    def __init__(self, predictor: Scorer[Any]) -> None:
+        self._predictor = predictor
+        # An image that serves exports does without what near-duplicates are found by.
+        able = find_spec("imagehash") is not None
+        self._seen = predictor.seen if able else None
+        self._fields = [f for f in predictor.fields if self._seen is not None and f.name in self._seen.fields]
+        self._keys: list[PostKeys] = []
+        self._known: dict[str, str] = {}
+        self._hash = PostsHash(predictor.fields, self._known)
+
+    def update(self, posts: pd.DataFrame) -> None:
+        """Add the next posts."""
+        self._known.clear()
+        if self._seen is not None:
+            marks = {f.name: fingerprints(posts[f.name]) for f in self._fields if f.kind == "image" and f.name in posts}
+            self._keys.append(PostKeys.of(posts, self._fields, marks))
+            for name, found in marks.items():  # so that no file is read again for its hash
+                paths = zip(posts[name], found, strict=True)
+                self._known.update({p: m.key for p, m in paths if isinstance(p, str) and m is not None and m.readable})
+        self._hash.update(posts)
+
+    def found(self, scored: np.ndarray | None = None) -> SeenFound:
+        """Return what is known of all posts; `scored` says which of them count, by default all."""
+        whole = self._hash.hexdigest() == self._predictor.data_hash
+        if self._seen is None or not self._keys:
+            return SeenFound(whole, None, None, np.zeros(0, dtype=bool) if scored is None else scored)
+        keys = PostKeys.joined(self._keys)
+        return SeenFound(whole, *self._seen.compare(keys), np.ones(len(keys), bool) if scored is None else scored)
 
 
 def without_nonsense(

@@ -183,7 +183,7 @@ class FitConfig(BaseModel):
         "auto",
         "auto: the first available of cuda, mps, cpu.",
         _MACHINE,
-        "fit bench tune predict evaluate explain serve",
+        "fit bench tune predict evaluate explain serve decide audit calibrate",
     )
     devices: int = setting(
         1, "Devices of each machine that share every batch, each with a process of its own.", _MACHINE, ge=1
@@ -198,7 +198,7 @@ class FitConfig(BaseModel):
         "32",
         "Number format of encoders in torch; auto: bf16 on processors and GPUs with units for it, else 32.",
         _MACHINE,
-        "fit bench tune predict evaluate serve",
+        "fit bench tune predict evaluate serve decide audit",
     )
     bad_images: Literal["skip", "text-only"] = setting(
         "skip", "Training posts with an unreadable image: left out, or used by their text.", _TRAINING

@@ -179,6 +179,7 @@ def test_fit_leaves_a_whole_run(home: Path) -> None:
     names = {path.name for path in (home / "run").iterdir()}
     assert names == {"README.md", "config.json", "environment.json", "image_encoder", "labels.json", "log.csv",
                      "metrics.json", "model.safetensors", "posts.html", "posts_summary.safetensors", "report.html",
+                     "seen.safetensors",
                      "text_encoder"}  # fmt: skip
     log = pd.read_csv(home / "run" / "log.csv")
     assert log["stage"].tolist() == ["probe"] * 3

@@ -365,3 +365,26 @@ def test_members_teach_cells(fitted: Path) -> None:
     assert run.metrics["members"]["steps"][1]["score"] == pytest.approx(
         run.metrics["validation"]["scores"]["auc"]["value"], abs=1e-6
     )
+
+
+def test_check_counts_labels_of_fields(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(fitted / "posts.csv")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "labels of text negative" in said
+    assert "no label of their own: `fit --rule` learns from the labels of their fields" in said
+
+
+def test_a_service_says_the_labels_of_fields(fitted: Path) -> None:
+    from cotune.predict import Predictor
+    from cotune.serve.limits import Limits
+    from cotune.serve.model import ServedModel
+
+    model = ServedModel("one", Predictor(load_run(fitted / "run")), Limits())
+    (found,) = model.score([model.reader.read(model.sample(), "fields")])
+    assert found.label in {"negative", "positive"}
+    assert set(found.probabilities or {}) == {"negative", "positive"}
+    assert set(found.field_labels) == {"text", "image"}
+    assert set(found.further) == {
+        "conflict",
+        *(f"p:{f}_{n}" for f in ("text", "image") for n in ("negative", "positive")),
+    }

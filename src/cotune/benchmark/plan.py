@@ -87,6 +87,8 @@ class Plan:
         Most posts of a fold for the additive projection; 0 for none.
     fit : FitConfig
         The settings of training.
+    sanity : bool
+        Shuffle the labels, to see whether a method sees those it is scored by.
     """
 
     methods: tuple[str, ...]
@@ -102,6 +104,7 @@ class Plan:
     clip: str | None = None
     emap: int = 1000
     fit: FitConfig = field(default_factory=FitConfig)
+    sanity: bool = False
 
     def __post_init__(self) -> None:
         for name in self.methods:

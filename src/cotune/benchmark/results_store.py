@@ -35,6 +35,7 @@ def settings_of(plan: Plan, data_hash: str, *, fetched: bool = False) -> dict[st
         "fold_seed": plan.fold_seed,
         "group_by": [] if plan.protocol == "paper" else sorted(plan.group_by),
         **({} if plan.published is None else {"published": plan.published.source, "roles": plan.published.digest[:12]}),
+        **({"sanity": True} if plan.sanity else {}),
         "fit": plan.fit.model_dump(mode="json", exclude=_FREE),
     }
 
@@ -180,6 +181,9 @@ def refuse_other(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None
     RunError
         If the posts or a setting are others.
     """
+    if before.get("sanity", False) != now.get("sanity", False):
+        what = "a check on shuffled labels (--sanity)" if before.get("sanity") else "results on labels as they are"
+        raise RunError(f"{out} holds {what}; choose another folder")
     if before["data"] != now["data"]:
         raise RunError(
             f"{out} holds results of another data set (hash {before['data'][:12]}..., these posts have "

@@ -25,6 +25,7 @@ from cotune.benchmark.folds import Folds, OnImage, cut_posts, posts_of, told_lef
 from cotune.benchmark.methods import METHODS
 from cotune.benchmark.plan import Cell, Plan
 from cotune.benchmark.records import Record, rounded, versions
+from cotune.benchmark.sanity import shuffled
 from cotune.data.duplicates import large_group_note
 from cotune.data.images.sources import has_urls
 from cotune.data.posts import data_hash
@@ -140,6 +141,7 @@ def run_plan(
     results_store.refuse_harm(out)
     with results_store.sole_writer(out):
         plan = _settled(plan, out, watcher.progress)
+        posts = shuffled(posts, plan.fold_seed) if plan.sanity else posts
         fetched = allow_remote and _has_urls(posts, plan)
         begun = results_store.begin(out, plan, data_hash(posts, plan.fit.read_fields()), resume=resume, fetched=fetched)
         if begun and (out / FOLDS).is_file():

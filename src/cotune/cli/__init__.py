@@ -1,7 +1,8 @@
 """The command line. Each command parses, calls one function and prints; heavy modules load when it runs.
 
 Exit codes: 0 done, 2 bad usage or bad input (one line, no traceback), 130 stopped by Ctrl-C, 143 stopped by SIGTERM,
-1 anything else.
+1 anything else: an error nobody foresaw, cells that failed, a run that was not repeated bit by bit, a method that
+leaks.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from typing import Annotated, Any
 
 import typer
 
+from cotune.cli.audit import audit
 from cotune.cli.bench import bench
+from cotune.cli.calibrate import calibrate
 from cotune.cli.data import check, import_app
+from cotune.cli.decide import decide
 from cotune.cli.demo import demo
 from cotune.cli.drift import drift
 from cotune.cli.evaluate import evaluate
@@ -27,6 +31,7 @@ from cotune.cli.export import export
 from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
 from cotune.cli.push import push
+from cotune.cli.reproduce import reproduce
 from cotune.cli.serve import serve
 from cotune.cli.settings import Command, Group, SettingsCommand
 from cotune.cli.show import be_quiet
@@ -60,10 +65,14 @@ app.add_typer(import_app, name="import", rich_help_panel=_DATA)
 app.command("evaluate", rich_help_panel=_USE, cls=SettingsCommand)(evaluate)
 app.command("drift", rich_help_panel=_USE, cls=SettingsCommand)(drift)
 app.command("predict", rich_help_panel=_USE, cls=SettingsCommand)(predict)
+app.command("calibrate", rich_help_panel=_USE, cls=SettingsCommand)(calibrate)
+app.command("decide", rich_help_panel=_USE, cls=SettingsCommand)(decide)
+app.command("audit", rich_help_panel=_USE, cls=SettingsCommand)(audit)
 app.command("explain", rich_help_panel=_USE, cls=SettingsCommand)(explain)
 app.command("serve", rich_help_panel=_USE, cls=SettingsCommand)(serve)
 app.command("export", rich_help_panel=_USE, cls=SettingsCommand)(export)
 app.command("push", rich_help_panel=_USE, cls=Command)(push)
+app.command("reproduce", rich_help_panel=_USE, cls=Command)(reproduce)
 app.command("info", rich_help_panel=_USE, cls=Command)(info)
 app.command("encoders", rich_help_panel=_DATA, cls=Command)(encoders)
 

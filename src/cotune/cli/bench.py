@@ -99,6 +99,10 @@ def bench(
         int, typer.Option(min=0, help="Maximum posts of a fold for the additive projection (EMAP); 0 for none.",
                           rich_help_panel=_WHAT),
     ] = 1000,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="Shuffle the labels once: a method that is above chance even so sees "
+                           "labels of posts it is scored on (exit code 1).", rich_help_panel=_WHAT),
+    ] = False,
     paper: Annotated[
         Literal["mvsa", "hateful-memes"] | None,
         typer.Option(help="Also show the paper's figures for this data set.", rich_help_panel=_WHAT),
@@ -185,7 +189,13 @@ def bench(
     if written is not None:
         _answer(written, out, _rebuild(out, paper, bootstrap, plugin or []), as_json)
     _tell_failures(failures)
-    if failures:
+    leaking = [row for row in (written.summary.get("sanity", []) if written is not None else []) if row["leaks"]]
+    for row in leaking:
+        tell(
+            f"error: the method {row['method']} is above chance on shuffled labels ({row['score']['value']:.3f}): it "
+            "sees labels of posts it is scored on"
+        )
+    if failures or leaking:
         raise typer.Exit(1)
 
 
@@ -221,6 +231,7 @@ def _plan(given: dict[str, Any]) -> Plan:
         clip=given["clip"],
         emap=given["emap"],
         fit=fit,
+        sanity=given["sanity"],
     )
 
 

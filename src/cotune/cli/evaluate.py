@@ -22,7 +22,7 @@ from cotune.cli.show import print_json, print_rich, reporter, title
 from cotune.errors import CotuneError
 from cotune.files import read_json
 from cotune.report.numbers import plural
-from cotune.report.terminal import evaluation_tables, left_out, members_rows, members_table
+from cotune.report.terminal import evaluation_tables, left_out, members_rows, members_table, score_table
 from cotune.run_settings import METRICS
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ def evaluate(
                      "texts), @size (of the images) or @missing (fields); repeatable.", metavar="COLUMN",
                      show_default=False),
     ] = None,
+    seen: Annotated[
+        Literal["keep", "leave-out"],
+        typer.Option(help="Posts that RUN was trained on, and near-duplicates of them: keep counts them and gives the "
+                     "scores without them as well."),
+    ] = "keep",
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
     engine: EngineOption = "auto",
@@ -89,7 +94,8 @@ def evaluate(
     predictor = open_scorer(choice, settings, first)
     shown = ShownPosts(predictor.task, predictor.fields)
     watch = None if out is None else shown.add
-    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress, watch=watch, by=by)
+    result = evaluate_posts(predictor, chunks, n_bootstrap=bootstrap, seed=seed, progress=progress, watch=watch, by=by,
+                            seen=seen)  # fmt: skip
     result.notes.extend(note.removeprefix("note: ") for note in notes)
     if out is not None:
         _write(out, predictor, result, run, posts)
@@ -101,6 +107,9 @@ def evaluate(
     found = result.to_dict()
     tables = evaluation_tables(found, f"{run.name} on {plural(found['n'], 'post')} of {title(posts)}")
     print_rich(tables[0], *(part for more in tables[1:] for part in ("", more)))
+    if result.unseen is not None:
+        n = plural(result.unseen.n, "post")
+        print_rich("", score_table(result.unseen.to_dict(), f"Without posts that were trained on, {n}"))
     if members_rows(about := {} if choice.exported else _members(run)):
         print_rich("", members_table(about))
     if left := left_out(result.left_out):

@@ -114,12 +114,15 @@ def _posts(run: Run, path: Path | None, table: Table) -> pd.DataFrame:
 
 def _labelled(run: Run, path: Path | None, table: Table, progress: Progress) -> pd.DataFrame:
     """Return the posts on which a model in INT8 is calibrated and scored."""
-    from cotune.data.posts import data_hash, read_posts
-    from cotune.scoring import SEEN_POSTS
+    from cotune.data.posts import read_posts
+    from cotune.predict import Predictor
+    from cotune.scoring import SeenCheck
 
     if path is None:
         raise ConfigError("--int8 needs posts with labels, other ones than the run was trained on: --posts POSTS")
     found = read_posts(path, columns=table.columns(run.fields), require_labels=True, tell=progress.say, **table.rows())
-    if data_hash(found, run.fields) == run.environment.get("data_hash"):
-        progress.say(f"note: {SEEN_POSTS}")
+    check = SeenCheck(Predictor(run, device="cpu"))
+    check.update(found)
+    for note in check.found().notes():
+        progress.say(f"note: {note}")
     return found

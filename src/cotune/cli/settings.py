@@ -26,7 +26,7 @@ _FLAGS, _TABLE, _QUIET = "flags", "table", "quiet"
 Flags = Annotated[Any, typer.Option(parser=str, hidden=True)]
 Table = Annotated[Any, typer.Option(parser=str, hidden=True)]
 #: Commands that take the decisions of a review; others do not look at labels, or show what the table says.
-_REVIEWED = ("bench", "check", "evaluate", "fit", "tune")
+_REVIEWED = ("bench", "calibrate", "check", "evaluate", "fit", "tune")
 #: Ends the names of settings whose flags may be given for single fields.
 _PER_FIELD = "_encoder"
 _OF_FIELD = re.compile(r"([^:/\\=]+)=(.+)", re.DOTALL)

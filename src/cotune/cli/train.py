@@ -16,11 +16,13 @@ from cotune.cli.options import (
     Plugin,
     PostsPath,
 )
+from cotune.cli.recorded import record
 from cotune.cli.run_folder import open_run
 from cotune.cli.settings import ConfigFile, Flags, Set, Table, settings_given
 from cotune.cli.show import command, print_json, print_next, print_rich, repeated, reporter
 from cotune.cli.stop import StoppedError
 from cotune.cli.table_options import TableOptions
+from cotune.environment import MADE_FROM
 from cotune.errors import ConfigError, CotuneError
 from cotune.report.notices import ESTIMATED
 from cotune.report.numbers import number, plural
@@ -89,11 +91,13 @@ def fit(
         start, flags = _start(start_from, flags)
     settings_ = settings_given(flags, settings, config, table)
     # One column of a kind keeps its field's usual name, and is not a setting of the run.
-    first = _among_ranks(settings_, posts, context.find_root().obj)
+    first = among_ranks(settings_, posts, context.find_root().obj)
     columns = table.columns(settings_.fields)
     validation_rows = _validation_rows(validation_where, settings_)
     finished = _check_out(out, resume=resume, overwrite=overwrite) if first else False
-    tables = _read(posts, settings_, columns, table, validation_rows)
+    tables = read_tables(posts, settings_, columns, table, validation_rows)
+    more = {"validation_where": validation_where, "plugins": plugin, "allow_remote": allow_remote}
+    tables[0].attrs[MADE_FROM] = record(posts, table, start_from=start_from and str(start_from), **more)
     if not first:
         _follow(out, tables, settings_, resume=resume, how={"start": start, "allow_remote": allow_remote})
         return
@@ -140,7 +144,7 @@ def _propose(out: Path, config: FitConfig, same: list[str]) -> None:
     print_next(f"{saved} Next, with labelled posts that it was not trained on as other.csv:", evaluate, explain)
 
 
-def _among_ranks(config: FitConfig, posts: Path, given: list[str]) -> bool:
+def among_ranks(config: FitConfig, posts: Path, given: list[str]) -> bool:
     """Tell whether this process is the one that writes; where several devices want processes, start them and end."""
     from cotune.training.launch import follow_launcher, launch, needs_launch
     from cotune.training.ranks import launched
@@ -179,7 +183,7 @@ def _start(folder: Path, given: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
     return run, {**{name: getattr(run.config, name) for name in STARTED_WITH}, **given}
 
 
-def _read(
+def read_tables(
     posts: Path, config: FitConfig, columns: Any, options: TableOptions, validation_rows: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Read the posts to train on, with those of further tables, and those of a validation table."""

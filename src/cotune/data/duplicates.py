@@ -213,6 +213,24 @@ def near_duplicates(
     return joined.numbers()
 
 
+def looks_like(
+    looks: np.ndarray[Any, Any], among: np.ndarray[Any, Any], *, max_distance: int = 4
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which of some perceptual hashes differ from one of `among` in at most `max_distance` bits, shape (N,).
+
+    :data:`NO_HASH` resembles nothing.
+    """
+    found = np.zeros(len(looks), dtype=bool)
+    among = np.unique(among[among != NO_HASH])
+    for mine, theirs in zip(_bands(looks, max_distance), _bands(among, max_distance), strict=True):
+        order = np.argsort(theirs, kind="stable")
+        low, high = (np.searchsorted(theirs[order], mine, side) for side in ("left", "right"))
+        for at in np.flatnonzero((high > low) & ~found & (looks != NO_HASH)):
+            bucket = among[order[low[at] : high[at]]]
+            found[at] = bool((_popcount(bucket ^ looks[at]) <= max_distance).any())
+    return found
+
+
 def large_group_note(groups: np.ndarray[Any, Any]) -> str | None:
     """Return a line about a group that holds more than a tenth of all posts, None where there is none."""
     if not len(groups):

@@ -31,7 +31,7 @@ from cotune.fields import DEFAULT_FIELDS, Field
 
 __all__ = [
     "ColumnNames", "PostsHash", "PostsSource", "clean_text", "count_labels", "data_hash", "field_labels", "has_image",
-    "has_text", "is_arrow", "is_missing", "iter_posts", "read_posts",
+    "has_text", "input_hashes", "is_arrow", "is_missing", "iter_posts", "read_posts",
 ]  # fmt: skip
 
 Tell: TypeAlias = Callable[[str], None]
@@ -249,6 +249,18 @@ def data_hash(
     whole = PostsHash(fields, known)
     whole.update(posts)
     return whole.hexdigest()
+
+
+def input_hashes(posts: pd.DataFrame, fields: Iterable[Field]) -> dict[str, list[str | None]]:
+    """Return a SHA-256 of what each post has in every field, None for nothing; of images, of their content."""
+    found = {}
+    for field in (field for field in fields if field.name in posts):
+        hashed = _content_key if field.kind == "image" else FIELD_KINDS[field.kind].hashed
+        found[field.name] = [
+            None if value is None else hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+            for value in map(hashed, posts[field.name])
+        ]
+    return found
 
 
 def _content_key(image: Any) -> str | None:

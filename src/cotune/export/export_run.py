@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cotune._version import __version__
 from cotune.checksums import checksums, sealed
+from cotune.data.seen import SEEN
 from cotune.encoders.frozen_engine import sample_inputs
 from cotune.engines.onnx_graph import quiet, write_graph
 from cotune.engines.sessions import ENGINES, import_openvino, installed
@@ -143,6 +144,8 @@ def export_run(
             checks.append(compare(export, "openvino", posts, expected, int8=True))
             _refuse_loss(checks[-1], run.task.main_title, int8.max_loss)
         about["checks"] = [asdict(check) for check in checks]
+        if run.seen is not None:
+            run.seen.save(stage / SEEN)
         write_text(stage / README, readme(about, folder.name))
         files = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
         about["checksums"] = checksums(stage, [name for name in files if name != README])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ import pandas as pd
 from cotune.data.batches import bucketed_batches
 from cotune.data.images.load import ImageFault
 from cotune.data.images.sources import reading_threads
+from cotune.data.seen import SEEN, SeenPosts
 from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.table_columns import Column
 from cotune.engines.sessions import Session, choose_engine, installed, open_session, usable_cores
@@ -80,6 +82,12 @@ class ExportedPredictor(Scorer[ReadPosts]):
         self.session = session or open_session(export.graph(self.engine), self.engine, threads)
         decoding = reading_threads(threads or usable_cores(), allow_remote)
         self._decoders = ThreadPoolExecutor(decoding, thread_name_prefix="decode")
+
+    @cached_property
+    def seen(self) -> SeenPosts | None:
+        """The posts that the run was trained on, as hashes."""
+        path = self.export.folder / SEEN
+        return SeenPosts.load(path) if path.is_file() else None
 
     @property
     def weights_hash(self) -> str:

@@ -12,6 +12,7 @@ from cotune.benchmark import results_store
 from cotune.benchmark.compare import Summary, summarise
 from cotune.benchmark.curves import grid_methods, learning_curves, table_2, table_curves, table_grid
 from cotune.benchmark.results import Results, read_results
+from cotune.benchmark.sanity import Checked, check_sanity, table_sanity, verdict
 from cotune.benchmark.tables import Table, save_tables, seconds, table_1, table_emap
 from cotune.files import write_json, write_text
 from cotune.report import benchmark_figures as figures
@@ -61,6 +62,9 @@ def write_all(
     results = read_results(out)
     summaries = summarise(results, n_bootstrap=n_bootstrap)
     tables = [table_1(results, by_score(summaries), paper=paper), table_2(results, summaries)] if summaries else []
+    checked = check_sanity(results, summaries)
+    if checked is not None:
+        tables.insert(0, table_sanity(results, checked))
     tables += [t for t in (table_emap(results, summaries), table_curves(results)) if t is not None]
     tables += [table_grid(summaries, method, results.folds.task.main_title) for method in grid_methods(summaries)]
     summary = {
@@ -78,14 +82,21 @@ def write_all(
         "not_run": results.not_run(),
         "failures": results.failures,
     }
+    if checked is not None:
+        summary["sanity"] = [each.to_dict() for each in checked]
     save_tables(out, tables, forms)
     write_json(out / SUMMARY, summary)
-    write_text(out / REPORT, benchmark_report(results, summaries, tables, paper=paper))
+    write_text(out / REPORT, benchmark_report(results, summaries, tables, paper=paper, checked=checked))
     return Written(tables, summary)
 
 
 def benchmark_report(
-    results: Results, summaries: Sequence[Summary], tables: Sequence[Table], *, paper: str | None = None
+    results: Results,
+    summaries: Sequence[Summary],
+    tables: Sequence[Table],
+    *,
+    paper: str | None = None,
+    checked: Sequence[Checked] | None = None,
 ) -> str:
     """Return the report as one HTML page."""
     summaries = by_score(summaries)
@@ -98,13 +109,14 @@ def benchmark_report(
     return render(
         "benchmark.html",
         main=main,
-        answer=answer(results, summaries, grids),
-        notices=benchmark_notices(results, summaries, grids),
+        answer=answer(results, summaries, grids) if checked is None else verdict(results, checked),
+        notices=benchmark_notices(results, summaries, grids) if checked is None else [],
         facts=_facts(results),
         anchor=anchor,
         reference=None if anchor is None else _row_name(anchor, named.get("table1")),
         best=best if best is not anchor else None,
         best_name=best.key.encoders if best and grids else best.key.title if best else "",
+        sanity=named.get("sanity"),
         table_1=named.get("table1"),
         table_2=named.get("table2"),
         emap=named.get("emap"),

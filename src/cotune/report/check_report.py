@@ -52,6 +52,7 @@ def check_report(
         facts=_facts(report),
         task=report.task,
         labels=_bars(report.labels),
+        field_labels={name: _bars(votes) for name, votes in report.field_labels.items()},
         unlabelled=len(report.unlabelled),
         fields=_filled(report),
         groups=groups[:_GROUPS],

@@ -58,13 +58,14 @@ def shares(counts: Mapping[str, int]) -> str:
 def render_import(report: ImportReport, most: int = 8) -> Group:
     """Return an import report for a terminal; of each kind of problem the first `most` are shown."""
     rows = [("raw data", f"{report.dataset}, {report.source}"), ("records read", f"{report.lines:,}")]
+    done = "left out" if not report.unlabelled else "without a label"
     if report.rule:
         rows.append(("rule", report.rule))
     rows += [("posts written", f"{report.posts:,}"), ("labels", shares(report.labels))]
     for name, count in (
         ("without a label", report.unlabelled),
-        ("conflicts (left out)", len(report.conflicts)),
-        ("ties (left out)", len(report.ties)),
+        (f"conflicts ({done})", len(report.conflicts)),
+        (f"ties ({done})", len(report.ties)),
         ("other records left out", len(report.problems)),
         ("left by --balance", report.left_by_balance),
     ):
@@ -111,6 +112,7 @@ def render_quality(report: QualityReport, most: int = 8) -> Group:
     rows = [
         ("posts", f"{report.posts:,}"),
         ("labels", shares(report.labels)),
+        *((f"labels of {name}", shares(votes)) for name, votes in report.field_labels.items()),
         *([] if report.imbalance is None else [("imbalance", f"{report.imbalance:.1f} to 1")]),
         *((name, f"{count:,}") for name, count in counts.items() if count),
         ("images", f"{images['posts']:,} referenced, {images['different']:,} unique, {images['sound']:,} readable"),

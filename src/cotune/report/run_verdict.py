@@ -10,7 +10,7 @@ from cotune.errors import listed
 from cotune.report.notices import ESTIMATED, Level, Notice, sorted_notices
 from cotune.report.numbers import plural
 from cotune.run import Run
-from cotune.scoring import SEEN_POSTS
+from cotune.scoring import TOO_HIGH
 from cotune.tasks import Task
 
 #: Fewer posts than this, or fewer of a class, make wide intervals.
@@ -34,7 +34,9 @@ def score_notices(task: Task, scores: Mapping[str, Any] | None, notes: Sequence[
     notes : sequence of str
         What else was noted of these posts.
     """
-    found = [Notice("problem" if note == SEEN_POSTS else "warning", f"{note[:1].upper()}{note[1:]}.") for note in notes]
+    found = [
+        Notice("problem" if note.endswith(TOO_HIGH) else "warning", f"{note[:1].upper()}{note[1:]}.") for note in notes
+    ]
     if scores is None:
         found.append(
             Notice(
@@ -46,7 +48,7 @@ def score_notices(task: Task, scores: Mapping[str, Any] | None, notes: Sequence[
         return sorted_notices(found)
     for rule in (_one_class, _chance, _majority, _never_predicted, _confidence, _few):
         found += rule(task, scores)
-    if SEEN_POSTS in notes:  # a good score of posts that were trained on is no good sign
+    if any(note.endswith(TOO_HIGH) for note in notes):  # a good score of posts that were trained on is no good sign
         found = [notice for notice in found if notice.level != "good"]
     return sorted_notices(found)
 

@@ -99,6 +99,14 @@ def field_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def routes_table(routes: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """Return how many posts take each route, and the error to expect."""
+    table = new_table(title, "route", "if", "posts", "share", "expected", right=("posts", "share"))
+    for name, row in routes.items():
+        add_row(table, name, row["rule"], f"{row['posts']:,}", percent(row["share"], 1), row["words"])
+    return table
+
+
 def members_table(about: Mapping[str, Any]) -> Table:
     """Return what several trainings that made a run gained, step by step, on posts that taught none of them."""
     title = f"What {about['count']} trainings gained"
@@ -201,6 +209,9 @@ def run_table(about: Mapping[str, Any]) -> Table:
     stages = {row["stage"]: row for row in epochs}
     for stage, row in stages.items():
         add_row(table, stage, f"{plural(row['epoch'], 'epoch')}, training loss {number(row['train_loss'])}")
+    if calibration := metrics.get("calibration"):
+        words = f"temperature {number(calibration['temperature'], 3)}, {plural(calibration['posts'], 'post')}"
+        add_row(table, "calibrated", words)
     add_row(table, "tuning", f"{fitted['tune']}, seed {fitted['seed']} (all settings: --json)")
     return table
 

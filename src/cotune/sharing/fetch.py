@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cotune._version import __version__
+from cotune.data.seen import SEEN
 from cotune.errors import HubError, RunError, listed
 from cotune.hub import PREFIX, cache_alone_when_offline, hub_errors, parse_repository
 from cotune.run_settings import CONFIG, ENCODER_FOLDERS, ENVIRONMENT, LABELS, METRICS, WEIGHTS, read_settings
 
 _LARGE = 5_000_000
-_TOP = {LABELS, WEIGHTS, METRICS, ENVIRONMENT}
+_TOP = {LABELS, WEIGHTS, METRICS, ENVIRONMENT, SEEN}
 #: Files of encoders: settings, vocabularies and weights in forms that run no code when they are read.
 _OF_ENCODER = re.compile(
     rf"(?:{'|'.join(ENCODER_FOLDERS)})(?:/[\w-]+){{0,3}}/[\w-][\w.-]*\.(?:json|safetensors|txt|model|spm|codes|jinja)",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotune._version import __version__
 from cotune.checksums import checksums, sealed
+from cotune.data.seen import SEEN
 from cotune.errors import CotuneError, HubError, RunError
 from cotune.files import read_json, to_json
 from cotune.hub import hub_errors, reachable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _CLEANED = {"encoder.json", "config.json", "preprocessor_config.json", "tokenizer_config.json"}
 _SPECS = {"spec", "text_encoder", "image_encoder", "encoder", "validation"}
 _NAMES = {"_name_or_path", "name_or_path"}
-_LEFT_OUT = {ENVIRONMENT: "command", METRICS: "notes"}
+_LEFT_OUT = {ENVIRONMENT: {"command", "made_from"}, METRICS: {"notes"}}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def refuse_export(folder: Path) -> None:
 def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | bytes]:
     """Return the files of a run that are pushed, by name: paths of those that are as they are, contents of the others.
 
-    Paths, the command line and notes are left out of the small files, whose checksums are made again. Whatever else
+    Paths, the command line and notes are left out of the small files, whose checksums are made again, and so are the
+    hashes of the posts that were trained on, which tell whether somebody's post was among them. Whatever else
     lies in the folder (report, summary of the posts, checkpoint, predictions, files of the user) stays where it is.
 
     Parameters
@@ -90,13 +92,13 @@ def prepare(folder: Path, run: Run, details: CardDetails) -> dict[str, Path | by
     settings = read_settings(folder)
     if "checksums" not in settings:
         raise RunError(f"{folder} has no checksums; write it again, with cotune.load({str(folder)!r}).save(...)")
-    named = [name for name in settings["checksums"] if name != SUMMARY]
+    named = [name for name in settings["checksums"] if name not in (SUMMARY, SEEN)]
     refuse_strange(folder, named)
     files: dict[str, Path | bytes] = {name: folder / name for name in named}
     for name in files:
         if name in _LEFT_OUT or ("/" in name and PurePosixPath(name).name in _CLEANED):
             value = read_json(folder / name)
-            public = {key: item for key, item in _public(value).items() if key != _LEFT_OUT.get(name)}
+            public = {key: item for key, item in _public(value).items() if key not in _LEFT_OUT.get(name, ())}
             files[name] = folder / name if public == value else _content(public)
     recorded = {name: _checksum(folder, name, file) for name, file in files.items()}
     settings = {key: value for key, value in settings.items() if key != "checksum"}

@@ -31,6 +31,8 @@ class SingleLabel(Task):
     ----------
     classes : sequence of str
         The classes, in the order of the model's outputs.
+    temperature : float
+        What outputs are divided by before the softmax: 1, or what ``cotune calibrate`` has found.
     """
 
     name: ClassVar[str] = "single-label"
@@ -38,8 +40,10 @@ class SingleLabel(Task):
     scores: ClassVar[Any] = SCORES
     table_scores: ClassVar[tuple[str, ...]] = ("auc", "accuracy", "macro_f1")
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.outputs = tuple(classes)
+    def __init__(self, classes: Sequence[str], temperature: float = 1.0) -> None:
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"a temperature is a number above 0, not {temperature!r}")
+        self.outputs, self.temperature = tuple(classes), temperature
         self._index = {label: i for i, label in enumerate(self.outputs)}
 
     @classmethod
@@ -58,8 +62,9 @@ class SingleLabel(Task):
         return True
 
     def settings(self) -> dict[str, Any]:
-        """Return the classes."""
-        return {"classes": list(self.outputs)}
+        """Return the classes, and the temperature if there is one."""
+        calibrated = {} if self.temperature == 1 else {"temperature": self.temperature}
+        return {"classes": list(self.outputs), **calibrated}
 
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         """Return class indices, shape (N,)."""
@@ -131,13 +136,16 @@ class SingleLabel(Task):
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return class probabilities."""
-        return outputs.softmax(dim=1)
+        return self._divided(outputs).softmax(dim=1)
+
+    def _divided(self, outputs: Tensor) -> Tensor:
+        return outputs if self.temperature == 1 else outputs / self.temperature
 
     def contribution_scale(self, outputs: Tensor) -> Tensor:
         """Return ``log(p / (1 - p))`` of every class, computed without leaving the logarithm."""
         import torch
 
-        n = outputs.shape[1]
+        outputs, n = self._divided(outputs), outputs.shape[1]
         if n == 2:
             return outputs - outputs.flip(1)
         rest = [outputs[:, [k for k in range(n) if k != c]].logsumexp(dim=1) for c in range(n)]

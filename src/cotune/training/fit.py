@@ -17,12 +17,13 @@ from cotune.data.also import ALSO, is_own, own_posts, repeated_in, with_also
 from cotune.data.duplicates import large_group_note, near_duplicates
 from cotune.data.images.sources import has_urls, is_url
 from cotune.data.posts import ColumnNames, data_hash, read_posts
+from cotune.data.seen import TRAINED, WATCHED, PostKeys, SeenPosts
 from cotune.data.tables.cells import field_labels
 from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.prepared_images import PreparedImages
 from cotune.encoders.resolve import asks_hub
-from cotune.environment import environment
+from cotune.environment import MADE_FROM, environment
 from cotune.errors import ConfigError, DataError, listed
 from cotune.progress import Progress
 from cotune.report.numbers import plural
@@ -121,7 +122,8 @@ def fit_posts(
     if config.also and ALSO not in posts:
         names = ColumnNames(fields=config.read_fields())
         posts = with_also(posts, config.also, names, weight=config.also_weight)
-    usable, counts = readable(posts, progress, config)
+    labels_as = config if start is None else config.model_copy(update={"task": start.task.name})
+    usable, counts = readable(posts, progress, labels_as)
     precision = _precision(config, callbacks, progress)
     config = config.model_copy(update={"precision": precision.name})
     task, encoders, config = _begin(usable, config, start, progress)
@@ -133,9 +135,8 @@ def fit_posts(
     shown = usable
     own = is_own(usable)
     cuts = part is not None or config.distill
-    looks = cuts and config.folds_group == "near-duplicates"
-    looks |= not own.all() and (part is not None or validation_posts is not None)
-    options = read_options(config, allow_remote=allow_remote, looks=looks, progress=progress)
+    # Looks are always read: what a run was trained on is to be known again.
+    options = read_options(config, allow_remote=allow_remote, looks=True, progress=progress)
     data = _training_data(usable, task, encoders, config, options)
     counts |= count_cut_texts(usable, data.features, progress)
     tell_gaps(usable, data.features, data.rows, task, progress)
@@ -192,10 +193,17 @@ def fit_posts(
     if notes:
         metrics["notes"] = notes
     about = environment(config.seed, key["posts"], training_device(config).type) | {"precision": str(precision)}
+    about[MADE_FROM] = {
+        **posts.attrs.get(MADE_FROM, {}),
+        "hashes": input_hashes(key),
+        "encoders": {name: encoder.fingerprint() for name, encoder in encoders.items() if not encoder.learned},
+    }
     if ranks().count > 1:
         about["devices"] = ranks().count
     summary = summarise(trained, task, data, usable, config, (counts["unreadable_cells"], len(posts)))
-    return FitResult(Run(trained.model, config, metrics, about, summary=summary), trained.interrupted, held_out)
+    seen = _seen(usable, shown, data, task, config)
+    run = Run(trained.model, config, metrics, about, summary=summary, seen=seen)
+    return FitResult(run, trained.interrupted, held_out)
 
 
 def readable(
@@ -263,6 +271,11 @@ def _key(
     if data.weights is not None:
         key["weights of posts"] = hashlib.sha256(data.weights.tobytes()).hexdigest()
     return key
+
+
+def input_hashes(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hashes in what a training is made of, as :meth:`Callback.on_begin` gets it."""
+    return {name: value for name, value in key.items() if name not in ("form", "settings")}
 
 
 def _notes_before(held: HeldOut, task: Task, config: FitConfig, progress: Progress) -> list[str]:
@@ -353,6 +366,18 @@ def _validate(
         scores["fields"] = fields
     ids = posts["id"].iloc[held.rows]
     return scores, predictions_table(task, tuple(held.features.fields), ids, (found, shares, [""] * len(ids)))
+
+
+def _seen(posts: pd.DataFrame, shown: pd.DataFrame, data: TrainingData, task: Task, config: FitConfig) -> SeenPosts:
+    """Return the keys of the posts that were trained on, and of held-out ones that decided anything."""
+    fields = [field for field in config.read_fields() if field.name in data.features.fields]
+    parts = [PostKeys.of(posts.iloc[data.rows], fields, data.features.fingerprints(data.rows))]
+    held = data.held_out
+    decided = config.stop == "validation" or config.soup or type(task).choose_thresholds is not Task.choose_thresholds
+    if held is not None and decided:
+        parts.append(PostKeys.of(shown.iloc[held.rows], fields, held.features.fingerprints(held.rows)))
+    role = np.repeat([TRAINED, WATCHED][: len(parts)], [len(part) for part in parts])
+    return SeenPosts(PostKeys.joined(parts), role, tuple(field.name for field in fields))
 
 
 def _known_keys(posts: pd.DataFrame, features: Features) -> dict[str, str]:

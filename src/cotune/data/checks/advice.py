@@ -78,12 +78,18 @@ def _about_images(report: QualityReport) -> Iterator[Notice]:
 
 
 def _about_labels(report: QualityReport) -> Iterator[Notice]:
-    if report.unlabelled and report.labels:
+    if report.unlabelled and report.field_labels:
+        yield Notice(
+            "note",
+            f"{_posts(len(report.unlabelled))} no label of their own: `fit --rule` learns from the labels of their "
+            "fields, `fit --task single-label` leaves them out",
+        )
+    elif report.unlabelled and report.labels:
         yield Notice(
             "warning",
             f"{_posts(len(report.unlabelled))} no label: label or remove them before training (predicting needs none)",
         )
-    if not report.labels:
+    if not report.labels and not report.field_labels:
         yield Notice("note", "no post has a label: predicting needs none, training and evaluating do")
     if report.task == "regression":
         yield Notice(

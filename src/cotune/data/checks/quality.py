@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from cotune.data.checks.token_counts import TokenCounts
 from cotune.data.duplicates import Progress, large_group_note
 from cotune.data.kinds import FIELD_KINDS
 from cotune.data.posts import count_labels
+from cotune.data.tables.cells import LABEL_SEPARATOR, field_labels
 from cotune.data.tables.row_errors import row_errors
 from cotune.fields import DEFAULT_FIELDS, Field
 from cotune.report.notices import Notice
@@ -153,6 +155,8 @@ class QualityReport:
         Lengths, scripts and languages of each field of texts.
     groups : GroupCounts or None
         What the column of groups holds.
+    field_labels : dict
+        By field that has labels of its own, how many annotators gave each.
     """
 
     posts: int
@@ -182,6 +186,7 @@ class QualityReport:
     odd_sizes: list[OddSize] = field(default_factory=list)
     texts: list[TextSummary] = field(default_factory=list)
     groups: GroupCounts | None = None
+    field_labels: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def count(self, kind: str) -> int:
         """Return how many images have the trouble `kind`."""
@@ -286,6 +291,7 @@ def check_posts(
         odd_sizes=odd_sizes(posts, looks),
         texts=[summarise_texts(name, posts[name].tolist()) for name in text_fields],
         groups=_groups(posts),
+        field_labels={field: _votes(posts[column].tolist()) for field, column in field_labels(posts).items()},
     )
     report.advice = advise(report)
     return report
@@ -299,6 +305,11 @@ def _lacking(rows: Sequence[int], there: Sequence[bool], anything: Sequence[bool
 def _comparable(labels: LabelCounts) -> bool:
     """Tell whether it means something that one label is rarer than another."""
     return labels.task != "regression" and min(labels.counts.values(), default=0) > 0
+
+
+def _votes(cells: Sequence[str | None]) -> dict[str, int]:
+    """Return how many annotators gave each label, in the labels' sorted order."""
+    return dict(sorted(Counter(vote for cell in cells if cell for vote in cell.split(LABEL_SEPARATOR)).items()))
 
 
 def _groups(posts: pd.DataFrame) -> GroupCounts:

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from cotune.data.posts import PostsHash
 from cotune.data.predictions import predictions_writer
 from cotune.encoders.base import EncoderOutput
 from cotune.errors import RunError
@@ -29,7 +28,7 @@ from cotune.progress import Progress
 from cotune.report.notebook import tables_html
 from cotune.report.numbers import plural
 from cotune.report.terminal import posts_table, shares_table
-from cotune.scoring import SEEN_POSTS, was_trained_on
+from cotune.scoring import SeenCheck
 
 UNFINISHED = ".unfinished"
 MODALITY, SUMMARY, EXPLANATIONS = "modality.csv", "summary.json", "explanations.jsonl"
@@ -102,10 +101,10 @@ def explain_posts(
     if kept is not None:
         kept.begin()
     summary = TableSummary(explainer.run.task, explainer.field_names, plan.limit)
-    seen = PostsHash(explainer.run.fields)
+    seen = SeenCheck(explainer)
     for frame in _frames(explainer, chunks, kept, seen, progress):
         summary.add(frame)
-    notes = [SEEN_POSTS] if was_trained_on(explainer, seen) else []
+    notes = seen.found().notes()
     for note in notes:
         progress.say(f"note: {note}")
     summary.base = _base(explainer)
@@ -133,7 +132,7 @@ def finish(out: Path) -> None:
 
 
 def _frames(
-    explainer: Explainer, chunks: Chunks, kept: Kept | None, seen: PostsHash, progress: Progress
+    explainer: Explainer, chunks: Chunks, kept: Kept | None, seen: SeenCheck, progress: Progress
 ) -> Iterator[pd.DataFrame]:
     columns, texts = explainer.contribution_columns(), explainer.text_columns()
     for number, posts in enumerate(progress.track(chunks(), "shares (in chunks)", None)):

@@ -85,7 +85,7 @@ function shares(model, found) {
     { class: "shares" },
     el("h3", {}, parts.length > 1 ? "Share of each part of the post" : "Share"),
     el("div", { class: "cx-share", role: "img", "aria-label": `Shares: ${words.join(", ")}` },
-      parts.map(({ share, fill }) => el("span", { class: fill, style: { width: `${100 * share}%` } }))),
+      parts.filter(({ share }) => share > 0).map(({ share, fill }) => el("span", { class: fill, style: { width: `${100 * share}%` } }))),
     el("div", { class: "cx-legend" }, parts.map(({ name, share, fill }) =>
       el("span", {}, el("i", { class: `cx-key ${fill}` }), `${capital(name)} ${percent(share)}`))),
     el("p", { class: "cx-soft" }, meaning(parts)),

@@ -1,0 +1,111 @@
+"""A run's probabilities calibrated: one temperature, fitted on labelled posts that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cotune.decide.choose import refuse_seen
+from cotune.errors import ConfigError, DataError
+from cotune.metrics import evaluate
+from cotune.metrics.temperature import at_temperature, fit_temperature
+from cotune.progress import Progress
+from cotune.scoring import Scorer, evaluate_posts
+from cotune.tasks import Task
+from cotune.tasks.single_label import SingleLabel
+
+SCORES = ("log_loss", "brier", "calibration_error")
+_FOLDS = 5
+_FEWEST = 30
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature and what it changes.
+
+    Attributes
+    ----------
+    temperature : float
+        What outputs are divided by; above 1 where the run was overconfident.
+    posts : int
+        Labelled posts that it was fitted on.
+    before, after : dict
+        Scores with their intervals; after: each post at the temperature that the other folds give.
+    left_out : dict
+        How many posts could not be used, by reason.
+    """
+
+    temperature: float
+    posts: int
+    before: dict[str, Any]
+    after: dict[str, Any]
+    left_out: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {**vars(self), "folds": _FOLDS}
+
+
+def refuse_other_tasks(task: Task) -> None:
+    """Refuse a task whose probabilities are not those of one softmax over classes.
+
+    Raises
+    ------
+    ConfigError
+        With what is calibrated.
+    """
+    if task.name != SingleLabel.name:
+        raise ConfigError(f"a temperature is fitted for one class per post; the run's task is {task.describe()}")
+
+
+def calibrate(
+    predictor: Scorer[Any],
+    chunks: Iterable[pd.DataFrame],
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Fit a temperature on labelled posts.
+
+    Calibrating again starts from scratch: the result is what the outputs are divided by in all. The scores after it
+    are of posts that the temperature was not fitted on, by five folds.
+
+    Raises
+    ------
+    ConfigError
+        If the task is not single-label.
+    DataError
+        If fewer than 30 posts can be used, or they are the posts that the run was trained on.
+    """
+    task = predictor.task
+    refuse_other_tasks(task)
+    assert isinstance(task, SingleLabel)
+    found = evaluate_posts(predictor, chunks, n_bootstrap=0, progress=progress)
+    refuse_seen(found.notes)
+    table = found.predictions
+    table = table[table["label"].notna() & table["true"].isin(task.outputs)]
+    if len(table) < _FEWEST:
+        raise DataError(f"{len(table)} labelled posts can be used, too few for a temperature; give at least {_FEWEST}")
+    y = task.encode(table["true"].tolist())
+    now = task.normalised(table[task.columns()].to_numpy(dtype=np.float64))
+    raw = at_temperature(now, 1 / task.temperature)
+    fold = np.random.default_rng(seed).permutation(len(y)) % _FOLDS
+    after = raw.copy()
+    for k in range(_FOLDS):
+        after[fold == k] = at_temperature(raw[fold == k], fit_temperature(y[fold != k], raw[fold != k]))
+
+    def scores(proba: np.ndarray) -> dict[str, Any]:
+        made = evaluate(y, proba, task.outputs, n_bootstrap=n_bootstrap, seed=seed).to_dict()
+        return {**{name: made["scores"][name] for name in SCORES}, "calibration": made["calibration"]}
+
+    return Calibration(fit_temperature(y, raw), len(y), scores(raw), scores(after), found.left_out)
+
+
+def calibrated(task: Task, temperature: float) -> SingleLabel:
+    """Return a run's task with another temperature."""
+    return SingleLabel(task.outputs, temperature)
