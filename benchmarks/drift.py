@@ -1,6 +1,6 @@
 """False alarms of `cotune drift` between random halves of one table, and what it says of another table.
 
-    python benchmarks/drift.py RUN posts.csv --other others.csv --halves 200
+    python benchmarks/drift.py RUN posts.csv --other others.csv --halves 200  # 3 s a pair
 
 RUN is best trained on neither; all posts are scored once, then random halves are compared, `--sample` posts of each.
 Prints the share of halves with each verdict, and with any sign, whose bound is .05, with its 95 % interval.
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=10_000, help="posts read of each table")
     given = parser.parse_args()
     run = load_run(given.run)
-    names = ColumnNames(fields=run.fields, partial=True)
+    names = ColumnNames(fields=run.fields)
 
     def opened(path: Path) -> Table:
         return Table(run, sample_posts([read_posts(path, columns=names)], given.most, 0)[0])
