@@ -1,7 +1,7 @@
 """The command line. Each command parses, calls one function and prints; heavy modules load when it runs.
 
 Exit codes: 0 done, 2 bad usage or bad input (one line, no traceback), 130 stopped by Ctrl-C, 143 stopped by SIGTERM,
-1 anything else: an error nobody foresaw, cells that failed, a run that was not repeated bit by bit, a method that leaks.
+1 anything else: an error nobody foresaw, cells that failed, a run that is not repeated bit by bit, a method that leaks.
 """
 
 from __future__ import annotations
