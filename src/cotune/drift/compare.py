@@ -255,7 +255,7 @@ def _of_embeddings(
         told_by[name][there] = distances
         tests.append(_test(f"embeddings of {name}", "AUC", told, counts, _auc_in_words(told)))
         both = np.concatenate([old, now])
-        if _has(both).any():
+        if not np.isnan(told.p_value):  # a field that one side does not have would only blur the others
             mean = np.nanmean(both, axis=0)
             wholes.append([np.where(np.isnan(part), mean, part) for part in (old, now)])
     if len(wholes) > 1:
