@@ -16,7 +16,7 @@ from cotune.training import fit, precision
 from cotune.training.callbacks import CheckpointCallback
 from cotune.training.fit import FitResult, fit_posts
 from cotune.training.precision import Precision, choose_precision, encoding
-from cotune.training.trainer import Trainer
+from cotune.training.trainer import Trained, Trainer
 from runs import Told, tiny_config
 from tiny import Zoo, make_posts
 
@@ -88,21 +88,34 @@ def trained(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     folder = tmp_path_factory.mktemp("precision")
     posts = make_posts(folder / "posts", 16, gaps=False)
     met: dict[str, set[torch.dtype]] = {"head": set(), "encoder": set()}
-    original = Trainer.__init__
+    original, train = Trainer.__init__, Trainer.fit
+    training: list[bool] = []  # what comes after it, such as the summary of the posts, predicts in float32
+
+    def fit_once(self: Trainer) -> Trained:
+        training.append(True)
+        try:
+            return train(self)
+        finally:
+            training.clear()
+
+    def note(what: str, out: torch.Tensor) -> None:
+        if training:
+            met[what].add(out.dtype)
 
     def watch(self: Trainer, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         if self.config.precision != "bf16":
             return
-        self.model.head.register_forward_hook(lambda _m, _i, out: met["head"].add(out.dtype))
+        self.model.head.register_forward_hook(lambda _m, _i, out: note("head", out))
         for encoder in self.model.encoders.values():
             for module in encoder.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
-                    module.register_forward_hook(lambda _m, _i, out: met["encoder"].add(out.dtype))
+                    module.register_forward_hook(lambda _m, _i, out: note("encoder", out))
 
     told = Told()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "__init__", watch)
+        patch.setattr(Trainer, "fit", fit_once)
         patch.setattr(fit, "choose_precision", lambda asked, _: Precision("bf16" if asked == "auto" else asked, "test"))
         results: dict[str, FitResult] = {}
         for name in ("32", "auto"):
