@@ -417,7 +417,9 @@ def evaluate_posts(
     notes = found_seen.notes(without=None if unseen is None else (task, unseen), left_out=seen == "leave-out")
     for note in notes:
         progress.say(f"note: {note}")
-    fields = task.score_fields(pd.concat(field_cells, ignore_index=True), every, seed=seed)
+    # Labels of fields are scored on posts without a class of their own too, and are left out by the same choice.
+    count = ~found_seen.trained if seen == "leave-out" else np.ones(len(every), dtype=bool)
+    fields = task.score_fields(pd.concat(field_cells, ignore_index=True)[count], every[count], seed=seed)
     if fields:
         found.details["fields"] = fields
     if not task.text_label:

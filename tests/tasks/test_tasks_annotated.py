@@ -388,3 +388,16 @@ def test_a_service_says_the_labels_of_fields(fitted: Path) -> None:
         "conflict",
         *(f"p:{f}_{n}" for f in ("text", "image") for n in ("negative", "positive")),
     }
+
+
+def test_fields_of_posts_that_were_trained_on_are_left_out_as_well(fitted: Path) -> None:
+    out = fitted / "left-out"
+    others = annotated(fitted / "others", 40)
+    others["text"] = others["text"] + " at another time"
+    posts = pd.concat([pd.read_csv(fitted / "posts.csv").iloc[:20], others.assign(id=[f"o{i}" for i in range(40)])])
+    posts.drop(columns=["row", "group"]).to_csv(fitted / "mixed.csv", index=False)
+    arguments = ["evaluate", fitted / "run", fitted / "mixed.csv", "--out", out, "--seen", "leave-out"]
+    assert main([*map(str, arguments)]) == 0
+    found = json.loads((out / "metrics.json").read_text())
+    assert found["left_out"]["a post that was trained on"] > 0
+    assert found["fields"]["image"]["n"] <= 60 - found["left_out"]["a post that was trained on"]
