@@ -18,8 +18,8 @@ from cotune.data.duplicates import near_duplicate_groups
 from cotune.data.posts import read_posts
 from cotune.data.splits import holdout_split
 from cotune.environment import environment
+from cotune.evaluation import evaluate_posts
 from cotune.predict import Predictor
-from cotune.scoring import evaluate_posts
 from cotune.settings import make_config
 from cotune.training.fit import fit_posts
 

@@ -14,11 +14,11 @@ from PIL import Image
 from cotune.data.posts import data_hash
 from cotune.data.python_posts import posts_from
 from cotune.errors import DataError
+from cotune.evaluation import evaluate_posts
 from cotune.explain.explainer import Explainer
 from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.run import Run
-from cotune.scoring import evaluate_posts
 from runs import tiny_fit
 from tiny import Zoo, make_posts, picture
 

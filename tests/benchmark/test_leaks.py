@@ -19,9 +19,9 @@ from cotune.benchmark.methods import Trial, embeddings
 from cotune.benchmark.records import Record
 from cotune.data.seen import NEW, TRAINED, PostKeys, SeenPosts
 from cotune.encoders.table import TableEncoder
+from cotune.evaluation import evaluate_posts
 from cotune.fields import DEFAULT_FIELDS
 from cotune.predict import Predictor
-from cotune.scoring import evaluate_posts
 from cotune.tasks.multi_label import MultiLabel
 from cotune.training.build import build_model
 from cotune.training.fit import fit_posts

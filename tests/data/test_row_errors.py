@@ -19,10 +19,10 @@ from cotune.data.posts import iter_posts, read_posts
 from cotune.data.python_posts import posts_from
 from cotune.data.tables.row_errors import RowErrorCount, row_errors
 from cotune.errors import DataError
+from cotune.evaluation import evaluate_posts
 from cotune.explain.explainer import Explainer
 from cotune.predict import Predictor
 from cotune.run import Run, save_run
-from cotune.scoring import evaluate_posts
 from cotune.training.fit import fit_posts
 from runs import Told, tiny_config, tiny_fit
 from tiny import Zoo, make_posts

@@ -16,11 +16,12 @@ from cotune.cli import main
 from cotune.data.posts import read_posts
 from cotune.data.seen import NEAR, NEW, SAME, SEEN, TRAINED, WATCHED, PostKeys, SeenPosts
 from cotune.errors import DataError
+from cotune.evaluation import evaluate_posts
 from cotune.fields import DEFAULT_FIELDS
 from cotune.metrics import Evaluation
 from cotune.predict import Predictor
 from cotune.run import Run, load_run, save_run
-from cotune.scoring import SEEN_POSTS, TOO_HIGH, SeenCheck, evaluate_posts
+from cotune.seen_check import SEEN_POSTS, TOO_HIGH, SeenCheck
 from runs import Told, tiny_fit, write_table
 from tiny import Zoo, make_posts, scene
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cotune import JointClassifier, JointRegressor
+from cotune.evaluation import evaluate_posts
 from cotune.explain.explainer import Explainer
 from cotune.explain.table.explain_posts import explain_posts
 from cotune.explain.table.second_pass import ExplainPlan
@@ -17,7 +18,6 @@ from cotune.predict import Predictor
 from cotune.report.notebook import tables_html, themed
 from cotune.report.pages import style_sheet
 from cotune.report.terminal import add_row, new_table
-from cotune.scoring import evaluate_posts
 from explained import random_run
 from pages import Balanced
 from runs import tiny_settings

@@ -20,6 +20,7 @@ from browser import Visit, check_fits
 from cotune.benchmark import Plan
 from cotune.benchmark.compare import Paired
 from cotune.benchmark.results_store import write_failures
+from cotune.evaluation import evaluate_posts
 from cotune.explain.explanation import Explanation
 from cotune.explain.table.explain_posts import explain_posts
 from cotune.explain.table.second_pass import ExplainPlan
@@ -32,7 +33,6 @@ from cotune.report.posts_page import ShownPosts, posts_page
 from cotune.report.run_report import evaluation_report, run_report
 from cotune.report.tune_report import tune_report
 from cotune.run import Run
-from cotune.scoring import evaluate_posts
 from cotune.tasks import Task
 from cotune.tasks.multi_label import MultiLabel
 from cotune.tasks.regression import Regression

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotune.evaluation import evaluate_posts
 from cotune.model import JointModel
 from cotune.predict import Predictor
 from cotune.report.drawing import nice_ticks, spread, whole_ticks
 from cotune.report.run_charts import calibration_chart, training_chart
 from cotune.report.run_report import MATRIX_CLASSES, evaluation_report, run_report
 from cotune.run import Run
-from cotune.scoring import evaluate_posts
 from cotune.tasks.single_label import SingleLabel
 from pages import check_page
 from runs import tiny_fit

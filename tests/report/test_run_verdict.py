@@ -9,7 +9,7 @@ import pytest
 from cotune.report.notices import Notice, sorted_notices
 from cotune.report.run_verdict import run_notices, score_notices
 from cotune.run import Run
-from cotune.scoring import SEEN_POSTS
+from cotune.seen_check import SEEN_POSTS
 from cotune.settings import FitConfig
 from cotune.tasks.multi_label import MultiLabel
 from cotune.tasks.regression import Regression

@@ -26,9 +26,10 @@ from cotune.report.terminal import evaluation_tables, left_out, members_rows, me
 from cotune.run_settings import METRICS
 
 if TYPE_CHECKING:
+    from cotune.evaluation import EvaluatedPosts
     from cotune.report.posts_page import ShownPosts
     from cotune.run import Run
-    from cotune.scoring import EvaluatedPosts, Scorer
+    from cotune.scoring import Scorer
 
 _PREDICTIONS = "predictions.csv"
 
@@ -72,8 +73,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score RUN on the labelled posts in POSTS, each score with a 95 % interval."""
     from cotune.data.posts import iter_posts, read_posts
+    from cotune.evaluation import evaluate_posts
     from cotune.report.posts_page import ShownPosts
-    from cotune.scoring import evaluate_posts
     from cotune.slices import kept_columns
 
     if out is not None:

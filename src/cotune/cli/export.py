@@ -116,7 +116,7 @@ def _labelled(run: Run, path: Path | None, table: Table, progress: Progress) -> 
     """Return the posts on which a model in INT8 is calibrated and scored."""
     from cotune.data.posts import read_posts
     from cotune.predict import Predictor
-    from cotune.scoring import SeenCheck
+    from cotune.seen_check import SeenCheck
 
     if path is None:
         raise ConfigError("--int8 needs posts with labels, other ones than the run was trained on: --posts POSTS")

@@ -11,10 +11,11 @@ import pandas as pd
 
 from cotune.decide.choose import refuse_seen
 from cotune.errors import ConfigError, DataError
+from cotune.evaluation import evaluate_posts
 from cotune.metrics import evaluate
 from cotune.metrics.temperature import at_temperature, fit_temperature
 from cotune.progress import Progress
-from cotune.scoring import Scorer, evaluate_posts
+from cotune.scoring import Scorer
 from cotune.tasks import Task
 from cotune.tasks.single_label import SingleLabel
 

@@ -15,9 +15,11 @@ from cotune.checksums import of_columns
 from cotune.decide.policy import ROUTES, ChosenPolicy, Policy, route_of
 from cotune.decide.thresholds import Bools, act_threshold, allow_threshold, fewest_posts, fewest_to_act, interval
 from cotune.errors import ConfigError, DataError, did_you_mean, listed
+from cotune.evaluation import evaluate_posts
 from cotune.metrics.checks import Floats
 from cotune.progress import Progress
-from cotune.scoring import SEEN_POSTS, Scorer, evaluate_posts
+from cotune.scoring import Scorer
+from cotune.seen_check import SEEN_POSTS
 from cotune.tasks import Task
 
 _POINTS = 24

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from cotune.evaluation import EvaluatedPosts
 from cotune.model import head_title
 from cotune.report import run_figures as figures
 from cotune.report.numbers import SCORE_TITLES, count
@@ -16,7 +17,6 @@ from cotune.report.run_charts import calibration_chart, pairs_chart
 from cotune.report.run_verdict import run_notices, score_notices
 from cotune.report.terminal import members_rows, slices_note
 from cotune.run import Run
-from cotune.scoring import EvaluatedPosts
 from cotune.settings import FitConfig
 
 #: More classes than this would make a matrix that nobody can read; the confusions are listed instead.

@@ -10,7 +10,7 @@ from cotune.errors import listed
 from cotune.report.notices import ESTIMATED, Level, Notice, sorted_notices
 from cotune.report.numbers import plural
 from cotune.run import Run
-from cotune.scoring import TOO_HIGH
+from cotune.seen_check import TOO_HIGH
 from cotune.tasks import Task
 
 #: Fewer posts than this, or fewer of a class, make wide intervals.

@@ -28,7 +28,7 @@ from cotune.progress import Progress
 from cotune.report.notebook import tables_html
 from cotune.report.numbers import plural
 from cotune.report.terminal import posts_table, shares_table
-from cotune.scoring import SeenCheck
+from cotune.seen_check import SeenCheck
 
 UNFINISHED = ".unfinished"
 MODALITY, SUMMARY, EXPLANATIONS = "modality.csv", "summary.json", "explanations.jsonl"
