@@ -22,7 +22,8 @@ from cotune.report.numbers import plural
 from cotune.run import Run, weights_hash
 from cotune.settings import FitConfig
 from cotune.training.callbacks import Callback
-from cotune.training.fit import FitResult, fit_posts, input_hashes
+from cotune.training.fit import FitResult, fit_posts
+from cotune.training.fit_record import input_hashes
 
 #: Parts of the metrics that a training gives; what else is in them is told of it, or measured later.
 _FIGURES = ("posts", "history", "validation", "members", "also", "notes")
