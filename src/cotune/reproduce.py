@@ -184,7 +184,7 @@ def compare(run: Run, result: FitResult, posts: pd.DataFrame, progress: Progress
     hashes = (weights_hash(run.model), weights_hash(new.model))
     progress.begin(f"predicting {scored} by both")
     device = run.config.device
-    one, other = (Predictor(each, device=device).scores(shown)[0] for each in (run, new))
+    one, other = (Predictor(each, device=device).scores(shown).predictions for each in (run, new))
     known = ~np.isnan(one[:, 0]) & ~np.isnan(other[:, 0])
     labels = [np.asarray(run.task.decode(found[known]), dtype=object) for found in (one, other)]
     return Reproduction(

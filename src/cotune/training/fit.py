@@ -241,7 +241,8 @@ def _validate(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return the scores of held-out posts, and their predictions."""
     progress.begin(f"scoring {plural(len(held.rows), 'held-out post')}")
-    found, shares = predict_shares(trained.model, task, held.features, held.rows, trained.source)
+    said = predict_shares(trained.model, task, held.features, held.rows, trained.source)
+    found = said.predictions
     if not np.isfinite(found).all():
         raise ConfigError(
             "training diverged: the trained model gives no numbers for held-out posts; lower the learning rates or use "
@@ -252,4 +253,4 @@ def _validate(
     if fields := task.score_fields(posts.iloc[held.rows], found, seed=config.seed):
         scores["fields"] = fields
     ids = posts["id"].iloc[held.rows]
-    return scores, predictions_table(task, tuple(held.features.fields), ids, (found, shares, [""] * len(ids)))
+    return scores, predictions_table(task, tuple(held.features.fields), ids, said)
