@@ -20,6 +20,7 @@ _WORD = r"[\p{L}\p{M}\p{N}]"
 _NAMED = re.compile(
     r"(?:(?:NEGATIVE )?(?:SQUARED|CIRCLED)(?: LATIN CAPITAL LETTER)|LATIN LETTER SMALL CAPITAL) ([A-Z])"
 )
+_CURRENCIES = "\u00a2\u00a3\u00a5\u20ac"  # written beside letters: 5k\u20ac
 # Symbols of phonetics: Latin letters, of which ordinary words have none.
 _PHONETIC = ((0x0250, 0x02AF), (0x1D00, 0x1DBF))
 
@@ -94,17 +95,18 @@ def _styled() -> dict[str, str]:
 
 
 def _lookalikes(look: Any) -> dict[str, str]:
-    """Return letters of other scripts and of phonetics that look like one of ASCII, and which."""
+    """Return letters of other scripts, of phonetics and signs of currencies that look like one of ASCII, and which."""
     found = {}
     for letter in characters():
-        name = unicodedata.name(letter, "")
+        name, kind = unicodedata.name(letter, ""), unicodedata.category(letter)
         phonetic = any(low <= ord(letter) <= high for low, high in _PHONETIC)
-        if unicodedata.category(letter)[0] != "L" or name.startswith(("CJK", "MICRO")):
+        if not (kind[0] == "L" or (kind == "Sc" and letter not in _CURRENCIES)) or name.startswith(("CJK", "MICRO")):
             continue
         if (name.startswith("LATIN") and not phonetic) or unicodedata.normalize("NFKC", letter).isascii():
             continue
-        plain = look(letter)
-        if plain != letter and len(plain) == 1 and plain.isascii() and plain.isalpha():
+        base = unicodedata.normalize("NFD", letter)[0]  # of a letter with an accent, the letter
+        plain = next((each for each in map(look, (letter, base)) if len(each) == 1 and each.isascii()), "")
+        if plain.isalpha():
             found[letter] = plain
     return found
 
