@@ -66,6 +66,7 @@ def fit_posts(
     validation_posts: pd.DataFrame | None = None,
     start: Run | None = None,
     allow_remote: bool = False,
+    allow_outside: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
 ) -> FitResult:
@@ -88,6 +89,9 @@ def fit_posts(
         is trained already, unless nothing else is to be trained.
     allow_remote : bool
         Whether images may be fetched by URL.
+    allow_outside : bool
+        Whether images of the tables that ``config.validation`` and ``config.also`` name may lie outside of the tables'
+        folders.
     callbacks : sequence of Callback
         Told after every epoch: a checkpoint that is kept, a log. Without a checkpoint nothing can be resumed.
     progress : Progress, optional
@@ -104,7 +108,7 @@ def fit_posts(
     join_ranks(config)
     progress = progress or Progress()
     started = time.perf_counter()
-    posts, validation_posts = _with_tables(posts, validation_posts, config)
+    posts, validation_posts = _with_tables(posts, validation_posts, config, allow_outside)
     labels_as = config if start is None else config.model_copy(update={"task": start.task.name})
     usable, counts = readable(posts, progress, labels_as)
     precision = _precision(config, callbacks, progress)
@@ -146,14 +150,14 @@ def fit_posts(
 
 
 def _with_tables(
-    posts: pd.DataFrame, validation_posts: pd.DataFrame | None, config: FitConfig
+    posts: pd.DataFrame, validation_posts: pd.DataFrame | None, config: FitConfig, allow_outside: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return the posts with those of the further tables that the settings name, and the validation table."""
     names = ColumnNames(fields=config.read_fields())
     if validation_posts is None and isinstance(config.validation, str):
-        validation_posts = read_posts(config.validation, columns=names)
+        validation_posts = read_posts(config.validation, columns=names, allow_outside=allow_outside)
     if config.also and ALSO not in posts:
-        posts = with_also(posts, config.also, names, weight=config.also_weight)
+        posts = with_also(posts, config.also, names, weight=config.also_weight, allow_outside=allow_outside)
     return posts, validation_posts
 
 
