@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +32,18 @@ _REASONS = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: A temporary name: the machine and the process that write, something random, and the name that it is going to have.
+_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{8})-([0-9a-f]+)-[0-9a-f]{4}-(.*)", re.DOTALL)
+#: Folders in which this process has looked for what others left unfinished.
+_looked_into: set[str] = set()
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well.
 
-    Parent folders are made. When the block raises, the temporary file is removed and `path` stays as it was.
+    Parent folders are made. When the block raises, the temporary file is removed and `path` stays as it was. What
+    processes of this machine that were killed left unfinished in the same folder is removed as well.
 
     Parameters
     ----------
@@ -55,9 +63,10 @@ def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Ite
         When the disk is full or the place cannot be written to.
     """
     target = Path(path)
-    temporary = target.parent / f".tmp-{secrets.token_hex(4)}-{target.name}"
+    temporary = target.parent / _temporary_name(target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target.parent)
         if directory:
             if target.exists() and not target.is_dir():
                 raise OSError(errno.EEXIST, "a file is in the way", str(target))
@@ -108,7 +117,7 @@ def _swap_folder(new: Path, target: Path) -> None:
     if not target.exists():
         new.replace(target)
         return
-    old = target.parent / f".tmp-{secrets.token_hex(4)}-old-{target.name}"
+    old = target.parent / _temporary_name(f"old-{target.name}")
     target.replace(old)
     try:
         new.replace(target)
@@ -128,9 +137,54 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete what processes that were killed while they wrote `path` by :func:`atomic_path` left beside it."""
-    for left in path.parent.glob(f".tmp-{'[0-9a-f]' * 8}-{escape(path.name)}"):
-        remove(left)
+    """Delete what processes that were killed while they wrote `path` by :func:`atomic_path` left beside it.
+
+    For those who know that nobody else writes `path`, as the processes may have been those of another machine.
+    """
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            found = _TEMPORARY.fullmatch(name)
+            if found is not None and found[3] == path.name:
+                remove(path.parent / name)
+
+
+def _temporary_name(name: str) -> str:
+    return f".tmp-{_machine()}-{os.getpid():x}-{secrets.token_hex(2)}-{name}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Return what tells this machine, or container, from others that write to the same disk."""
+    about = platform.node()
+    with suppress(OSError):
+        about += os.readlink("/proc/self/ns/pid")
+    with suppress(OSError):
+        about += Path("/etc/machine-id").read_text(encoding="utf-8", errors="replace")
+    return hashlib.blake2b(about.encode("utf-8", "replace"), digest_size=4).hexdigest()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete temporary files whose process ran on this machine and is gone; each process looks once into a folder."""
+    if str(folder) in _looked_into:
+        return
+    _looked_into.add(str(folder))
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            found = _TEMPORARY.fullmatch(name)
+            if found is not None and found[1] == _machine() and not _lives(int(found[2], 16)):
+                remove(folder / name)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":  # elsewhere signal 0 does more than ask
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def write_at(path: str | os.PathLike[str], start: int, content: bytes) -> None:
