@@ -80,8 +80,8 @@ def make_corpus(
     _write_images(out, made, manifest)
     manifest.cells("texts.jsonl", "text", texts)
     manifest.cells("places.jsonl", "image", make_places(out / "places", seed))
-    sound = "../places/good.png"
-    folder = out / "tables"
+    sound, folder = "good.png", out / "tables"
+    (folder / sound).write_bytes(encoded(photo(seed), "PNG"))
     for case in (*table_cases(sound, seed, bomb=bomb), *mutated_tables(sound, seed, tables)):
         (folder / case.name).write_bytes(case.data)
         manifest.add(f"tables/{case.name}", None, case.name, case.kind, case.expected)
