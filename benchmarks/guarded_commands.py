@@ -33,7 +33,7 @@ class Command:
     args : tuple of str
         What stands behind `cotune`.
     seconds : float
-        How long it may take.
+        CPU time that it may take, of all its processes; ten times as long by the clock, as others may use the machine.
     """
 
     name: str
@@ -133,11 +133,13 @@ class _Worker:
     def _watch(self, seconds: float, done: threading.Event, ended: list, peak: list[int]) -> None:
         watched, started = psutil.Process(self.process.pid), time.perf_counter()
         with suppress(psutil.Error):
-            while not done.wait(0.05):
+            before = _cpu_seconds(watched)
+            while not done.wait(0.1):
                 processes = [watched, *watched.children(recursive=True)]
                 used = sum(_resident(process) for process in processes)
                 peak[0] = max(peak[0], used)
-                late = time.perf_counter() - started > seconds
+                busy = sum(map(_cpu_seconds, processes)) - before
+                late = busy > seconds or time.perf_counter() - started > 10 * seconds
                 if late or used > self.memory:
                     ended.append("hung" if late else "too large")
                     for process in processes[::-1]:
@@ -153,6 +155,14 @@ class _Worker:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _resident(process: psutil.Process) -> int:

@@ -50,6 +50,14 @@ class Results:
         self.commands: list[dict[str, Any]] = []
         self.wrong: list[str] = []
 
+    def join(self, other: dict[str, Any]) -> None:
+        """Add what came of other parts."""
+        for mine, theirs in ((self.by_kind, other["by_kind"]), (self.by_command, other["by_command"])):
+            for name, counts in theirs.items():
+                mine[name].update(counts)
+        self.commands += other["commands"]
+        self.wrong += other["wrong"]
+
     def command(self, command: str, table: str, outcome: Outcome) -> str | None:
         """Note how a command ended; return "crashed" or "hung", None where it answered."""
         self.commands.append({"command": command, "table": table, "ended": outcome.ended, "code": outcome.code,
@@ -80,12 +88,19 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
     parser.add_argument("--memory", type=float, default=4.0, help="GB that a process may have")
     parser.add_argument("--work", type=Path, help="folder for runs and results; a temporary one by default")
+    parser.add_argument("--tables", help="of the tables with a hostile post in each row, those to take, with commas")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="results of other parts, to print them together")
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(dir=args.work, prefix="cotune-hostile-"))
     try:
         results = Results()
-        go_through(args.corpus.resolve(), work, results, run=args.run, parts=args.only.split(","), memory=args.memory)
+        for earlier in args.add:
+            results.join(json.loads(earlier.read_text(encoding="utf-8")))
+        tables = ROW_TABLES if args.tables is None else tuple(args.tables.split(","))
+        parts = tuple(part for part in args.only.split(",") if part)
+        if parts:
+            go_through(args.corpus.resolve(), work, results, run=args.run, parts=parts, tables=tables, memory=args.memory)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     report(results)
@@ -96,8 +111,9 @@ def main() -> int:
 
 
 def go_through(
-    corpus: Path, work: Path, results: Results, *, run: Path | None, parts: Sequence[str] = PARTS, memory: float = 4.0
-) -> None:
+    corpus: Path, work: Path, results: Results, *, run: Path | None = None, parts: Sequence[str] = PARTS,
+    tables: Sequence[str] = ROW_TABLES, memory: float = 4.0,
+) -> None:  # fmt: skip
     """Take a corpus through cotune.
 
     Parameters
@@ -112,6 +128,8 @@ def go_through(
         A trained model; None trains one of tiny encoders.
     parts : sequence of str
         Which of `PARTS`.
+    tables : sequence of str
+        Which of `ROW_TABLES`.
     memory : float
         GB that a process may have.
     """
@@ -121,7 +139,7 @@ def go_through(
         of_file[line["file"]].append(line)
     commands = Commands(corpus, work, run or train(corpus, work, memory), memory)
     if "rows" in parts:
-        for table in ROW_TABLES:
+        for table in tables:
             rows_through(table, of_file[table], commands, results)
     if "tables" in parts:
         tables_through([line for line in lines if line["file"].startswith("tables/")], commands, results)
@@ -129,7 +147,7 @@ def go_through(
         for name in ("mvsa", "hateful_memes"):
             import_through(name, of_file[f"raw/{name}"], commands, results)
     if "service" in parts:
-        for table in ROW_TABLES:
+        for table in tables:
             service_through(table, of_file[table], commands, results)
     if "large" in parts and "many_rows.csv" in of_file:
         large_through(of_file["many_rows.csv"][0], commands, results)
@@ -203,7 +221,7 @@ AS_A_WHOLE = ("fit", "bench", "drift", "calibrate")
 def rows_through(table: str, lines: Sequence[dict[str, Any]], commands: Commands, results: Results) -> None:
     """Take a table through all commands."""
     name = Path(table).stem
-    seconds = 120 + 0.5 * len(lines)
+    seconds = 120 + 0.1 * len(lines)
     asked = [
         Command(f"{command}-{name}", commands.make(command, commands.corpus / table, name), seconds)
         for command in (*BY_ROW, *AS_A_WHOLE)

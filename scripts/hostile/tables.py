@@ -20,7 +20,7 @@ from hostile.cases import Expected, TableCase
 Rows = list[dict[str, Any]]
 
 
-def good_rows(image: str, count: int = 24) -> Rows:
+def good_rows(image: str, count: int = 36) -> Rows:
     """Return posts that nothing is wrong with, of two classes, all with one image or none."""
     words = ("good happy sun", "bad sad rain")
     return [
