@@ -7,8 +7,10 @@ the commands that are left. Linux only.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ def _resident(process: psutil.Process) -> int:
 
 def work() -> None:
     """Run the commands that come on standard input, one a line, and answer each with a line."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     from cotune.cli import main
 
     answers = os.fdopen(os.dup(1), "w")

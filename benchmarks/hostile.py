@@ -90,7 +90,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder for runs and results; a temporary one by default")
     parser.add_argument("--tables", help="of the tables with a hostile post in each row, those to take, with commas")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--add", type=Path, nargs="+", default=[], help="results of other parts, to print them together")
+    parser.add_argument(
+        "--add", type=Path, nargs="+", default=[], help="results of other parts, to print them together"
+    )
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(dir=args.work, prefix="cotune-hostile-"))
     try:
@@ -100,7 +102,9 @@ def main() -> int:
         tables = ROW_TABLES if args.tables is None else tuple(args.tables.split(","))
         parts = tuple(part for part in args.only.split(",") if part)
         if parts:
-            go_through(args.corpus.resolve(), work, results, run=args.run, parts=parts, tables=tables, memory=args.memory)
+            go_through(
+                args.corpus.resolve(), work, results, run=args.run, parts=parts, tables=tables, memory=args.memory
+            )
     finally:
         shutil.rmtree(work, ignore_errors=True)
     report(results)
