@@ -43,9 +43,14 @@ T = TypeVar("T")
 
 
 class EstimatorSettings(FitConfig):
-    """The parameters of the scikit-learn classes: the settings of training, and three of their own."""
+    """The parameters of the scikit-learn classes: the settings of training, and four of their own."""
 
     allow_remote: bool = setting(False, "Whether images may be fetched by URL.")
+    allow_outside: bool = setting(
+        False,
+        "Whether images of the tables that `validation` and `also` name may lie outside of the tables' folders; "
+        "images of a DataFrame always may.",
+    )
     warm_start: bool = setting(
         False,
         "Whether `fit` goes on from the weights of the last one, or of the run that was loaded, instead of starting "
@@ -141,6 +146,7 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
             self._config(),
             start=getattr(self, "run_", None) if self.warm_start else None,
             allow_remote=self.allow_remote,
+            allow_outside=self.allow_outside,
             progress=watched_progress() if self.verbose else None,
         )
         self.run_ = result.run

@@ -79,6 +79,7 @@ def fit_posts(
     validation_posts: pd.DataFrame | None = None,
     start: Run | None = None,
     allow_remote: bool = False,
+    allow_outside: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: Progress | None = None,
 ) -> FitResult:
@@ -101,6 +102,9 @@ def fit_posts(
         is trained already, unless nothing else is to be trained.
     allow_remote : bool
         Whether images may be fetched by URL.
+    allow_outside : bool
+        Whether images of the tables that ``config.validation`` and ``config.also`` name may lie outside of the tables'
+        folders.
     callbacks : sequence of Callback
         Told after every epoch: a checkpoint that is kept, a log. Without a checkpoint nothing can be resumed.
     progress : Progress, optional
@@ -118,10 +122,12 @@ def fit_posts(
     progress = progress or Progress()
     started = time.perf_counter()
     if validation_posts is None and isinstance(config.validation, str):
-        validation_posts = read_posts(config.validation, columns=ColumnNames(fields=config.read_fields()))
+        validation_posts = read_posts(
+            config.validation, columns=ColumnNames(fields=config.read_fields()), allow_outside=allow_outside
+        )
     if config.also and ALSO not in posts:
         names = ColumnNames(fields=config.read_fields())
-        posts = with_also(posts, config.also, names, weight=config.also_weight)
+        posts = with_also(posts, config.also, names, weight=config.also_weight, allow_outside=allow_outside)
     labels_as = config if start is None else config.model_copy(update={"task": start.task.name})
     usable, counts = readable(posts, progress, labels_as)
     precision = _precision(config, callbacks, progress)
