@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: Columns of what is no terminal: a table keeps its cells whole, a line stays one line.
 _ENDLESS = 100_000
 _STYLES = {"error:": "red", "note:": "yellow"}
+# Controls that would move the cursor, change colours or retitle the window, and marks that turn the direction of what
+# follows: whoever wrote a post is not who prints on this terminal.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINE_END = re.compile(r"(?: |\x1b\[[0-9;]*m)+$", re.MULTILINE)
 
 
@@ -38,15 +41,23 @@ def open_console(*, stderr: bool = False) -> Console:
     return console if is_terminal(console) else make(_ENDLESS)
 
 
+def printable(text: str) -> str:
+    """Return `text` with control characters written out, as in ``\\x1b``."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
 def show(*parts: RenderableType) -> None:
     """Print tables and lines on standard output, without blanks at their ends."""
+    from rich.segment import Segment, Segments
+
     console = open_console()
     with console.capture() as captured:
         for part in _untitled(parts):
             if isinstance(part, str):
-                console.print(wrapped(part, console.width), markup=False, soft_wrap=True)
+                console.print(wrapped(printable(part), console.width), markup=False, soft_wrap=True)
             else:
-                console.print(part)
+                drawn = (Segment(printable(text), style, control) for text, style, control in console.render(part))
+                console.print(Segments(drawn))
     console.file.write(_LINE_END.sub(lambda end: end[0].replace(" ", ""), captured.get()))
     console.file.flush()
 
@@ -71,7 +82,7 @@ def tell(line: str, console: Console | None = None) -> None:
     """Print a line for people on standard error: red for errors, yellow for notes, wrapped at words on a terminal."""
     console = console or open_console(stderr=True)
     style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
-    console.print(wrapped(line, console.width), style=style, markup=False, soft_wrap=True)
+    console.print(wrapped(printable(line), console.width), style=style, markup=False, soft_wrap=True)
     console.file.flush()
 
 
