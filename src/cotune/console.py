@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 #: Columns of what is no terminal: a table keeps its cells whole, a line stays one line.
 _ENDLESS = 100_000
 _STYLES = {"error:": "red", "note:": "yellow"}
+#: What a terminal obeys instead of showing it, but for ends of lines and tabs.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE_END = re.compile(r"(?: |\x1b\[[0-9;]*m)+$", re.MULTILINE)
 
 
@@ -29,13 +33,29 @@ def is_terminal(console: Console) -> bool:
 
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console for standard output, or standard error, as wide as the terminal; in a pipe without an end."""
-    from rich.console import Console
-
     def make(width: int | None) -> Console:
-        return Console(stderr=stderr, highlight=False, emoji=False, force_jupyter=False, width=width)
+        return _console_class()(stderr=stderr, highlight=False, emoji=False, force_jupyter=False, width=width)
 
     console = make(None)
     return console if is_terminal(console) else make(_ENDLESS)
+
+
+@cache
+def _console_class() -> type[Console]:
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PlainConsole(Console):
+        """Prints no control characters of the texts that it is given: labels and names may come from strangers."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                if segment.control is None and _CONTROLS.search(segment.text):
+                    yield Segment(_CONTROLS.sub("\ufffd", segment.text), segment.style)
+                else:
+                    yield segment
+
+    return PlainConsole
 
 
 def show(*parts: RenderableType) -> None:

@@ -85,10 +85,10 @@ def open_export(folder: Path, *, verify: bool = True) -> Export:
         raise ExportError(
             f"{folder} was made by cotune {about.get('cotune')}, which writes a newer form; update cotune"
         )
-    if verify:
-        for name, what in damage(folder, about["checksums"]):
-            raise ExportError(f"{folder / name} {what}; {again}")
     try:
+        if verify:
+            for name, what in damage(folder, about["checksums"]):
+                raise ExportError(f"{folder / name} {what}; {again}")
         task = restore_task(about["task"])
         fields = tuple(Field(**field) for field in about["fields"])
     except (KeyError, TypeError, ValueError) as error:
