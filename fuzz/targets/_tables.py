@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cotune.data.images.load import describe, is_url
 from cotune.data.posts import iter_posts, read_posts
 from cotune.data.tables.cells import has_image
-from cotune.data.images.load import describe, is_url
 from cotune.errors import CotuneError
 
 _PIECE = 3

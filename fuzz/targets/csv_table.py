@@ -18,10 +18,10 @@ def seeds() -> list[bytes]:
         plain.replace(",", ";").encode(),
         plain.replace(",", "\t").encode(),
         plain.replace("\n", "\r\n").encode("utf-8-sig"),
-        'text,label\n"a ""quoted"", and\nbroken text",x\n"b",y\n'.encode(),
-        "text,label,label:text,label:image:1,label:image:2\na,x,x,x,y\nb,y,y,y,y\n".encode(),
-        "text,label\na,x|y\nb,|\nc,1.0\nd,\n".encode(),
-        "\n\ntext\na\n\nb\n".encode(),
+        b'text,label\n"a ""quoted"", and\nbroken text",x\n"b",y\n',
+        b"text,label,label:text,label:image:1,label:image:2\na,x,x,x,y\nb,y,y,y,y\n",
+        b"text,label\na,x|y\nb,|\nc,1.0\nd,\n",
+        b"\n\ntext\na\n\nb\n",
     ]
 
 

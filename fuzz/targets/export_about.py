@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from targets._sealed import sealed_again
+
 from cotune.export.package import ABOUT, open_export
 from cotune.ownership import EXPORT
-from targets._sealed import sealed_again
 
 WORDS = ('"reads"', '"inputs"', '"task"', '"fields"', '"checksums"', '"name"', '"settings"', '"classes"', '"kind"',
          '"columns"', '"format"', "single-label", "regression", "annotated", "multi-label", "../", "null", "[]", "{}", "-1")  # fmt: skip

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from targets._tables import read_both_ways
 
 WORDS = ("PAR1", "text", "image", "label", "id", "huggingface", '"names"', "ClassLabel", "ARROW:schema")

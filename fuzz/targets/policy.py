@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cotune.decide.policy import ChosenPolicy, make_policy, read_policy, route_of
 from targets._sealed import sealed_again
+
+from cotune.decide.policy import ChosenPolicy, make_policy, read_policy, route_of
 
 WORDS = ("class: ", "act: {precision: ", "allow: {recall: ", "confidence: ", "version: ", "0.95", ".nan", ".inf", "1e400",
          "!!python/object/apply:os.system", "&a", "*a", "<<: *a", "{", "}", '"thresholds"', '"value"', '"act"',

@@ -6,10 +6,11 @@ import json
 import tempfile
 from pathlib import Path
 
+from targets._sealed import sealed_again
+
 from cotune.run import load_run, save_run
 from cotune.run_settings import CONFIG, read_settings
 from explained import random_run
-from targets._sealed import sealed_again
 from tiny import Zoo
 
 WORDS = ('"encoders"', '"head"', '"task"', '"name"', '"settings"', '"dims"', '"fit"', '"shared"', '"needs"', '"format"',

@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 import openpyxl
-
 from targets._tables import read_both_ways
 
 WORDS = ("<row ", "<c ", 't="s"', 't="inlineStr"', 't="d"', "<v>", "</v>", "<f>", 's="1"', 'r="A1"', "&#0;", "<si>", "]]>",

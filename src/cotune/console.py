@@ -33,6 +33,7 @@ def is_terminal(console: Console) -> bool:
 
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console for standard output, or standard error, as wide as the terminal; in a pipe without an end."""
+
     def make(width: int | None) -> Console:
         return _console_class()(stderr=stderr, highlight=False, emoji=False, force_jupyter=False, width=width)
 
