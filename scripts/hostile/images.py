@@ -42,7 +42,7 @@ def sound_images(seed: int) -> dict[str, bytes]:
     colour, other = photo(seed), photo(seed + 1)
     grey, alpha = colour.convert("L"), colour.copy()
     alpha.putalpha(other.convert("L"))
-    wide = Image.fromarray((np.asarray(grey, dtype=np.uint16) * 257))
+    wide = Image.fromarray(np.asarray(grey, dtype=np.uint16) * 257)
     frames: dict[str, Any] = {"save_all": True, "append_images": [other, colour], "duration": 50}
     made: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
         "plain.png": (colour, "PNG", {}),
