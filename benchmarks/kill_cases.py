@@ -11,7 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # the tiny encoders of the tests
 
+#: Those that can be resumed, and the service.
 COMMANDS = ("fit", "bench", "predict", "explain", "tune", "serve")
+#: Further ones, which are simply called again.
+OTHERS = ("evaluate", "export", "check", "drift")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Case:
         Name of the result.
     again : callable
         Takes the folder of a series, and returns what is added to the command line to go on.
+    first : tuple of str
+        What is added to the command line when it is started for the first time.
     before : callable
         Makes what lies in the folder of a series before the command is started.
     workers : bool
@@ -43,6 +48,7 @@ class Case:
     words: tuple[str, ...]
     out: str = "out"
     again: Callable[[Path], list[str]] = field(default=lambda folder: ["--resume"])
+    first: tuple[str, ...] = ()
     before: Callable[[Path], object] = field(default=lambda folder: None)
     workers: bool = False
     slow: bool = False
@@ -105,6 +111,9 @@ def cases(inputs: Path) -> list[Case]:
         words = (*words, "--bootstrap", "50", "--seeds", "1", "--jobs", str(jobs))
         return Case("tune", name, (*words, *_settings(inputs, "top")), **how)  # type: ignore[arg-type]
 
+    def other(*words: str, name: str = "as it is", before: Callable[[Path], object] = lambda folder: None) -> Case:
+        return Case(words[0], name, (*words, "--out", "out"), again=lambda folder: [], before=before)
+
     explain = ("explain", run, posts, "--out", "out", "--chunk-size", "6", "--device", "cpu")
     served = ("serve", run, "--port", "0", "--device", "cpu")
     return [
@@ -114,6 +123,7 @@ def cases(inputs: Path) -> list[Case]:
         fit(
             "in the place of a run",
             "top",
+            first=("--overwrite",),
             before=lambda folder: shutil.copytree(inputs / "run", folder / "out"),
             again=_overwrite_again,
         ),
@@ -132,6 +142,10 @@ def cases(inputs: Path) -> list[Case]:
         Case("serve", "torch", (*served, "--engine", "torch")),
         Case("serve", "exported on the way", (*served, "--engine", "onnx"), slow=True),
         Case("serve", "an export", ("serve", export, "--port", "0")),
+        other("evaluate", run, posts, "--device", "cpu"),
+        other("export", run, "--posts", posts, "--openvino"),
+        other("check", posts),
+        other("drift", run, posts),
     ]  # fmt: skip
 
 

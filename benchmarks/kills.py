@@ -1,16 +1,22 @@
-"""Kill every command at random moments (`kill -9`), go on with `--resume`, and compare the result with that of no kill.
+"""Kill every command at random moments (`kill -9`), resume it, and compare the result with that of no kill.
 
-    python benchmarks/kills.py [--commands fit,bench,predict,explain,tune,serve] [--kills 50] [--seed 0] --out kills.json
+    python benchmarks/kills.py --out kills.json [--commands fit,bench,predict,explain,tune,serve] [--kills 50]
+    python benchmarks/kills.py --out faults.json --fault full-disk|interrupt [--commands fit,bench,predict,explain,tune]
 
-Each command has several cases, small enough to end after seconds (`kill_cases.py`). A case first runs to its end twice,
-and the two have to agree. Then follow series: the command is started, killed with all its processes, started again with `--resume`, perhaps
-killed again, until it ends. Of one with workers, every other time the first process is killed alone, and its workers
-have to end by themselves. Half of the kills come after a random time, the others just before a random change of a file
-(a file opened for writing, renamed or deleted), where something may be half done. Every
-twentieth series is `python -m cotune`, the others are forked, which spares them the imports. After each kill every file at its final name,
-every store of the cache, and every run and export has to be whole; in the end the result has to be the one of no kill,
-and no temporary file may be left. A service is asked without a pause while it is killed: each answer has to be an error
-or the right one.
+Each command has several cases, small enough to end after seconds (`kill_cases.py`). A case first runs to its end
+twice, and the two have to agree. Then follow series: the command is started, killed with all its processes, started
+again with `--resume`, perhaps killed again, until it ends. Of one with workers, every other time the first process is
+killed alone, and its workers have to end by themselves. Half of the kills come after a random time, the others just
+before a random change of a file (opened for writing, renamed or deleted), where something may be half done. Every
+twentieth series is `python -m cotune`, the others are forked, which spares them the imports. After each kill every file
+at its final name, every store of the cache, every run and export has to be whole; in the end the result has to be the
+one of no kill, and no temporary file may be left. A service is asked without a pause while it is killed: each answer has
+to be an error or the right one.
+
+With `--fault full-disk` no process is killed. From a random change of a file on, the system refuses to write to any
+file (RLIMIT_FSIZE), as on a full disk; the command has to end with code 2 and one line, or to do without what it could
+not write, and leave no temporary file. Then there is room again, and it is resumed. With `--fault interrupt` it gets
+SIGINT or SIGTERM at a random moment, every other time twice; it has to end with that code and one line.
 
 `--out` is written after every series. Started again with the same options, the script goes on where it was killed. Exit
 code 1 if anything is wrong.
@@ -25,6 +31,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -43,7 +50,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALL
                "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # fmt: skip
 
 import kill_cases
-from kill_cases import COMMANDS, Case
+from kill_cases import COMMANDS, OTHERS, Case
 from served_answers import Client
 from whole_files import damaged_files, leftovers, result_of
 
@@ -51,7 +58,7 @@ from whole_files import damaged_files, leftovers, result_of
 _NOT_IMPORTED = {"__main__", "__mp_main__", "onnxruntime", "openvino"}
 _SLOW = 10  # one of so many series is of a slow case
 _FRESH = 20  # one of so many series is started as a process of its own
-_MOST = 3  # kills of a series
+_MOST = 6  # kills of a series
 _PATIENCE = 240.0  # seconds after which a command counts as hanging
 _ORPHANS = 20.0  # seconds within which workers have to end after the first process was killed
 _SERVING = 1.5  # seconds for which a service is asked before it is killed at the latest
@@ -86,11 +93,12 @@ def main() -> int:
     parser.add_argument("--commands", default=",".join(COMMANDS), help="with commas")
     parser.add_argument("--kills", type=int, default=50, help="of each command, at least")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fault", choices=("kill", "full-disk", "interrupt"), default="kill")
     parser.add_argument("--case", default="", help="only cases with this in their name")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     commands = args.commands.split(",")
-    if unknown := set(commands) - set(COMMANDS):
+    if unknown := set(commands) - {*COMMANDS, *OTHERS}:
         raise SystemExit(f"unknown command {min(unknown)}; there are {', '.join(COMMANDS)}")
     done = _kept(args.out, args.seed)
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
@@ -114,7 +122,8 @@ def _command(command: str, chosen: Sequence[Case], folder: Path, done: list[Seri
         if not any(series.command == command and series.number == number for series in done):
             if case.title not in references:
                 references[case.title] = _reference(case, folder)
-            series = _series(case, number, folder, references[case.title], args.seed)
+            make = _series if args.fault == "kill" else _gentle
+            series = make(case, number, folder, references[case.title], args)
             done.append(series)
             _keep(args.out, args.seed, done)
             print(_line(series), flush=True)
@@ -158,7 +167,7 @@ def _reference(case: Case, folder: Path) -> Reference:
         own.mkdir()
         case.before(own)
         started = time.perf_counter()
-        process = Started(own, case.words)
+        process = Started(own, (*case.words, *case.first))
         if case.command == "serve":
             client = Client(process.log, folder / "inputs")
             results.append(in_child(client.right_answers))
@@ -189,23 +198,23 @@ def _differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
     return sorted(name or "the file" for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
-def _series(case: Case, number: int, folder: Path, reference: Reference, seed: int) -> Series:
+def _series(case: Case, number: int, folder: Path, reference: Reference, args: argparse.Namespace) -> Series:
     """Start a case, kill it, go on, until it ends; compare."""
-    dice = random.Random(f"{seed} {case.command} {number}")
+    dice = random.Random(f"{args.seed} {case.command} {number}")
     fresh = number % _FRESH == _FRESH - 1
     series = Series(case.command, case.name, number, fresh)
     own = folder / f"{case.command}-{number}"
     own.mkdir()
     case.before(own)
-    most = dice.randint(1, _MOST)
+    most = dice.randint(2, _MOST)
     while True:
-        more = case.again(own) if series.kills and case.command != "serve" else []
+        more = [] if case.command == "serve" else case.again(own) if series.kills else case.first
         last = len(series.kills) == most
-        at_change = None
+        at_change, share = None, 1 + len(series.kills)  # the less there is to do, the sooner
         if not (fresh or last or dice.random() < 0.5) and reference.changes:
-            at_change = dice.randint(1, reference.changes)
+            at_change = dice.randint(1, max(1, reference.changes // share))
         alone = case.workers and dice.random() < 0.5
-        moment = dice.uniform(0, reference.seconds["fresh" if fresh else "forked"])
+        moment = dice.uniform(0, reference.seconds["fresh" if fresh else "forked"] / share)
         process = Started(own, (*case.words, *more), fresh=fresh, alone=alone, at_change=at_change)
         if case.command == "serve":
             ended = _serve(series, process, folder, reference, None if last else moment + _SERVING)
@@ -234,12 +243,57 @@ def _series(case: Case, number: int, folder: Path, reference: Reference, seed: i
             process.kill()
         series.wrong += in_child(damaged_files, own)
     _compare(series, case, own, reference)
-    if not series.wrong:
-        shutil.rmtree(own)
-        beside(own, "log").unlink()
-    else:  # to look at
-        shutil.copytree(own, Path(tempfile.gettempdir()) / f"kills-wrong-{case.command}-{number}", dirs_exist_ok=True)
+    _clear(series, own)
     return series
+
+
+def _gentle(case: Case, number: int, folder: Path, reference: Reference, args: argparse.Namespace) -> Series:
+    """Let a command meet a fault that it can answer, and go on; compare."""
+    dice = random.Random(f"{args.seed} {args.fault} {case.command} {number}")
+    series = Series(case.command, case.name, number, fresh=False)
+    own = folder / f"{case.command}-{number}"
+    own.mkdir()
+    case.before(own)
+    words = (*case.words, *case.first)
+    if args.fault == "full-disk":
+        at_change = dice.randint(1, reference.changes)
+        process = Started(own, words, at_change=at_change, fault=_fill_disk)
+        code, right = process.wait(_PATIENCE), (0, 2)
+    else:
+        at_change, number = None, dice.choice((signal.SIGINT, signal.SIGTERM))
+        process, right = Started(own, words), (0, 128 + number)
+        code = process.wait(dice.uniform(0, reference.seconds["forked"]))
+        for pause in (0.0, *([dice.uniform(0, 0.3)] if dice.random() < 0.5 else [])):  # one, or two in a row
+            if code is None and (code := process.wait(pause)) is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+        code = process.wait(_PATIENCE) if code is None else code
+    said = process.said()
+    lines = [line for line in said.splitlines() if line.startswith(("error: ", "stopped"))]
+    series.kills.append({"at_change": at_change, "after": round(process.seconds, 3), "code": code, "said": lines})
+    if code is None:
+        process.kill()
+        process.wait(_PATIENCE)
+    if code not in right or "Traceback" in said or (code != 0) != (len(lines) == 1):
+        series.wrong.append(f"code {code} after the fault: {said[-400:]}")
+    series.wrong += in_child(damaged_files, own)
+    series.wrong += [f"{name} is left" for name in in_child(leftovers, own)]
+    if code != 0:
+        process = Started(own, (*case.words, *case.again(own)))
+        code = process.wait(_PATIENCE)
+        if code != 0:
+            series.wrong.append(f"code {code}: {process.said()[-400:]}")
+    _compare(series, case, own, reference)
+    _clear(series, own)
+    return series
+
+
+def _clear(series: Series, own: Path) -> None:
+    if series.wrong:  # to look at
+        name = f"kills-wrong-{series.command}-{series.number}"
+        shutil.copytree(own, Path(tempfile.gettempdir()) / name, dirs_exist_ok=True)
+    shutil.rmtree(own)
+    beside(own, "log").unlink()
 
 
 def _name(path: Path) -> str:
@@ -301,6 +355,7 @@ class Started:
         fresh: bool = False,
         alone: bool = False,
         at_change: int | None = None,
+        fault: Callable[[bool], None] | None = None,
     ) -> None:
         self.alone = alone
         self.log = beside(folder, "log")
@@ -317,7 +372,7 @@ class Started:
         else:
             self.pid = os.fork()
             if not self.pid:
-                _become(folder, words, at_change, alone=self.alone)
+                _become(folder, words, at_change, lambda: (fault or _die)(alone))
 
     def wait(self, seconds: float) -> int | None:
         """Return the exit code, or the negative number of the signal; None if it runs on after so many seconds."""
@@ -364,32 +419,58 @@ def _group_lives(group: int) -> bool:
     return False
 
 
-def _become(folder: Path, words: Sequence[str], at_change: int | None, *, alone: bool) -> None:
+def _die(alone: bool) -> None:
+    """Kill this process, or all of its group."""
+    os.kill(os.getpid() if alone else 0, signal.SIGKILL)
+    time.sleep(60)
+
+
+def _fill_disk(alone: bool) -> None:
+    """Let the system refuse what this process writes to files from now on; its log is a pipe."""
+    del alone
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def _become(folder: Path, words: Sequence[str], at_change: int | None, fault: Callable[[], None]) -> None:
     """Be `python -m cotune` from here on; this process has just been forked."""
     code = 70
     try:
         os.setsid()
         os.chdir(folder)
         log = os.open(beside(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        to = log if at_change is None else _pipe_to(log)
+        os.dup2(to, 1)
+        os.dup2(to, 2)
         os.environ["COTUNE_CACHE"] = str(folder / "cache")
         sys.argv = ["cotune", *words]
         sys.modules["__main__"] = importlib.import_module("cotune.__main__")  # what workers import
-        changes = _count_changes(folder, at_change, alone=alone)
+        changes = _count_changes(folder, at_change, fault)
         from cotune.cli import main as cotune
 
         code = cotune(list(words))
         sys.stdout.flush()
         sys.stderr.flush()
-        if at_change is None:
+        if at_change is None:  # of the reference it is read
             beside(folder, "about").write_text(json.dumps({"changes": changes(), "modules": sorted(sys.modules)}))
     finally:
         os._exit(code)
 
 
-def _count_changes(folder: Path, at_change: int | None, *, alone: bool) -> Callable[[], int]:
-    """Count changes of files in `folder`, and die of SIGKILL just before one of them."""
+def _pipe_to(log: int) -> int:
+    """Return a pipe into an open file, which a process of its own copies."""
+    out, to = os.pipe()
+    if not os.fork():
+        os.setsid()
+        os.close(to)
+        while content := os.read(out, 65536):
+            os.write(log, content)
+        os._exit(0)
+    os.close(out)
+    return to
+
+
+def _count_changes(folder: Path, at_change: int | None, fault: Callable[[], None]) -> Callable[[], int]:
+    """Count changes of files in `folder`, and call `fault` just before one of them."""
     inside, n = f"{folder}/", 0
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -401,12 +482,11 @@ def _count_changes(folder: Path, at_change: int | None, *, alone: bool) -> Calla
         elif event not in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"):
             return
         path = given[0]
-        if not isinstance(path, str | bytes | os.PathLike) or not os.path.abspath(os.fsdecode(path)).startswith(inside):
+        if not isinstance(path, str | bytes | os.PathLike) or inside not in f"{folder / os.fsdecode(path)}":
             return
         n += 1
         if n == at_change:
-            os.kill(os.getpid() if alone else 0, signal.SIGKILL)
-            time.sleep(60)
+            fault()
 
     sys.addaudithook(hook)
     return lambda: n
@@ -463,7 +543,8 @@ def _line(series: Series) -> str:
     answers = f"; answers {series.answers}" if series.answers else ""
     wrong = f"; {'; '.join(series.wrong)}" if series.wrong else ""
     fresh = ", python -m" if series.fresh else ""
-    return f"{series.command} {series.number} ({series.case}{fresh}): killed after {moments or 'nothing'}: {state}{answers}{wrong}"
+    case = f"{series.command} {series.number} ({series.case}{fresh})"
+    return f"{case}: after {moments or 'nothing'}: {state}{answers}{wrong}"
 
 
 def _table(done: Sequence[Series], commands: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ UNFINISHED = re.compile(r"\.tmp-.*|lock|\.?[\w.-]*\.lock|.*-(journal|wal|shm)")
 #: What may differ between two results that are the same: times, the folder, and the command line, which ``--resume`` is
 #: added to.
 TIMES = {"seconds", "prepare_seconds", "posts_per_second", "created", "folder", "command"}
-#: Not compared: the database that ``trials.csv`` is made of, and pages made of files that are compared, with times in them.
+#: Not compared: the database that ``trials.csv`` is made of, and pages with times, made of files that are compared.
 _NOT_COMPARED = {"search.db", "report.html"}
 _SEALS = {"checksum", "checksums"}
 

@@ -35,6 +35,7 @@ MOST_VALUES = 100_000
 """Most values that a YAML file may stand for."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NATIVE = re.compile(r"\(os error (\d+)\)")
 #: A temporary name: the machine and the process that write, something random, and the name that it is going to have.
 _TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{8})-([0-9a-f]+)-[0-9a-f]{4}-(.*)", re.DOTALL)
 #: Folders in which this process has looked for what others left unfinished.
@@ -100,10 +101,13 @@ def _reason(error: BaseException, target: Path) -> str | None:
         near = named == target or target.parent == named or named in target.parents
         temporary = named.name.startswith(".tmp-") or any(p.name.startswith(".tmp-") for p in named.parents)
         return _REASONS[error.errno] if near or temporary else None
-    # Some native writers (safetensors among them) only pass on the system's words.
-    if isinstance(error, Exception) and "no space left on device" in str(error).lower():
-        return _REASONS[errno.ENOSPC]
-    return None
+    # Native writers (safetensors, SQLite) only pass on words: the system's, with its number, or their own.
+    said = str(error) if isinstance(error, Exception) else ""
+    number = _NATIVE.search(said)
+    if number is not None:
+        return _REASONS.get(int(number[1]))
+    full = ("no space left on device", "disk is full")
+    return _REASONS[errno.ENOSPC] if any(words in said.lower() for words in full) else None
 
 
 def _flush(path: Path) -> None:
@@ -145,10 +149,10 @@ def remove_leftovers(path: Path) -> None:
     For those who know that nobody else writes `path`, as the processes may have been those of another machine.
     """
     with suppress(OSError):
-        for name in os.listdir(path.parent):
-            found = _TEMPORARY.fullmatch(name)
+        for left in path.parent.iterdir():
+            found = _TEMPORARY.fullmatch(left.name)
             if found is not None and found[3] == path.name:
-                remove(path.parent / name)
+                remove(left)
 
 
 def _temporary_name(name: str) -> str:
@@ -160,7 +164,7 @@ def _machine() -> str:
     """Return what tells this machine, or container, from others that write to the same disk."""
     about = platform.node()
     with suppress(OSError):
-        about += os.readlink("/proc/self/ns/pid")
+        about += str(Path("/proc/self/ns/pid").readlink())
     with suppress(OSError):
         about += Path("/etc/machine-id").read_text(encoding="utf-8", errors="replace")
     return hashlib.blake2b(about.encode("utf-8", "replace"), digest_size=4).hexdigest()
@@ -172,10 +176,10 @@ def _remove_abandoned(folder: Path) -> None:
         return
     _looked_into.add(str(folder))
     with suppress(OSError):
-        for name in os.listdir(folder):
-            found = _TEMPORARY.fullmatch(name)
+        for left in folder.iterdir():
+            found = _TEMPORARY.fullmatch(left.name)
             if found is not None and found[1] == _machine() and not _lives(int(found[2], 16)):
-                remove(folder / name)
+                remove(left)
 
 
 def _lives(process: int) -> bool:
