@@ -42,7 +42,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters written out, as in ``\\x1b``."""
+    r"""Return `text` with control characters written out, as in ``\x1b``."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
