@@ -1,4 +1,4 @@
-"""Commands of cotune, many in one process, each with a limit of time and memory, so that what crashes or hangs is known.
+"""Commands of cotune, many in one process, each within limits of time and memory, so that a crash or hang is known.
 
 Starting Python and torch takes longer than most commands here; a process of its own for each of thousands would measure
 that. A process that dies, or that is killed because its command takes too long or too much memory, is started again for

@@ -8,11 +8,12 @@ Written are, in the new folder OUT (and beside it OUT-outside, which links and p
 - `texts.jsonl` with hostile texts and `places.jsonl` with hostile image cells (paths, links, devices, URLs, base64);
 - `tables/` with whole files where a posts table should be, `raw/mvsa` and `raw/hateful_memes` for the importers;
 - `many_rows.csv`, of as many short posts as `--rows` says;
-- `posts.csv`, sound posts to train on, and `manifest.jsonl`: for each input `file` and `row` (none for a whole file), its `id`, the `kind`
-  of fault, and what is `expected`: "read" (it can be used), "named" (refused, by its row or file), "either".
+- `posts.csv`, sound posts to train on;
+- `manifest.jsonl`: for each input `file` and `row` (none for a whole file), its `id`, the `kind` of fault, and what is
+  `expected`: "read" (it can be used), "named" (refused, by its row or file), "either".
 
-The same seed gives the same files, as far as the same Pillow encodes the same bytes. Nothing in the corpus runs by itself; bombs are
-some MB on disk and gigabytes once they are unpacked. `benchmarks/hostile.py` takes all of it through cotune.
+The same seed gives the same files, as far as the same Pillow encodes the same bytes. Nothing in the corpus runs by
+itself; bombs are some MB on disk and gigabytes once unpacked. `benchmarks/hostile.py` takes all of it through cotune.
 """
 
 from __future__ import annotations
