@@ -17,11 +17,14 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 import pandas as pd
 
+from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault
 from cotune.data.kept_chunks import KeptChunks
+from cotune.data.known_images import DISTANCE, KNOWN, KnownImages
 from cotune.data.seen import SeenPosts
 from cotune.data.tables.row_errors import RowError
 from cotune.encoders.table_columns import Column
+from cotune.errors import ConfigError
 from cotune.fields import Field
 from cotune.tasks import Task
 
@@ -55,6 +58,8 @@ class Scorer(abc.ABC, Generic[Read]):
     bad_images: BadImages
     #: Whether errors may quote what a post holds; the owner of a table wants that, who sends posts elsewhere does not.
     quotes = True
+    #: Images that are looked for in posts; see :meth:`look_for`.
+    known: KnownImages | None = None
 
     def __init__(
         self, task: Task, fields: tuple[Field, ...], reads: tuple[str, ...], data_hash: str | None = None
@@ -102,12 +107,25 @@ class Scorer(abc.ABC, Generic[Read]):
 
     def text_columns(self) -> set[str]:
         """Return the columns of a predictions table that hold text; all others hold numbers."""
-        return {"id", "error", *(self.task.label_columns() if self.task.text_label else ())}
+        return {"id", "error", KNOWN, *(self.task.label_columns() if self.task.text_label else ())}
 
     def columns(self) -> list[str]:
         """Return the columns of a predictions table."""
         shares = [share_column(name) for name in self.field_names]
-        return ["id", *self.task.label_columns(), *self.task.columns(), *shares, "error"]
+        known = [] if self.known is None else [KNOWN, DISTANCE]
+        return ["id", *self.task.label_columns(), *self.task.columns(), *shares, *known, "error"]
+
+    def look_for(self, known: KnownImages) -> None:
+        """Say of every post from now on whether its image is known.
+
+        Raises
+        ------
+        ConfigError
+            If the model reads no images.
+        """
+        if not any(self.kinds[name] == "image" for name in self.reads):
+            raise ConfigError("known images are looked for among those that the model reads, and it reads none")
+        self.known = known
 
     @abc.abstractmethod
     def read(self, posts: pd.DataFrame) -> Read:
@@ -116,6 +134,17 @@ class Scorer(abc.ABC, Generic[Read]):
     @abc.abstractmethod
     def score(self, read: Read) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts that were read; returns what :meth:`scores` does."""
+
+    def fingerprints(self, read: Read) -> Mapping[str, Sequence[Fingerprint | None]]:
+        """Return what images of posts that were read are known by, by field; nothing if none are looked for."""
+        return {}
+
+    def known_in(self, read: Read, n: int) -> tuple[list[str | None], np.ndarray] | None:
+        """Return which known images `n` posts that were read show, as :meth:`KnownImages.find` does.
+
+        None if none are looked for.
+        """
+        return None if self.known is None else self.known.find(self.fingerprints(read).values(), n)
 
     def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Score posts as :func:`~cotune.data.posts.read_posts` gives them.
@@ -164,7 +193,15 @@ class Scorer(abc.ABC, Generic[Read]):
 
     def frame(self, posts: pd.DataFrame) -> pd.DataFrame:
         """Return one row for every post, in order: id, label, probabilities, shares, error."""
-        return self.frame_of(posts, self.scores(posts))
+        return self._frame_of(posts, self.read(posts))
+
+    def _frame_of(self, posts: pd.DataFrame, read: Read) -> pd.DataFrame:
+        frame = self.frame_of(posts, self.score(read))
+        found = self.known_in(read, len(posts))
+        if found is not None:
+            frame[KNOWN], frame[DISTANCE] = pd.Series(found[0], dtype=object), found[1]
+            frame = frame[self.columns()]
+        return frame
 
     def frame_of(self, posts: pd.DataFrame, scores: tuple[np.ndarray, np.ndarray, list[str]]) -> pd.DataFrame:
         """Return the predictions table of posts whose :meth:`scores` are known."""
@@ -182,7 +219,7 @@ class Scorer(abc.ABC, Generic[Read]):
                 if coming is not None:
                     with self.timed("wait"):
                         read = coming[1].result()
-                    yield self.frame_of(coming[0], self.score(read))
+                    yield self._frame_of(coming[0], read)
                 coming = following
 
     def resumed(

@@ -145,7 +145,8 @@ class ServedModel:
         answers: list[Prediction | None] = [None] * len(posts)
         if usable:
             frame = posts_frame([posts[i] for i in usable], self.scorer.fields)
-            found, shares, errors = self.scorer.scores(frame)
+            read = self.scorer.read(frame)
+            found, shares, errors = self.scorer.score(read)
             known = ~np.isnan(found[:, 0])
             labels = iter(self.task.decode(found[known]))
             for at, i in enumerate(usable):
@@ -154,7 +155,16 @@ class ServedModel:
                     answers[i] = self._prediction(posts[i], next(labels), found[at], named, errors[at])
                 else:
                     posts[i].fault = errors[at] or _NOT_SCORED
+                    answers[i] = self._nothing(posts[i])
+            self._note_known([answers[i] for i in usable], read)
         return [self._nothing(post) if found is None else found for post, found in zip(posts, answers, strict=True)]
+
+    def _note_known(self, answers: Sequence[Prediction | None], read: Any) -> None:
+        """Say of posts that were read which known images they show, if any are looked for."""
+        known = self.scorer.known_in(read, len(answers))
+        for at, answer in enumerate(answers if known is not None else ()):
+            if answer is not None and known is not None and known[0][at] is not None:
+                answer.known, answer.known_distance = known[0][at], int(known[1][at])
 
     def _prediction(
         self, post: ReadPost, label: Any, outputs: Sequence[float], shares: Mapping[str, float], error: str
