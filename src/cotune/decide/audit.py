@@ -16,6 +16,7 @@ import pandas as pd
 
 from cotune._version import __version__
 from cotune.checksums import seal_holds, sealed
+from cotune.data.known_images import KNOWN
 from cotune.data.posts import input_hashes
 from cotune.decide.choose import hash_of
 from cotune.decide.policy import ChosenPolicy, route_of
@@ -51,6 +52,9 @@ class AuditLog:
             "thresholds": chosen.thresholds,
             "versions": _versions(),
         }
+        if predictor.known is not None:
+            self._same["policy"]["known"] = chosen.policy.known
+            self._same["known_images"] = predictor.known.digest
 
     def lines(self, posts: pd.DataFrame, table: pd.DataFrame, decisions: pd.DataFrame) -> Iterator[str]:
         """Yield the records of some posts, one line each, sealed by a checksum."""
@@ -70,6 +74,7 @@ class AuditLog:
                 "route": route,
                 "error": row["error"],
             }
+            made |= {KNOWN: row[KNOWN]} if KNOWN in row else {}
             yield to_json(sealed({**made, **self._same}), indent=None) + "\n"
 
 
@@ -179,12 +184,13 @@ def replay(
                 reasons += _about_input(record, mine)
                 numbers, largest = _about_numbers(record, again[row], tolerance)
                 found.largest = max(found.largest, largest)
-                reasons += numbers
+                reasons += numbers + _about_known(record, again[row])
             others |= {_words(record)} if record.get("versions") != now else set()
             others |= _engine(record, predictor.engine_version)
+            others |= _known(record, predictor)
             if reasons:
                 found.differences.append((line, str(record.get("id")), reasons))
-    found.notes = [f"decided with {words}" for words in sorted(others)]
+    found.notes = [words if words.startswith("known") else f"decided with {words}" for words in sorted(others)]
     return found
 
 
@@ -219,10 +225,25 @@ def _about_numbers(record: Mapping[str, Any], row: Mapping[str, Any], tolerance:
         reasons.append(f"other probability: {worst} {_number(was[worst])}, now {_number(row.get(worst))}")
     column = f"p_{_of(record, 'policy', 'class')}"
     value = row.get(column)
-    route = route_of(math.nan if value is None else value, record["thresholds"])
+    route: object = route_of(math.nan if value is None else value, record["thresholds"])
+    if (row[KNOWN] if KNOWN in row else record.get(KNOWN)) is not None:
+        route = _of(record, "policy", "known")
     if route != record.get("route"):
         reasons.append(f"other route: {record.get('route')}, now {route}")
     return reasons, 0.0 if math.isinf(largest) else largest
+
+
+def _about_known(record: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    was, now = record.get(KNOWN), row.get(KNOWN)
+    return [f"other known image: {was or 'none'}, now {now or 'none'}"] if KNOWN in row and was != now else []
+
+
+def _known(record: Mapping[str, Any], predictor: Scorer[Any]) -> set[str]:
+    """Return what a reader must know of images that were looked for."""
+    was = record.get("known_images")
+    if predictor.known is None:
+        return {"known images were not looked for again; give --known for it"} if was is not None else set()
+    return {"known images are other ones than those of then"} if was != predictor.known.digest else set()
 
 
 def _gap(was: Any, now: Any) -> float:
