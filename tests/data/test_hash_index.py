@@ -63,6 +63,6 @@ def test_half_a_million_are_searched_in_no_time() -> None:
     random = np.random.default_rng(0)
     hashes = random.integers(1, 2**64, 500_000, dtype=np.uint64)
     index = HashIndex(hashes, 6)
-    started = time.perf_counter()
+    started = time.process_time()
     index.nearest(random.integers(1, 2**64, 100, dtype=np.uint64))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -78,7 +78,7 @@ KnownPath = Annotated[
 KnownDistance = Annotated[
     int | None,
     typer.Option("--known-distance", help="Maximum number of differing bits (of 64) between an image and a known one. "
-                 "\\[default: 6]", show_default=False, rich_help_panel="Known images"),
+                 "\\[default: 8]", show_default=False, rich_help_panel="Known images"),
 ]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 

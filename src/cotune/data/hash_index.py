@@ -65,18 +65,18 @@ class HashIndex:
     def _one(self, value: np.uint64, quarters: np.ndarray) -> tuple[int, int]:
         at = None
         if self._buckets:
-            at = np.unique(np.concatenate([
+            at = np.concatenate([
                 _gathered(order, starts, quarter ^ self._flips)
                 for (order, starts), quarter in zip(self._buckets, quarters, strict=True)
-            ]))  # fmt: skip
+            ])  # fmt: skip
         among = self.hashes if at is None else self.hashes[at]
         if not len(among):
             return -1, -1
         distances = popcount(among ^ value)
-        best = int(distances.argmin())
-        if distances[best] > self.max_distance:
+        best = int(distances.min())
+        if best > self.max_distance:
             return -1, -1
-        return best if at is None else int(at[best]), int(distances[best])
+        return int(distances.argmin() if at is None else at[distances == best].min()), best
 
 
 def _gathered(order: np.ndarray, starts: np.ndarray, buckets: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ ALGORITHM = "phash"
 COLUMNS = ("hash", "name", "algorithm")
 KNOWN, DISTANCE = "known", "known_distance"
 """Columns of predictions: the name of the known image, and in how many bits it differs."""
-USUAL_DISTANCE = 6
+USUAL_DISTANCE = 8
 _CHUNK = 50_000
 
 
