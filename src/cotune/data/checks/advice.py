@@ -36,7 +36,7 @@ def _about_cells(report: QualityReport) -> Iterator[Notice]:
     if outside:
         yield Notice(
             "problem",
-            f"{_posts(outside)} an image outside of the table's folder: if you trust the table, {ALLOW_OUTSIDE} reads it; "
+            f"{_posts(outside)} an image outside the table's folder: if you trust the table, {ALLOW_OUTSIDE} reads it; "
             f"{left_out}",
         )
     if others := len(report.row_errors) - outside:
