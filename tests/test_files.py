@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +41,45 @@ def test_a_failing_block_leaves_the_old_file(tmp_path: Path, error: BaseExceptio
     assert leftovers(tmp_path) == []
 
 
+def test_the_number_of_an_error_that_a_native_writer_passes_on_is_understood(tmp_path: Path) -> None:
+    error = RuntimeError("Error while serializing: I/O error: File too large (os error 27)")
+    with pytest.raises(CotuneError, match="does not allow a file this large"), atomic_path(tmp_path / "a"):
+        raise error
+    error = RuntimeError("Error while serializing: I/O error: No such process (os error 3)")
+    with pytest.raises(RuntimeError, match="No such process"), atomic_path(tmp_path / "a"):
+        raise error
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    write = (
+        "import os, signal, sys; from pathlib import Path; from cotune.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as file, atomic_path(Path(sys.argv[2]), directory=True) as folder:\n"
+        "    file.write_text('half'); (folder / 'part').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", write, tmp_path / "a.txt", tmp_path / "folder"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(left := leftovers(tmp_path)) == 2
+    mine = left[0].split("-")
+    kept = {
+        ".tmp-mine": "a name of somebody else",
+        "-".join([mine[0], "00000000", *mine[2:]]): "of another machine",
+        "-".join([mine[0], mine[1], f"{os.getppid():x}", *mine[3:]]): "of a process that lives",
+    }
+    for name, content in kept.items():
+        (tmp_path / name).write_text(content)
+    write_text(tmp_path / "b.txt", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "b.txt"])
+
+
 @pytest.mark.parametrize(
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
+        RuntimeError("database or disk is full"),
     ],
 )
 def test_a_full_disk_is_named_and_harms_nothing(tmp_path: Path, error: Exception) -> None:
