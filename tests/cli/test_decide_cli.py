@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from cotune.cli import main
+from cotune.data.posts import read_posts
 from cotune.files import read_json
 from cotune.predict import Predictor
 from cotune.run import load_run
@@ -305,3 +306,20 @@ def test_training_posts_do_not_calibrate(cli: Cli, home: Path, tmp_path: Path) -
     answer = cli("calibrate", home / "run", home / "few.csv", "-q")
     assert answer.code == 2
     assert "too few" in answer.err
+
+
+def test_labels_that_no_temperature_fits(cli: Cli, home: Path, tmp_path: Path) -> None:
+    copytree(home / "run", tmp_path / "run")
+    posts = pd.read_csv(home / "labelled.csv", dtype=str)
+    posts["label"] = "class1"
+    posts.to_csv(home / "one-label.csv", index=False)
+    answer = cli("calibrate", tmp_path / "run", home / "one-label.csv", "-q")
+    assert answer.code == 2
+    assert "'class1'; a temperature needs posts of another too" in answer.err
+    proba = Predictor(load_run(tmp_path / "run"), device="cpu").scores(read_posts(home / "labelled.csv"))[0]
+    posts["label"] = np.where(proba[:, 0] > np.median(proba[:, 0]), "class1", "class0")
+    posts.to_csv(home / "swapped.csv", index=False)
+    answer = cli("calibrate", tmp_path / "run", home / "swapped.csv", "-q")
+    assert answer.code == 2
+    assert "swapped?" in answer.err
+    assert "calibration" not in load_run(tmp_path / "run").metrics
