@@ -44,9 +44,14 @@ T = TypeVar("T")
 
 
 class EstimatorSettings(FitConfig):
-    """The parameters of the scikit-learn classes: the settings of training, and three of their own."""
+    """The parameters of the scikit-learn classes: the settings of training, and four of their own."""
 
     allow_remote: bool = setting(False, "Whether images may be fetched by URL.")
+    allow_outside: bool = setting(
+        False,
+        "Whether images of the tables that `validation` and `also` name may lie outside of the tables' folders; "
+        "images of a DataFrame always may.",
+    )
     warm_start: bool = setting(
         False,
         "Whether `fit` goes on from the weights of the last one, or of the run that was loaded, instead of starting "
@@ -142,6 +147,7 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
             self._config(),
             start=getattr(self, "run_", None) if self.warm_start else None,
             allow_remote=self.allow_remote,
+            allow_outside=self.allow_outside,
             progress=watched_progress() if self.verbose else None,
         )
         self.run_ = result.run
@@ -151,12 +157,13 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
         """Return the predictions for posts all of which can be scored, shape (N, n_outputs)."""
         check_is_fitted(self, "run_")
         posts = self._posts(X)
-        found, _, errors = self._predictor().scores(posts)
+        scores = self._predictor().scores(posts)
+        found = scores.predictions
         bad = np.flatnonzero(np.isnan(found[:, 0]))
         if len(bad):
             raise DataError(
                 f"{len(bad):,} of {plural(len(posts), 'post')} cannot be scored, first at position {bad[0]}: "
-                f"{errors[bad[0]]}; predict_frame() gives them a row with the reason"
+                f"{scores.errors[bad[0]]}; predict_frame() gives them a row with the reason"
             )
         return found
 

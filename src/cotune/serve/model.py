@@ -15,7 +15,7 @@ from PIL import Image
 
 from cotune.data.tables.cells import FIELD_LABEL, LABEL_SEPARATOR
 from cotune.errors import CotuneError, DataError
-from cotune.scoring import Scorer
+from cotune.scoring import Scorer, Scores
 from cotune.serve.limits import Limits, RefusedError
 from cotune.serve.posts import PostReader, ReadPost, posts_frame
 from cotune.serve.schemas import Model, ModelField, Prediction, Word
@@ -145,8 +145,8 @@ class ServedModel:
         answers: list[Prediction | None] = [None] * len(posts)
         if usable:
             frame = posts_frame([posts[i] for i in usable], self.scorer.fields)
-            read = self.scorer.read(frame)
-            found, shares, errors = self.scorer.score(read)
+            scores = self.scorer.scores(frame)
+            found, shares, errors = scores.predictions, scores.shares, scores.errors
             known = ~np.isnan(found[:, 0])
             labels = iter(self.task.decode(found[known]))
             for at, i in enumerate(usable):
@@ -156,15 +156,8 @@ class ServedModel:
                 else:
                     posts[i].fault = errors[at] or _NOT_SCORED
                     answers[i] = self._nothing(posts[i])
-            self._note_known([answers[i] for i in usable], read)
+            _note_known([answers[i] for i in usable], scores)
         return [self._nothing(post) if found is None else found for post, found in zip(posts, answers, strict=True)]
-
-    def _note_known(self, answers: Sequence[Prediction | None], read: Any) -> None:
-        """Say of posts that were read which known images they show, if any are looked for."""
-        known = self.scorer.known_in(read, len(answers))
-        for at, answer in enumerate(answers if known is not None else ()):
-            if answer is not None and known is not None and known[0][at] is not None:
-                answer.known, answer.known_distance = known[0][at], int(known[1][at])
 
     def _prediction(
         self, post: ReadPost, label: Any, outputs: Sequence[float], shares: Mapping[str, float], error: str
@@ -253,3 +246,10 @@ def _overlays(found: Explanation) -> dict[str, str]:
         for name, part in found.images.items()
         if part.pixels is not None
     }
+
+
+def _note_known(answers: Sequence[Prediction | None], scores: Scores) -> None:
+    """Say which known images posts show, if any are looked for."""
+    for answer, name, distance in zip(answers, *(scores.known or ((), ())), strict=False):
+        if answer is not None and name is not None:
+            answer.known, answer.known_distance = name, int(distance)
