@@ -52,7 +52,7 @@ def report(path: Path, found: list[dict[str, Any]] | str, *, strict: bool) -> in
     if asked:
         print(f"{path}: {len(vulnerable)} known vulnerabilities in {asked} packages")
     if skipped:
-        which = "none of the" if not asked else f"{len(skipped)} of"
+        which = "any of the" if not asked else f"{len(skipped)} of"
         print(f"{path}: the registry has no data on {which} {len(found)} packages, so they are not audited")
     return 1 if vulnerable or (strict and skipped) else 0
 

@@ -47,7 +47,15 @@ def listed(requirements: Path) -> dict[str, Any]:
             [
                 *(sys.executable, "-W", "ignore", "-m", "cyclonedx_py", "requirements", str(requirements)),
                 *("--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"),
-                *("--output-reproducible", "--spec-version", "1.6", "--output-format", "JSON", "--output-file", str(out)),
+                *(
+                    "--output-reproducible",
+                    "--spec-version",
+                    "1.6",
+                    "--output-format",
+                    "JSON",
+                    "--output-file",
+                    str(out),
+                ),
             ],
             check=True,
         )

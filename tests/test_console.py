@@ -120,3 +120,23 @@ def test_a_closed_stream_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
     assert open_console(stderr=True).width > 10_000
+
+
+def test_what_a_table_brings_along_is_not_obeyed_by_the_terminal(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "x\x1b[2J\x1b]0;owned\x07\x9b31m\x7f"
+    shown = "x\ufffd[2J\ufffd]0;owned\ufffd\ufffd31m\ufffd"
+
+    def work() -> None:
+        table = new_table("Labels", "label", "posts")
+        add_row(table, evil, "3")
+        show(table, evil)
+        tell(f"error: {evil}")
+
+    work()
+    captured = capsys.readouterr()
+    for text in (captured.out, captured.err, terminal(200, work)):
+        assert shown in text
+        assert "\x1b[2J" not in text
+        assert "\x07" not in text

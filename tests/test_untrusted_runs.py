@@ -66,7 +66,9 @@ def test_the_payload_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.safetensors", "text_encoder/pytorch_model.bin"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.pt", "model.safetensors", "text_encoder/pytorch_model.bin"]
+)
 def test_a_pickle_in_a_run_is_not_opened(run: Path, tmp_path: Path, name: str, keep: bool) -> None:
     if not keep:
         (run / "model.safetensors").unlink()
