@@ -2,8 +2,8 @@
 
     python scripts/audit.py requirements/ci.txt deploy/requirements-serve.txt ... [--strict]
 
-Exit code 1 if there are any. PyPI's own service answers for most; a mirror of it often has none of these data. What could
-not be asked about is said, and is an error with --strict only, as a result that says nothing must not pass for a good one.
+Exit code 1 if there are any. PyPI's own service answers for most; a mirror of it often has none of these data. What
+could not be asked about is named, and is an error with --strict only: no answer must not pass for a good one.
 """
 
 from __future__ import annotations
