@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 #: Columns of what is no terminal: a table keeps its cells whole, a line stays one line.
 _ENDLESS = 100_000
 _STYLES = {"error:": "red", "note:": "yellow"}
-#: What a terminal obeys instead of showing it, but for ends of lines and tabs.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Controls that would move the cursor, change colours or retitle the window, and marks that turn the direction of what
+# follows: whoever wrote a post is not who prints on this terminal.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINE_END = re.compile(r"(?: |\x1b\[[0-9;]*m)+$", re.MULTILINE)
 
 
@@ -41,6 +42,11 @@ def open_console(*, stderr: bool = False) -> Console:
     return console if is_terminal(console) else make(_ENDLESS)
 
 
+def printable(text: str) -> str:
+    r"""Return `text` with control characters written out, as in ``\x1b``."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
 @cache
 def _console_class() -> type[Console]:
     from rich.console import Console
@@ -51,10 +57,7 @@ def _console_class() -> type[Console]:
 
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):
-                if segment.control is None and _CONTROLS.search(segment.text):
-                    yield Segment(_CONTROLS.sub("\ufffd", segment.text), segment.style)
-                else:
-                    yield segment
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     return PlainConsole
 
@@ -65,7 +68,7 @@ def show(*parts: RenderableType) -> None:
     with console.capture() as captured:
         for part in _untitled(parts):
             if isinstance(part, str):
-                console.print(wrapped(part, console.width), markup=False, soft_wrap=True)
+                console.print(wrapped(printable(part), console.width), markup=False, soft_wrap=True)
             else:
                 console.print(part)
     console.file.write(_LINE_END.sub(lambda end: end[0].replace(" ", ""), captured.get()))
@@ -92,7 +95,7 @@ def tell(line: str, console: Console | None = None) -> None:
     """Print a line for people on standard error: red for errors, yellow for notes, wrapped at words on a terminal."""
     console = console or open_console(stderr=True)
     style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
-    console.print(wrapped(line, console.width), style=style, markup=False, soft_wrap=True)
+    console.print(wrapped(printable(line), console.width), style=style, markup=False, soft_wrap=True)
     console.file.flush()
 
 

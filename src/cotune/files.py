@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +35,19 @@ MOST_VALUES = 100_000
 """Most values that a YAML file may stand for."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NATIVE = re.compile(r"\(os error (\d+)\)")
+#: A temporary name: the machine and the process that write, something random, and the name that it is going to have.
+_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{8})-([0-9a-f]+)-[0-9a-f]{4}-(.*)", re.DOTALL)
+#: Folders in which this process has looked for what others left unfinished.
+_looked_into: set[str] = set()
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well.
 
-    Parent folders are made. When the block raises, the temporary file is removed and `path` stays as it was.
+    Parent folders are made. When the block raises, the temporary file is removed and `path` stays as it was. What
+    processes of this machine that were killed left unfinished in the same folder is removed as well.
 
     Parameters
     ----------
@@ -58,9 +67,10 @@ def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Ite
         When the disk is full or the place cannot be written to.
     """
     target = Path(path)
-    temporary = target.parent / f".tmp-{secrets.token_hex(4)}-{target.name}"
+    temporary = target.parent / _temporary_name(target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target.parent)
         if directory:
             if target.exists() and not target.is_dir():
                 raise OSError(errno.EEXIST, "a file is in the way", str(target))
@@ -91,10 +101,13 @@ def _reason(error: BaseException, target: Path) -> str | None:
         near = named == target or target.parent == named or named in target.parents
         temporary = named.name.startswith(".tmp-") or any(p.name.startswith(".tmp-") for p in named.parents)
         return _REASONS[error.errno] if near or temporary else None
-    # Some native writers (safetensors among them) only pass on the system's words.
-    if isinstance(error, Exception) and "no space left on device" in str(error).lower():
-        return _REASONS[errno.ENOSPC]
-    return None
+    # Native writers (safetensors, SQLite) only pass on words: the system's, with its number, or their own.
+    said = str(error) if isinstance(error, Exception) else ""
+    number = _NATIVE.search(said)
+    if number is not None:
+        return _REASONS.get(int(number[1]))
+    full = ("no space left on device", "disk is full")
+    return _REASONS[errno.ENOSPC] if any(words in said.lower() for words in full) else None
 
 
 def _flush(path: Path) -> None:
@@ -111,7 +124,7 @@ def _swap_folder(new: Path, target: Path) -> None:
     if not target.exists():
         new.replace(target)
         return
-    old = target.parent / f".tmp-{secrets.token_hex(4)}-old-{target.name}"
+    old = target.parent / _temporary_name(f"old-{target.name}")
     target.replace(old)
     try:
         new.replace(target)
@@ -131,9 +144,54 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete what processes that were killed while they wrote `path` by :func:`atomic_path` left beside it."""
-    for left in path.parent.glob(f".tmp-{'[0-9a-f]' * 8}-{escape(path.name)}"):
-        remove(left)
+    """Delete what processes that were killed while they wrote `path` by :func:`atomic_path` left beside it.
+
+    For those who know that nobody else writes `path`, as the processes may have been those of another machine.
+    """
+    with suppress(OSError):
+        for left in path.parent.iterdir():
+            found = _TEMPORARY.fullmatch(left.name)
+            if found is not None and found[3] == path.name:
+                remove(left)
+
+
+def _temporary_name(name: str) -> str:
+    return f".tmp-{_machine()}-{os.getpid():x}-{secrets.token_hex(2)}-{name}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Return what tells this machine, or container, from others that write to the same disk."""
+    about = platform.node()
+    with suppress(OSError):
+        about += str(Path("/proc/self/ns/pid").readlink())
+    with suppress(OSError):
+        about += Path("/etc/machine-id").read_text(encoding="utf-8", errors="replace")
+    return hashlib.blake2b(about.encode("utf-8", "replace"), digest_size=4).hexdigest()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete temporary files whose process ran on this machine and is gone; each process looks once into a folder."""
+    if str(folder) in _looked_into:
+        return
+    _looked_into.add(str(folder))
+    with suppress(OSError):
+        for left in folder.iterdir():
+            found = _TEMPORARY.fullmatch(left.name)
+            if found is not None and found[1] == _machine() and not _lives(int(found[2], 16)):
+                remove(left)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":  # elsewhere signal 0 does more than ask
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def write_at(path: str | os.PathLike[str], start: int, content: bytes) -> None:

@@ -22,6 +22,7 @@ from cotune.ownership import RUN
 
 Tune = Literal["joint", "top", "lora", "frozen"]
 Stop = Literal["train-loss", "validation"]
+NormalizeText = Literal["none", "invisible", "confusables", "leet"]
 
 # Old names of settings, still read in files, runs and `--set`.
 RENAMED = {"clip": "max_grad_norm"}
@@ -78,6 +79,14 @@ class FitConfig(BaseModel):
     )
     max_tokens: int = setting(
         128, "Maximum tokens of a text; longer texts are cut.", _ENCODERS, "fit check", ge=4, le=8192
+    )
+
+    normalize_text: NormalizeText = setting(
+        "none",
+        "What is undone in texts before they are read, each with those before it: invisible characters, letters that "
+        "only look like others (confusables), digits and signs for letters (leet).",
+        _ENCODERS,
+        "fit bench tune",
     )
 
     fusion: str = setting(

@@ -27,7 +27,9 @@ from cotune.data.images.sources import (
     file_url_path,
     is_url,
     read_bytes,
+    read_regular_file,
 )
+from cotune.data.images.structure import MAX_DRAWN, endless_header, passes
 from cotune.errors import clip
 
 __all__ = [
@@ -59,7 +61,8 @@ MAX_PIXELS = 89_478_485
 """Images with more pixels are refused; decoded they would take over a quarter of a gigabyte."""
 
 
-# Pillow also opens formats that start other programs (EPS) or that no post holds; none of those is tried.
+# Pillow also opens formats that start other programs (EPS), that have no signature so that anything may pass for them
+# (TGA), or that no post holds; none of those is tried.
 _FORMATS = (
     "JPEG",
     "MPO",
@@ -74,9 +77,7 @@ _FORMATS = (
     "ICO",
     "JPEG2000",
     "PPM",
-    "TGA",
 )
-_GIF_BLOCKS = 10_000
 _TRUNCATED = re.compile(r"truncat|unexpected end|premature|broken png|end of (file|data|stream)|incomplete", re.I)
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError,
                   AttributeError, NotImplementedError, ZeroDivisionError, AssertionError, RuntimeError,
@@ -154,8 +155,8 @@ def decode_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_si
 
 def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open encoded bytes without decoding them yet; only common image formats are tried."""
-    if data[:4] == b"GIF8" and not _gif_begins_soon(data):
-        raise ImageFault("unreadable", f"{name}: more than {_GIF_BLOCKS:,} blocks before its first frame")
+    if (why := endless_header(data)) is not None:
+        raise ImageFault("unreadable", f"{name}: {why}")
     Image.init()
     known = [name for name in _FORMATS if name in Image.OPEN]
     try:
@@ -173,22 +174,9 @@ def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image
             raise ImageFault(kind, f"{name}: {reason}") from error
         raise _fault(name, error) from error
     _check_size(image, name, max_pixels)
+    if (times := passes(data)) * image.width * image.height > MAX_DRAWN:
+        raise ImageFault("too large", f"{name}: {image.width} x {image.height} pixels, drawn {times:,} times over")
     return image
-
-
-def _gif_begins_soon(data: bytes) -> bool:
-    """Tell whether few blocks stand before a GIF's first frame: Pillow's time grows with the square of their number."""
-    at = 13 + (3 << (1 + (data[10] & 7)) if len(data) > 10 and data[10] & 128 else 0)
-    blocks = 0
-    while at + 2 < len(data) and data[at] == ord("!"):
-        at += 2
-        while at < len(data) and data[at]:
-            at += 1 + data[at]
-            blocks += 1
-            if blocks > _GIF_BLOCKS:
-                return False
-        at += 1
-    return True
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -324,12 +312,8 @@ def image_pixels(source: ImageSource) -> int | None:
 
     Of a file the first bytes are read, which say it in nearly all formats; the rest only where they do not.
     """
-    if isinstance(source, str) and not is_url(source) and not is_inline(source) and os.path.isfile(source):  # noqa: PTH113
-        with (
-            suppress(OSError, ImageFault),
-            Path(source).open("rb") as file,
-            open_bytes(file.read(_HEAD), source) as image,
-        ):
+    if isinstance(source, str) and not is_url(source) and not is_inline(source):
+        with suppress(ImageFault), open_bytes(read_regular_file(source, _HEAD, cut=True), source) as image:
             return image.width * image.height
     try:
         width, height = read_image(source).size()
