@@ -2,8 +2,8 @@
 
     python scripts/make_sbom.py deploy/requirements-serve.txt cotune-service.cdx.json
 
-The packages, with version and hashes, are those of the lock file, so that the list is the same each time. The base image
-has one of its own.
+The packages, with version and hashes, are those of the lock file, so that the list is the same each time. The base
+image has one of its own.
 """
 
 from __future__ import annotations
