@@ -98,7 +98,9 @@ class Predicting:
 
     def __call__(self) -> None:
         """Run the command."""
-        subprocess.run(self.command, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "COTUNE_ENGINE": "torch"})
+        subprocess.run(
+            self.command, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "COTUNE_ENGINE": "torch"}
+        )
 
 
 def compare(act: Callable[[], None], pairs: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from contextlib import suppress
 
 from PIL import Image
@@ -26,34 +27,67 @@ SIZE = struct.Struct("<II")
 READY, PIXELS, HEADER, FAULT, LARGE = range(5)  # kinds of answers
 OPEN, DRAW, DRAW_LARGE = range(3)  # what may be wanted
 
+#: Seconds that an image may take for each that it may use a core, as it may have to wait for one.
+PATIENCE = 4
+
 _TEXT = 2_000
 _MEMORY = 512 * 2**20  # that decoding takes beside pixels
 _BYTES_A_PIXEL = 40
+_STRIP = 1 << 15  # pixels
+_RENEWED = 2.0  # seconds after which the limit on a core's time moves on; asking what was used is slow
 
 
-def read_whole(file: int, n: int) -> bytearray:
-    """Return the first `n` bytes of a file.
+def read_whole(file: int, n: int, at: int = 0) -> bytes:
+    """Return `n` bytes of a file, from the place `at` on.
 
     Raises
     ------
     EOFError
         When it is shorter.
     """
-    found = bytearray(n)
-    view, at = memoryview(found), 0
-    while at < n:
-        got = os.preadv(file, [view[at:]], at)
+    found = os.pread(file, n, at)
+    while len(found) < n:  # the system gives two gigabytes at a time
+        got = os.pread(file, n - len(found), at + len(found))
         if not got:
             raise EOFError
-        at += got
+        found += got
     return found
 
 
-def write_whole(file: int, data: bytes) -> None:
-    """Write `data` to the beginning of a file."""
-    view, at = memoryview(data), 0
-    while at < len(data):
-        at += os.pwrite(file, view[at:], at)
+def write_whole(file: int, data: bytes, at: int = 0) -> None:
+    """Write `data` to a file, from the place `at` on."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, at)
+        view, at = view[written:], at + written
+
+
+def write_pixels(file: int, image: Image.Image) -> None:
+    """Write the pixels of an image in RGB, 3 bytes each, row by row."""
+    width, height = image.size
+    rows, at = max(1, _STRIP // width), 0
+    for top in range(0, height, rows):  # strips stay in the processor's cache; all at once takes three times as long
+        strip = image.crop((0, top, width, min(height, top + rows))).tobytes()
+        write_whole(file, strip, at)
+        at += len(strip)
+
+
+def read_pixels(file: int, width: int, height: int) -> Image.Image:
+    """Return the image whose pixels :func:`write_pixels` wrote.
+
+    Raises
+    ------
+    EOFError
+        When they are too few.
+    """
+    image = Image.new("RGB", (width, height), None)
+    rows, at = max(1, _STRIP // width), 0
+    for top in range(0, height, rows):
+        here = min(rows, height - top)
+        strip = read_whole(file, 3 * width * here, at)
+        image.paste(Image.frombytes("RGB", (width, here), strip), (0, top))
+        at += len(strip)
+    return image
 
 
 class Limits:
@@ -62,26 +96,30 @@ class Limits:
     Parameters
     ----------
     seconds : int
-        Most seconds of a core, and a fourth of the most seconds altogether.
+        Most seconds of a core.
     """
 
     def __init__(self, seconds: int) -> None:
         import resource
 
         self._resource, self.seconds = resource, seconds
+        self._renewed, self._most = -_RENEWED, 0
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def begin(self, n_bytes: int) -> None:
         """Bound what opening `n_bytes` may take, beside what is in use."""
-        used = self._resource.getrusage(self._resource.RUSAGE_SELF)
-        most = int(used.ru_utime + used.ru_stime) + self.seconds + 1
-        self._set(self._resource.RLIMIT_CPU, most)
-        signal.alarm(4 * self.seconds)  # it ends even if nobody waits for it any more
-        self._set(self._resource.RLIMIT_AS, _memory() + _MEMORY + 2 * n_bytes)
+        now = time.monotonic()
+        if now - self._renewed >= _RENEWED:
+            self._renewed = now
+            self._set(self._resource.RLIMIT_CPU, int(time.process_time() + self.seconds + _RENEWED))
+        signal.alarm(PATIENCE * self.seconds)  # it ends even if nobody waits for it any more
+        self._most = _memory() + _MEMORY + 2 * n_bytes
+        self._set(self._resource.RLIMIT_AS, self._most)
 
-    def pixels(self, n_pixels: int, n_bytes: int) -> None:
-        """Bound what decoding may take."""
-        self._set(self._resource.RLIMIT_AS, _memory() + _MEMORY + 2 * n_bytes + _BYTES_A_PIXEL * n_pixels)
+    def pixels(self, n_pixels: int) -> None:
+        """Let decoding take more for so many pixels."""
+        if n_pixels * _BYTES_A_PIXEL > _MEMORY // 2:
+            self._set(self._resource.RLIMIT_AS, self._most + _BYTES_A_PIXEL * n_pixels)
 
     def end(self) -> None:
         """Wait for the next image without a limit on time."""
@@ -109,12 +147,12 @@ def answer(file: int, request: bytes, limits: Limits) -> bytes:
     n_bytes, max_pixels, min_side, wanted, pillow = REQUEST.unpack(request)
     Image.MAX_IMAGE_PIXELS = pillow or None
     limits.begin(n_bytes)
-    data = bytes(read_whole(file, n_bytes))
+    data = read_whole(file, n_bytes)
     large: list[bool] = []
 
     def may_draw(image: Image.Image) -> bool:
         large.append(wanted == DRAW and decode.is_large(image))
-        limits.pixels(image.width * image.height, n_bytes)
+        limits.pixels(image.width * image.height)
         return not large[0]
 
     found = decode.decode_here(
@@ -125,7 +163,7 @@ def answer(file: int, request: bytes, limits: Limits) -> bytes:
         kind, text = FAULT, f"{found.fault.kind}\n{found.fault}".encode("utf-8", "replace")[:_TEXT]
     elif found.image is not None:
         kind, text = PIXELS, SIZE.pack(*found.image.size)
-        write_whole(file, found.image.tobytes())
+        write_pixels(file, found.image)
     elif any(large):
         kind = LARGE
     format_ = (found.format or "").encode()[:100]

@@ -32,10 +32,10 @@ VARIABLE = "COTUNE_DECODE"
 """Environment variable that says where images are decoded: ``worker`` or ``inline``."""
 
 SECONDS = 30
-"""Most seconds of a core that one image may take; in all, as it may have to wait for a core, four times as many."""
+"""Most seconds of a core that one image may take."""
 
 _START_SECONDS = 60
-_KEPT = 32 * 2**20  # bytes that a file in memory keeps after an image
+_KEPT = 64 * 2**20  # bytes that a file in memory keeps after an image
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
     "import runpy; runpy.run_module('cotune.data.images.decoder', run_name='__main__')"
@@ -75,7 +75,7 @@ def in_worker() -> bool:
     asked = os.environ.get(VARIABLE) or "worker"
     if asked not in ("worker", "inline"):
         raise ConfigError(f"{VARIABLE} is {clip(asked)!r}; it says worker or inline")
-    return asked == "worker" and hasattr(os, "preadv") and bool(sys.executable)
+    return asked == "worker" and hasattr(os, "pread") and bool(sys.executable)
 
 
 class _Stopped(Exception):  # noqa: N818 - what happened to the process
@@ -115,7 +115,8 @@ class Worker:
         with tempfile.TemporaryFile() as said:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), str(self._file), str(seconds), *_further()],
+                    [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), str(self._file), str(seconds),
+                     *_further()],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0, pass_fds=[self._file],
                     env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                     process_group=0,  # Ctrl-C is for the program that asks, which ends it
@@ -154,7 +155,7 @@ class Worker:
             self.process.stdin.write(request)
         except OSError:
             raise self._ended() from None
-        return self._receive(4 * self.seconds)
+        return self._receive(decoder.PATIENCE * self.seconds)
 
     def pixels(self, answer: _Answer, max_pixels: int) -> Image.Image:
         """Return the image that an answer speaks of.
@@ -168,10 +169,9 @@ class Worker:
             width, height = decoder.SIZE.unpack(answer.text)
             if not 0 < width * height <= max_pixels:
                 raise ValueError
-            found = decoder.read_whole(self._file, 3 * width * height)
+            return decoder.read_pixels(self._file, width, height)
         except (ValueError, EOFError, decoder.struct.error):
             raise _Stopped("it gave no image") from None
-        return Image.frombuffer("RGB", (width, height), found, "raw", "RGB", 0, 1)
 
     def forget(self) -> None:
         """Give memory back after a large image."""
@@ -207,7 +207,7 @@ class Worker:
         while len(found) < n:
             left = ends - time.monotonic()
             if left <= 0 or not waiting.poll(1_000 * left):
-                raise _Stopped(f"it took more than {4 * self.seconds} s")
+                raise _Stopped(f"it took more than {decoder.PATIENCE * self.seconds} s")
             got = os.read(file, n - len(found))
             if not got:
                 raise self._ended()
@@ -253,8 +253,8 @@ class DecoderPool:
     def decode(self, data: bytes, name: str, wanted: Wanted) -> Decoded:
         """Decode the encoded `data`; `name` is for messages.
 
-        A process that ends is replaced and asked once more: the system may have ended it for want of memory, or somebody
-        by hand. Where it ends again, or takes too long, it is the image's fault.
+        A process that ends is replaced and asked once more: the system may have ended it because memory ran out, or
+        somebody by hand. Where it ends again, or takes too long, it is the image's fault.
         """
         for tried in (False, True):
             try:
