@@ -156,12 +156,13 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
         """Return the predictions for posts all of which can be scored, shape (N, n_outputs)."""
         check_is_fitted(self, "run_")
         posts = self._posts(X)
-        found, _, errors = self._predictor().scores(posts)
+        scores = self._predictor().scores(posts)
+        found = scores.predictions
         bad = np.flatnonzero(np.isnan(found[:, 0]))
         if len(bad):
             raise DataError(
                 f"{len(bad):,} of {plural(len(posts), 'post')} cannot be scored, first at position {bad[0]}: "
-                f"{errors[bad[0]]}; predict_frame() gives them a row with the reason"
+                f"{scores.errors[bad[0]]}; predict_frame() gives them a row with the reason"
             )
         return found
 

@@ -16,7 +16,7 @@ from cotune.heads import Embeddings
 from cotune.heads.contributions import Contributions, contributions
 from cotune.model import Batch
 from cotune.run import Run, weights_hash
-from cotune.scoring import BadImages, Scorer, distinct, without_nonsense
+from cotune.scoring import BadImages, Scorer, Scores, distinct
 from cotune.settings import make_config
 from cotune.training.device import choose_device
 from cotune.training.features import Features, iterate, prepare
@@ -84,19 +84,19 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
         """What runs the model, with its version: equal ones give equal predictions."""
         return f"torch {torch.__version__} on {self.device.type} in {self.precision.name}"
 
-    def score(self, read: tuple[Features, np.ndarray, list[str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def score(self, read: tuple[Features, np.ndarray, list[str]]) -> Scores:
         """Score posts that were read; equal ones once."""
         features, rows, errors = read
-        found = np.full((len(features), self.task.n_predictions), np.nan)
-        shares = np.full((len(features), len(self.field_names)), np.nan)
+        scores = Scores.none(self.task, self.field_names, errors)
         present = features.present
         once, of = distinct([(*features.content(i), *present[i].tolist()) for i in range(len(features))], rows)
         with self.timed("infer"):
             for at, parts in self.contributions(features, once):
-                found[at] = parts.predictions.cpu().double().numpy()
-                shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().double().numpy()
-        found[rows], shares[rows] = found[of], shares[of]
-        return without_nonsense(rows, found, shares, errors)
+                scores.predictions[at] = parts.predictions.cpu().double().numpy()
+                scores.shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().double().numpy()
+                scores.contributions[at] = torch.stack(list(parts.parts.values()), dim=1).cpu().double().numpy()
+        scores.copied(rows, of)
+        return scores.without_nonsense(rows)
 
     def read(self, posts: pd.DataFrame) -> tuple[Features, np.ndarray, list[str]]:
         """Return the prepared posts, the positions of those that can be scored, and what is wrong with each."""

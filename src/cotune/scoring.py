@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, Literal, TypeVar
 
@@ -28,6 +29,52 @@ from cotune.tasks import Task
 BadImages = Literal["error", "text-only"]
 Read = TypeVar("Read")
 NO_NUMBER = "the model's answer for this post is not a number; train again with lower learning rates"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of posts.
+
+    Attributes
+    ----------
+    predictions : ndarray
+        Probabilities or values, shape (N, n_predictions); NaN where there is no prediction.
+    shares : ndarray
+        Each field's share in the output that is explained, shape (N, F).
+    errors : list of str
+        What is wrong with each post; "" for nothing.
+    contributions : ndarray
+        What each field adds to each of the task's `outputs` on its scale, shape (N, F, len(outputs)); NaN where there
+        is no prediction, and where the model does not tell, as exports of earlier versions.
+    """
+
+    predictions: np.ndarray
+    shares: np.ndarray
+    errors: list[str]
+    contributions: np.ndarray
+
+    @classmethod
+    def none(cls, task: Task, fields: Sequence[str], errors: list[str]) -> Scores:
+        """Return those of posts without a prediction."""
+        n = len(errors)
+        return cls(
+            np.full((n, task.n_predictions), np.nan),
+            np.full((n, len(fields)), np.nan),
+            errors,
+            np.full((n, len(fields), len(task.outputs)), np.nan),
+        )
+
+    def copied(self, rows: np.ndarray, of: np.ndarray) -> None:
+        """Give the posts at `rows` what those at `of` have, shapes (M,)."""
+        for values in (self.predictions, self.shares, self.contributions):
+            values[rows] = values[of]
+
+    def without_nonsense(self, rows: np.ndarray) -> Scores:
+        """Return these scores, with none and an error where those of the posts at `rows` are not numbers."""
+        for row in rows[~np.isfinite(self.predictions[rows]).all(axis=1)]:
+            self.predictions[row] = self.shares[row] = self.contributions[row] = np.nan
+            self.errors[row] = NO_NUMBER
+        return self
 
 
 class Scorer(abc.ABC, Generic[Read]):
@@ -114,21 +161,11 @@ class Scorer(abc.ABC, Generic[Read]):
         """Read posts: images decoded, texts tokenised. It may run in a thread beside :meth:`score`."""
 
     @abc.abstractmethod
-    def score(self, read: Read) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Score posts that were read; returns what :meth:`scores` does."""
+    def score(self, read: Read) -> Scores:
+        """Score posts that were read."""
 
-    def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Score posts as :func:`~cotune.data.posts.read_posts` gives them.
-
-        Returns
-        -------
-        predictions : ndarray
-            Probabilities or values, shape (N, n_predictions); NaN where there is no prediction.
-        shares : ndarray
-            Each field's share, shape (N, F).
-        errors : list of str
-            What is wrong with each post; "" for nothing.
-        """
+    def scores(self, posts: pd.DataFrame) -> Scores:
+        """Score posts as :func:`~cotune.data.posts.read_posts` gives them."""
         return self.score(self.read(posts))
 
     def errors_of(
@@ -166,7 +203,7 @@ class Scorer(abc.ABC, Generic[Read]):
         """Return one row for every post, in order: id, label, probabilities, shares, error."""
         return self.frame_of(posts, self.scores(posts))
 
-    def frame_of(self, posts: pd.DataFrame, scores: tuple[np.ndarray, np.ndarray, list[str]]) -> pd.DataFrame:
+    def frame_of(self, posts: pd.DataFrame, scores: Scores) -> pd.DataFrame:
         """Return the predictions table of posts whose :meth:`scores` are known."""
         return predictions_table(self.task, self.field_names, posts["id"], scores)
 
@@ -219,9 +256,7 @@ class Scorer(abc.ABC, Generic[Read]):
             yield waiting.popleft(), frame
 
 
-def predictions_table(
-    task: Task, fields: Sequence[str], ids: pd.Series, scores: tuple[np.ndarray, np.ndarray, list[str]]
-) -> pd.DataFrame:
+def predictions_table(task: Task, fields: Sequence[str], ids: pd.Series, scores: Scores) -> pd.DataFrame:
     """Return one row for every post, in order: id, label, probabilities, shares, error.
 
     Parameters
@@ -232,10 +267,10 @@ def predictions_table(
         The fields of a post.
     ids : Series
         The id of every post, shape (N,).
-    scores : tuple
-        As :meth:`Scorer.scores` returns them.
+    scores : Scores
+        What the model says of them.
     """
-    found, shares, errors = scores
+    found = scores.predictions
     known = ~np.isnan(found[:, 0])
     labels = np.full(len(ids), None, dtype=object)
     labels[known] = np.asarray([*task.decode(found[known]), None], dtype=object)[:-1]
@@ -244,8 +279,8 @@ def predictions_table(
         table[column] = np.full(len(ids), None, dtype=object)
         table[column][known] = further
     table |= dict(zip(task.columns(), found.T, strict=False))
-    table |= {share_column(name): shares[:, i] for i, name in enumerate(fields)}
-    table["error"] = [error or None for error in errors]
+    table |= {share_column(name): scores.shares[:, i] for i, name in enumerate(fields)}
+    table["error"] = [error or None for error in scores.errors]
     frame = pd.DataFrame(table)
     return frame if task.text_label else frame.astype({"label": float})
 
@@ -268,12 +303,3 @@ def distinct(keys: Sequence[Hashable], rows: np.ndarray) -> tuple[np.ndarray, np
 def share_column(field: str) -> str:
     """Return the name of the column that holds a field's share."""
     return f"{field}_share"
-
-
-def without_nonsense(
-    rows: np.ndarray, found: np.ndarray, shares: np.ndarray, errors: list[str]
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return scores in which predictions that are not numbers, of the posts at `rows`, are none and an error."""
-    for row in rows[~np.isfinite(found[rows]).all(axis=1)]:
-        found[row], shares[row], errors[row] = np.nan, np.nan, NO_NUMBER
-    return found, shares, errors

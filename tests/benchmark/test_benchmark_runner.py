@@ -272,7 +272,7 @@ def test_a_kill_loses_at_most_the_cells_under_way(zoo: Zoo, tmp_path: Path, jobs
     assert predictions.count(killed) >= 3
     with (killed / predictions.RUNNING).open("ab") as file:
         file.write(b"cotune")
-    (killed / ".tmp-0a1b2c3d-predictions.parquet").write_bytes(b"half")
+    (killed / ".tmp-0a1b2c3d-1f-0a1b-predictions.parquet").write_bytes(b"half")
     session = run_plan(posts, plan, tmp_path / "killed", resume=True)
     assert session.found >= 3
     assert session.found + session.done == len(plan.cells())

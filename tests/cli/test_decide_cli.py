@@ -160,7 +160,10 @@ def test_a_replay_finds_no_difference(cli: Cli, home: Path, decided: Path) -> No
     assert [record["id"] for record in records] == pd.read_csv(home / "new.csv", dtype=str)["id"].tolist()
     first = records[0]
     assert sum(first["probabilities"].values()) == pytest.approx(1)
-    assert set(first["inputs"]) == set(first["shares"]) == {"text", "image"}
+    assert set(first["inputs"]) == set(first["shares"]) == set(first["contributions"]) == {"text", "image"}
+    sizes = {name: abs(value) for name, value in first["contributions"].items()}
+    shares = {name: size / sum(sizes.values()) for name, size in sizes.items()}
+    assert shares == pytest.approx(first["shares"], abs=1e-3)  # of two classes both have the same shares
     assert first["policy"]["hash"] == read_json(decided / "policy.json")["checksum"]
     assert first["versions"]["torch"]
     answer = replay(cli, home, home / "audit.jsonl", "--policy", decided / "policy.json", "--json")
@@ -168,6 +171,16 @@ def test_a_replay_finds_no_difference(cli: Cli, home: Path, decided: Path) -> No
     assert answer.json["records"] == 12
     assert answer.json["differ"] == 0
     assert answer.json["largest_difference"] < 1e-5
+
+
+def test_a_replay_finds_another_contribution(cli: Cli, home: Path, decided: Path, tmp_path: Path) -> None:
+    first, *rest = (home / "audit.jsonl").read_text().splitlines(keepends=True)
+    record = json.loads(first)
+    record["contributions"]["text"] += 0.5
+    (tmp_path / "edited.jsonl").write_text("".join([json.dumps(record) + "\n", *rest]))
+    (row,) = replay(cli, home, tmp_path / "edited.jsonl", "--json").json["differences"]
+    assert [reason.partition(":")[0] for reason in row["reasons"]] == ["record changed", "other contribution"]
+    assert "text" in row["reasons"][1]
 
 
 def test_a_replay_says_what_differs(cli: Cli, home: Path, decided: Path, tmp_path: Path) -> None:
@@ -222,7 +235,7 @@ def test_calibrating_a_run(cli: Cli, home: Path, decided: Path, tmp_path: Path) 
     assert found["posts"] == len(posts)
     assert {"log_loss", "brier", "calibration_error"} <= set(found["before"]) & set(found["after"])
     frame = make_posts(tmp_path / "p", 6, gaps=False, classes=2, seed=4)
-    was, now = (Predictor(each, device="cpu").scores(frame)[0] for each in (raw, run))
+    was, now = (Predictor(each, device="cpu").scores(frame).predictions for each in (raw, run))
     powered = was ** (1 / found["temperature"])
     np.testing.assert_allclose(now, powered / powered.sum(axis=1, keepdims=True), atol=1e-5)
     # Again from scratch: the same temperature, not a product of the two.

@@ -21,7 +21,7 @@ from cotune.explain.explainer import Explainer
 from cotune.export.choose import EngineChoice
 from cotune.export.export_run import export_run
 from cotune.export.graph import ExportGraph
-from cotune.export.graph_names import PARTS
+from cotune.export.graph_names import CONTRIBUTIONS, PARTS
 from cotune.export.package import open_export
 from cotune.export.predictor import ExportedPredictor
 from cotune.fields import Field
@@ -114,7 +114,7 @@ def test_contributions_in_the_graph(run: Run, posts: pd.DataFrame, tmp_path: Pat
         "alone": torch.stack(list(parts.alone.values()), dim=1),
         "interactions": torch.stack(list(parts.interactions.values()), dim=1),
     }
-    assert set(expected) == set(PARTS)
+    assert set(expected) == {CONTRIBUTIONS, *PARTS}
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values[order].numpy(), atol=2e-4, err_msg=name)
     total = found["base"] + found["contributions"].sum(axis=1)

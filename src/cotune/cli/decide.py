@@ -163,10 +163,10 @@ def _writers(decisions: Path, audit: Path | None, predictor: Scorer[Any], chosen
             log = AuditLog(predictor, chosen)
             file = stack.enter_context(stack.enter_context(atomic_path(audit)).open("w", encoding="utf-8"))
 
-        def watch(posts: Any, table: Any, decided: Any) -> None:
+        def watch(posts: Any, table: Any, decided: Any, contributions: Any) -> None:
             write(decided)
             if log is not None and file is not None:
-                file.writelines(log.lines(posts, table, decided))
+                file.writelines(log.lines(posts, table, decided, contributions))
 
         yield watch
 

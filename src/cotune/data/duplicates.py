@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from PIL import Image
 from cotune.data.images.flat import Detail, Details, flat_detail
 from cotune.data.images.load import ImageSource, ReadImage, read_image
 from cotune.data.images.sources import ImageFault, is_url
+from cotune.data.normal_forms import normalized
 from cotune.data.posts import has_image, has_text
 from cotune.errors import ConfigError
 from cotune.fields import DEFAULT_FIELDS, Field
@@ -42,8 +42,8 @@ def text_key(text: str | None) -> str:
     """
     if not text or not has_text(text):
         return ""
-    plain = _NOISE.sub(" ", unicodedata.normalize("NFKC", text))
-    plain = unicodedata.normalize("NFKC", _RETWEET.sub("", plain).casefold())
+    plain = _NOISE.sub(" ", normalized(text, "NFKC"))
+    plain = normalized(_RETWEET.sub("", plain).casefold(), "NFKC")
     return " ".join(plain.split())
 
 

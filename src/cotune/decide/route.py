@@ -17,7 +17,7 @@ from cotune.scoring import Scorer
 
 DECISION_COLUMNS = ("id", "label", "probability", "route", "error")
 #: Takes posts, their predictions and their decisions, chunk by chunk.
-Watch = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], None]
+Watch = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame, np.ndarray], None]
 
 
 @dataclass
@@ -55,16 +55,19 @@ def decide_posts(
     chosen : ChosenPolicy
         The policy, with thresholds for this model.
     watch : callable
-        Takes each chunk of posts with its predictions and its decisions.
+        Takes each chunk of posts with its predictions, its decisions, and what each field adds to the class, of shape
+        (N, F).
     progress : Progress
         Progress reporter.
     """
-    column = f"p_{predictor.task.outputs[output_of(predictor.task, chosen.policy.class_)]}"
+    output = output_of(predictor.task, chosen.policy.class_)
+    column = f"p_{predictor.task.outputs[output]}"
     found = Decided()
     for posts in progress.track(chunks, "posts (in chunks)", None):
-        table = predictor.frame(posts)
+        scores = predictor.scores(posts)
+        table = predictor.frame_of(posts, scores)
         decisions = decided(table, column, chosen.thresholds)
-        watch(posts, table, decisions)
+        watch(posts, table, decisions, scores.contributions[:, :, output])
         for route, n in Counter(decisions["route"]).items():
             found.routes[route] += n
         found.without_prediction += int(table[column].isna().sum())

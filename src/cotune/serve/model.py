@@ -145,7 +145,8 @@ class ServedModel:
         answers: list[Prediction | None] = [None] * len(posts)
         if usable:
             frame = posts_frame([posts[i] for i in usable], self.scorer.fields)
-            found, shares, errors = self.scorer.scores(frame)
+            scores = self.scorer.scores(frame)
+            found, shares, errors = scores.predictions, scores.shares, scores.errors
             known = ~np.isnan(found[:, 0])
             labels = iter(self.task.decode(found[known]))
             for at, i in enumerate(usable):

@@ -9,7 +9,6 @@ import numbers
 import os
 import posixpath
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from cotune.data.images.folders import ImageFolders
 from cotune.data.images.inline import is_inline
 from cotune.data.images.sources import file_url_path, is_url
 from cotune.data.kinds import FIELD_KINDS, BadCellError, FieldKind
+from cotune.data.normal_forms import normalized
 from cotune.data.tables import row_errors
 from cotune.data.tables.chunks import Chunk, UnreadableCell
 from cotune.data.tables.row_errors import RowError
@@ -494,7 +494,7 @@ def clean_text(text: str) -> str:
         return text
     if _SURROGATE.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return unicodedata.normalize("NFC", text)
+    return normalized(text, "NFC")
 
 
 def is_missing(value: object) -> bool:
