@@ -1,8 +1,8 @@
 """What it costs to decode images in processes of their own, against decoding them in the program itself.
 
-Decoding alone, of the images of a table and of large photos made of them, and ``cotune predict`` of the table from its
-start to its end. Both ways run right after each other, in alternating order; what is reported is the ratio of each pair,
-of wall time and of processor time with that of all processes::
+Decoding alone, of the images of a table and of large photos made of them, by processes that run already; and ``cotune
+predict`` of the table from its start to its end. Both ways run right after each other, in alternating order; what is
+reported is the ratio of each pair, of wall time and of processor time with that of all processes::
 
     python benchmarks/decode_worker.py posts.csv --run RUN --pairs 5 --out decode_worker.json
 """
@@ -26,7 +26,7 @@ from typing import Any
 
 from PIL import Image
 
-from cotune.data.images.decoder_pool import VARIABLE, end_decoders
+from cotune.data.images.decoder_pool import VARIABLE, end_decoders, in_worker
 from cotune.data.images.load import decode_bytes, read_bytes
 from cotune.data.posts import read_posts
 
@@ -81,12 +81,25 @@ class Decoding:
     def __init__(self, images: list[bytes], side: int | None, threads: int) -> None:
         self.images, self.side, self.threads = images, side, threads
 
-    def __call__(self) -> None:
-        """Decode them all."""
+    def __call__(self) -> tuple[float, float]:
+        """Decode them all; return the seconds and the processor seconds that it took, without those of starting."""
+        self._decode(self.images[: self.threads])
+        end_decoders()
+        used = processor_seconds()
+        self._decode(self.images[: self.threads])
+        end_decoders()  # their processor time counts once they have ended
+        starting = processor_seconds() - used
+        self._decode(self.images[: self.threads])
+        started, used = time.perf_counter(), processor_seconds()
+        self._decode(self.images)
+        seconds = time.perf_counter() - started
+        end_decoders()
+        return seconds, processor_seconds() - used - (starting if in_worker() else 0)
+
+    def _decode(self, images: list[bytes]) -> None:
         with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(lambda data: decode_bytes(data, "image", min_side=self.side).size, self.images):
+            for _ in pool.map(lambda data: decode_bytes(data, "image", min_side=self.side).size, images):
                 pass
-        end_decoders()  # their processor time counts once they have ended; so does starting them
 
 
 class Predicting:
@@ -96,30 +109,30 @@ class Predicting:
         words = ["predict", str(run), str(table), "--allow-outside", "--out", str(table.with_name("predictions.csv"))]
         self.command = [sys.executable, "-m", "cotune", *words]
 
-    def __call__(self) -> None:
-        """Run the command."""
+    def __call__(self) -> tuple[float, float]:
+        """Run the command; return its seconds and processor seconds."""
+        started, used = time.perf_counter(), processor_seconds()
         subprocess.run(
             self.command, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "COTUNE_ENGINE": "torch"}
         )
 
 
-def compare(act: Callable[[], None], pairs: int) -> dict[str, Any]:
+def compare(act: Callable[[], tuple[float, float]], pairs: int) -> dict[str, Any]:
     """Return seconds of both ways, and the ratios of the pairs: median, least and most."""
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     for pair in range(pairs + 1):  # the first warms up
         for way in WAYS if pair % 2 else WAYS[::-1]:
             os.environ[VARIABLE] = way
-            started, used = time.perf_counter(), processor_seconds()
-            act()
+            found = act()
             if pair:
-                taken[way].append((time.perf_counter() - started, processor_seconds() - used))
-    found: dict[str, Any] = {}
+                taken[way].append(found)
+    answer: dict[str, Any] = {}
     for at, what in enumerate(("wall", "processor")):
         for way in WAYS:
-            found[f"{what}_seconds_{way}"] = round(statistics.median(each[at] for each in taken[way]), 3)
+            answer[f"{what}_seconds_{way}"] = round(statistics.median(each[at] for each in taken[way]), 3)
         ratios = [b[at] / a[at] for a, b in zip(taken["inline"], taken["worker"], strict=True)]
-        found[f"{what}_ratio"] = [round(f(ratios), 3) for f in (statistics.median, min, max)]
-    return found
+        answer[f"{what}_ratio"] = [round(f(ratios), 3) for f in (statistics.median, min, max)]
+    return answer
 
 
 def processor_seconds() -> float:

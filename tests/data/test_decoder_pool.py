@@ -68,7 +68,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[DecoderPool]:
 
 def children() -> list[int]:
     """Return the ids of this process's children, with those that have ended and were not waited for."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
+    )
     return [int(word) for word in found.stdout.split()]
 
 

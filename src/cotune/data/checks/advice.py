@@ -36,8 +36,8 @@ def _about_cells(report: QualityReport) -> Iterator[Notice]:
     if outside:
         yield Notice(
             "problem",
-            f"{_posts(outside)} an image outside of the table's folder: if you trust the table, {ALLOW_OUTSIDE} reads it; "
-            f"{left_out}",
+            f"{_posts(outside)} an image outside of the table's folder: if you trust the table, {ALLOW_OUTSIDE} reads "
+            f"it; {left_out}",
         )
     if others := len(report.row_errors) - outside:
         yield Notice("problem", f"{_posts(others)} a cell that cannot be read: put one plain value into it; {left_out}")

@@ -6,6 +6,7 @@ both of plain numbers and text; encoded bytes and pixels lie in a file that both
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import struct
@@ -186,9 +187,7 @@ def main(file: int, seconds: int, further: list[str]) -> None:
     requests, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     if "pillow_heif" in further:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
+        importlib.import_module("pillow_heif").register_heif_opener()
     Image.init()
     limits = Limits(seconds)
     os.write(answers, ANSWER.pack(READY, 0, 0, 0, 0))

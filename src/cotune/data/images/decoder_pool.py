@@ -11,6 +11,7 @@ import json
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -170,7 +171,7 @@ class Worker:
             if not 0 < width * height <= max_pixels:
                 raise ValueError
             return decoder.read_pixels(self._file, width, height)
-        except (ValueError, EOFError, decoder.struct.error):
+        except (ValueError, EOFError, struct.error):
             raise _Stopped("it gave no image") from None
 
     def forget(self) -> None:
