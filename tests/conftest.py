@@ -49,9 +49,11 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[NetworkGuard]:
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give each test a cache folder of its own."""
+    """Give each test a cache folder and settings of its own."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("COTUNE_CACHE", str(folder))
+    # Neither do they see what the user's own imports have noted, nor note anything there.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder.with_name(f"{folder.name}-config")))
     return folder
 
 

@@ -120,3 +120,16 @@ def test_a_closed_stream_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
     assert open_console(stderr=True).width > 10_000
+
+
+@pytest.mark.parametrize("evil", ["\x1b[2J", "\x1b]0;owned\x07", "\x9b31m", "a\rb", "\u202eevil", "\b\b\b"])
+def test_what_a_post_holds_cannot_steer_the_terminal(terminal: Terminal, evil: str) -> None:
+    table = new_table("labels", "name", "n")
+    add_row(table, evil, "1")
+    written = terminal(60, lambda: show(f"label {evil}", table, Group(evil))) + terminal(
+        60, lambda: tell(f"error: {evil}")
+    )
+    ours = written.replace("\r\n", "\n")
+    for start in ("\x1b[2J", "\x1b]", "\x9b", "\r", "\u202e", "\b", "\x07"):
+        assert start not in ours
+    assert f"label {evil.encode('unicode_escape').decode()}" in ours

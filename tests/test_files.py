@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cotune.errors import CotuneError
-from cotune.files import atomic_path, read_json, to_json, write_at, write_json, write_text
+from cotune.errors import ConfigError, CotuneError
+from cotune.files import atomic_path, read_json, read_yaml, to_json, write_at, write_json, write_text
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -163,7 +163,12 @@ def test_json_with_half_a_surrogate_pair() -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"{\n  oops", "line 2"), (b"\xff{}", "not UTF-8"), (b"[" * 100_000, "JSON|deep")],
+    [
+        (b"{\n  oops", "line 2"),
+        (b"\xff{}", "not UTF-8"),
+        (b"[" * 100_000, "JSON|deep"),
+        (b"9" * 5_000, "cannot be read"),
+    ],
 )
 def test_json_that_cannot_be_read(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "a.json").write_bytes(content)
@@ -186,3 +191,39 @@ def test_writing_at_a_place_ends_the_file_there(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(CotuneError, match="cannot write .*a folder of that name is in the way"):
         write_at(tmp_path / "folder", 0, b"x")
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: !!timestamp no day", "not valid YAML"),
+        (b"a: !!python/object/apply:os.system [ls]", "not valid YAML"),
+        (b"a: [" * 3_000, "not valid YAML|nested too deeply"),
+        (b"a: &a [*a]", "contains itself"),
+        (BOMB.encode(), "aliases stand for more than 100,000 values"),
+        (b"a: \xff", "not UTF-8"),
+    ],
+)
+def test_yaml_that_cannot_be_read(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=words):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_yaml_with_aliases_that_people_write(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &a {x: 1}\nb: [*a, *a]\n")
+    assert read_yaml(tmp_path / "a.yaml")["b"] == [{"x": 1}, {"x": 1}]
+
+
+def test_yaml_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_yaml(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match="make one"):
+        read_yaml(tmp_path / "a.yaml", missing="make one")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(Path("a\0b"))

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 #: Columns of what is no terminal: a table keeps its cells whole, a line stays one line.
 _ENDLESS = 100_000
 _STYLES = {"error:": "red", "note:": "yellow"}
+# Controls that would move the cursor, change colours or retitle the window, and marks that turn the direction of what
+# follows: whoever wrote a post is not who prints on this terminal.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LINE_END = re.compile(r"(?: |\x1b\[[0-9;]*m)+$", re.MULTILINE)
 
 
@@ -29,13 +34,32 @@ def is_terminal(console: Console) -> bool:
 
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console for standard output, or standard error, as wide as the terminal; in a pipe without an end."""
-    from rich.console import Console
 
     def make(width: int | None) -> Console:
-        return Console(stderr=stderr, highlight=False, emoji=False, force_jupyter=False, width=width)
+        return _console_class()(stderr=stderr, highlight=False, emoji=False, force_jupyter=False, width=width)
 
     console = make(None)
     return console if is_terminal(console) else make(_ENDLESS)
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with control characters written out, as in ``\x1b``."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+@cache
+def _console_class() -> type[Console]:
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PlainConsole(Console):
+        """Prints no control characters of the texts that it is given: labels and names may come from strangers."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    return PlainConsole
 
 
 def show(*parts: RenderableType) -> None:
@@ -44,7 +68,7 @@ def show(*parts: RenderableType) -> None:
     with console.capture() as captured:
         for part in _untitled(parts):
             if isinstance(part, str):
-                console.print(wrapped(part, console.width), markup=False, soft_wrap=True)
+                console.print(wrapped(printable(part), console.width), markup=False, soft_wrap=True)
             else:
                 console.print(part)
     console.file.write(_LINE_END.sub(lambda end: end[0].replace(" ", ""), captured.get()))
@@ -71,7 +95,7 @@ def tell(line: str, console: Console | None = None) -> None:
     """Print a line for people on standard error: red for errors, yellow for notes, wrapped at words on a terminal."""
     console = console or open_console(stderr=True)
     style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
-    console.print(wrapped(line, console.width), style=style, markup=False, soft_wrap=True)
+    console.print(wrapped(printable(line), console.width), style=style, markup=False, soft_wrap=True)
     console.file.flush()
 
 

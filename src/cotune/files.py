@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cotune.errors import CotuneError
+from cotune.errors import ConfigError, CotuneError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
@@ -31,6 +31,9 @@ _REASONS = {
     errno.EEXIST: "a file is in the way where a folder should be; choose another name",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
+MOST_VALUES = 100_000
+"""Most values that a YAML file may stand for."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NATIVE = re.compile(r"\(os error (\d+)\)")
 #: A temporary name: the machine and the process that write, something random, and the name that it is going to have.
@@ -273,39 +276,97 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     name = Path(path)
     try:
-        return json.loads(name.read_bytes().decode("utf-8-sig"))
+        content = name.read_bytes()
     except FileNotFoundError as error:
         raise CotuneError(f"{name} does not exist; check the path") from error
     except IsADirectoryError as error:
         raise CotuneError(f"{name} is a folder; name a JSON file") from error
     except OSError as error:
         raise CotuneError(f"{name} cannot be read: {error.strerror}") from error
+    return parse_json(content, str(name))
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """Return the JSON value that `content` is; `name` is for messages.
+
+    Raises
+    ------
+    CotuneError
+        If it is none, or none that Python can hold.
+    """
+    try:
+        return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise CotuneError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except json.JSONDecodeError as error:
         raise CotuneError(f"{name} is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise CotuneError(f"{name} is nested too deeply to be read") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise CotuneError(f"{name} is JSON that cannot be read: {error}") from error
 
 
-def read_yaml(path: str | os.PathLike[str]) -> Any:
+def read_yaml(path: str | os.PathLike[str], *, missing: str | None = None) -> Any:
     """Return the value in the YAML file `path`; one that ends in ``.json`` is read as JSON.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    missing : str, optional
+        What to say if there is no such file.
 
     Raises
     ------
-    CotuneError
-        When the file is missing, cannot be read, or holds no YAML.
+    ConfigError
+        When the file is missing, cannot be read, or holds no YAML, or more values than a person writes.
+    """
+    name = Path(path)
+    try:
+        content = name.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(missing or f"{name} does not exist; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(f"{name} cannot be read: {reason}") from error
+    if name.suffix == ".json":
+        try:
+            return parse_json(content, str(name))
+        except CotuneError as error:
+            raise ConfigError(str(error)) from error
+    try:
+        return parse_yaml(content.decode("utf-8-sig"), str(name))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return the value that YAML describes, built of plain values alone; `name` is for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is no YAML, contains itself, or stands for more than `MOST_VALUES` values once its aliases are followed.
     """
     import yaml
 
-    name = Path(path)
-    if name.suffix == ".json":
-        return read_json(name)
     try:
-        return yaml.safe_load(name.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise CotuneError(f"{name} does not exist; check the path") from error
-    except OSError as error:
-        raise CotuneError(f"{name} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        raise CotuneError(f"{name} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+        value = yaml.safe_load(text)
+        _refuse_many(value, {})
+    except RecursionError as error:
+        raise ConfigError(f"{name} is nested too deeply, or contains itself") from error
+    except Exception as error:  # PyYAML raises what its constructors raise, an AttributeError for a wrong timestamp
+        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+    return value
+
+
+def _refuse_many(value: Any, known: dict[int, int]) -> int:
+    """Return how many values `value` stands for; a few lines of aliases can stand for more than a memory holds."""
+    if not isinstance(value, dict | list | set | tuple):
+        return 1
+    if id(value) not in known:
+        inside = [*value, *value.values()] if isinstance(value, dict) else list(value)
+        known[id(value)] = 1 + sum(_refuse_many(one, known) for one in inside)
+    if known[id(value)] > MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+    return known[id(value)]

@@ -50,7 +50,7 @@ def test_values_of_a_csv(tmp_path: Path) -> None:
         tmp_path / "posts.csv",
         'text,image,label,group\n"two\nlines",img/../a.jpg,1.0,7\nNA,,,\nnull,/abs/b.png, pos ,g\n"  ",file:///c%20d.png,01,\n',
     )
-    posts = read_posts(path)
+    posts = read_posts(path, allow_outside=True)
     assert posts["text"].tolist() == ["two\nlines", "NA", "null", "  "]
     assert posts["image"].tolist() == [str(tmp_path / "a.jpg"), None, "/abs/b.png", "/c d.png"]
     assert posts["label"].tolist() == ["1", None, "pos", "01"]
@@ -135,6 +135,9 @@ def test_json_arrays_and_columns(tmp_path: Path) -> None:
         ("a.csv", "id,text,image,label\n1,hello,a.jpg,x\n2,cut of", "line 3: 2 of 4 fields.*cut off"),
         ("a.csv", b"text,label\nok,1\n\xe9t\xe9,2\n", "line 3, byte 16 .*0xe9"),
         ("a.csv", "text,label\na,b\n".encode("utf-16"), "UTF-16"),
+        ("a.csv", "text,label\na,b\n".encode("utf-16-le"), "zero bytes in its first line, as UTF-16 has"),
+        ("a.csv", "text,label\na,b\n".encode("utf-16-be"), "zero bytes in its first line, as UTF-16 has"),
+        ("a.csv", "text,label\na,b\n".encode("utf-32"), "UTF-32"),
         ("a.csv", "txt,label\na,b\n", "no column 'text' and no 'image'.*'txt'.*txt, label.*--text-column"),
         ("a.jsonl", '{"text": "a"}\n\n{"text": \n', "line 3: not valid JSON"),
         ("a.jsonl", '[{"text": "a"}]', "JSON array.*\\.json"),

@@ -107,6 +107,7 @@ def test_the_commands(
 ) -> None:
     posts = make_posts(tmp_path / "posts", 12, gaps=False).drop(columns=["row", "group"])
     data = posts.to_csv(index=False).encode()
+    monkeypatch.chdir(tmp_path)  # images lie below it
     give(monkeypatch, data)
     assert main(["predict", str(run), "-", "--out", "-"]) == 0
     assert pd.read_csv(io.StringIO(capsys.readouterr().out))["id"].tolist() == posts["id"].tolist()

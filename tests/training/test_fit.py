@@ -108,7 +108,8 @@ def test_a_text_of_a_million_characters(zoo: Zoo, tmp_path: Path) -> None:
     posts = make_posts(tmp_path / "posts", 12, gaps=False)
     posts.loc[0, "text"] = "good " * 200_000
     run = fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen")).run
-    proba, _, errors = Predictor(run, device="cpu").scores(posts)
+    scores = Predictor(run, device="cpu").scores(posts)
+    proba, errors = scores.predictions, scores.errors
     assert np.isfinite(proba).all()
     assert not any(errors)
 
@@ -136,7 +137,7 @@ def test_an_interrupted_fit_is_usable_and_resumes_to_the_same(
     expected = [(row["stage"], row["epoch"]) for row in whole.metrics["history"]]
     assert done == expected[: expected.index((at, epoch))]
     save_run(tmp_path / "run", stopped.run)
-    probabilities, _, _ = Predictor(load_run(tmp_path / "run"), device="cpu").scores(posts)
+    probabilities = Predictor(load_run(tmp_path / "run"), device="cpu").scores(posts).predictions
     assert np.isfinite(probabilities).all()
     resumed = fit_posts(posts, config, callbacks=[CheckpointCallback(tmp_path / "run" / "checkpoint", resume=True)])
     assert not resumed.interrupted

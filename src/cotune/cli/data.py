@@ -17,7 +17,7 @@ from cotune.cli.options import (
 )
 from cotune.cli.run_folder import open_run
 from cotune.cli.settings import Command, Flags, Group, Table
-from cotune.cli.show import command, print_json, print_rich, reporter, title
+from cotune.cli.show import command, print_json, print_rich, reporter, tell_note, title
 from cotune.errors import CotuneError
 from cotune.report.numbers import plural
 
@@ -266,10 +266,25 @@ def import_hateful_memes_command(
     _finish(frame, report, out, as_json)
 
 
+def _allow_images(frame: pd.DataFrame, out: Path) -> None:
+    """Note where the images of an imported table lie, if that is not its own folder, and tell of it."""
+    from cotune.data.images.folders import record_imported
+
+    try:
+        new = record_imported(filter(None, frame["image"]), out.parent)
+    except (OSError, RuntimeError) as error:  # no home, or one that cannot be written
+        tell_note(f"note: {out} names images outside of its folder, which commands read with --allow-outside alone, as "
+                  f"it could not be noted that they may ({error})")  # fmt: skip
+        return
+    for folder in new:
+        tell_note(f"note: tables may name images in {folder} from now on, wherever the tables are")
+
+
 def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool) -> None:
     from cotune.data.write import write_posts
 
     write_posts(frame, out)
+    _allow_images(frame, out)
     if as_json:
         print_json({**report.to_dict(), "out": str(out)})
     else:

@@ -102,7 +102,8 @@ def explain(
     which = None if find is None else _list_name(find, explainer)
     plan = ExplainPlan(limit, which, words, pixels, emap, word_posts, seed)
     key = _key(explainer, posts, columns=columns, bad_images=bad_images, chunk_size=chunk_size,
-               allow_remote=allow_remote, where=rows["where"], format=rows["kind"])  # fmt: skip
+               allow_remote=allow_remote, where=rows["where"], format=rows["kind"],
+               allow_outside=rows["allow_outside"])  # fmt: skip
     # A table that cannot be used must leave nothing behind.
     first = next(iter_posts(posts, chunk_size, columns=columns, **rows), None)
     progress = reporter()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cotune.data.posts import ColumnNames, Tell
     from cotune.fields import Field
 
-_COLUMNS, _ROWS = "Columns of the posts table", "Rows of the posts table"
+_COLUMNS, _ROWS, _IMAGES = "Columns of the posts table", "Rows of the posts table", "Images of the posts table"
 Names = list[str] | None
 
 
@@ -37,6 +37,8 @@ class TableOptions:
         How to read the file.
     labels_from : Path or None
         Decisions on labels, which take precedence over the table's own.
+    allow_outside : bool
+        Whether images may lie outside of the table's folder.
     """
 
     id: str = "id"
@@ -48,6 +50,7 @@ class TableOptions:
     where: tuple[str, ...] = ()
     format: str | None = None
     labels_from: Path | None = None
+    allow_outside: bool = False
 
     def fields(self) -> tuple[Field, ...] | None:
         """Return the fields that the columns make; None if they are a text and an image, as usual."""
@@ -101,6 +104,8 @@ class TableOptions:
 
     def flags(self, *, where: bool = False) -> list[str]:
         """Return the flags that were given, for a command that reads such a table too; `where` keeps those of rows."""
+        from cotune.data.images.folders import ALLOW_OUTSIDE
+
         named = {"id": (self.id,), "text": self.text, "image": self.image, "table": self.table, "label": self.label,
                  "group": (self.group,)}  # fmt: skip
         usual = TableOptions()
@@ -113,13 +118,14 @@ class TableOptions:
             for word in (f"--{kind}-column", column)
         ]
         words += [word for given in self.where if where for word in ("--where", given)]
-        return words + (["--format", self.format] if self.format is not None else [])
+        words += ["--format", self.format] if self.format is not None else []
+        return words + ([ALLOW_OUTSIDE] if self.allow_outside else [])
 
     def rows(self) -> dict[str, Any]:
-        """Return what `--where` and `--format` ask of the functions that read posts."""
+        """Return what `--where`, `--format` and `--allow-outside` ask of the functions that read posts."""
         from cotune.data.tables.where import parse_where
 
-        return {"where": parse_where(list(self.where)), "kind": self.format}
+        return {"where": parse_where(list(self.where)), "kind": self.format, "allow_outside": self.allow_outside}
 
     def reviewed(self, posts: pd.DataFrame, tell: Tell) -> pd.DataFrame:
         """Return the posts with the labels that `--labels-from` decides, and tell how many those are."""
@@ -174,6 +180,12 @@ def table_parameters(
                      "them: labels are replaced, and excluded posts left out.", metavar="CSV", rich_help_panel=_ROWS,
                      show_default=False),
     ] = None,
+    allow_outside: Annotated[
+        bool,
+        typer.Option("--allow-outside", help="Read images that lie outside of the table's folder, which is refused row "
+                     "by row otherwise: only for tables that you trust.", rich_help_panel=_IMAGES,
+                     show_default=False),
+    ] = False,
 ) -> TableOptions:  # fmt: skip
     """Return what these options say; they stand in a command's help where `table: Table = None` stands in it."""
     return TableOptions(
@@ -186,4 +198,5 @@ def table_parameters(
         tuple(where or ()),
         table_format,
         labels_from,
+        allow_outside,
     )

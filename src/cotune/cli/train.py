@@ -194,10 +194,14 @@ def read_tables(
     table = read_posts(posts, columns=columns, require_labels=True, tell=say, **options.rows())
     table = options.reviewed(table, say)
     if config.also:
-        table = with_also(table, config.also, columns, main=posts, weight=config.also_weight)
+        table = with_also(
+            table, config.also, columns, main=posts, weight=config.also_weight, allow_outside=options.allow_outside
+        )
     if not isinstance(config.validation, str):
         return table, None
-    return table, read_posts(config.validation, columns=columns, require_labels=True, **validation_rows)
+    return table, read_posts(
+        config.validation, columns=columns, require_labels=True, allow_outside=options.allow_outside, **validation_rows
+    )
 
 
 def _train(

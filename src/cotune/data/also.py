@@ -25,7 +25,13 @@ Fingerprints = Mapping[str, Sequence[Fingerprint | None]]
 
 
 def with_also(
-    posts: pd.DataFrame, tables: Sequence[str], columns: ColumnNames, *, main: Path | None = None, weight: float = 1.0
+    posts: pd.DataFrame,
+    tables: Sequence[str],
+    columns: ColumnNames,
+    *,
+    main: Path | None = None,
+    weight: float = 1.0,
+    allow_outside: bool = False,
 ) -> pd.DataFrame:
     """Return the posts together with those of further tables, told apart by a column ``also``.
 
@@ -41,6 +47,8 @@ def with_also(
         The main table's file, which cannot join itself.
     weight : float
         How much a post of these tables counts in training, where one of the main table counts 1.
+    allow_outside : bool
+        Whether images of these tables may lie outside of their folders.
 
     Raises
     ------
@@ -54,7 +62,7 @@ def with_also(
         if place in seen:
             raise DataError(f"--also {name} {seen[place]}; its posts would count twice: leave it out")
         seen[place] = "is given twice"
-        found = read_posts(name, columns=replace(columns, partial=True))
+        found = read_posts(name, columns=replace(columns, partial=True), allow_outside=allow_outside)
         short = Path(name).name
         rows = pd.Series([f"{row} of {short}" for row in found["row"]], index=found.index, dtype=object)
         parts.append(found.assign(row=rows, also=name))

@@ -48,6 +48,7 @@ def read_posts(
     base: str | os.PathLike[str] | None = None,
     where: Where | None = None,
     kind: str | None = None,
+    allow_outside: bool | None = None,
     tell: Tell | None = None,
 ) -> pd.DataFrame:
     """Read a posts table into one plain form.
@@ -69,6 +70,10 @@ def read_posts(
         every column.
     kind : str, optional
         How to read a file ("csv"), instead of what its name suggests.
+    allow_outside : bool, optional
+        Whether images may lie outside of `base`; by default only those that a DataFrame or Arrow table names, as paths
+        in a file may come from anybody. Folders of raw data that ``cotune import`` has read are allowed too. A row
+        that names another has an `error`.
     tell : callable, optional
         Takes notes on the table as a whole, such as a column `split` that is not used.
 
@@ -93,13 +98,14 @@ def read_posts(
         chunk = join_chunks(
             list(read_chunks(path, wanted, _ALL_AT_ONCE if path.suffix != ".parquet" else 65536, kind=kind))
         )
-        builder = PostsBuilder(names, _base(path, base), table_name(path))
-    elif isinstance(source, pd.DataFrame):
-        chunk = _frame_chunk(source, wanted)
-        builder = PostsBuilder(names, Path(base or "."), "the DataFrame", in_memory=True)
-    elif is_arrow(source):
-        chunk = join_chunks(list(arrow_chunks(source, wanted)))
-        builder = PostsBuilder(names, Path(base or "."), "the Arrow table", in_memory=True)
+        builder = PostsBuilder(names, _base(path, base), table_name(path), allow_outside=bool(allow_outside))
+    elif isinstance(source, pd.DataFrame) or is_arrow(source):
+        framed = isinstance(source, pd.DataFrame)
+        chunk = _frame_chunk(source, wanted) if framed else join_chunks(list(arrow_chunks(source, wanted)))
+        builder = PostsBuilder(
+            names, Path(base or "."), f"the {'DataFrame' if framed else 'Arrow table'}", in_memory=True,
+            allow_outside=allow_outside is not False,
+        )  # fmt: skip
     else:
         raise DataError(f"a posts table is a path, a DataFrame or an Arrow table, not {type(source).__name__}")
     picked.refuse_unknown_columns(builder.where, chunk.columns)
@@ -123,6 +129,7 @@ def iter_posts(
     base: str | os.PathLike[str] | None = None,
     where: Where | None = None,
     kind: str | None = None,
+    allow_outside: bool = False,
     tell: Tell | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Yield a posts table in pieces of at most `chunk_size` rows, holding no more than that in memory.
@@ -135,7 +142,7 @@ def iter_posts(
         raise DataError(f"chunk_size must be at least 1, not {chunk_size}")
     names = columns or ColumnNames()
     table = Path(path)
-    builder = PostsBuilder(names, _base(table, base), table_name(table))
+    builder = PostsBuilder(names, _base(table, base), table_name(table), allow_outside=allow_outside)
     picked = RowFilter(where, count_split=tell is not None and SPLIT not in names.columns())
     seen: list[str] = []
     by_row = False

@@ -60,6 +60,8 @@ class Reading:
         Which rows count.
     kind : str or None
         The format, if the names do not tell.
+    allow_outside : bool
+        Whether images may lie outside of their shard's folder.
     block_rows : int
         The most rows of a block.
     """
@@ -67,6 +69,7 @@ class Reading:
     columns: ColumnNames
     where: Where | None = None
     kind: str | None = None
+    allow_outside: bool = False
     block_rows: int = 2048
 
 
@@ -161,7 +164,8 @@ def read_blocks(reading: Reading, shard: Shard, done: Collection[int] = ()) -> I
 def _how(reading: Reading, shard: Shard) -> dict[str, Any]:
     # Images named by relative paths lie beside the shard, wherever that is.
     base = shard.url.rpartition("/")[0] if is_remote(shard.url) else Path(shard.url).parent
-    return {"columns": reading.columns, "where": reading.where, "kind": reading.kind, "base": base}
+    return {"columns": reading.columns, "where": reading.where, "kind": reading.kind, "base": base,
+            "allow_outside": reading.allow_outside}  # fmt: skip
 
 
 def first_posts(reading: Reading, shards: Collection[Shard]) -> pd.DataFrame:

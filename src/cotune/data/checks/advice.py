@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from cotune.data.images.folders import ALLOW_OUTSIDE
 from cotune.errors import listed
 from cotune.report.notices import Notice, sorted_notices
 from cotune.report.numbers import plural
@@ -30,12 +31,16 @@ def advise(report: QualityReport) -> list[Notice]:
 
 
 def _about_cells(report: QualityReport) -> Iterator[Notice]:
-    if report.row_errors:
+    outside = sum(ALLOW_OUTSIDE in item.reason for item in report.row_errors)
+    left_out = "until then such posts are left out of training and scores"
+    if outside:
         yield Notice(
             "problem",
-            f"{_posts(len(report.row_errors))} a cell that cannot be read: put one plain value into it; until then "
-            "such posts are left out of training and scores",
+            f"{_posts(outside)} an image outside of the table's folder: if you trust the table, {ALLOW_OUTSIDE} reads "
+            f"it; {left_out}",
         )
+    if others := len(report.row_errors) - outside:
+        yield Notice("problem", f"{_posts(others)} a cell that cannot be read: put one plain value into it; {left_out}")
     if report.without_both:
         kinds = list(dict.fromkeys(report.fields.values())) or ["text", "image"]
         nothing = f"neither {' nor '.join(kinds)}" if len(kinds) > 1 else f"no {kinds[0]}"

@@ -22,6 +22,8 @@ LANGUAGES_AT_MOST = 20_000
 FEWEST_LETTERS = 20
 """Letters under which no language is named; of so few, a detector guesses."""
 LEAST_CONFIDENCE = 0.5
+#: Characters of a text that tell its language and script.
+_ENOUGH = 20_000
 _BINS = 24
 #: ISO 639-1 codes in words; others are shown by their code.
 _NAMES = {
@@ -84,7 +86,7 @@ def summarise_texts(name: str, texts: Sequence[str | None]) -> TextSummary:
     lengths = np.asarray([len(text) for text in there])
     median, p95 = (int(value) for value in np.percentile(lengths, [50, 95]))
     step = max(1, -(-len(there) // LANGUAGES_AT_MOST))
-    some = [text_key(text) for text in there[::step]]
+    some = [text_key(text[:_ENOUGH]) for text in there[::step]]
     return TextSummary(
         name,
         len(there),

@@ -25,15 +25,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+_PIXELS_AT_ONCE = 1 << 20  # each takes up to 40 bytes on the way
+
+
 def _to_eight_bits(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    values = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    top = values.max(initial=0.0)
+    height = max(1, _PIXELS_AT_ONCE // max(1, pixels.shape[1]))
+    parts = [slice(start, start + height) for start in range(0, len(pixels), height)]
+    top = max((_plain_values(pixels[part]).max(initial=0.0) for part in parts), default=0.0)
     if np.issubdtype(pixels.dtype, np.floating):
         span = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else top
     else:
         span = 65535.0 if pixels.dtype.itemsize == 2 or 255.0 < top <= 65535.0 else max(255.0, top)
-    eight: np.ndarray[Any, Any] = np.clip(np.rint(values * (255.0 / span)), 0, 255).astype(np.uint8)
+    eight: np.ndarray[Any, Any] = np.empty(pixels.shape, dtype=np.uint8)
+    for part in parts:
+        eight[part] = np.clip(np.rint(_plain_values(pixels[part]) * (255.0 / span)), 0, 255)
     return eight
+
+
+def _plain_values(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    values: np.ndarray[Any, Any] = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    return values
 
 
 def array_to_image(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterable
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -20,7 +20,12 @@ MAX_BYTES = 256 * 2**20
 _FETCHED_AT_ONCE = 16
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.:-]+://")
-
+# What fsspec reads from this machine, or takes apart and opens again by rules of its own: none of it is a network.
+_NOT_REMOTE = {
+    "asynclocal", "async_wrapper", "asyncwrapper", "blockcache", "cached", "dask", "data", "dir", "dvc", "file",
+    "filecache", "generic", "git", "jlab", "jupyter", "libarchive", "local", "pyscript", "reference", "root",
+    "simplecache", "tar", "zip",
+}  # fmt: skip
 
 _PLAIN = {
     "missing": "is missing",
@@ -31,6 +36,7 @@ _PLAIN = {
     "too large": "is too large",
     "remote": "cannot be fetched",
 }
+FAULT_KINDS = frozenset(_PLAIN)
 
 
 class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the program
@@ -133,18 +139,38 @@ def _read_inline(text: str) -> bytes:
 
 
 def _read_file(name: str) -> bytes:
-    path = Path(name)
+    return read_regular_file(name, MAX_BYTES)
+
+
+def read_regular_file(name: str, most: int, *, cut: bool = False) -> bytes:
+    """Return the content of a file; nothing else is opened, as devices and pipes may block or act on being opened.
+
+    Parameters
+    ----------
+    name : str
+        Its path.
+    most : int
+        Bytes to read at most.
+    cut : bool
+        Whether the first bytes of a larger file will do.
+
+    Raises
+    ------
+    ImageFault
+        When there is no such file, it is of another kind, or larger than `most`.
+    """
     try:
-        if path.is_file():
-            size = path.stat().st_size
-            if size > MAX_BYTES:
-                raise ImageFault("too large", f"{describe(name)}: {size // 2**20:,} MB, the limit is "
-                                 f"{MAX_BYTES // 2**20} MB")  # fmt: skip
-            return path.read_bytes()
-        if path.exists():
-            kind = "folder" if path.is_dir() else "device or pipe"
-            raise ImageFault("not a file", f"{describe(name)}: is a {kind}, not an image file")
-        raise ImageFault("missing", f"{describe(name)}: no such file")
+        _refuse_special(name, os.stat(name).st_mode)  # noqa: PTH116 - a path that is read as it is
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+        with open(os.open(name, flags), "rb") as file:  # noqa: PTH123
+            found = os.fstat(file.fileno())  # it may have become another one since
+            _refuse_special(name, found.st_mode)
+            if found.st_size > most and not cut:
+                raise ImageFault("too large", f"{describe(name)}: {found.st_size // 2**20:,} MB, the limit is "
+                                 f"{most // 2**20} MB")  # fmt: skip
+            return file.read(most if cut else most + 1)  # it may grow
+    except FileNotFoundError as error:
+        raise ImageFault("missing", f"{describe(name)}: no such file") from error
     except PermissionError as error:
         raise ImageFault("unreadable", f"{describe(name)}: reading is not permitted") from error
     except (OSError, ValueError) as error:  # names too long or with a NUL byte cannot exist
@@ -155,10 +181,20 @@ def _read_file(name: str) -> bytes:
         raise ImageFault("missing", f"{describe(name)}: {why}") from error
 
 
+def _refuse_special(name: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "device or pipe"
+        raise ImageFault("not a file", f"{describe(name)}: is a {kind}, not an image file")
+
+
 def _fetch(url: str, allow_remote: bool) -> bytes:
     if not allow_remote:
         hint = "allow fetching it with --allow-remote (in Python: allow_remote=True)"
         raise ImageFault("remote", f"{describe(url)}: is a URL; {hint}")
+    scheme = url.partition("://")[0].lower()
+    if "::" in url or scheme in _NOT_REMOTE:
+        raise ImageFault("remote", f"{describe(url)}: leads through this machine, not to another; give a plain path or "
+                         "a plain URL")  # fmt: skip
     import fsspec
 
     try:

@@ -9,7 +9,6 @@ import numbers
 import os
 import posixpath
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,11 @@ import numpy as np
 import pandas as pd
 
 from cotune.data.images.cells import EXPECTED, is_pixels, plain_image
+from cotune.data.images.folders import ImageFolders
 from cotune.data.images.inline import is_inline
 from cotune.data.images.sources import file_url_path, is_url
 from cotune.data.kinds import FIELD_KINDS, BadCellError, FieldKind
+from cotune.data.normal_forms import normalized
 from cotune.data.tables import row_errors
 from cotune.data.tables.chunks import Chunk, UnreadableCell
 from cotune.data.tables.row_errors import RowError
@@ -48,6 +49,8 @@ FIELD_LABEL = "label:"
 KEPT = "column:"
 """Begins the columns of posts that hold further columns of the table as they are."""
 
+#: What the reasons of errors call by its name themselves; of several texts or images they do not say which.
+_SPEAKING = frozenset({"id", "text", "image", "label", "group"})
 #: Columns that the annotators of a field may have, one each.
 _ANNOTATORS = 9
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -151,13 +154,24 @@ class PostsBuilder:
         What the table is called in messages.
     in_memory : bool
         Whether it is an object of Python rather than a file.
+    allow_outside : bool
+        Whether images may lie outside of `base`.
     """
 
-    def __init__(self, names: ColumnNames, base: Path | str, where: str, *, in_memory: bool = False) -> None:
+    def __init__(
+        self,
+        names: ColumnNames,
+        base: Path | str,
+        where: str,
+        *,
+        in_memory: bool = False,
+        allow_outside: bool = False,
+    ) -> None:
         self.in_memory = in_memory
         self.names = names
         # resolve() would follow links and ask the disk
         self.base = base if isinstance(base, str) else os.path.abspath(base)  # noqa: PTH100
+        self._folders = None if allow_outside else ImageFolders(self.base)
         self.where = where
         self.rows_before = 0
         self.found: list[str] = []
@@ -233,7 +247,8 @@ class PostsBuilder:
                 try:
                     cells[i] = read({column: values[place] for column, values in given.items()})
                 except BadCellError as error:
-                    wrong.setdefault(i, []).append((name, str(error)))
+                    reason = str(error) if name in _SPEAKING else f"{name}: {error}"
+                    wrong.setdefault(i, []).append((name, reason))
             columns[name] = pd.Series(cells, dtype=object)
         self._name(columns["id"], rows)
         errors = np.empty(len(rows), dtype=object)
@@ -249,7 +264,10 @@ class PostsBuilder:
         yield "id", (names.id,), lambda cells: plain_cell(_single(cells[names.id]), "id")
         for field in names.read_fields():
             kind = FIELD_KINDS[field.kind]
-            yield field.name, field.columns, functools.partial(kind.read, base=self.base)
+            read = functools.partial(kind.read, base=self.base)
+            if field.kind == "image" and self._folders is not None:
+                read = functools.partial(_confined, self._folders, read)
+            yield field.name, field.columns, read
         yield "label", names.labels, _label if len(names.labels) == 1 else _labels
         for field_name, columns in names.field_labels().items():
             there = tuple(column for column in columns if column in self.found)
@@ -302,7 +320,7 @@ class _ImageKind(FieldKind):
 
 class _TableKind(FieldKind):
     def read(self, cells: Mapping[str, Any], base: str) -> dict[str, Any] | None:
-        found = {column: None if _is_blank(value) else value for column, value in cells.items()}
+        found = {column: _table_cell(_single(value), column) for column, value in cells.items()}
         return None if all(value is None for value in found.values()) else found
 
     def has(self, value: Any) -> bool:
@@ -312,6 +330,20 @@ class _TableKind(FieldKind):
 FIELD_KINDS.add("text", _TextKind())
 FIELD_KINDS.add("image", _ImageKind())
 FIELD_KINDS.add("table", _TableKind())
+
+
+def _confined(folders: ImageFolders, read: Callable[[Mapping[str, Any]], Any], cells: Mapping[str, Any]) -> Any:
+    image = read(cells)
+    if isinstance(image, str) and (why := folders.refusal(image)) is not None:
+        raise BadCellError(why)
+    return image
+
+
+def _table_cell(value: Any, column: str) -> Any:
+    """Return a number or category; None for nothing."""
+    if isinstance(value, list | tuple | set | dict | bytes | bytearray | memoryview | np.ndarray | UnreadableCell):
+        raise BadCellError(f"the column {clip(column, 40)!r} holds {_kind(value)}, expected a number or a category")
+    return None if _is_blank(value) else value
 
 
 def _is_blank(value: Any) -> bool:
@@ -472,7 +504,7 @@ def clean_text(text: str) -> str:
         return text
     if _SURROGATE.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return unicodedata.normalize("NFC", text)
+    return normalized(text, "NFC")
 
 
 def is_missing(value: object) -> bool:

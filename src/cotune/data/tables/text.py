@@ -54,13 +54,22 @@ class Lines:
         except OSError as error:
             raise DataError(f"{self.name} cannot be read: {error.strerror or error}") from error
 
+    def _refuse_wide(self, first: bytes) -> None:
+        """Refuse a file whose first line shows two or four bytes a character, with a mark or by its zero bytes."""
+        if first.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+            raise DataError(f"{self.name} is UTF-32; save it as UTF-8")
+        if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError(f"{self.name} is UTF-16; save it as UTF-8")
+        if b"\0" in first:
+            raise DataError(f"{self.name} has zero bytes in its first line, as UTF-16 has; save it as UTF-8")
+
     def _read(self) -> Iterator[str]:
         position = 0
         handle = self._open()
         try:
             for number, raw in enumerate(handle, start=1):
-                if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                    raise DataError(f"{self.name} is UTF-16; save it as UTF-8")
+                if number == 1:
+                    self._refuse_wide(raw)
                 try:
                     yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
