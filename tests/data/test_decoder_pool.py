@@ -114,7 +114,7 @@ def test_both_ways_give_the_same(kind: str, options: dict[str, object]) -> None:
 def test_the_image_has_the_error_and_others_go_on(
     planted: DecoderPool, width: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "PATIENCE", 2 if width == 12 else 60)  # of this side; the worker has its own
+    monkeypatch.setattr(decoder_pool, "PATIENCE", 2 if width == 12 else 60)
     given = [of_width(20), of_width(width), of_width(30), of_width(40)]
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda data: planted.decode(data, "x.png", Wanted()), given))
@@ -255,8 +255,8 @@ def test_a_process_that_cannot_be_started_is_one_line(monkeypatch: pytest.Monkey
 )  # fmt: skip
 def test_an_answer_of_a_worker_that_was_taken_over_is_checked(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = DecoderPool(1)
-    whole = iter(answer)
-    monkeypatch.setattr(Worker, "_read", lambda self, n, ends: bytes(next(whole) for _ in range(n)))
+    pieces = iter([answer[:5], answer[5:20], answer[20:]])
+    monkeypatch.setattr(Worker, "_read", lambda self, ends: next(pieces))
     monkeypatch.setattr(Worker, "__init__", _no_process)
     monkeypatch.setattr(Worker, "end", lambda self: os.close(self._file))
     found = pool.decode(of_width(20), "x.png", Wanted())
