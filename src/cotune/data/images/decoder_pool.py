@@ -116,11 +116,11 @@ class Worker:
     def __init__(self, seconds: int = SECONDS) -> None:
         self.seconds = seconds
         self._file = _file_in_memory()
+        path = json.dumps(list(map(str, sys.path)))  # the same packages as here
         with tempfile.TemporaryFile() as said:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _CODE, json.dumps(list(map(str, sys.path))), str(self._file), str(seconds),
-                     *_further()],
+                    [sys.executable, "-I", "-c", _CODE, path, str(self._file), str(seconds), *_further()],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0, pass_fds=[self._file],
                     env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                     process_group=0,  # Ctrl-C is for the program that asks, which ends it
