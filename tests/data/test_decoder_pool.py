@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -22,7 +23,7 @@ from cotune.cli import main
 from cotune.data.images import decoder, decoder_pool
 from cotune.data.images.decode import Wanted, decode_here
 from cotune.data.images.decoder_pool import DecoderPool, Worker, decode, end_decoders
-from cotune.data.images.load import ImageFault, decode_bytes, load_image, verify_image
+from cotune.data.images.load import decode_bytes, load_image, verify_image
 from cotune.errors import ConfigError, CotuneError
 from tiny import make_posts
 
@@ -205,7 +206,6 @@ def test_workers_end_with_the_program(how: signal.Signals | None, tmp_path: Path
         assert program.stdout is not None
         pids = [int(word) for word in program.stdout.readline().split()]
         assert pids
-        assert not any(map(gone, pids[:0]))
         if how is not None:
             program.send_signal(how)
         said = program.communicate(b"x", timeout=30)[1]
@@ -310,11 +310,38 @@ def test_a_command_names_the_row_of_the_image_that_stops_its_decoder(
         assert main(["check", str(table), "--json"]) == 0
     finally:
         end_decoders()
-    import json
-
     found = json.loads(capsys.readouterr().out)
     assert [(each["row"], each["kind"]) for each in found["image_troubles"]] == [(3, "unreadable")]
     assert "SIGSEGV" in found["image_troubles"][0]["reason"]
-    assert isinstance(posts, pd.DataFrame)
-    with pytest.raises(ImageFault):
-        raise ImageFault("unreadable", "x")
+
+
+def test_the_measurement_of_what_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "decode_worker.py"
+    spec = importlib.util.spec_from_file_location("decode_worker", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "photo", lambda data: data)
+    posts = make_posts(tmp_path, 4, gaps=False)
+    posts.drop(columns=["row", "group"]).to_csv(tmp_path / "posts.csv", index=False)
+    monkeypatch.setenv(decoder_pool.VARIABLE, "worker")  # which it changes
+    words = [
+        str(tmp_path / "posts.csv"),
+        "--pairs",
+        "1",
+        "--photos",
+        "1",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path / "out.json"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["decode_worker.py", *words])
+    module.main()
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert len([name for name in found if "pixels" in name or "full" in name]) == 4
+    assert all(each["wall_ratio"][0] > 0 for each in found.values() if isinstance(each, dict))
+    assert "photos" in capsys.readouterr().out
