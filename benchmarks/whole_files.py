@@ -135,7 +135,7 @@ def _open(path: Path) -> None:
             if (bad := book.testzip()) is not None:
                 raise ValueError(f"{bad} is damaged")
     elif kind in (".db", ".sqlite"):
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as base:
+        with closing(sqlite3.connect(path)) as base:
             (found,) = base.execute("PRAGMA integrity_check").fetchone()
             if found != "ok":
                 raise ValueError(found)
@@ -158,11 +158,11 @@ def _lines(path: Path) -> list[str]:
 def result_of(out: Path) -> dict[str, str]:
     """Return a hash of what counts of each file of a result: byte for byte, but for times.
 
-    Times are left out of JSON and tables, and so are checksums of files that hold times. Of a benchmark's cells all but
+    Times are left out of JSON, tables and workbooks, and so are checksums of files that hold times. Of a benchmark's cells all but
     times count. ``report.html`` and the database of a search are compared by the files beside them, made of the same.
     """
     if out.is_file():
-        return {"": _hash(out.read_bytes())}
+        return {"": _hash(_counts(out))}
     found = {}
     for path in files_of(out):
         name = path.relative_to(out).as_posix()
@@ -184,6 +184,10 @@ def _counts(path: Path) -> bytes:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
         kept = [i for i, name in enumerate(rows[0]) if name not in TIMES]
         return repr([[row[i] for i in kept] for row in rows]).encode()
+    if path.suffix == ".xlsx":
+        with zipfile.ZipFile(path) as book:  # but for when it was made
+            names = sorted(name for name in book.namelist() if not name.startswith("docProps/"))
+            return repr([(name, book.read(name)) for name in names]).encode()
     return path.read_bytes()
 
 

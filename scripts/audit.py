@@ -2,8 +2,8 @@
 
     python scripts/audit.py requirements/ci.txt deploy/requirements-serve.txt ... [--strict]
 
-Exit code 1 if there are any. PyPI's own service answers for most; a mirror of it often has none of these data. What could
-not be asked about is said, and is an error with --strict only, as a result that says nothing must not pass for a good one.
+Exit code 1 if there are any. PyPI's own service answers for most; a mirror of it often has none of these data. What
+could not be asked about is named, and is an error with --strict only: no answer must not pass for a good one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def report(path: Path, found: list[dict[str, Any]] | str, *, strict: bool) -> in
     if asked:
         print(f"{path}: {len(vulnerable)} known vulnerabilities in {asked} packages")
     if skipped:
-        which = "none of the" if not asked else f"{len(skipped)} of"
+        which = "any of the" if not asked else f"{len(skipped)} of"
         print(f"{path}: the registry has no data on {which} {len(found)} packages, so they are not audited")
     return 1 if vulnerable or (strict and skipped) else 0
 

@@ -2,8 +2,8 @@
 
     python scripts/make_sbom.py deploy/requirements-serve.txt cotune-service.cdx.json
 
-The packages, with version and hashes, are those of the lock file, so that the list is the same each time. The base image
-has one of its own.
+The packages, with version and hashes, are those of the lock file, so that the list is the same each time. The base
+image has one of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +47,15 @@ def listed(requirements: Path) -> dict[str, Any]:
             [
                 *(sys.executable, "-W", "ignore", "-m", "cyclonedx_py", "requirements", str(requirements)),
                 *("--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"),
-                *("--output-reproducible", "--spec-version", "1.6", "--output-format", "JSON", "--output-file", str(out)),
+                *(
+                    "--output-reproducible",
+                    "--spec-version",
+                    "1.6",
+                    "--output-format",
+                    "JSON",
+                    "--output-file",
+                    str(out),
+                ),
             ],
             check=True,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
+from cotune.data.duplicates import Fingerprint
 from cotune.data.seen import SeenPosts
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.table import TableEncoder
@@ -100,7 +101,7 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
 
     def read(self, posts: pd.DataFrame) -> tuple[Features, np.ndarray, list[str]]:
         """Return the prepared posts, the positions of those that can be scored, and what is wrong with each."""
-        options = ReadOptions(allow_remote=self.allow_remote)
+        options = ReadOptions(allow_remote=self.allow_remote, looks=self.known is not None)
         with self.timed("read"):
             features = prepare(posts, self.model.encoders, options, device=self.device)
         usable: np.ndarray = np.asarray(features.present.any(axis=1))
@@ -108,6 +109,11 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
         if self.bad_images == "error":
             usable[list(faults)] = False
         return features, np.flatnonzero(usable), self.errors_of(faults, features.errors, usable)
+
+    def fingerprints(self, read: tuple[Features, np.ndarray, list[str]]) -> Mapping[str, Sequence[Fingerprint | None]]:
+        """Return what images of posts that were read are known by, by field."""
+        features = read[0]
+        return features.fingerprints(np.arange(len(features)))
 
     def embedded(self, features: Features, rows: np.ndarray) -> Iterator[tuple[Batch, Embeddings]]:
         """Yield batches of the posts at `rows`, on the model's device, with their embeddings."""

@@ -11,18 +11,21 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault
 from cotune.data.kept_chunks import KeptChunks
+from cotune.data.known_images import DISTANCE, KNOWN, KnownImages
 from cotune.data.seen import SeenPosts
 from cotune.data.tables.row_errors import RowError
 from cotune.encoders.table_columns import Column
+from cotune.errors import ConfigError
 from cotune.fields import Field
 from cotune.tasks import Task
 
@@ -46,12 +49,16 @@ class Scores:
     contributions : ndarray
         What each field adds to each of the task's `outputs` on its scale, shape (N, F, len(outputs)); NaN where there
         is no prediction, and where the model does not tell, as exports of earlier versions.
+    known : tuple or None
+        Which known image each post shows, and its distance, as :meth:`KnownImages.find` tells; None if none are looked
+        for.
     """
 
     predictions: np.ndarray
     shares: np.ndarray
     errors: list[str]
     contributions: np.ndarray
+    known: tuple[list[str | None], np.ndarray] | None = None
 
     @classmethod
     def none(cls, task: Task, fields: Sequence[str], errors: list[str]) -> Scores:
@@ -102,6 +109,8 @@ class Scorer(abc.ABC, Generic[Read]):
     bad_images: BadImages
     #: Whether errors may quote what a post holds; the owner of a table wants that, who sends posts elsewhere does not.
     quotes = True
+    #: Images that are looked for in posts; see :meth:`look_for`.
+    known: KnownImages | None = None
 
     def __init__(
         self, task: Task, fields: tuple[Field, ...], reads: tuple[str, ...], data_hash: str | None = None
@@ -149,12 +158,25 @@ class Scorer(abc.ABC, Generic[Read]):
 
     def text_columns(self) -> set[str]:
         """Return the columns of a predictions table that hold text; all others hold numbers."""
-        return {"id", "error", *(self.task.label_columns() if self.task.text_label else ())}
+        return {"id", "error", KNOWN, *(self.task.label_columns() if self.task.text_label else ())}
 
     def columns(self) -> list[str]:
         """Return the columns of a predictions table."""
         shares = [share_column(name) for name in self.field_names]
-        return ["id", *self.task.label_columns(), *self.task.columns(), *shares, "error"]
+        known = [] if self.known is None else [KNOWN, DISTANCE]
+        return ["id", *self.task.label_columns(), *self.task.columns(), *shares, *known, "error"]
+
+    def look_for(self, known: KnownImages) -> None:
+        """Say of every post from now on whether its image is known.
+
+        Raises
+        ------
+        ConfigError
+            If the model reads no images.
+        """
+        if not any(self.kinds[name] == "image" for name in self.reads):
+            raise ConfigError("known images are looked for among those that the model reads, and it reads none")
+        self.known = known
 
     @abc.abstractmethod
     def read(self, posts: pd.DataFrame) -> Read:
@@ -164,9 +186,22 @@ class Scorer(abc.ABC, Generic[Read]):
     def score(self, read: Read) -> Scores:
         """Score posts that were read."""
 
+    def fingerprints(self, read: Read) -> Mapping[str, Sequence[Fingerprint | None]]:
+        """Return what images of posts that were read are known by, by field; nothing if none are looked for."""
+        return {}
+
     def scores(self, posts: pd.DataFrame) -> Scores:
         """Score posts as :func:`~cotune.data.posts.read_posts` gives them."""
-        return self.score(self.read(posts))
+        return self._scores_of(self.read(posts), len(posts))
+
+    def _scores_of(self, read: Read, n: int) -> Scores:
+        """Score `n` posts that were read, and look for known images among theirs."""
+        scores = self.score(read)
+        return (
+            scores
+            if self.known is None
+            else replace(scores, known=self.known.find(self.fingerprints(read).values(), n))
+        )
 
     def errors_of(
         self, faults: Mapping[int, ImageFault], cells_of: Mapping[int, RowError], usable: np.ndarray
@@ -205,7 +240,12 @@ class Scorer(abc.ABC, Generic[Read]):
 
     def frame_of(self, posts: pd.DataFrame, scores: Scores) -> pd.DataFrame:
         """Return the predictions table of posts whose :meth:`scores` are known."""
-        return predictions_table(self.task, self.field_names, posts["id"], scores)
+        frame = predictions_table(self.task, self.field_names, posts["id"], scores)
+        if self.known is None:
+            return frame
+        names, distances = scores.known or ([None] * len(posts), np.full(len(posts), np.nan))
+        frame[KNOWN], frame[DISTANCE] = pd.Series(names, dtype=object), distances
+        return frame[self.columns()]
 
     def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield the predictions of each chunk of posts; the next chunk is read while one is scored.
@@ -219,7 +259,7 @@ class Scorer(abc.ABC, Generic[Read]):
                 if coming is not None:
                     with self.timed("wait"):
                         read = coming[1].result()
-                    yield self.frame_of(coming[0], self.score(read))
+                    yield self.frame_of(coming[0], self._scores_of(read, len(coming[0])))
                 coming = following
 
     def resumed(

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cotune.cli import main
+from cotune.data.posts import read_posts
 from cotune.files import read_json
 from cotune.predict import Predictor
 from cotune.run import load_run
@@ -107,6 +109,50 @@ def test_a_record_decides_on_further_posts(cli: Cli, home: Path, decided: Path, 
     answer = cli(*again, "--calibrate-on", home / "labelled.csv")
     assert answer.code == 2
     assert "has thresholds already" in answer.err
+
+
+def test_known_images_go_where_the_policy_says(cli: Cli, home: Path, decided: Path, tmp_path: Path) -> None:
+    blocks = [np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8) for seed in (1, 2)]
+    for at, block in enumerate(blocks):
+        Image.fromarray(block).resize((400, 300), Image.Resampling.BICUBIC).save(home / f"told{at}.png")
+    table = pd.read_csv(home / "new.csv", dtype=str)
+    table.loc[[0, 3], "image"] = ["told0.png", "told1.png"]
+    table.to_csv(home / "told.csv", index=False)
+    table.iloc[[0]].to_csv(home / "one.csv", index=False)
+    hashes = home / "hashes.csv"
+    assert cli("hashes", home / "one.csv", "--out", hashes).code == 0
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"{POLICY}known: act\n")
+    asked = ("decide", home / "run", home / "told.csv", "--policy", policy, "--calibrate-on", home / "labelled.csv")
+    asked = (*asked, "--out", tmp_path / "o")
+    answer = cli(*asked)
+    assert answer.code == 2
+    assert "name them with --known" in answer.err
+    answer = cli(*asked, "--known", hashes, "--audit", tmp_path / "audit.jsonl", "--json")
+    assert answer.json["known"] == 1
+    assert sum(answer.json["routes"].values()) == 11
+    found = pd.read_csv(tmp_path / "o" / "decisions.csv", dtype={"id": str})
+    assert list(found.columns) == ["id", "label", "probability", "route", "known", "known_distance", "error"]
+    assert found["known"].notna().tolist() == [True] + [False] * 11
+    assert found["route"][0] == "act"
+    act, allow = (answer.json["policy"]["thresholds"][route]["value"] for route in ("act", "allow"))
+    others = found[1:]
+    by_model = np.where(others["probability"] > act, "act", np.where(others["probability"] < allow, "allow", "review"))
+    assert others["route"].tolist() == by_model.tolist()
+    assert "1 post with a known image: act" in (tmp_path / "o" / "report.html").read_text()
+    replayed = ("audit", tmp_path / "audit.jsonl", "--run", home / "run", "--posts", home / "told.csv")
+    answer = cli(*replayed)
+    assert answer.code == 0
+    assert "known images were not looked for again" in answer.err
+    assert cli(*replayed, "--known", hashes).code == 0
+    hashes.write_text("hash\n0123456789abcdef\n")
+    answer = cli(*replayed, "--known", hashes)
+    assert answer.code == 1
+    assert "other known image" in answer.out
+    unsaid = ("decide", home / "run", home / "told.csv", "--policy", decided / "policy.json", "--out", tmp_path / "p")
+    answer = cli(*unsaid, "--known", hashes)
+    assert answer.code == 2
+    assert "add `known: review`" in answer.err
 
 
 def test_what_cannot_be_reached_goes_to_review(cli: Cli, home: Path, tmp_path: Path) -> None:
@@ -260,3 +306,20 @@ def test_training_posts_do_not_calibrate(cli: Cli, home: Path, tmp_path: Path) -
     answer = cli("calibrate", home / "run", home / "few.csv", "-q")
     assert answer.code == 2
     assert "too few" in answer.err
+
+
+def test_labels_that_no_temperature_fits(cli: Cli, home: Path, tmp_path: Path) -> None:
+    copytree(home / "run", tmp_path / "run")
+    posts = pd.read_csv(home / "labelled.csv", dtype=str)
+    posts["label"] = "class1"
+    posts.to_csv(home / "one-label.csv", index=False)
+    answer = cli("calibrate", tmp_path / "run", home / "one-label.csv", "-q")
+    assert answer.code == 2
+    assert "'class1'; a temperature needs posts of another too" in answer.err
+    proba = Predictor(load_run(tmp_path / "run"), device="cpu").scores(read_posts(home / "labelled.csv"))[0]
+    posts["label"] = np.where(proba[:, 0] > np.median(proba[:, 0]), "class1", "class0")
+    posts.to_csv(home / "swapped.csv", index=False)
+    answer = cli("calibrate", tmp_path / "run", home / "swapped.csv", "-q")
+    assert answer.code == 2
+    assert "swapped?" in answer.err
+    assert "calibration" not in load_run(tmp_path / "run").metrics

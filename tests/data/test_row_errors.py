@@ -15,7 +15,7 @@ import pytest
 from cotune.benchmark.folds import cut_posts, told_left_out
 from cotune.cli import main
 from cotune.data.checks.quality import check_posts
-from cotune.data.posts import iter_posts, read_posts
+from cotune.data.posts import ColumnNames, iter_posts, read_posts
 from cotune.data.python_posts import posts_from
 from cotune.data.tables.row_errors import RowErrorCount, row_errors
 from cotune.errors import DataError
@@ -161,6 +161,29 @@ def spoiled(folder: Path, n: int = 12) -> pd.DataFrame:
     frame.at[1, "image"] = ["a.jpg", "b.jpg"]
     frame.at[2, "label"] = {"class0": 1}
     return posts_from(frame)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("caption", ["a", "b"], "caption: the text is a list of 2 values"),
+        ("thumb", 7, "thumb: the image is an integer"),
+        ("likes", [1, 2], "table: the column 'likes' holds a list of 2 values, expected a number or a category"),
+        ("device", {"a": 1}, "table: the column 'device' holds a dictionary of 1 value"),
+        ("label:title", {"a": 1}, "label:title: the label is a dictionary of 1 value"),
+    ],
+)
+def test_of_several_fields_the_error_says_which(tmp_path: Path, column: str, value: Any, words: str) -> None:
+    good = {"title": "a", "caption": "b", "photo": "a.png", "thumb": "b.png", "likes": 1, "device": "web", "label": "x",
+            "label:title": "x"}  # fmt: skip
+    names = ColumnNames(text=("title", "caption"), image=("photo", "thumb"), table=("likes", "device"))
+    path = write_lines(tmp_path / "a.jsonl", [good, {**good, column: value}, {**good, "likes": [], "device": ["web"]}])
+    posts = read_posts(path, columns=names)
+    first, second, third = row_errors(posts)
+    assert first is None
+    assert third is None
+    assert words in str(second)
+    assert posts["table"][2] == {"likes": None, "device": "web"}
 
 
 def test_predict_writes_a_row_with_the_error(fitted: Run, tmp_path: Path) -> None:

@@ -143,9 +143,9 @@ def test_any_word_is_found_below_any_disguise(words: list[str], chance: random.R
 )
 def test_time_is_linear_in_the_text(part: str) -> None:
     def seconds(n: int) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         plain(part * n)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     plain("a")
     assert min(seconds(8000), seconds(8000)) < 12 * min(seconds(2000), seconds(2000)) + 0.05

@@ -16,9 +16,10 @@ from cotune.report.run_report import run_report
 from cotune.run import load_run, save_run
 from cotune.settings import make_config
 from cotune.tasks.single_label import SingleLabel
-from cotune.training.callbacks import CheckpointCallback
+from cotune.training.callbacks import Callback, CheckpointCallback, HistoryCallback
 from cotune.training.fit import fit_posts
 from cotune.training.notes import below_the_probe
+from cotune.training.stages import Stage, StageState
 from runs import tiny_config, write_table
 from tiny import Zoo, make_posts, same_weights, weights_of
 
@@ -154,6 +155,22 @@ def test_a_stop_in_the_first_epoch_leaves_nothing_to_save(zoo: Zoo, tmp_path: Pa
             callbacks=[CheckpointCallback(tmp_path / "checkpoint")],
             progress=StopAt("probe", 1),  # type: ignore[arg-type]
         )
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_log_leaves_no_gap_in_the_log(zoo: Zoo, tmp_path: Path) -> None:
+    class Killed(Callback):
+        def on_epoch_end(self, stage: Stage, state: StageState, history: Any) -> None:
+            if state.epoch == 3:
+                raise MemoryError
+
+    posts, config = make_posts(tmp_path / "posts", 24), tiny_config(zoo, tmp_path / "cache", tune="frozen")
+    with pytest.raises(MemoryError):
+        fit_posts(posts, config, callbacks=[CheckpointCallback(tmp_path / "kept"), Killed()])
+    rows: list[Any] = []
+    kept = CheckpointCallback(tmp_path / "kept", resume=True)
+    run = fit_posts(posts, config, callbacks=[kept, HistoryCallback(rows.append)]).run
+    assert rows[-1] == run.metrics["history"]
+    assert [row["epoch"] for row in rows[-1]] == [1, 2, 3]
 
 
 def test_a_checkpoint_of_other_posts_or_settings_is_refused(zoo: Zoo, tmp_path: Path) -> None:

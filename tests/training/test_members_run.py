@@ -208,16 +208,19 @@ def test_an_interrupted_fit_goes_on_where_it_was(
     zoo: Zoo, folder: Path, posts: pd.DataFrame, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     how: dict[str, Any] = {"members": 2, "tune": "top", **more}
-    expected = fit(zoo, folder, posts, **how).run
+    whole: list[Any] = []
+    expected = fit(zoo, folder, posts, callbacks=[HistoryCallback(whole.append)], **how).run
     with pytest.raises(KeyboardInterrupt):
         fit(zoo, folder, posts, callbacks=[CheckpointCallback(tmp_path / "kept"), Stops()], **how)
     assert (tmp_path / "kept" / "member-0" / "state.json").is_file()
-    seen: list[int] = []
+    seen: list[Any] = []
     kept = CheckpointCallback(tmp_path / "kept", resume=True)
-    told = HistoryCallback(lambda rows: seen.append(len(rows)))
+    told = HistoryCallback(seen.append)
     found = fit(zoo, folder, posts, callbacks=[kept, told], **how).run
     assert same_weights(weights_of(found.model), weights_of(expected.model))
-    assert seen == sorted(seen)
+    assert [len(rows) for rows in seen] == sorted(len(rows) for rows in seen)
+    losses = [[(row["stage"], row["epoch"], row["train_loss"]) for row in rows[-1]] for rows in (whole, seen)]
+    assert losses[0] == losses[1], "epochs of members that were finished before are in the log too"
     kept.checkpoint.remove()
     assert not (tmp_path / "kept").exists()
 

@@ -327,7 +327,7 @@ def _is_store(folder: Path) -> bool:
 
 
 def _is_damaged(folder: Path) -> bool:
-    """Tell whether the settings or the index of a store cannot be read, for another reason than a full disk or a lock."""
+    """Tell whether the settings or the index of a store are damaged; a full disk or a lock is something else."""
     if (folder / "store.json").is_file():
         try:
             store_settings(folder)
@@ -402,8 +402,8 @@ def usable_root(root: Path, tell: Callable[[str], None]) -> Path:
             file.flush()
     except OSError as fault:
         tell(
-            f"note: the cache {root} cannot be written to ({fault.strerror}); a temporary folder is used, and nothing is "
-            "kept for later; --cache or COTUNE_CACHE names another place"
+            f"note: the cache {root} cannot be written to ({fault.strerror}); a temporary folder is used, and nothing "
+            "is kept for later; --cache or COTUNE_CACHE names another place"
         )
         return _instead_of(root)
     return root

@@ -17,6 +17,7 @@ import pandas as pd
 
 from cotune._version import __version__
 from cotune.checksums import seal_holds, sealed
+from cotune.data.known_images import KNOWN
 from cotune.data.posts import input_hashes
 from cotune.decide.choose import hash_of, output_of
 from cotune.decide.policy import ChosenPolicy, route_of
@@ -54,6 +55,9 @@ class AuditLog:
             "thresholds": chosen.thresholds,
             "versions": _versions(),
         }
+        if predictor.known is not None:
+            self._same["policy"]["known"] = chosen.policy.known
+            self._same["known_images"] = predictor.known.digest
 
     def lines(
         self, posts: pd.DataFrame, table: pd.DataFrame, decisions: pd.DataFrame, contributions: np.ndarray
@@ -84,6 +88,7 @@ class AuditLog:
                 "route": route,
                 "error": row["error"],
             }
+            made |= {KNOWN: row[KNOWN]} if KNOWN in row else {}
             yield to_json(sealed({**made, **self._same}), indent=None) + "\n"
 
 
@@ -195,11 +200,13 @@ def replay(
                 numbers, largest = _about_numbers(record, table, tolerance)
                 found.largest = max(found.largest, largest)
                 reasons += numbers + _about_contributions(record, contributions, predictor, tolerance)
+                reasons += _about_known(record, table)
             others |= {_words(record)} if record.get("versions") != now else set()
             others |= _engine(record, predictor.engine_version)
+            others |= _known(record, predictor)
             if reasons:
                 found.differences.append((line, str(record.get("id")), reasons))
-    found.notes = [f"decided with {words}" for words in sorted(others)]
+    found.notes = [words if words.startswith("known") else f"decided with {words}" for words in sorted(others)]
     return found
 
 
@@ -240,7 +247,9 @@ def _about_numbers(record: Mapping[str, Any], row: Mapping[str, Any], tolerance:
         reasons.append(f"other probability: {worst} {_number(was[worst])}, now {_number(row.get(worst))}")
     column = f"p_{_of(record, 'policy', 'class')}"
     value = row.get(column)
-    route = route_of(math.nan if value is None else value, record["thresholds"])
+    route: object = route_of(math.nan if value is None else value, record["thresholds"])
+    if (row[KNOWN] if KNOWN in row else record.get(KNOWN)) is not None:
+        route = _of(record, "policy", "known")
     if route != record.get("route"):
         reasons.append(f"other route: {record.get('route')}, now {route}")
     return reasons, 0.0 if math.isinf(largest) else largest
@@ -267,6 +276,19 @@ def _about_contributions(
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not math.isnan(value)
+
+
+def _about_known(record: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    was, now = record.get(KNOWN), row.get(KNOWN)
+    return [f"other known image: {was or 'none'}, now {now or 'none'}"] if KNOWN in row and was != now else []
+
+
+def _known(record: Mapping[str, Any], predictor: Scorer[Any]) -> set[str]:
+    """Return what a reader must know of images that were looked for."""
+    was = record.get("known_images")
+    if predictor.known is None:
+        return {"known images were not looked for again; give --known for it"} if was is not None else set()
+    return {"known images are other ones than those of then"} if was != predictor.known.digest else set()
 
 
 def _gap(was: Any, now: Any) -> float:

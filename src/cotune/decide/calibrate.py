@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from cotune.decide.choose import refuse_seen
-from cotune.errors import ConfigError, DataError
+from cotune.errors import ConfigError, DataError, clip
 from cotune.evaluation import evaluate_posts
 from cotune.metrics import evaluate
-from cotune.metrics.temperature import at_temperature, fit_temperature
+from cotune.metrics.temperature import at_temperature, fit_temperature, is_at_limit
 from cotune.progress import Progress
 from cotune.scoring import Scorer
 from cotune.tasks import Task
@@ -92,6 +92,11 @@ def calibrate(
     table = table[table["label"].notna() & table["true"].isin(task.outputs)]
     if len(table) < _FEWEST:
         raise DataError(f"{len(table)} labelled posts can be used, too few for a temperature; give at least {_FEWEST}")
+    if table["true"].nunique() < 2:
+        only = clip(str(table["true"].iloc[0]), 60)
+        raise DataError(
+            f"all {len(table)} labelled posts have the label {only!r}; a temperature needs posts of another too"
+        )
     y = task.encode(table["true"].tolist())
     now = task.normalised(table[task.columns()].to_numpy(dtype=np.float64))
     raw = at_temperature(now, 1 / task.temperature)
@@ -104,7 +109,15 @@ def calibrate(
         made = evaluate(y, proba, task.outputs, n_bootstrap=n_bootstrap, seed=seed).to_dict()
         return {**{name: made["scores"][name] for name in SCORES}, "calibration": made["calibration"]}
 
-    return Calibration(fit_temperature(y, raw), len(y), scores(raw), scores(after), found.left_out)
+    temperature = fit_temperature(y, raw)
+    if is_at_limit(temperature):
+        why = (
+            "tell nothing of these labels (swapped?)"
+            if temperature > 1
+            else "are right for all of these posts (too few?)"
+        )
+        raise DataError(f"the run's probabilities {why}, so that no temperature fits; give other labelled posts")
+    return Calibration(temperature, len(y), scores(raw), scores(after), found.left_out)
 
 
 def calibrated(task: Task, temperature: float) -> SingleLabel:

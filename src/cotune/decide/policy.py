@@ -47,6 +47,8 @@ class Policy(_Part):
         The class, `class` in files.
     act, allow : Act, Allow or None
         Targets; without one of them no post takes that route.
+    known : {"act", "review", "allow"} or None
+        Where posts go whose image is known, whatever the model says of them; None where none is looked for.
     confidence : float
         Probability with which each target is kept.
     version : str
@@ -58,6 +60,7 @@ class Policy(_Part):
     class_: str = Field(alias="class", min_length=1)
     act: Act | None = None
     allow: Allow | None = None
+    known: Route | None = None
     confidence: float = Field(0.95, ge=0.5, lt=1)
     version: str = "1"
 

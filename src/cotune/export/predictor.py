@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,14 +13,16 @@ import numpy as np
 import pandas as pd
 
 from cotune.data.batches import bucketed_batches
+from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault
 from cotune.data.images.sources import reading_threads
+from cotune.data.known_images import KnownImages
 from cotune.data.seen import SEEN, SeenPosts
 from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.table_columns import Column
 from cotune.engines.sessions import Session, choose_engine, installed, open_session, usable_cores
 from cotune.export.graph_names import CONTRIBUTIONS, PREDICTIONS, SHARES
-from cotune.export.inputs import Inputs, TableReader, open_reader
+from cotune.export.inputs import ImageReader, Inputs, TableReader, open_reader
 from cotune.export.package import Export
 from cotune.scoring import BadImages, Scorer, Scores, distinct
 
@@ -163,6 +165,17 @@ class ExportedPredictor(Scorer[ReadPosts]):
                     values[np.ix_(batch, columns)] = result[name]
         scores.copied(rows, of)
         return scores.without_nonsense(rows)
+
+    def look_for(self, known: KnownImages) -> None:
+        """Say of every post from now on whether its image is known."""
+        super().look_for(known)
+        for reader in self.readers.values():
+            if isinstance(reader, ImageReader):
+                reader.looks = True
+
+    def fingerprints(self, read: ReadPosts) -> Mapping[str, Sequence[Fingerprint | None]]:
+        """Return what images of posts that were read are known by, by field."""
+        return {name: field.fingerprints for name, field in read.inputs.items() if field.fingerprints is not None}
 
     def _batches(self, read: ReadPosts, rows: np.ndarray) -> Iterator[np.ndarray]:
         lengths = np.sum([field.lengths for field in read.inputs.values()], axis=0)[rows]

@@ -43,6 +43,11 @@ def fit_temperature(y: npt.ArrayLike, proba: npt.ArrayLike) -> float:
     return math.exp(-float(found.x))
 
 
+def is_at_limit(temperature: float) -> bool:
+    """Tell whether the best temperature lies beyond those that :func:`fit_temperature` tries."""
+    return not _LEAST * 1.01 < temperature < _MOST / 1.01
+
+
 def at_temperature(proba: Floats, temperature: float) -> Floats:
     """Return the probabilities that outputs divided by a further temperature give, shape (N, C)."""
     scaled = np.log(np.maximum(proba, _TINY)) / temperature

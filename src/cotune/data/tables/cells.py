@@ -49,6 +49,8 @@ FIELD_LABEL = "label:"
 KEPT = "column:"
 """Begins the columns of posts that hold further columns of the table as they are."""
 
+#: What the reasons of errors call by its name themselves; of several texts or images they do not say which.
+_SPEAKING = frozenset({"id", "text", "image", "label", "group"})
 #: Columns that the annotators of a field may have, one each.
 _ANNOTATORS = 9
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -245,7 +247,8 @@ class PostsBuilder:
                 try:
                     cells[i] = read({column: values[place] for column, values in given.items()})
                 except BadCellError as error:
-                    wrong.setdefault(i, []).append((name, str(error)))
+                    reason = str(error) if name in _SPEAKING else f"{name}: {error}"
+                    wrong.setdefault(i, []).append((name, reason))
             columns[name] = pd.Series(cells, dtype=object)
         self._name(columns["id"], rows)
         errors = np.empty(len(rows), dtype=object)
@@ -317,7 +320,7 @@ class _ImageKind(FieldKind):
 
 class _TableKind(FieldKind):
     def read(self, cells: Mapping[str, Any], base: str) -> dict[str, Any] | None:
-        found = {column: None if _is_blank(value) else value for column, value in cells.items()}
+        found = {column: _table_cell(_single(value), column) for column, value in cells.items()}
         return None if all(value is None for value in found.values()) else found
 
     def has(self, value: Any) -> bool:
@@ -334,6 +337,13 @@ def _confined(folders: ImageFolders, read: Callable[[Mapping[str, Any]], Any], c
     if isinstance(image, str) and (why := folders.refusal(image)) is not None:
         raise BadCellError(why)
     return image
+
+
+def _table_cell(value: Any, column: str) -> Any:
+    """Return a number or category; None for nothing."""
+    if isinstance(value, list | tuple | set | dict | bytes | bytearray | memoryview | np.ndarray | UnreadableCell):
+        raise BadCellError(f"the column {clip(column, 40)!r} holds {_kind(value)}, expected a number or a category")
+    return None if _is_blank(value) else value
 
 
 def _is_blank(value: Any) -> bool:
