@@ -134,8 +134,8 @@ def _about_labels(report: QualityReport) -> Iterator[Notice]:
         if len(names) > 1:
             yield Notice(
                 "problem",
-                f"the labels {listed(names, quote=True)} differ only in case, spaces or characters that cannot be seen: "
-                "make them one",
+                f"the labels {listed(names, quote=True)} differ only in case, spaces or characters that cannot be "
+                "seen: make them one",
             )
 
 
