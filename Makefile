@@ -4,8 +4,19 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.installed
 DEMO := .venv/.demo
+TOOLS := .venv-tools
+OLDEST := .venv-oldest
+# LOCKED=1 installs the very packages of requirements/ci.txt, by hash, instead of what pyproject.toml allows today.
+LOCKED ?=
+# The oldest Python that is supported, for test-oldest.
+PYTHON_OLDEST ?= python3.11
+# How long `make fuzz` runs each target, and which: TARGETS="csv_table policy".
+SECONDS = 60
+TARGETS ?=
+# AUDIT=--strict makes packages that the registry does not know an error.
+AUDIT ?=
 
-.PHONY: help venv demo test test-all lint format docs bench package check-deploy lock
+.PHONY: help venv demo test test-all test-oldest lint format docs bench package check-deploy lock audit sbom fuzz
 
 help:
 	@echo "make demo    train on the demo posts that ship with the package, compare modalities, predict"
@@ -16,6 +27,10 @@ help:
 	@echo "make docs    build the documentation as a site into docs/_build/html; every warning is an error"
 	@echo "make package  build sdist and wheel, check them, and use the wheel in an empty environment"
 	@echo "make check-deploy  lint the recipes of deploy/ and the workflows; make lock pins their packages again"
+	@echo "make test-oldest  the tests with the oldest versions of dependencies that pyproject.toml allows"
+	@echo "make audit   known vulnerabilities of the locked packages, as far as the registry answers"
+	@echo "make sbom    what the service image is made of, as CycloneDX (dist/cotune-service.cdx.json)"
+	@echo "make fuzz    fuzz the readers of untrusted files, SECONDS=60 for each target (TARGETS=\"policy grid\")"
 	@echo "make bench   measure training speed, on the demo posts or on POSTS=posts.csv"
 
 define make_venv
@@ -25,8 +40,13 @@ endef
 $(READY): pyproject.toml
 	$(make_venv)
 	@echo "installing cotune and its tools into .venv (a few minutes the first time)"
+ifeq ($(LOCKED),)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+else
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ci.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
 	@touch $(READY)
 
 venv: $(READY)
@@ -74,10 +94,33 @@ package:
 check-deploy:
 	@PYTHON=$(PYTHON) scripts/check_deploy.sh
 
-# The pinned, hashed packages of the images; takes uv from PyPI.
-lock: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@cd deploy && for set in build serve ray; do \
-		../$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-header \
-			--custom-compile-command "make lock" requirements-$$set.in -o requirements-$$set.txt || exit 1; \
-	done
+# Tools that look at packages need others than cotune does, so they have an environment of their own.
+$(TOOLS)/.installed: requirements/tools.txt
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.txt
+	@touch $@
+
+lock: $(TOOLS)/.installed
+	@scripts/lock.sh $(TOOLS)/bin/uv
+
+audit: $(TOOLS)/.installed
+	@$(TOOLS)/bin/python scripts/audit.py $(AUDIT) requirements/ci.txt requirements/tools.txt \
+		deploy/requirements-build.txt deploy/requirements-serve.txt deploy/requirements-ray.txt
+
+sbom: $(TOOLS)/.installed
+	@$(TOOLS)/bin/python scripts/make_sbom.py deploy/requirements-serve.txt dist/cotune-service.cdx.json
+
+$(OLDEST)/.installed: requirements/oldest.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON_OLDEST) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/oldest.txt
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The tests of documents and recipes concern no version.
+test-oldest: $(OLDEST)/.installed
+	@$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) -p no:cacheprovider -m "not slow and not ray and not browser" \
+		--ignore tests/repository --ignore tests/serve/test_serving_docs.py
+
+fuzz: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	@$(BIN)/python fuzz/run.py --seconds $(SECONDS) $(if $(TARGETS),--only $(TARGETS))

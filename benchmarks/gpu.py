@@ -231,7 +231,7 @@ def parity(bench: Bench) -> Row:
 
     run = bench.train("small", precision="32", tune="top")["result"].run
     some = bench.posts.head(64)
-    found = {device: Predictor(run, device=device).scores(some)[0] for device in ("cuda", "cpu")}
+    found = {device: Predictor(run, device=device).scores(some).predictions for device in ("cuda", "cpu")}
     gap = float(np.abs(found["cuda"] - found["cpu"]).max())
     return {"what": "probabilities of 64 posts, GPU against CPU, float32", "result": f"largest difference {gap:.1e}"}
 

@@ -77,7 +77,7 @@ def train(posts: Any, held_out: float, seed: int) -> tuple[Run, Any]:
 def interval(run: Run, single: Any, int8: Any, posts: Any, seed: int, resamples: int = 2000) -> str:
     """Return in one line what INT8 loses of the score on the same posts, with its interval."""
     single.bad_images = "text-only"
-    before, after = (scorer.scores(posts)[0] for scorer in (single, int8))
+    before, after = (scorer.scores(posts).predictions for scorer in (single, int8))
     known = ~np.isnan(before[:, 0])
     targets = run.task.encode(posts["label"][known].tolist())
     counts = np.random.default_rng(seed).multinomial(len(targets), np.full(len(targets), 1 / len(targets)), resamples)

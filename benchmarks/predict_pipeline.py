@@ -149,7 +149,7 @@ def decoders(predictor: ExportedPredictor, posts: pd.DataFrame, args: argparse.N
             times["resize"] += time.thread_time() - between
         read = predictor.read(posts)
         read.inputs[name].rows[:] = rows
-        found = predictor.score(read)[0]
+        found = predictor.score(read).predictions
         first = found if first is None else first
         cost = "  ".join(f"{step} {1000 * taken / len(files):6.2f} ms" for step, taken in times.items())
         changes = np.abs(found - first).max(axis=1)

@@ -46,7 +46,12 @@ def new(zoo: Zoo, tmp_path: Path) -> Any:
 
 def test_parameters_are_those_of_the_settings_and_clone_keeps_them(new: Any) -> None:
     model = new(seed=7)
-    assert set(FitConfig.model_fields) == set(model.get_params()) - {"allow_remote", "verbose", "warm_start"}
+    assert set(FitConfig.model_fields) == set(model.get_params()) - {
+        "allow_outside",
+        "allow_remote",
+        "verbose",
+        "warm_start",
+    }
     assert {name: JointClassifier().get_params()[name] for name in FitConfig.model_fields} == FitConfig().model_dump()
     twin = clone(model)
     assert twin is not model
@@ -57,7 +62,7 @@ def test_parameters_are_those_of_the_settings_and_clone_keeps_them(new: Any) -> 
 
 def test_signature_docstring_and_settings_agree() -> None:
     parameters = inspect.signature(JointClassifier).parameters
-    assert list(parameters) == [*FitConfig.model_fields, "allow_remote", "warm_start", "verbose"]
+    assert list(parameters) == [*FitConfig.model_fields, "allow_remote", "allow_outside", "warm_start", "verbose"]
     described = str(JointClassifier.__doc__)
     for item in settings_of(EstimatorSettings):
         assert parameters[item.name].default == item.default

@@ -81,7 +81,7 @@ def test_a_new_process_without_network_and_encoders_gives_the_same_probabilities
     ).run
     posts = make_posts(tmp_path / "new", 13, seed=5)
     posts.drop(columns=["row", "group"]).to_csv(tmp_path / "new.csv", index=False)
-    before, _, _ = Predictor(run, device="cpu").scores(posts)
+    before = Predictor(run, device="cpu").scores(posts).predictions
     save_run(tmp_path / "run", run)
     for folder in (*encoders.values(), tmp_path / "cache"):
         shutil.rmtree(folder)

@@ -7,12 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from cotune.errors import clip
 from cotune.files import to_json
 
 if TYPE_CHECKING:
     import numpy as np
 
 _SEAL = "checksum"
+
+
+class _Entry(BaseModel):
+    bytes: int
+    sha256: str
+
+
+_RECORDED = TypeAdapter(dict[str, _Entry])
 
 
 def sha256(path: Path) -> str:
@@ -26,6 +37,28 @@ def checksums(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
 
 
+def refuse_malformed(recorded: Any) -> None:
+    """Refuse what :func:`checksums` cannot have returned, before a file is looked for by it.
+
+    Parameters
+    ----------
+    recorded : object
+        What a file says that it returned.
+
+    Raises
+    ------
+    ValueError
+        If it has another form, or names files outside of their folder.
+    """
+    try:
+        names = _RECORDED.validate_python(recorded)
+    except ValidationError as error:
+        raise ValueError("its checksums are of no form that is known") from error
+    outside = next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None)
+    if outside is not None:
+        raise ValueError(f"its checksums name a file outside of the folder, {clip(outside)!r}")
+
+
 def damage(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Yield name and damage of the files that are not as :func:`checksums` recorded them.
 
@@ -35,7 +68,13 @@ def damage(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> Iterator[
         Where they lie.
     recorded : mapping
         What :func:`checksums` returned.
+
+    Raises
+    ------
+    ValueError
+        If it cannot have returned that.
     """
+    refuse_malformed(recorded)
     for name, entry in recorded.items():
         path = folder / name
         if not path.is_file():

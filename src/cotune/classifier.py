@@ -14,6 +14,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from cotune.data.known_images import KnownImages, read_known
 from cotune.data.python_labels import checked_labels, checked_numbers, indicator_labels, label_kind, label_names
 from cotune.data.python_posts import posts_from
 from cotune.data.tables.cells import label_name
@@ -156,20 +157,40 @@ class _JointEstimator(BaseEstimator):  # type: ignore[misc]
         """Return the predictions for posts all of which can be scored, shape (N, n_outputs)."""
         check_is_fitted(self, "run_")
         posts = self._posts(X)
-        found, _, errors = self._predictor().scores(posts)
+        scores = self._predictor().scores(posts)
+        found = scores.predictions
         bad = np.flatnonzero(np.isnan(found[:, 0]))
         if len(bad):
             raise DataError(
                 f"{len(bad):,} of {plural(len(posts), 'post')} cannot be scored, first at position {bad[0]}: "
-                f"{errors[bad[0]]}; predict_frame() gives them a row with the reason"
+                f"{scores.errors[bad[0]]}; predict_frame() gives them a row with the reason"
             )
         return found
 
     @python_words(_SETTINGS)
-    def predict_frame(self, X: Any) -> pd.DataFrame:
-        """Return the predictions table: id, label, probabilities, shares of the fields, error; one row a post."""
+    def predict_frame(self, X: Any, *, known: str | Path | KnownImages | None = None) -> pd.DataFrame:
+        """Return the predictions table: id, label, probabilities, shares of the fields, error; one row a post.
+
+        Parameters
+        ----------
+        X : list of dict, dict of lists, array or DataFrame
+            The posts.
+        known : path or KnownImages, optional
+            A table of perceptual hashes, as ``cotune hashes`` writes it: columns `known` and `known_distance` say which
+            of these images a post shows. :func:`cotune.data.known_images.read_known` reads it with another distance.
+
+        Raises
+        ------
+        DataError
+            If the table of hashes is damaged.
+        ConfigError
+            If the model reads no images.
+        """
         check_is_fitted(self, "run_")
-        return self._predictor().frame(self._posts(X))
+        predictor = self._predictor()
+        if known is not None:
+            predictor.look_for(known if isinstance(known, KnownImages) else read_known(known))
+        return predictor.frame(self._posts(X))
 
     @python_words(_SETTINGS)
     def explain(self, X: Any, *, words: bool = True, pixels: bool = True) -> Explanation:

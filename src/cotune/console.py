@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 #: Columns of what is no terminal: a table keeps its cells whole, a line stays one line.
 _ENDLESS = 100_000
@@ -32,10 +34,9 @@ def is_terminal(console: Console) -> bool:
 
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console for standard output, or standard error, as wide as the terminal; in a pipe without an end."""
-    from rich.console import Console
 
     def make(width: int | None) -> Console:
-        return Console(stderr=stderr, highlight=False, emoji=False, force_jupyter=False, width=width)
+        return _console_class()(stderr=stderr, highlight=False, emoji=False, force_jupyter=False, width=width)
 
     console = make(None)
     return console if is_terminal(console) else make(_ENDLESS)
@@ -46,18 +47,30 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
+@cache
+def _console_class() -> type[Console]:
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PlainConsole(Console):
+        """Prints no control characters of the texts that it is given: labels and names may come from strangers."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    return PlainConsole
+
+
 def show(*parts: RenderableType) -> None:
     """Print tables and lines on standard output, without blanks at their ends."""
-    from rich.segment import Segment, Segments
-
     console = open_console()
     with console.capture() as captured:
         for part in _untitled(parts):
             if isinstance(part, str):
                 console.print(wrapped(printable(part), console.width), markup=False, soft_wrap=True)
             else:
-                drawn = (Segment(printable(text), style, control) for text, style, control in console.render(part))
-                console.print(Segments(drawn))
+                console.print(part)
     console.file.write(_LINE_END.sub(lambda end: end[0].replace(" ", ""), captured.get()))
     console.file.flush()
 

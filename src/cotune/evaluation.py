@@ -115,7 +115,7 @@ def evaluate_posts(
         bad.append(has_row_error(posts))
         table.insert(1, "true", posts["label"].to_numpy())
         tables.append(table)
-        scored_as.append(scores[0])
+        scored_as.append(scores.predictions)
     if not tables:
         raise DataError("there are no posts to evaluate")
     predictions = pd.concat(tables, ignore_index=True)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 from typing import Any
 
-from cotune.errors import CotuneError
+from cotune.errors import ConfigError, CotuneError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
@@ -28,14 +31,23 @@ _REASONS = {
     errno.EEXIST: "a file is in the way where a folder should be; choose another name",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
+MOST_VALUES = 100_000
+"""Most values that a YAML file may stand for."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NATIVE = re.compile(r"\(os error (\d+)\)")
+#: A temporary name: the machine and the process that write, something random, and the name that it is going to have.
+_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{8})-([0-9a-f]+)-[0-9a-f]{4}-(.*)", re.DOTALL)
+#: Folders in which this process has looked for what others left unfinished.
+_looked_into: set[str] = set()
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well.
 
-    Parent folders are made. When the block raises, the temporary file is removed and `path` stays as it was.
+    Parent folders are made. When the block raises, the temporary file is removed and `path` stays as it was. What
+    processes of this machine that were killed left unfinished in the same folder is removed as well.
 
     Parameters
     ----------
@@ -55,9 +67,10 @@ def atomic_path(path: str | os.PathLike[str], *, directory: bool = False) -> Ite
         When the disk is full or the place cannot be written to.
     """
     target = Path(path)
-    temporary = target.parent / f".tmp-{secrets.token_hex(4)}-{target.name}"
+    temporary = target.parent / _temporary_name(target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target.parent)
         if directory:
             if target.exists() and not target.is_dir():
                 raise OSError(errno.EEXIST, "a file is in the way", str(target))
@@ -88,10 +101,13 @@ def _reason(error: BaseException, target: Path) -> str | None:
         near = named == target or target.parent == named or named in target.parents
         temporary = named.name.startswith(".tmp-") or any(p.name.startswith(".tmp-") for p in named.parents)
         return _REASONS[error.errno] if near or temporary else None
-    # Some native writers (safetensors among them) only pass on the system's words.
-    if isinstance(error, Exception) and "no space left on device" in str(error).lower():
-        return _REASONS[errno.ENOSPC]
-    return None
+    # Native writers (safetensors, SQLite) only pass on words: the system's, with its number, or their own.
+    said = str(error) if isinstance(error, Exception) else ""
+    number = _NATIVE.search(said)
+    if number is not None:
+        return _REASONS.get(int(number[1]))
+    full = ("no space left on device", "disk is full")
+    return _REASONS[errno.ENOSPC] if any(words in said.lower() for words in full) else None
 
 
 def _flush(path: Path) -> None:
@@ -108,7 +124,7 @@ def _swap_folder(new: Path, target: Path) -> None:
     if not target.exists():
         new.replace(target)
         return
-    old = target.parent / f".tmp-{secrets.token_hex(4)}-old-{target.name}"
+    old = target.parent / _temporary_name(f"old-{target.name}")
     target.replace(old)
     try:
         new.replace(target)
@@ -128,9 +144,54 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete what processes that were killed while they wrote `path` by :func:`atomic_path` left beside it."""
-    for left in path.parent.glob(f".tmp-{'[0-9a-f]' * 8}-{escape(path.name)}"):
-        remove(left)
+    """Delete what processes that were killed while they wrote `path` by :func:`atomic_path` left beside it.
+
+    For those who know that nobody else writes `path`, as the processes may have been those of another machine.
+    """
+    with suppress(OSError):
+        for left in path.parent.iterdir():
+            found = _TEMPORARY.fullmatch(left.name)
+            if found is not None and found[3] == path.name:
+                remove(left)
+
+
+def _temporary_name(name: str) -> str:
+    return f".tmp-{_machine()}-{os.getpid():x}-{secrets.token_hex(2)}-{name}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Return what tells this machine, or container, from others that write to the same disk."""
+    about = platform.node()
+    with suppress(OSError):
+        about += str(Path("/proc/self/ns/pid").readlink())
+    with suppress(OSError):
+        about += Path("/etc/machine-id").read_text(encoding="utf-8", errors="replace")
+    return hashlib.blake2b(about.encode("utf-8", "replace"), digest_size=4).hexdigest()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete temporary files whose process ran on this machine and is gone; each process looks once into a folder."""
+    if str(folder) in _looked_into:
+        return
+    _looked_into.add(str(folder))
+    with suppress(OSError):
+        for left in folder.iterdir():
+            found = _TEMPORARY.fullmatch(left.name)
+            if found is not None and found[1] == _machine() and not _lives(int(found[2], 16)):
+                remove(left)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":  # elsewhere signal 0 does more than ask
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def write_at(path: str | os.PathLike[str], start: int, content: bytes) -> None:
@@ -215,39 +276,97 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     name = Path(path)
     try:
-        return json.loads(name.read_bytes().decode("utf-8-sig"))
+        content = name.read_bytes()
     except FileNotFoundError as error:
         raise CotuneError(f"{name} does not exist; check the path") from error
     except IsADirectoryError as error:
         raise CotuneError(f"{name} is a folder; name a JSON file") from error
     except OSError as error:
         raise CotuneError(f"{name} cannot be read: {error.strerror}") from error
+    return parse_json(content, str(name))
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """Return the JSON value that `content` is; `name` is for messages.
+
+    Raises
+    ------
+    CotuneError
+        If it is none, or none that Python can hold.
+    """
+    try:
+        return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise CotuneError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except json.JSONDecodeError as error:
         raise CotuneError(f"{name} is not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise CotuneError(f"{name} is nested too deeply to be read") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise CotuneError(f"{name} is JSON that cannot be read: {error}") from error
 
 
-def read_yaml(path: str | os.PathLike[str]) -> Any:
+def read_yaml(path: str | os.PathLike[str], *, missing: str | None = None) -> Any:
     """Return the value in the YAML file `path`; one that ends in ``.json`` is read as JSON.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    missing : str, optional
+        What to say if there is no such file.
 
     Raises
     ------
-    CotuneError
-        When the file is missing, cannot be read, or holds no YAML.
+    ConfigError
+        When the file is missing, cannot be read, or holds no YAML, or more values than a person writes.
+    """
+    name = Path(path)
+    try:
+        content = name.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(missing or f"{name} does not exist; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(f"{name} cannot be read: {reason}") from error
+    if name.suffix == ".json":
+        try:
+            return parse_json(content, str(name))
+        except CotuneError as error:
+            raise ConfigError(str(error)) from error
+    try:
+        return parse_yaml(content.decode("utf-8-sig"), str(name))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return the value that YAML describes, built of plain values alone; `name` is for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is no YAML, contains itself, or stands for more than `MOST_VALUES` values once its aliases are followed.
     """
     import yaml
 
-    name = Path(path)
-    if name.suffix == ".json":
-        return read_json(name)
     try:
-        return yaml.safe_load(name.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise CotuneError(f"{name} does not exist; check the path") from error
-    except OSError as error:
-        raise CotuneError(f"{name} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        raise CotuneError(f"{name} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+        value = yaml.safe_load(text)
+        _refuse_many(value, {})
+    except RecursionError as error:
+        raise ConfigError(f"{name} is nested too deeply, or contains itself") from error
+    except Exception as error:  # PyYAML raises what its constructors raise, an AttributeError for a wrong timestamp
+        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+    return value
+
+
+def _refuse_many(value: Any, known: dict[int, int]) -> int:
+    """Return how many values `value` stands for; a few lines of aliases can stand for more than a memory holds."""
+    if not isinstance(value, dict | list | set | tuple):
+        return 1
+    if id(value) not in known:
+        inside = [*value, *value.values()] if isinstance(value, dict) else list(value)
+        known[id(value)] = 1 + sum(_refuse_many(one, known) for one in inside)
+    if known[id(value)] > MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+    return known[id(value)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
+from cotune.data.duplicates import Fingerprint
 from cotune.data.seen import SeenPosts
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.table import TableEncoder
@@ -16,7 +17,7 @@ from cotune.heads import Embeddings
 from cotune.heads.contributions import Contributions, contributions
 from cotune.model import Batch
 from cotune.run import Run, weights_hash
-from cotune.scoring import BadImages, Scorer, distinct, without_nonsense
+from cotune.scoring import BadImages, Scorer, Scores, distinct
 from cotune.settings import make_config
 from cotune.training.device import choose_device
 from cotune.training.features import Features, iterate, prepare
@@ -84,23 +85,23 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
         """What runs the model, with its version: equal ones give equal predictions."""
         return f"torch {torch.__version__} on {self.device.type} in {self.precision.name}"
 
-    def score(self, read: tuple[Features, np.ndarray, list[str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def score(self, read: tuple[Features, np.ndarray, list[str]]) -> Scores:
         """Score posts that were read; equal ones once."""
         features, rows, errors = read
-        found = np.full((len(features), self.task.n_predictions), np.nan)
-        shares = np.full((len(features), len(self.field_names)), np.nan)
+        scores = Scores.none(self.task, self.field_names, errors)
         present = features.present
         once, of = distinct([(*features.content(i), *present[i].tolist()) for i in range(len(features))], rows)
         with self.timed("infer"):
             for at, parts in self.contributions(features, once):
-                found[at] = parts.predictions.cpu().double().numpy()
-                shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().double().numpy()
-        found[rows], shares[rows] = found[of], shares[of]
-        return without_nonsense(rows, found, shares, errors)
+                scores.predictions[at] = parts.predictions.cpu().double().numpy()
+                scores.shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().double().numpy()
+                scores.contributions[at] = torch.stack(list(parts.parts.values()), dim=1).cpu().double().numpy()
+        scores.copied(rows, of)
+        return scores.without_nonsense(rows)
 
     def read(self, posts: pd.DataFrame) -> tuple[Features, np.ndarray, list[str]]:
         """Return the prepared posts, the positions of those that can be scored, and what is wrong with each."""
-        options = ReadOptions(allow_remote=self.allow_remote)
+        options = ReadOptions(allow_remote=self.allow_remote, looks=self.known is not None)
         with self.timed("read"):
             features = prepare(posts, self.model.encoders, options, device=self.device)
         usable: np.ndarray = np.asarray(features.present.any(axis=1))
@@ -108,6 +109,11 @@ class Predictor(Scorer[tuple[Features, np.ndarray, list[str]]]):
         if self.bad_images == "error":
             usable[list(faults)] = False
         return features, np.flatnonzero(usable), self.errors_of(faults, features.errors, usable)
+
+    def fingerprints(self, read: tuple[Features, np.ndarray, list[str]]) -> Mapping[str, Sequence[Fingerprint | None]]:
+        """Return what images of posts that were read are known by, by field."""
+        features = read[0]
+        return features.fingerprints(np.arange(len(features)))
 
     def embedded(self, features: Features, rows: np.ndarray) -> Iterator[tuple[Batch, Embeddings]]:
         """Yield batches of the posts at `rows`, on the model's device, with their embeddings."""

@@ -22,7 +22,8 @@ from cotune.report.numbers import plural
 from cotune.run import Run, weights_hash
 from cotune.settings import FitConfig
 from cotune.training.callbacks import Callback
-from cotune.training.fit import FitResult, fit_posts, input_hashes
+from cotune.training.fit import FitResult, fit_posts
+from cotune.training.fit_record import input_hashes
 
 #: Parts of the metrics that a training gives; what else is in them is told of it, or measured later.
 _FIGURES = ("posts", "history", "validation", "members", "also", "notes")
@@ -183,7 +184,7 @@ def compare(run: Run, result: FitResult, posts: pd.DataFrame, progress: Progress
     hashes = (weights_hash(run.model), weights_hash(new.model))
     progress.begin(f"predicting {scored} by both")
     device = run.config.device
-    one, other = (Predictor(each, device=device).scores(shown)[0] for each in (run, new))
+    one, other = (Predictor(each, device=device).scores(shown).predictions for each in (run, new))
     known = ~np.isnan(one[:, 0]) & ~np.isnan(other[:, 0])
     labels = [np.asarray(run.task.decode(found[known]), dtype=object) for found in (one, other)]
     return Reproduction(

@@ -16,7 +16,7 @@ from typing import Any
 
 from cotune import self_test
 from cotune._version import __version__
-from cotune.checksums import checksums, damage, sealed
+from cotune.checksums import checksums, damage, refuse_malformed, sealed
 from cotune.data.seen import SEEN, SeenPosts
 from cotune.drift.summary import PostsSummary, read_summary, write_summary
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
@@ -271,8 +271,12 @@ def load_run(folder: str | Path, *, verify: bool = True) -> Run:
     notes: list[str] = []
     if verify and "written_by" in settings and "checksums" not in settings:
         notes.append(f"the checksums of {folder} were removed from its {CONFIG}; its files are not verified")
+    recorded = settings.get("checksums", {}) if verify else {}
+    try:
+        refuse_malformed(recorded)
+    except ValueError as fault:
+        raise RunError(damaged(folder / CONFIG, f"is damaged: {fault}")) from fault
     with ThreadPoolExecutor(1) as pool:
-        recorded = settings.get("checksums", {}) if verify else {}
         small = {name: entry for name, entry in recorded.items() if name != WEIGHTS}
         # The weights take longest, and are read while the encoders are built.
         weights = pool.submit(list, damage(folder, {WEIGHTS: recorded[WEIGHTS]} if WEIGHTS in recorded else {}))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from cotune.checksums import seal_holds
-from cotune.errors import RunError
+from cotune.errors import CotuneError, RunError
+from cotune.files import read_json
 from cotune.ownership import RUN
 
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.json", "model.safetensors"
@@ -36,12 +36,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
             "or give another folder"
         )
     try:
-        settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise RunError(f"{folder / CONFIG} is damaged: {fault}") from fault
+        settings: dict[str, Any] = read_json(folder / CONFIG)
+    except CotuneError as fault:
+        raise RunError(damaged(folder / CONFIG, f"is damaged ({fault})")) from fault
     if not RUN.wrote(CONFIG, settings):
         raise RunError(f"{folder / CONFIG} was not written by cotune; give the folder that `cotune fit` made")
-    if not isinstance(settings["format"], int) or settings["format"] > FORMAT:
+    if not isinstance(settings.get("format"), int) or settings["format"] > FORMAT:
         raise RunError(
             f"{folder} was made by cotune {settings.get('cotune')}, which writes a newer form; update cotune"
         )

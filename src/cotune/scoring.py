@@ -11,23 +11,77 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault
 from cotune.data.kept_chunks import KeptChunks
+from cotune.data.known_images import DISTANCE, KNOWN, KnownImages
 from cotune.data.seen import SeenPosts
 from cotune.data.tables.row_errors import RowError
 from cotune.encoders.table_columns import Column
+from cotune.errors import ConfigError
 from cotune.fields import Field
 from cotune.tasks import Task
 
 BadImages = Literal["error", "text-only"]
 Read = TypeVar("Read")
 NO_NUMBER = "the model's answer for this post is not a number; train again with lower learning rates"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of posts.
+
+    Attributes
+    ----------
+    predictions : ndarray
+        Probabilities or values, shape (N, n_predictions); NaN where there is no prediction.
+    shares : ndarray
+        Each field's share in the output that is explained, shape (N, F).
+    errors : list of str
+        What is wrong with each post; "" for nothing.
+    contributions : ndarray
+        What each field adds to each of the task's `outputs` on its scale, shape (N, F, len(outputs)); NaN where there
+        is no prediction, and where the model does not tell, as exports of earlier versions.
+    known : tuple or None
+        Which known image each post shows, and its distance, as :meth:`KnownImages.find` tells; None if none are looked
+        for.
+    """
+
+    predictions: np.ndarray
+    shares: np.ndarray
+    errors: list[str]
+    contributions: np.ndarray
+    known: tuple[list[str | None], np.ndarray] | None = None
+
+    @classmethod
+    def none(cls, task: Task, fields: Sequence[str], errors: list[str]) -> Scores:
+        """Return those of posts without a prediction."""
+        n = len(errors)
+        return cls(
+            np.full((n, task.n_predictions), np.nan),
+            np.full((n, len(fields)), np.nan),
+            errors,
+            np.full((n, len(fields), len(task.outputs)), np.nan),
+        )
+
+    def copied(self, rows: np.ndarray, of: np.ndarray) -> None:
+        """Give the posts at `rows` what those at `of` have, shapes (M,)."""
+        for values in (self.predictions, self.shares, self.contributions):
+            values[rows] = values[of]
+
+    def without_nonsense(self, rows: np.ndarray) -> Scores:
+        """Return these scores, with none and an error where those of the posts at `rows` are not numbers."""
+        for row in rows[~np.isfinite(self.predictions[rows]).all(axis=1)]:
+            self.predictions[row] = self.shares[row] = self.contributions[row] = np.nan
+            self.errors[row] = NO_NUMBER
+        return self
 
 
 class Scorer(abc.ABC, Generic[Read]):
@@ -55,6 +109,8 @@ class Scorer(abc.ABC, Generic[Read]):
     bad_images: BadImages
     #: Whether errors may quote what a post holds; the owner of a table wants that, who sends posts elsewhere does not.
     quotes = True
+    #: Images that are looked for in posts; see :meth:`look_for`.
+    known: KnownImages | None = None
 
     def __init__(
         self, task: Task, fields: tuple[Field, ...], reads: tuple[str, ...], data_hash: str | None = None
@@ -102,34 +158,50 @@ class Scorer(abc.ABC, Generic[Read]):
 
     def text_columns(self) -> set[str]:
         """Return the columns of a predictions table that hold text; all others hold numbers."""
-        return {"id", "error", *(self.task.label_columns() if self.task.text_label else ())}
+        return {"id", "error", KNOWN, *(self.task.label_columns() if self.task.text_label else ())}
 
     def columns(self) -> list[str]:
         """Return the columns of a predictions table."""
         shares = [share_column(name) for name in self.field_names]
-        return ["id", *self.task.label_columns(), *self.task.columns(), *shares, "error"]
+        known = [] if self.known is None else [KNOWN, DISTANCE]
+        return ["id", *self.task.label_columns(), *self.task.columns(), *shares, *known, "error"]
+
+    def look_for(self, known: KnownImages) -> None:
+        """Say of every post from now on whether its image is known.
+
+        Raises
+        ------
+        ConfigError
+            If the model reads no images.
+        """
+        if not any(self.kinds[name] == "image" for name in self.reads):
+            raise ConfigError("known images are looked for among those that the model reads, and it reads none")
+        self.known = known
 
     @abc.abstractmethod
     def read(self, posts: pd.DataFrame) -> Read:
         """Read posts: images decoded, texts tokenised. It may run in a thread beside :meth:`score`."""
 
     @abc.abstractmethod
-    def score(self, read: Read) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Score posts that were read; returns what :meth:`scores` does."""
+    def score(self, read: Read) -> Scores:
+        """Score posts that were read."""
 
-    def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Score posts as :func:`~cotune.data.posts.read_posts` gives them.
+    def fingerprints(self, read: Read) -> Mapping[str, Sequence[Fingerprint | None]]:
+        """Return what images of posts that were read are known by, by field; nothing if none are looked for."""
+        return {}
 
-        Returns
-        -------
-        predictions : ndarray
-            Probabilities or values, shape (N, n_predictions); NaN where there is no prediction.
-        shares : ndarray
-            Each field's share, shape (N, F).
-        errors : list of str
-            What is wrong with each post; "" for nothing.
-        """
-        return self.score(self.read(posts))
+    def scores(self, posts: pd.DataFrame) -> Scores:
+        """Score posts as :func:`~cotune.data.posts.read_posts` gives them."""
+        return self._scores_of(self.read(posts), len(posts))
+
+    def _scores_of(self, read: Read, n: int) -> Scores:
+        """Score `n` posts that were read, and look for known images among theirs."""
+        scores = self.score(read)
+        return (
+            scores
+            if self.known is None
+            else replace(scores, known=self.known.find(self.fingerprints(read).values(), n))
+        )
 
     def errors_of(
         self, faults: Mapping[int, ImageFault], cells_of: Mapping[int, RowError], usable: np.ndarray
@@ -166,9 +238,14 @@ class Scorer(abc.ABC, Generic[Read]):
         """Return one row for every post, in order: id, label, probabilities, shares, error."""
         return self.frame_of(posts, self.scores(posts))
 
-    def frame_of(self, posts: pd.DataFrame, scores: tuple[np.ndarray, np.ndarray, list[str]]) -> pd.DataFrame:
+    def frame_of(self, posts: pd.DataFrame, scores: Scores) -> pd.DataFrame:
         """Return the predictions table of posts whose :meth:`scores` are known."""
-        return predictions_table(self.task, self.field_names, posts["id"], scores)
+        frame = predictions_table(self.task, self.field_names, posts["id"], scores)
+        if self.known is None:
+            return frame
+        names, distances = scores.known or ([None] * len(posts), np.full(len(posts), np.nan))
+        frame[KNOWN], frame[DISTANCE] = pd.Series(names, dtype=object), distances
+        return frame[self.columns()]
 
     def stream(self, chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield the predictions of each chunk of posts; the next chunk is read while one is scored.
@@ -182,7 +259,7 @@ class Scorer(abc.ABC, Generic[Read]):
                 if coming is not None:
                     with self.timed("wait"):
                         read = coming[1].result()
-                    yield self.frame_of(coming[0], self.score(read))
+                    yield self.frame_of(coming[0], self._scores_of(read, len(coming[0])))
                 coming = following
 
     def resumed(
@@ -219,9 +296,7 @@ class Scorer(abc.ABC, Generic[Read]):
             yield waiting.popleft(), frame
 
 
-def predictions_table(
-    task: Task, fields: Sequence[str], ids: pd.Series, scores: tuple[np.ndarray, np.ndarray, list[str]]
-) -> pd.DataFrame:
+def predictions_table(task: Task, fields: Sequence[str], ids: pd.Series, scores: Scores) -> pd.DataFrame:
     """Return one row for every post, in order: id, label, probabilities, shares, error.
 
     Parameters
@@ -232,10 +307,10 @@ def predictions_table(
         The fields of a post.
     ids : Series
         The id of every post, shape (N,).
-    scores : tuple
-        As :meth:`Scorer.scores` returns them.
+    scores : Scores
+        What the model says of them.
     """
-    found, shares, errors = scores
+    found = scores.predictions
     known = ~np.isnan(found[:, 0])
     labels = np.full(len(ids), None, dtype=object)
     labels[known] = np.asarray([*task.decode(found[known]), None], dtype=object)[:-1]
@@ -244,8 +319,8 @@ def predictions_table(
         table[column] = np.full(len(ids), None, dtype=object)
         table[column][known] = further
     table |= dict(zip(task.columns(), found.T, strict=False))
-    table |= {share_column(name): shares[:, i] for i, name in enumerate(fields)}
-    table["error"] = [error or None for error in errors]
+    table |= {share_column(name): scores.shares[:, i] for i, name in enumerate(fields)}
+    table["error"] = [error or None for error in scores.errors]
     frame = pd.DataFrame(table)
     return frame if task.text_label else frame.astype({"label": float})
 
@@ -268,12 +343,3 @@ def distinct(keys: Sequence[Hashable], rows: np.ndarray) -> tuple[np.ndarray, np
 def share_column(field: str) -> str:
     """Return the name of the column that holds a field's share."""
     return f"{field}_share"
-
-
-def without_nonsense(
-    rows: np.ndarray, found: np.ndarray, shares: np.ndarray, errors: list[str]
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return scores in which predictions that are not numbers, of the posts at `rows`, are none and an error."""
-    for row in rows[~np.isfinite(found[rows]).all(axis=1)]:
-        found[row], shares[row], errors[row] = np.nan, np.nan, NO_NUMBER
-    return found, shares, errors

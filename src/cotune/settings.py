@@ -6,23 +6,23 @@ are made from :class:`FitConfig`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args, get_origin
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from cotune.engines.sessions import Engine
-from cotune.errors import ConfigError, did_you_mean
+from cotune.errors import ConfigError, clip, did_you_mean
 from cotune.fields import DEFAULT_FIELDS, Field, check_fields
+from cotune.files import read_yaml
 from cotune.ownership import RUN
 
 Tune = Literal["joint", "top", "lora", "frozen"]
 Stop = Literal["train-loss", "validation"]
+NormalizeText = Literal["none", "invisible", "confusables", "leet"]
 
 # Old names of settings, still read in files, runs and `--set`.
 RENAMED = {"clip": "max_grad_norm"}
@@ -79,6 +79,14 @@ class FitConfig(BaseModel):
     )
     max_tokens: int = setting(
         128, "Maximum tokens of a text; longer texts are cut.", _ENCODERS, "fit check", ge=4, le=8192
+    )
+
+    normalize_text: NormalizeText = setting(
+        "none",
+        "What is undone in texts before they are read, each with those before it: invisible characters, letters that "
+        "only look like others (confusables), digits and signs for letters (leet).",
+        _ENCODERS,
+        "fit bench tune",
     )
 
     fusion: str = setting(
@@ -364,7 +372,7 @@ def make_config(settings: Mapping[str, Any], *, file: str | Path | None = None) 
     where = f" in {file}" if file is not None else ""
     for key in merged:
         if key not in FitConfig.model_fields:
-            raise ConfigError(f"unknown setting {key!r}{where}{did_you_mean(key, FitConfig.model_fields)}")
+            raise ConfigError(f"unknown setting {clip(repr(key))}{where}{did_you_mean(key, FitConfig.model_fields)}")
     try:
         return FitConfig(**merged)
     except ValidationError as fault:
@@ -374,16 +382,7 @@ def make_config(settings: Mapping[str, Any], *, file: str | Path | None = None) 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if path.is_dir():
         path = path / "config.json"  # of a run
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = yaml.safe_load(text) if path.suffix != ".json" else json.loads(text)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {path}") from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise ConfigError(f"the configuration file {path} cannot be read: {fault}") from None
-    except (yaml.YAMLError, json.JSONDecodeError) as fault:
-        kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise ConfigError(f"{path} is not valid {kind}: {' '.join(str(fault).split())}") from None
+    found = read_yaml(path, missing=f"there is no configuration file {path}")
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -396,4 +395,4 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _explain(error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"])
     message = error["msg"].removeprefix("Value error, ")
-    return f"{field.replace('_', '-')}: {message} (got {error['input']!r})" if field else message
+    return f"{field.replace('_', '-')}: {message} (got {clip(repr(error['input']))})" if field else message

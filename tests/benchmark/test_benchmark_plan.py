@@ -159,6 +159,7 @@ def test_own_grid(tmp_path: Path) -> None:
         ("text: [a]\nimage: [b]\nfolds: 1\n", "at least 2"),
         ("text: a\nimage: [b]\n", "text must be a list"),
         ("text: [a\n", "not valid YAML"),
+        ("text: [!!timestamp 2001-01-01x]\n", "not valid YAML"),
     ],
 )
 def test_bad_grids_say_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:

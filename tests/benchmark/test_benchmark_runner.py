@@ -236,6 +236,30 @@ def test_workers_give_the_numbers_of_one_process(posts: pd.DataFrame, plan: Plan
     assert same(proba_of(tmp_path / "alone"), proba_of(tmp_path / "many"))
 
 
+class KillingWorkers(Noting):
+    """Does once what the system does to a process when the memory is used up."""
+
+    def finish(self, record: Record) -> None:
+        super().finish(record)
+        if len(self.done) == 1:
+            victim = multiprocessing.active_children()[0].pid
+            assert victim is not None
+            os.kill(victim, signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_costs_its_cell_alone(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
+    wide = replace(plan, folds=10)
+    with pytest.raises(CotuneError, match=r"a worker process ended .* the memory was used up; continue with --resume"):
+        run_plan(posts, wide, tmp_path / "out", jobs=2, watcher=KillingWorkers())
+    assert multiprocessing.active_children() == []
+    kept = predictions.count(tmp_path / "out")
+    assert 0 < kept < 10
+    session = run_plan(posts, wide, tmp_path / "out", resume=True)
+    assert (session.found, session.done) == (kept, 10 - kept)
+    run_plan(posts, wide, tmp_path / "whole")
+    assert same(proba_of(tmp_path / "whole"), proba_of(tmp_path / "out"))
+
+
 SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
@@ -272,7 +296,7 @@ def test_a_kill_loses_at_most_the_cells_under_way(zoo: Zoo, tmp_path: Path, jobs
     assert predictions.count(killed) >= 3
     with (killed / predictions.RUNNING).open("ab") as file:
         file.write(b"cotune")
-    (killed / ".tmp-0a1b2c3d-predictions.parquet").write_bytes(b"half")
+    (killed / ".tmp-0a1b2c3d-1f-0a1b-predictions.parquet").write_bytes(b"half")
     session = run_plan(posts, plan, tmp_path / "killed", resume=True)
     assert session.found >= 3
     assert session.found + session.done == len(plan.cells())

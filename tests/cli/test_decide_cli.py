@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cotune.cli import main
 from cotune.data.posts import read_posts
@@ -110,6 +111,50 @@ def test_a_record_decides_on_further_posts(cli: Cli, home: Path, decided: Path, 
     assert "has thresholds already" in answer.err
 
 
+def test_known_images_go_where_the_policy_says(cli: Cli, home: Path, decided: Path, tmp_path: Path) -> None:
+    blocks = [np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8) for seed in (1, 2)]
+    for at, block in enumerate(blocks):
+        Image.fromarray(block).resize((400, 300), Image.Resampling.BICUBIC).save(home / f"told{at}.png")
+    table = pd.read_csv(home / "new.csv", dtype=str)
+    table.loc[[0, 3], "image"] = ["told0.png", "told1.png"]
+    table.to_csv(home / "told.csv", index=False)
+    table.iloc[[0]].to_csv(home / "one.csv", index=False)
+    hashes = home / "hashes.csv"
+    assert cli("hashes", home / "one.csv", "--out", hashes).code == 0
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"{POLICY}known: act\n")
+    asked = ("decide", home / "run", home / "told.csv", "--policy", policy, "--calibrate-on", home / "labelled.csv")
+    asked = (*asked, "--out", tmp_path / "o")
+    answer = cli(*asked)
+    assert answer.code == 2
+    assert "name them with --known" in answer.err
+    answer = cli(*asked, "--known", hashes, "--audit", tmp_path / "audit.jsonl", "--json")
+    assert answer.json["known"] == 1
+    assert sum(answer.json["routes"].values()) == 11
+    found = pd.read_csv(tmp_path / "o" / "decisions.csv", dtype={"id": str})
+    assert list(found.columns) == ["id", "label", "probability", "route", "known", "known_distance", "error"]
+    assert found["known"].notna().tolist() == [True] + [False] * 11
+    assert found["route"][0] == "act"
+    act, allow = (answer.json["policy"]["thresholds"][route]["value"] for route in ("act", "allow"))
+    others = found[1:]
+    by_model = np.where(others["probability"] > act, "act", np.where(others["probability"] < allow, "allow", "review"))
+    assert others["route"].tolist() == by_model.tolist()
+    assert "1 post with a known image: act" in (tmp_path / "o" / "report.html").read_text()
+    replayed = ("audit", tmp_path / "audit.jsonl", "--run", home / "run", "--posts", home / "told.csv")
+    answer = cli(*replayed)
+    assert answer.code == 0
+    assert "known images were not looked for again" in answer.err
+    assert cli(*replayed, "--known", hashes).code == 0
+    hashes.write_text("hash\n0123456789abcdef\n")
+    answer = cli(*replayed, "--known", hashes)
+    assert answer.code == 1
+    assert "other known image" in answer.out
+    unsaid = ("decide", home / "run", home / "told.csv", "--policy", decided / "policy.json", "--out", tmp_path / "p")
+    answer = cli(*unsaid, "--known", hashes)
+    assert answer.code == 2
+    assert "add `known: review`" in answer.err
+
+
 def test_what_cannot_be_reached_goes_to_review(cli: Cli, home: Path, tmp_path: Path) -> None:
     (tmp_path / "strict.yaml").write_text("class: class1\nact: {precision: 0.99}\nallow: {recall: 0.99}\n")
     answer = cli("decide", home / "run", home / "new.csv", "--policy", tmp_path / "strict.yaml", "--calibrate-on",
@@ -161,7 +206,10 @@ def test_a_replay_finds_no_difference(cli: Cli, home: Path, decided: Path) -> No
     assert [record["id"] for record in records] == pd.read_csv(home / "new.csv", dtype=str)["id"].tolist()
     first = records[0]
     assert sum(first["probabilities"].values()) == pytest.approx(1)
-    assert set(first["inputs"]) == set(first["shares"]) == {"text", "image"}
+    assert set(first["inputs"]) == set(first["shares"]) == set(first["contributions"]) == {"text", "image"}
+    sizes = {name: abs(value) for name, value in first["contributions"].items()}
+    shares = {name: size / sum(sizes.values()) for name, size in sizes.items()}
+    assert shares == pytest.approx(first["shares"], abs=1e-3)  # of two classes both have the same shares
     assert first["policy"]["hash"] == read_json(decided / "policy.json")["checksum"]
     assert first["versions"]["torch"]
     answer = replay(cli, home, home / "audit.jsonl", "--policy", decided / "policy.json", "--json")
@@ -169,6 +217,16 @@ def test_a_replay_finds_no_difference(cli: Cli, home: Path, decided: Path) -> No
     assert answer.json["records"] == 12
     assert answer.json["differ"] == 0
     assert answer.json["largest_difference"] < 1e-5
+
+
+def test_a_replay_finds_another_contribution(cli: Cli, home: Path, decided: Path, tmp_path: Path) -> None:
+    first, *rest = (home / "audit.jsonl").read_text().splitlines(keepends=True)
+    record = json.loads(first)
+    record["contributions"]["text"] += 0.5
+    (tmp_path / "edited.jsonl").write_text("".join([json.dumps(record) + "\n", *rest]))
+    (row,) = replay(cli, home, tmp_path / "edited.jsonl", "--json").json["differences"]
+    assert [reason.partition(":")[0] for reason in row["reasons"]] == ["record changed", "other contribution"]
+    assert "text" in row["reasons"][1]
 
 
 def test_a_replay_says_what_differs(cli: Cli, home: Path, decided: Path, tmp_path: Path) -> None:
@@ -223,7 +281,7 @@ def test_calibrating_a_run(cli: Cli, home: Path, decided: Path, tmp_path: Path) 
     assert found["posts"] == len(posts)
     assert {"log_loss", "brier", "calibration_error"} <= set(found["before"]) & set(found["after"])
     frame = make_posts(tmp_path / "p", 6, gaps=False, classes=2, seed=4)
-    was, now = (Predictor(each, device="cpu").scores(frame)[0] for each in (raw, run))
+    was, now = (Predictor(each, device="cpu").scores(frame).predictions for each in (raw, run))
     powered = was ** (1 / found["temperature"])
     np.testing.assert_allclose(now, powered / powered.sum(axis=1, keepdims=True), atol=1e-5)
     # Again from scratch: the same temperature, not a product of the two.

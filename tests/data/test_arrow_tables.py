@@ -160,3 +160,23 @@ def test_a_parquet_column_that_is_there_twice(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays(columns, names=["text", "text", "label"]), tmp_path / "p.parquet")
     with pytest.raises(DataError, match="has 2 columns called 'text'; keep one"):
         read_posts(tmp_path / "p.parquet")
+
+
+def test_a_parquet_file_without_the_rows_that_it_claims_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "posts.parquet"
+    pq.write_table(pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}), path)
+    whole = path.read_bytes()
+    # The number of rows is a field of its own in the footer: 0x16 is its type, 0 and 2 stand for 0 and 1.
+    assert b"\x16\x00\x19" in whole
+    path.write_bytes(whole.replace(b"\x16\x00\x19", b"\x16\x02\x19", 1))
+    with pytest.raises(DataError):
+        read_posts(path)
+
+
+def test_a_list_with_text_that_is_not_utf8_is_an_error_of_its_row(tmp_path: Path) -> None:
+    broken = pa.array([b"\xff"]).cast(pa.binary()).view(pa.string())
+    labels = pa.ListArray.from_arrays(pa.array([0, 1, 2]), pa.concat_arrays([broken, pa.array(["x"])]))
+    pq.write_table(pa.table({"text": ["a", "b"], "label": labels}), tmp_path / "posts.parquet")
+    posts = read_posts(tmp_path / "posts.parquet")
+    assert posts["label"].tolist() == [None, "x"]
+    assert "cannot be read" in str(posts["error"][0])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from cotune.data.images import load, sources
+from cotune.data.images import decode, sources
 from cotune.data.images.load import ImageFault, image_pixels, load_image, open_bytes
 from cotune.data.images.pixels import to_rgb
 from cotune.data.images.sources import read_bytes, read_regular_file
@@ -149,4 +149,4 @@ def test_sizes_are_read_off_files_of_any_size(tmp_path: Path) -> None:
     assert image_pixels(str(tmp_path / "none.png")) is None
     with open_bytes((tmp_path / "a.png").read_bytes(), "a") as image:
         assert image.size == (80, 60)
-    assert "TGA" not in load._FORMATS
+    assert "TGA" not in decode._FORMATS

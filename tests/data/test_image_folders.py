@@ -185,3 +185,10 @@ def test_commands_refuse_by_row_and_runs_remember(
     assert main(["predict", str(run), "--image", outside[0], "--text", "words", "--json"]) == 0
     if flag:  # from the record alone
         assert main(["reproduce", str(run), "--json"]) == 0
+
+
+def test_a_table_of_the_demos_posts_may_be_anywhere(tmp_path: Path) -> None:
+    from cotune.demo import read_demo_posts
+
+    read_demo_posts().head(5).to_csv(tmp_path / "posts.csv", index=False)
+    assert row_errors(read_posts(tmp_path / "posts.csv")) == [None] * 5

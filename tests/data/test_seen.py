@@ -165,12 +165,12 @@ def test_the_command_says_it_and_a_damaged_file_harms_no_prediction(
     assert (found["n"], found["left_out"]["a post that was trained on"]) == (12, 8)
     assert main(["explain", str(mine), str(table), "--out", str(tmp_path / "x"), "--limit", "0"]) == 0
     assert "note: 8 of 20 posts were trained on" in capsys.readouterr().err
-    before = Predictor(load_run(mine), device="cpu").scores(read_posts(table))[0]
+    before = Predictor(load_run(mine), device="cpu").scores(read_posts(table)).predictions
     (mine / SEEN).write_bytes(b"x")
     run = load_run(mine)
     assert "seen.safetensors was changed" in run.notes[0]
     assert run.seen is None
-    assert np.array_equal(Predictor(run, device="cpu").scores(read_posts(table))[0], before, equal_nan=True)
+    assert np.array_equal(Predictor(run, device="cpu").scores(read_posts(table)).predictions, before, equal_nan=True)
     assert evaluate_posts(Predictor(run, device="cpu"), [read_posts(table)], n_bootstrap=0).seen == {}
 
 

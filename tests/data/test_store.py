@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotune.data import store as store_module
-from cotune.data.store import ArrayStore, StoreFullError, default_root, evict, store_settings
+from cotune.data.store import ArrayStore, StoreFullError, default_root, evict, store_settings, usable_root
 from cotune.errors import CotuneError
 
 
@@ -183,11 +183,121 @@ def test_an_index_whose_data_is_lost_is_not_believed(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.get(key), array)
 
 
-def test_a_damaged_index_is_a_clear_error(tmp_path: Path) -> None:
+def filled(folder: Path) -> dict[str, np.ndarray]:
+    arrays = {f"k{i}": block(i, 1 + i % 4) for i in range(40)}
+    new(folder).add(list(arrays), list(arrays.values()))
+    return arrays
+
+
+@given(st.sampled_from(["data.bin", "index.sqlite", "store.json"]), st.data())
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_done_to_its_files_a_store_gives_no_wrong_array(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("cache") / "s"
+    arrays = filled(folder)
+    content = bytearray((folder / name).read_bytes())
+    how = data.draw(st.sampled_from(["bytes", "cut", "empty", "gone", "other"]))
+    if how == "bytes":
+        start = data.draw(st.integers(0, len(content) - 1))
+        content[start : start + data.draw(st.integers(1, 64))] = data.draw(st.binary(min_size=1, max_size=64))
+    elif how == "cut":
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    elif how == "other":
+        content = bytearray(b"no database" * 100)
+    (folder / name).write_bytes(b"" if how == "empty" else bytes(content))
+    if how == "gone":
+        (folder / name).unlink()
+    try:
+        store = new(folder)
+    except CotuneError as error:  # settings of another form that can be read
+        assert "delete that folder" in str(error) or "another form" in str(error)
+        return
+    missing = store.missing(list(arrays))
+    for key in set(arrays) - set(missing):
+        np.testing.assert_array_equal(store.get(key), arrays[key])
+    store.add(missing, [arrays[key] for key in missing])
+    again = new(folder)
+    assert again.missing(list(arrays)) == []
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(again.get(key), array)
+
+
+def test_a_changed_bit_is_noticed_said_and_computed_again(tmp_path: Path) -> None:
+    arrays = filled(tmp_path / "s")
+    content = bytearray((tmp_path / "s" / "data.bin").read_bytes())
+    content[7] ^= 1
+    (tmp_path / "s" / "data.bin").write_bytes(bytes(content))
+    store = new(tmp_path / "s")
+    (key,) = store.missing(list(arrays))
+    assert store.notes() == [f"note: 1 entry of the cache {tmp_path / 's'} is damaged, and computed again"]
+    assert store.notes() == []
+    store.add([key], [arrays[key]])
+    again = new(tmp_path / "s")
+    assert again.missing(list(arrays)) == again.notes() == []
+    np.testing.assert_array_equal(again.get(key), arrays[key])
+
+
+@pytest.mark.parametrize("name", ["index.sqlite", "store.json"])
+def test_a_damaged_index_or_settings_begin_again(tmp_path: Path, name: str) -> None:
+    filled(tmp_path / "s")
+    (tmp_path / "s" / name).write_bytes(b"no database" * 100)
+    store = new(tmp_path / "s")
+    assert store.notes() == [f"note: the cache {tmp_path / 's'} was damaged; it begins again"]
+    assert len(store) == 0
+    store.add(["a"], [block(1, 2)])
+    np.testing.assert_array_equal(new(tmp_path / "s").get("a"), block(1, 2))
+
+
+def test_a_store_of_before_checksums_is_read_and_added_to(tmp_path: Path) -> None:
     new(tmp_path / "s").add(["a"], [block(1, 2)])
+    with sqlite3.connect(tmp_path / "s" / "index.sqlite") as index:
+        index.execute("ALTER TABLE places DROP COLUMN sum")
+    store = new(tmp_path / "s")
+    np.testing.assert_array_equal(store.get("a"), block(1, 2))
+    store.add(["b"], [block(2, 3)])
+    again = new(tmp_path / "s")
+    assert again.missing(["a", "b"]) == []
+    np.testing.assert_array_equal(again.get("b"), block(2, 3))
+
+
+def test_two_processes_begin_a_damaged_store_again(tmp_path: Path) -> None:
+    filled(tmp_path / "s")
     (tmp_path / "s" / "index.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(CotuneError, match="delete that folder"):
-        new(tmp_path / "s")
+    test_two_processes_write_at_once(tmp_path)
+
+
+def test_where_nothing_can_be_written_a_temporary_folder_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    told: list[str] = []
+    assert usable_root(tmp_path / "works", told.append) == tmp_path / "works"
+    (tmp_path / "file").write_text("mine")
+    root = usable_root(tmp_path / "file" / "cache", told.append)
+    assert root.is_dir()
+    assert usable_root(tmp_path / "file" / "cache", told.append) == root == usable_root(root, told.append)
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    other = usable_root(tmp_path, told.append)
+    assert other.is_dir()
+    assert other != root
+    assert len(told) == 2
+    assert "(Read-only file system); a temporary folder is used, and nothing is kept" in told[1]
+
+
+def test_without_a_home_folder_the_cache_is_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object) -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("COTUNE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    assert default_root().is_dir()
+    assert default_root() == default_root()
+    monkeypatch.setenv("COTUNE_CACHE", "~nobody-of-this-name/cache")
+    assert default_root().is_dir()
 
 
 def test_full_disk_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

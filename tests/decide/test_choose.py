@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from cotune.errors import CotuneError
 from cotune.fields import DEFAULT_FIELDS
 from cotune.progress import Progress
 from cotune.report.decide_report import decide_report
-from cotune.scoring import Scorer
+from cotune.scoring import Scorer, Scores
 from cotune.tasks import Task
 from cotune.tasks.multi_label import MultiLabel
 from cotune.tasks.regression import Regression
@@ -43,10 +44,11 @@ class Fixed(Scorer[Any]):
     def read(self, posts: pd.DataFrame) -> Any:
         return posts
 
-    def score(self, read: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def score(self, read: Any) -> Scores:
         p = read["text"].astype(float).to_numpy()
         found = p[:, None] if self.task.n_predictions == 1 else np.stack([1 - p, p], axis=1)
-        return found, np.ones((len(p), 2)), ["" if x == x else "nothing" for x in p]
+        nothing = Scores.none(self.task, self.field_names, ["" if x == x else "nothing" for x in p])
+        return replace(nothing, predictions=found)
 
 
 def posts(n: int, seed: int, labels: tuple[str, str] = ("fine", "<b>bad")) -> pd.DataFrame:
@@ -66,7 +68,7 @@ def test_routes_of_new_posts_hold_what_is_expected() -> None:
     new.loc[7, "text"] = "nan"
     parts: list[pd.DataFrame] = []
     found = decide_posts(
-        Fixed(TWO), [new.iloc[:1000], new.iloc[1000:]], chosen, lambda _, __, d: parts.append(d), Progress()
+        Fixed(TWO), [new.iloc[:1000], new.iloc[1000:]], chosen, lambda _, __, d, ___: parts.append(d), Progress()
     )
     decisions = pd.concat(parts, ignore_index=True)
     assert found.routes == {"act": 0, "review": 0, "allow": 0, **decisions["route"].value_counts().to_dict()}
@@ -91,9 +93,9 @@ def test_several_labels_are_decided_on_one_by_one() -> None:
     policy = make_policy({"class": "bad", "act": {"precision": 0.8}})
 
     class Second(Fixed):
-        def score(self, read: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
-            found, shares, errors = super().score(read)
-            return found[:, [1, 0]] if at == 0 else found, shares, errors
+        def score(self, read: Any) -> Scores:
+            scores = super().score(read)
+            return replace(scores, predictions=scores.predictions[:, [1, 0]]) if at == 0 else scores
 
     labelled = score_labelled(Second(task), [frame], "bad")
     assert labelled.positive.tolist() == frame["label"].eq("fine|bad").tolist()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cotune.checksums import sealed
 from cotune.decide.policy import ChosenPolicy, make_policy, read_policy, route_of
 from cotune.errors import CotuneError
 from cotune.files import write_json
@@ -73,3 +74,22 @@ def test_routes() -> None:
     assert [route_of(p, both) for p in (0.9, 0.8, 0.5, 0.2, 0.1)] == ["act", "review", "review", "review", "allow"]
     assert [route_of(p, {"act": None, "allow": None}) for p in (0.0, 1.0)] == ["review", "review"]
     assert route_of(float("nan"), both) == "review"
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ({"policy": None}, "damaged .policy"),
+        ({"policy": {"class": "a", "act": {"precision": 3}}}, "act.precision"),
+        ({"thresholds": {}}, "damaged .thresholds"),
+        ({"thresholds": {"act": {}, "allow": None}}, "damaged .thresholds.act.value"),
+        ({"thresholds": {"act": 0.8, "allow": None}}, "damaged .thresholds.act"),
+    ],
+)
+def test_a_sealed_record_of_another_form_is_named(tmp_path: Path, harm: dict[str, object], words: str) -> None:
+    policy = make_policy({"class": "a", "act": {"precision": 0.9}})
+    record = ChosenPolicy.make(policy, {"hash": "x"}, {"act": {"value": 0.8}, "allow": None}).record | harm
+    del record["checksum"]
+    write_json(tmp_path / "policy.json", sealed(record))
+    with pytest.raises(CotuneError, match=words):
+        read_policy(tmp_path / "policy.json")

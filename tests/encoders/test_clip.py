@@ -212,3 +212,15 @@ def test_a_tower_by_its_source(duals: dict[str, Path], zoo: Zoo) -> None:
         resolve_text(f"clip:{zoo('distilbert')}")
     with pytest.raises(EncoderError, match="is a dual encoder .*; write clip:"):
         resolve_text(str(duals["clip"]))
+
+
+def test_texts_are_normalised_as_of_any_encoder(duals: dict[str, Path], tmp_path: Path) -> None:
+    encoder: Any = resolve_text(f"clip:{duals['clip']}")
+    usual = [row.tolist() for row in encoder.tokenize(TEXTS)]
+    encoder.normalize("confusables")
+    hidden = [text.replace("o", "\u043e").replace("a", "a\u200b") for text in TEXTS]
+    encoder.save_config(tmp_path)
+    opened: Any = load_encoder_config(tmp_path)
+    for each in (encoder, opened):
+        assert [row.tolist() for row in each.tokenize(hidden)] == usual
+    assert opened.describe() == encoder.describe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from cotune.checksums import sealed
 from cotune.cli import main
 from cotune.decide.calibrate import calibrated
 from cotune.decide.choose import hash_of
@@ -21,7 +23,7 @@ from cotune.explain.explainer import Explainer
 from cotune.export.choose import EngineChoice
 from cotune.export.export_run import export_run
 from cotune.export.graph import ExportGraph
-from cotune.export.graph_names import PARTS
+from cotune.export.graph_names import CONTRIBUTIONS, PARTS
 from cotune.export.package import open_export
 from cotune.export.predictor import ExportedPredictor
 from cotune.fields import Field
@@ -114,7 +116,7 @@ def test_contributions_in_the_graph(run: Run, posts: pd.DataFrame, tmp_path: Pat
         "alone": torch.stack(list(parts.alone.values()), dim=1),
         "interactions": torch.stack(list(parts.interactions.values()), dim=1),
     }
-    assert set(expected) == set(PARTS)
+    assert set(expected) == {CONTRIBUTIONS, *PARTS}
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values[order].numpy(), atol=2e-4, err_msg=name)
     total = found["base"] + found["contributions"].sum(axis=1)
@@ -255,10 +257,6 @@ def test_a_graph_that_says_something_else_is_not_written(
 
 
 def test_damaged_edited_and_later_exports(exported: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from cotune.checksums import sealed
-
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     about = json.loads((copy / "export.json").read_text())
@@ -275,6 +273,18 @@ def test_damaged_edited_and_later_exports(exported: Path, tmp_path: Path) -> Non
         open_export(copy)
     with pytest.raises(ExportError, match="is no export"):
         open_export(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["checksums", "fields", "reads", "task"])
+def test_a_sealed_export_of_another_form_is_named(exported: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    about = json.loads((copy / "export.json").read_text())
+    for value in (None, 3, [3], {"a": "b"}):
+        changed = {key: each for key, each in {**about, name: value}.items() if key != "checksum"}
+        (copy / "export.json").write_text(json.dumps(sealed(changed)))
+        with pytest.raises(ExportError, match="export the run again"):
+            open_export(copy)
 
 
 def test_the_command(saved: Path, posts: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from cotune.export.quantize import Int8, left_as_they_are, split_posts
 from cotune.fields import Field
 from cotune.predict import Predictor
 from cotune.run import Run, save_run
+from cotune.scoring import Scores
 from cotune.tasks import Task
 from cotune.tasks.multi_label import MultiLabel
 from cotune.tasks.regression import Regression
@@ -80,9 +82,9 @@ def test_what_it_loses_is_measured_and_kept(run: Run, exported: Path, posts: pd.
     assert 1e-4 < int8["largest_difference"] < 0.3
     _, scored = split_posts(posts, run.task, seed=0)
     targets = run.task.encode(scored["label"].tolist())
-    expected, _, _ = Predictor(run, device="cpu", bad_images="text-only").scores(scored)
+    expected = Predictor(run, device="cpu", bad_images="text-only").scores(scored).predictions
     with ExportedPredictor(open_export(exported), engine="openvino", bad_images="text-only") as predictor:
-        found, _, _ = predictor.scores(scored)
+        found = predictor.scores(scored).predictions
     whole, score = (run.task.score(targets, values)["auc"] for values in (expected, found))
     assert int8["score"] == pytest.approx(score, abs=1e-3)
     assert int8["score_lost"] == pytest.approx(whole - score, abs=1e-3)
@@ -199,8 +201,8 @@ def test_the_score_is_that_of_the_task(task: Task, labels: list[str], monkeypatc
 
         def __exit__(self, *_: object) -> None: ...
 
-        def scores(self, posts: pd.DataFrame) -> tuple[np.ndarray, None, None]:
-            return found, None, None
+        def scores(self, posts: pd.DataFrame) -> Scores:
+            return replace(Scores.none(task, ("text", "image"), [""] * len(found)), predictions=found)
 
     monkeypatch.setattr(module, "ExportedPredictor", Fake)
     check = module.compare(Export(Path(), {}, task, ()), "openvino", posts, expected, int8=True)

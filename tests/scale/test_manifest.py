@@ -122,3 +122,40 @@ def test_files_of_somebody_else_are_not_replaced(out: Storage, name: str, conten
 def test_workers_of_different_engines_do_not_mix(out: Storage) -> None:
     with pytest.raises(RunError, match="begun with onnx 1, a worker has onnx 2"):
         half_done(out).add(block(out, 1, 0, engine="onnx 2"))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (["run"], None, "damaged .run"),
+        (["format"], "1", "damaged .format"),
+        (["posts"], {}, "damaged .posts.shards"),
+        (["posts", "shards", 0, "sha256"], None, "damaged .posts.shards.0.sha256"),
+        (["posts", "shards", 0, "blocks"], None, "damaged .posts.shards.0"),
+        (["blocks", 0, "file"], 3, "damaged .blocks.0.file"),
+        (["blocks", 0, "more"], 3, "damaged .blocks.0.more"),
+        (["blocks", 0, "shard"], 7, "damaged"),
+        (["blocks", 0], [], "damaged .blocks.0"),
+        (["settings"], 3, "damaged .settings"),
+        (["engine"], None, "damaged"),
+    ],
+)
+def test_a_manifest_of_another_form_is_named(tmp_path: Path, place: list[Any], value: Any, words: str) -> None:
+    out = Storage(str(tmp_path / "out"))
+    half_done(out)
+    found = json.loads(out.read(FILE))
+    inner: Any = found
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    out.write(FILE, json.dumps(found).encode())
+    with pytest.raises(RunError, match=words):
+        manifest(out).begin(resume=True)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b'{"format": ' + b"9" * 5_000 + b"}"])
+def test_a_manifest_that_python_cannot_hold_is_named(tmp_path: Path, content: bytes) -> None:
+    out = Storage(str(tmp_path / "out"))
+    out.write(FILE, content)
+    with pytest.raises(RunError, match="is damaged"):
+        manifest(out).begin(resume=True)

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotune.cli import main
+from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
+from cotune.predict import Predictor
 from cotune.run import load_run
 from cotune.settings import FitConfig
 from cotune.tasks import restore_task, task_of_posts
@@ -285,6 +287,18 @@ def test_explanations_are_of_the_class(fitted: Path) -> None:
         for name, parts in one["log_odds"].items():
             total = parts["base"] + parts["text"] + parts["image"]
             assert 1 / (1 + np.exp(-total)) == pytest.approx(one["probability"][name], abs=1e-4)
+
+
+def test_the_posts_that_contradict_themselves_most_likely_come_first(
+    fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, posts = str(fitted / "run"), str(fitted / "posts.csv")
+    assert main(["explain", run, posts, "--find", "conflicts", "--limit", "3", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["posts"]
+    frame = Predictor(load_run(fitted / "run"), device="cpu").frame(read_posts(posts)).set_index("id")
+    both = read_posts(posts).dropna(subset=["text", "image"])["id"]
+    highest = frame.loc[both, "conflict"].nlargest(3)
+    assert [row["contradiction"] for row in listed] == pytest.approx(highest.tolist(), abs=1e-6)
 
 
 def test_benchmark_and_search_train_on_posts_without_a_class(fitted: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_run_answers_alike_on_gpu_and_cpu(zoo: Zoo, tmp_path: Path) -> None:
     save_run(tmp_path / "run", run)
     found = {}
     for device in ("cuda", "cpu"):
-        found[device] = Predictor(load_run(tmp_path / "run"), device=device).scores(posts)[0]
+        found[device] = Predictor(load_run(tmp_path / "run"), device=device).scores(posts).predictions
     np.testing.assert_allclose(found["cuda"], found["cpu"], atol=2e-3)
 
 

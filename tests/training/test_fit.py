@@ -16,9 +16,10 @@ from cotune.report.run_report import run_report
 from cotune.run import load_run, save_run
 from cotune.settings import make_config
 from cotune.tasks.single_label import SingleLabel
-from cotune.training.callbacks import CheckpointCallback
+from cotune.training.callbacks import Callback, CheckpointCallback, HistoryCallback
 from cotune.training.fit import fit_posts
 from cotune.training.notes import below_the_probe
+from cotune.training.stages import Stage, StageState
 from runs import tiny_config, write_table
 from tiny import Zoo, make_posts, same_weights, weights_of
 
@@ -107,7 +108,8 @@ def test_a_text_of_a_million_characters(zoo: Zoo, tmp_path: Path) -> None:
     posts = make_posts(tmp_path / "posts", 12, gaps=False)
     posts.loc[0, "text"] = "good " * 200_000
     run = fit_posts(posts, tiny_config(zoo, tmp_path / "c", tune="frozen")).run
-    proba, _, errors = Predictor(run, device="cpu").scores(posts)
+    scores = Predictor(run, device="cpu").scores(posts)
+    proba, errors = scores.predictions, scores.errors
     assert np.isfinite(proba).all()
     assert not any(errors)
 
@@ -135,7 +137,7 @@ def test_an_interrupted_fit_is_usable_and_resumes_to_the_same(
     expected = [(row["stage"], row["epoch"]) for row in whole.metrics["history"]]
     assert done == expected[: expected.index((at, epoch))]
     save_run(tmp_path / "run", stopped.run)
-    probabilities, _, _ = Predictor(load_run(tmp_path / "run"), device="cpu").scores(posts)
+    probabilities = Predictor(load_run(tmp_path / "run"), device="cpu").scores(posts).predictions
     assert np.isfinite(probabilities).all()
     resumed = fit_posts(posts, config, callbacks=[CheckpointCallback(tmp_path / "run" / "checkpoint", resume=True)])
     assert not resumed.interrupted
@@ -153,6 +155,22 @@ def test_a_stop_in_the_first_epoch_leaves_nothing_to_save(zoo: Zoo, tmp_path: Pa
             callbacks=[CheckpointCallback(tmp_path / "checkpoint")],
             progress=StopAt("probe", 1),  # type: ignore[arg-type]
         )
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_log_leaves_no_gap_in_the_log(zoo: Zoo, tmp_path: Path) -> None:
+    class Killed(Callback):
+        def on_epoch_end(self, stage: Stage, state: StageState, history: Any) -> None:
+            if state.epoch == 3:
+                raise MemoryError
+
+    posts, config = make_posts(tmp_path / "posts", 24), tiny_config(zoo, tmp_path / "cache", tune="frozen")
+    with pytest.raises(MemoryError):
+        fit_posts(posts, config, callbacks=[CheckpointCallback(tmp_path / "kept"), Killed()])
+    rows: list[Any] = []
+    kept = CheckpointCallback(tmp_path / "kept", resume=True)
+    run = fit_posts(posts, config, callbacks=[kept, HistoryCallback(rows.append)]).run
+    assert rows[-1] == run.metrics["history"]
+    assert [row["epoch"] for row in rows[-1]] == [1, 2, 3]
 
 
 def test_a_checkpoint_of_other_posts_or_settings_is_refused(zoo: Zoo, tmp_path: Path) -> None:

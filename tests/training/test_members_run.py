@@ -70,8 +70,9 @@ def test_a_run_of_two_predicts_the_mean_of_their_probabilities(
     mean: tuple[Run, list[Run]], posts: pd.DataFrame
 ) -> None:
     run, alone = mean
-    found, shares, _ = Predictor(run, device="cpu").scores(posts)
-    both = [Predictor(each, device="cpu").scores(posts)[0] for each in alone]
+    scores = Predictor(run, device="cpu").scores(posts)
+    found, shares = scores.predictions, scores.shares
+    both = [Predictor(each, device="cpu").scores(posts).predictions for each in alone]
     assert np.nanmax(np.abs(both[0] - both[1])) > 1e-4
     np.testing.assert_allclose(found, np.mean(both, axis=0), atol=2e-5)
     np.testing.assert_allclose(np.nansum(shares, axis=1), 1, atol=1e-5)
@@ -81,8 +82,8 @@ def test_it_is_kept_as_it_is(mean: tuple[Run, list[Run]], posts: pd.DataFrame, t
     run, alone = mean
     save_run(tmp_path / "run", run, pages=run_pages(run, None, name="run"))
     again = load_run(tmp_path / "run")
-    expected, found = (Predictor(each, device="cpu").scores(posts) for each in (run, again))
-    np.testing.assert_array_equal(found[0], expected[0])
+    expected, found = (Predictor(each, device="cpu").scores(posts).predictions for each in (run, again))
+    np.testing.assert_array_equal(found, expected)
     assert again.model.parameter_counts() == run.model.parameter_counts()
     assert isinstance(again.model.head, MeanHead)
     one, two = (each.model.parameter_counts() for each in (alone[0], again))
@@ -146,7 +147,8 @@ def test_the_graph_of_an_export_gives_the_same(mean: tuple[Run, list[Run]], post
     run, _ = mean
     predictor = Predictor(run, device="cpu")
     one = posts[posts["text"].notna() & posts["image"].notna()].iloc[[0]].reset_index(drop=True)
-    expected, shares, _ = predictor.scores(one)
+    said = predictor.scores(one)
+    expected, shares = said.predictions, said.shares
     batch = predictor.read(one)[0].batch(np.zeros(1, dtype=np.int64), dict.fromkeys(run.model.encoders, "raw"))
     inputs = {f"{name}.{key}": value for name, part in batch.inputs.items() for key, value in part.items()}
     with torch.no_grad():
@@ -182,7 +184,7 @@ def test_columns_of_a_table_have_members_too(zoo: Zoo, folder: Path, posts: pd.D
         run = fit(zoo, folder, table, members=2, tune="top", fields=fields, fusion="concat", **more).run
         save_run(tmp_path / str(len(more)), run)
         again = load_run(tmp_path / str(len(more)))
-        expected, found = (Predictor(each, device="cpu").scores(table)[0] for each in (run, again))
+        expected, found = (Predictor(each, device="cpu").scores(table).predictions for each in (run, again))
         np.testing.assert_array_equal(found, expected)
         assert np.isfinite(found).all()
 
@@ -206,16 +208,19 @@ def test_an_interrupted_fit_goes_on_where_it_was(
     zoo: Zoo, folder: Path, posts: pd.DataFrame, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     how: dict[str, Any] = {"members": 2, "tune": "top", **more}
-    expected = fit(zoo, folder, posts, **how).run
+    whole: list[Any] = []
+    expected = fit(zoo, folder, posts, callbacks=[HistoryCallback(whole.append)], **how).run
     with pytest.raises(KeyboardInterrupt):
         fit(zoo, folder, posts, callbacks=[CheckpointCallback(tmp_path / "kept"), Stops()], **how)
     assert (tmp_path / "kept" / "member-0" / "state.json").is_file()
-    seen: list[int] = []
+    seen: list[Any] = []
     kept = CheckpointCallback(tmp_path / "kept", resume=True)
-    told = HistoryCallback(lambda rows: seen.append(len(rows)))
+    told = HistoryCallback(seen.append)
     found = fit(zoo, folder, posts, callbacks=[kept, told], **how).run
     assert same_weights(weights_of(found.model), weights_of(expected.model))
-    assert seen == sorted(seen)
+    assert [len(rows) for rows in seen] == sorted(len(rows) for rows in seen)
+    losses = [[(row["stage"], row["epoch"], row["train_loss"]) for row in rows[-1]] for rows in (whole, seen)]
+    assert losses[0] == losses[1], "epochs of members that were finished before are in the log too"
     kept.checkpoint.remove()
     assert not (tmp_path / "kept").exists()
 

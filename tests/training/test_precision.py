@@ -150,8 +150,8 @@ def test_what_was_chosen_is_said_and_stored(trained: dict[str, Any]) -> None:
 
 def test_predictions_in_bf16_are_near_those_in_float32(trained: dict[str, Any]) -> None:
     run, posts = trained["32"].run, trained["posts"]
-    exact = Predictor(run, device="cpu").scores(posts)[0]
-    near = Predictor(run, device="cpu", precision="bf16").scores(posts)[0]
+    exact = Predictor(run, device="cpu").scores(posts).predictions
+    near = Predictor(run, device="cpu", precision="bf16").scores(posts).predictions
     assert not np.array_equal(exact, near)
     assert np.abs(exact - near).max() < 0.02
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -330,6 +334,40 @@ def test_worker_processes(zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path:
     assert [trial.number for trial in result.trials] == [1, 2, 3, 4]
     assert sum(line.startswith("trial ") for line in told.lines) == 4
     assert result.compared is not None
+
+
+@pytest.mark.slow  # two processes that import torch
+def test_a_worker_that_is_killed_costs_its_trial_alone(
+    zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path
+) -> None:
+    class Killing(Told):
+        def say(self, line: str) -> None:
+            super().say(line)
+            if line.startswith("trial 1 "):  # as the system does when the memory is used up
+                victim = multiprocessing.active_children()[0].pid
+                assert victim is not None
+                os.kill(victim, signal.SIGKILL)
+
+    plan = tiny_plan(zoo, shared, trials=8)
+    with pytest.raises(CotuneError, match=r"a worker process ended .* the memory was used up; continue with --resume"):
+        tune(posts, tmp_path / "out", plan, jobs=2, progress=Killing())
+    result = tune(posts, tmp_path / "out", plan, resume=True)
+    assert [trial.number for trial in result.trials] == list(range(1, 9))
+    assert result.compared is not None
+
+
+def test_a_clock_that_was_set_back_gives_no_negative_time(
+    zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else of a search, its resuming or its locks asks for the time."""
+    plan, real = tiny_plan(zoo, shared, trials=2), time.time
+    whole = tune(posts, tmp_path / "whole", plan)
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: real() + 3e8)  # in which the trial begins
+        tune(posts, tmp_path / "out", plan, progress=StopAfter(1))
+    result = tune(posts, tmp_path / "out", plan, resume=True)
+    assert min(trial.seconds for trial in result.trials) == 0
+    assert [trial.score for trial in result.trials] == [trial.score for trial in whole.trials]
 
 
 def test_a_search_of_something_else_is_refused(zoo: Zoo, posts: pd.DataFrame, shared: Path, tmp_path: Path) -> None:

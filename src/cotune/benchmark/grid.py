@@ -7,9 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cotune.errors import ConfigError, did_you_mean
+from cotune.errors import ConfigError, clip, did_you_mean
+from cotune.files import parse_yaml, read_yaml
 
 READY = ("bundled", "hub")
 _KEYS = ("text", "image", "methods", "folds")
@@ -55,19 +54,9 @@ def read_grid(source: str) -> Grid:
     """
     if source in READY:
         text = (files("cotune.benchmark") / "grids" / f"{source}.yaml").read_text(encoding="utf-8")
-        return _grid(yaml.safe_load(text), source)
-    path = Path(source).expanduser()
-    try:
-        parsed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no grid {source}{did_you_mean(source, READY)}; give a YAML file, or {' or '.join(READY)}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise ConfigError(f"the grid {path} cannot be read: {fault}") from None
-    except yaml.YAMLError as fault:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(fault).split())}") from None
-    return _grid(parsed, str(path))
+        return _grid(parse_yaml(text, source), source)
+    missing = f"there is no grid {source}{did_you_mean(source, READY)}; give a YAML file, or {' or '.join(READY)}"
+    return _grid(read_yaml(Path(source).expanduser(), missing=missing), source)
 
 
 def _grid(parsed: Any, where: str) -> Grid:
@@ -76,10 +65,10 @@ def _grid(parsed: Any, where: str) -> Grid:
     for key in parsed:
         if key not in _KEYS:
             near = did_you_mean(str(key), _KEYS)
-            raise ConfigError(f"{where} has an unknown key {key!r}{near}; known are: {', '.join(_KEYS)}")
+            raise ConfigError(f"{where} has an unknown key {clip(repr(key))}{near}; known are: {', '.join(_KEYS)}")
     folds = parsed.get("folds")
     if folds is not None and (not isinstance(folds, int) or isinstance(folds, bool) or folds < 2):
-        raise ConfigError(f"{where}: folds must be a number of at least 2, not {folds!r}")
+        raise ConfigError(f"{where}: folds must be a number of at least 2, not {clip(repr(folds))}")
     methods = _names(parsed["methods"], where, "methods") if parsed.get("methods") is not None else None
     text, image = (_names(parsed.get(key), where, key) for key in ("text", "image"))
     return Grid(text, image, methods, folds)
@@ -87,5 +76,5 @@ def _grid(parsed: Any, where: str) -> Grid:
 
 def _names(value: Any, where: str, key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
-        raise ConfigError(f"{where}: {key} must be a list of names, not {value!r}")
+        raise ConfigError(f"{where}: {key} must be a list of names, not {clip(repr(value))}")
     return tuple(dict.fromkeys(value))

@@ -28,6 +28,7 @@ from cotune.cli.drift import drift
 from cotune.cli.evaluate import evaluate
 from cotune.cli.explain import explain
 from cotune.cli.export import export
+from cotune.cli.hashes import hashes
 from cotune.cli.inspect import encoders, info
 from cotune.cli.predict import predict
 from cotune.cli.push import push
@@ -61,6 +62,7 @@ app.command("fit", rich_help_panel=_START, cls=SettingsCommand)(fit)
 app.command("bench", rich_help_panel=_START, cls=SettingsCommand)(bench)
 app.command("tune", rich_help_panel=_START, cls=SettingsCommand)(tune)
 app.command("check", rich_help_panel=_DATA, cls=SettingsCommand)(check)
+app.command("hashes", rich_help_panel=_DATA, cls=SettingsCommand)(hashes)
 app.add_typer(import_app, name="import", rich_help_panel=_DATA)
 app.command("evaluate", rich_help_panel=_USE, cls=SettingsCommand)(evaluate)
 app.command("drift", rich_help_panel=_USE, cls=SettingsCommand)(drift)

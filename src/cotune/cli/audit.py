@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cotune.cli.engine import EngineOption, choose, open_scorer
-from cotune.cli.options import AllowRemote, AsJson, InferenceBatchSize, Plugin
+from cotune.cli.options import AllowRemote, AsJson, InferenceBatchSize, KnownDistance, KnownPath, Plugin, known_of
 from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich, reporter, tell_note
 from cotune.errors import ConfigError
@@ -33,6 +33,8 @@ def audit(
     ] = "error",
     batch_size: InferenceBatchSize = 64,
     engine: EngineOption = "auto",
+    known: KnownPath = None,
+    known_distance: KnownDistance = None,
     flags: Flags = None,
     table: Table = None,
     allow_remote: AllowRemote = False,
@@ -51,11 +53,14 @@ def audit(
     expected = None if policy is None else read_policy(policy)
     if expected is not None and not isinstance(expected, ChosenPolicy):
         raise ConfigError(f"{policy} has no thresholds; give the policy.json that `cotune decide` wrote")
+    images = known_of(known, known_distance)
     progress = reporter()
     choice = choose(run, engine, plugin, flags)
     whole = read_posts(posts, columns=table.columns(choice.fields), tell=progress.say, **table.rows())
     settings: dict[str, Any] = {**flags, "batch_size": batch_size, "bad_images": bad_images}
     predictor = open_scorer(choice, {**settings, "allow_remote": allow_remote}, whole)
+    if images is not None:
+        predictor.look_for(images)
     records = progress.track(read_records(file), "records", None)
     found = replay(records, whole, predictor, policy=expected, tolerance=tolerance)
     if not found.records:

@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cotune.cli.engine import EngineOption, ModelFolder, choose, first_and_all, open_scorer
-from cotune.cli.options import AllowRemote, AsJson, ChunkSize, InferenceBatchSize, Plugin, PostsPath
+from cotune.cli.options import (
+    AllowRemote,
+    AsJson,
+    ChunkSize,
+    InferenceBatchSize,
+    KnownDistance,
+    KnownPath,
+    Plugin,
+    PostsPath,
+    known_of,
+)
 from cotune.cli.settings import Flags, Table
 from cotune.cli.show import print_json, print_rich, reporter, tell_note, title
 from cotune.errors import ConfigError, CotuneError
+from cotune.report.numbers import plural
 
 if TYPE_CHECKING:
     from cotune.cli.table_options import TableOptions
@@ -64,6 +75,8 @@ def decide(
     chunk_size: ChunkSize = 512,
     batch_size: InferenceBatchSize = 64,
     engine: EngineOption = "auto",
+    known: KnownPath = None,
+    known_distance: KnownDistance = None,
     flags: Flags = None,
     table: Table = None,
     allow_remote: AllowRemote = False,
@@ -85,12 +98,16 @@ def decide(
 
     _refuse_harm(out, posts, audit)
     asked = _read(policy, calibrate_on)
+    images = known_of(known, known_distance)
+    _refuse_unsaid(asked, policy, images is not None)
     progress = reporter()
     choice = choose(run, engine, plugin, flags)
     columns = table.columns(choice.fields)
     first, chunks = first_and_all(iter_posts(posts, chunk_size, columns=columns, tell=progress.say, **table.rows()))
     settings = {**flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote}
     predictor = open_scorer(choice, settings, first)
+    if images is not None:
+        predictor.look_for(images)
     labelled = replace(table, where=tuple(calibrate_where or ()), format=None)
     chosen = _chosen(predictor, asked, calibrate_on, labelled, chunk_size)
     notes = unreachable(chosen)
@@ -102,11 +119,14 @@ def decide(
     write_text(out / _REPORT, decide_report(chosen, found, run=run.name, posts=title(posts)))
     if as_json:
         print_json({"policy": chosen.record, "routes": found.routes, "expected": expected(chosen, found),
-                    "without_prediction": found.without_prediction, "notes": notes})  # fmt: skip
+                    "without_prediction": found.without_prediction, "known": found.known, "notes": notes})  # fmt: skip
         return
     from cotune.report.terminal import routes_table
 
     print_rich(routes_table(expected(chosen, found), f"{run.name} on {found.posts:,} posts of {title(posts)}"))
+    if images is not None:
+        posts_known = plural(found.known, "post")
+        print_rich(f"{posts_known} with a known image: {chosen.policy.known}, whatever the model says")
     written = f"{_DECISIONS}, {RECORD}, {_REPORT}"
     print_rich(f"\nwritten to {out}: {written}" + (f"; records to {audit}" if audit is not None else ""))
 
@@ -121,6 +141,18 @@ def _read(path: Path, calibrate_on: Path | None) -> Policy | ChosenPolicy:
     if not isinstance(policy, ChosenPolicy) and calibrate_on is None:
         raise ConfigError(f"{path} has no thresholds; give labelled posts to choose them on with --calibrate-on")
     return policy
+
+
+def _refuse_unsaid(asked: Policy | ChosenPolicy, path: Path, given: bool) -> None:
+    """Refuse known images without a route, and a route without known images."""
+    from cotune.decide.policy import ChosenPolicy
+
+    policy = asked.policy if isinstance(asked, ChosenPolicy) else asked
+    if given and policy.known is None:
+        raise ConfigError(f"{path} does not say where known images go; add `known: review` (or act, allow) to the "
+                          "policy, or leave --known out")  # fmt: skip
+    if not given and policy.known is not None:
+        raise ConfigError(f"{path} says where known images go; name them with --known, or take `known` out of it")
 
 
 def _chosen(
@@ -153,20 +185,20 @@ def _writers(decisions: Path, audit: Path | None, predictor: Scorer[Any], chosen
     """Open the table of decisions and, if it is asked for, the audit file; both appear when all is done."""
     from cotune.data.predictions import predictions_writer
     from cotune.decide.audit import AuditLog
-    from cotune.decide.route import DECISION_COLUMNS
+    from cotune.decide.route import decision_columns
     from cotune.files import atomic_path
 
     with ExitStack() as stack:
-        write = stack.enter_context(predictions_writer(decisions, DECISION_COLUMNS))
+        write = stack.enter_context(predictions_writer(decisions, decision_columns(predictor)))
         log, file = None, None
         if audit is not None:
             log = AuditLog(predictor, chosen)
             file = stack.enter_context(stack.enter_context(atomic_path(audit)).open("w", encoding="utf-8"))
 
-        def watch(posts: Any, table: Any, decided: Any) -> None:
+        def watch(posts: Any, table: Any, decided: Any, contributions: Any) -> None:
             write(decided)
             if log is not None and file is not None:
-                file.writelines(log.lines(posts, table, decided))
+                file.writelines(log.lines(posts, table, decided, contributions))
 
         yield watch
 

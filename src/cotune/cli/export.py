@@ -35,7 +35,7 @@ def export(
         ),
     ] = None,
     contributions: Annotated[
-        bool, typer.Option("--contributions", help="Let the graph give contributions and interactions of fields too.")
+        bool, typer.Option("--contributions", help="Let the graph give base, alone and interactions of the fields too.")
     ] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Write OpenVINO's own files as well.")] = False,
     int8: Annotated[

@@ -55,8 +55,11 @@ def info(run: ModelFolder, as_json: AsJson = False) -> None:
         raise RunError(f"{run} is damaged: its config.json lacks {fault}; train it again") from fault
     if not isinstance(about["labels"], list) or not all(isinstance(label, str) for label in about["labels"]):
         raise RunError(f"{run / LABELS} is damaged: it holds no list of labels; copy the run again, or train it again")
-    for file, what in damage(run, settings.get("checksums", {})):
-        tell_note(f"note: {run / file} {what}")
+    try:
+        for file, what in damage(run, settings.get("checksums", {})):
+            tell_note(f"note: {run / file} {what}")
+    except ValueError as fault:
+        raise RunError(f"{run} is damaged: {fault}; train it again") from fault
     if as_json:
         print_json(about)
         return

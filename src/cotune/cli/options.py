@@ -10,6 +10,7 @@ import typer
 from cotune.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cotune.data.known_images import KnownImages
     from cotune.scale import Workers
 
 PostsPath = Annotated[
@@ -68,7 +69,37 @@ Jobs = Annotated[
     typer.Option("--jobs", min=1, help="Worker processes; with --cluster, workers. \\[default: 1; as many as there is "
                  "room for]", show_default=False, rich_help_panel="Run"),
 ]  # fmt: skip
+KnownPath = Annotated[
+    Path | None,
+    typer.Option("--known", help="Table of perceptual hashes, as `cotune hashes` writes it: says of every post which "
+                 "of these images it shows, if any.", metavar="HASHES", show_default=False,
+                 rich_help_panel="Known images"),
+]  # fmt: skip
+KnownDistance = Annotated[
+    int | None,
+    typer.Option("--known-distance", help="Maximum number of differing bits (of 64) between an image and a known one. "
+                 "\\[default: 8]", show_default=False, rich_help_panel="Known images"),
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
+
+
+def known_of(path: Path | None, distance: int | None) -> KnownImages | None:
+    """Return the known images that are asked for; None for none.
+
+    Raises
+    ------
+    ConfigError
+        If a distance is given without them, or out of range.
+    DataError
+        If the table is damaged.
+    """
+    if path is None:
+        if distance is not None:
+            raise ConfigError("--known-distance is about the images of --known; give both, or leave it out")
+        return None
+    from cotune.data.known_images import USUAL_DISTANCE, read_known
+
+    return read_known(path, USUAL_DISTANCE if distance is None else distance)
 
 
 def words_of(given: str, flag: str) -> tuple[str, ...]:

@@ -16,9 +16,12 @@ from cotune.cli.options import (
     ClusterOption,
     Concurrency,
     InferenceBatchSize,
+    KnownDistance,
+    KnownPath,
     NumCpus,
     NumGpus,
     Plugin,
+    known_of,
     workers_of,
 )
 from cotune.cli.run_folder import open_run
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cotune.data.kept_chunks import KeptChunks
+    from cotune.data.known_images import KnownImages
     from cotune.export.choose import EngineChoice
     from cotune.fields import Field
     from cotune.scoring import Scorer
@@ -96,6 +100,8 @@ def predict(
         typer.Option(min=1, help="Posts of a block, which is scored by one worker and written as one file.",
                      rich_help_panel="Cluster"),
     ] = 2048,
+    known: KnownPath = None,
+    known_distance: KnownDistance = None,
     flags: Flags = None,
     table: Table = None,
     allow_remote: AllowRemote = False,
@@ -124,6 +130,9 @@ def predict(
         **flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
     choice = choose(run, engine, plugin, flags)
+    if workers is not None and known is not None:
+        raise ConfigError("--known does not go with --cluster; score the shards one by one, or leave one of them out")
+    images = known_of(known, known_distance)
     if workers is not None:
         if single or "-" in (posts, out):
             raise ConfigError("--cluster ray scores a table or a folder of tables, and writes a folder")
@@ -144,7 +153,7 @@ def predict(
         check_predictions_path(out, None if posts is None else Path(posts))
     if single:
         given = {"text": text or [], "image": image or [], "table": value or []}
-        _predict_one(choice, settings, given, out, as_json)
+        _predict_one(choice, settings, given, out, as_json, images)
         return
     assert posts is not None
     assert out is not None
@@ -154,9 +163,12 @@ def predict(
     columns, rows = table.columns(choice.fields), table.rows()
     first, chunks = first_and_all(iter_posts(Path(posts), chunk_size, columns=columns, **rows))
     predictor = open_scorer(choice, settings, first)
+    if images is not None:
+        predictor.look_for(images)
     kept = None
     if "-" not in (posts, out):
         depends = {**settings, "chunk_size": chunk_size, "columns": columns, **rows}
+        depends |= {} if images is None else {"known": images.digest}
         kept = _kept(Path(out), Path(posts), resume, model=choice.identity, engine=predictor.engine_version, **depends)
     _answer(_predict_table(predictor, chunks, out, kept), out, as_json)
 
@@ -199,10 +211,12 @@ def _predict_table(
     predictor: Scorer[Any], chunks: Iterable[pd.DataFrame], out: str, kept: KeptChunks | None
 ) -> dict[str, Any]:
     from cotune.cli.stop import StoppedError
+    from cotune.data.known_images import KNOWN
     from cotune.data.predictions import predictions_writer
 
     labels = dict.fromkeys(predictor.task.outputs, 0) if predictor.task.target_type == "multiclass" else {}
     counts: dict[str, Any] = {"posts": 0, "predicted": 0, "labels": labels}
+    counts |= {} if predictor.known is None else {"known": 0}
     errors: list[dict[str, Any]] = []
     n_errors = 0
     progress = reporter()
@@ -220,6 +234,8 @@ def _predict_table(
                 ]
                 counts["posts"] += len(frame)
                 counts["predicted"] += int(frame["label"].notna().sum())
+                if predictor.known is not None:
+                    counts["known"] += int(frame[KNOWN].notna().sum())
                 for label, n in frame["label"].value_counts().items() if predictor.task.text_label else ():
                     counts["labels"][label] = counts["labels"].get(label, 0) + int(n)
     except KeyboardInterrupt:
@@ -245,6 +261,8 @@ def _tell(counts: dict[str, Any], out: str) -> None:
     shown = f" ({labels})" if labels else "" if counts["predicted"] else " (none)"
     written = f", written to {out}" if out != "-" else ""
     tell_note(f"{plural(counts['posts'], 'post')}: {counts['predicted']:,} predicted{shown}{written}")
+    if "known" in counts:
+        tell_note(f"{plural(counts['known'], 'post')} with a known image; see the columns `known` and `known_distance`")
     for error in counts["first_errors"]:
         shard = f"{error['shard']}, " if "shard" in error else ""
         row = f"{shard}row {error['row']} (id {clip(error['id'], 60)})" if error["row"] is not None else error["shard"]
@@ -285,18 +303,26 @@ _OPTION = {"text": "text", "image": "image", "table": "value"}
 
 
 def _predict_one(
-    choice: EngineChoice, settings: dict[str, Any], given: dict[str, list[str]], out: str | None, as_json: bool
+    choice: EngineChoice,
+    settings: dict[str, Any],
+    given: dict[str, list[str]],
+    out: str | None,
+    as_json: bool,
+    images: KnownImages | None,
 ) -> None:
+    from cotune.data.known_images import KNOWN
     from cotune.data.predictions import predictions_writer, records
     from cotune.data.python_posts import posts_from
     from cotune.scoring import share_column
 
     predictor = open_scorer(choice, settings)
+    if images is not None:
+        predictor.look_for(images)
     task, fields = predictor.task, predictor.fields
     posts = posts_from([_one_post(fields, given)], fields)
     frame = predictor.frame(posts)
     found = next(records(frame))
-    if found["label"] is None:
+    if found["label"] is None and found.get(KNOWN) is None:
         raise DataError(found["error"])
     if out is not None:
         with predictions_writer(out, predictor.columns(), predictor.text_columns()) as write:
@@ -305,6 +331,10 @@ def _predict_one(
     if as_json:
         print_json(found)
         return
+    if images is not None:
+        tell_note(_known(found))
+    if found["label"] is None:
+        raise DataError(found["error"])
     shares = ", ".join(f"{name} share {found[share_column(name)]:.0%}" for name in predictor.field_names)
     proba = dict(zip(task.outputs, (found[column] for column in task.columns()), strict=False))
     answer = probabilities_table(str(found["label"]), proba) if proba else f"{found['label']:.6g}"
@@ -315,6 +345,14 @@ def _predict_one(
     print_rich(*_pushed(predictor, posts, choice, settings))  # after the answer, which nobody waits for because of it
     if found["error"]:
         tell_note(f"note: {found['error']}")
+
+
+def _known(found: dict[str, Any]) -> str:
+    from cotune.data.known_images import DISTANCE, KNOWN
+
+    if found[KNOWN] is None:
+        return "its image is not among the known ones"
+    return f"known image: {found[KNOWN]} ({plural(int(found[DISTANCE]), 'differing bit')})"
 
 
 def _pushed(predictor: Scorer[Any], posts: pd.DataFrame, choice: EngineChoice, settings: dict[str, Any]) -> list[str]:

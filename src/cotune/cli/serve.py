@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cotune.cli.engine import EngineOption, choose, open_scorer
-from cotune.cli.options import Plugin
+from cotune.cli.options import KnownDistance, KnownPath, Plugin, known_of
 from cotune.cli.settings import Flags
 from cotune.errors import ConfigError, clip
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cotune.data.known_images import KnownImages
     from cotune.explain.explainer import Explainer
     from cotune.export.choose import EngineChoice
     from cotune.fields import Field
@@ -69,6 +70,8 @@ def serve(
             metavar="NAME",
         ),
     ] = None,
+    known: KnownPath = None,
+    known_distance: KnownDistance = None,
     plugin: Plugin = None,
     check: Annotated[
         bool, typer.Option("--check", help="Start, answer one request of its own, and end: 0, or 2 with the reason.")
@@ -98,10 +101,11 @@ def serve(
         hosts=(*_LOOPBACK, host, *(allow_host or [])) if local or allow_host else (),
     )
     named = _named(runs)
+    images = known_of(known, known_distance)
     bound = listen(host, port) if not check else None
     settings = {"batch_size": batch_size, "bad_images": "error", "allow_remote": False}
     models = [
-        _open(name, choose(folder, engine, plugin, flags), {**flags, **settings}, limits)
+        _open(name, choose(folder, engine, plugin, flags), {**flags, **settings}, limits, images)
         for name, folder in named.items()
     ]
     if bound is None:
@@ -137,12 +141,16 @@ def _named(runs: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _open(name: str, choice: EngineChoice, settings: dict[str, Any], limits: Limits) -> ServedModel:
+def _open(
+    name: str, choice: EngineChoice, settings: dict[str, Any], limits: Limits, images: KnownImages | None
+) -> ServedModel:
     from cotune.serve.logs import log_error
     from cotune.serve.model import ServedModel
 
     posts = _posts(choice.folder, choice.fields) if choice.ready is None and choice.may_export(inf) else None
     scorer = open_scorer(choice, settings, posts, many=True)
+    if images is not None:
+        scorer.look_for(images)
     explainer = None if choice.exported else _explainer(choice, settings)
     model = ServedModel(name, scorer, limits, explainer=explainer, tell=lambda error: log_error(error, model=name))
     model.warm_up()

@@ -213,14 +213,14 @@ def _parameters_of(function: Any) -> Any:
 
 def key_values(pairs: list[str] | None) -> dict[str, Any]:
     """Return what `--set` was given, values read as YAML."""
-    import yaml
+    from cotune.files import parse_yaml
 
     found: dict[str, Any] = {}
     for pair in pairs or []:
         key, sign, value = pair.partition("=")
         if not sign or not key.strip():
             raise ConfigError(f"--set takes key=value, as in --set layer-decay=0.8, not {pair!r}")
-        with suppress(yaml.YAMLError):
-            value = yaml.safe_load(value)
+        with suppress(ConfigError):
+            value = parse_yaml(value, pair)
         found[key.strip().replace("-", "_")] = value
     return found

@@ -304,6 +304,9 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
         finished = not isinstance(metrics, dict) or metrics.get("status") != "interrupted"
     pending = _pending(out)
     if resume and finished and not pending:
+        from cotune.training.checkpoint import remove_state
+
+        remove_state(out / CHECKPOINT)  # of which a kill may have left parts when all was done
         raise CotuneError(f"{out} holds a finished run; there is nothing to resume. --overwrite trains it again")
     begun = _is_log(out / "log.csv") or _LEFT_BEHIND.issuperset(path.name for path in out.iterdir())
     if not (held or pending or begun):

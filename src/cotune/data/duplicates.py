@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cotune.data.hash_index import HashIndex, bands, popcount
 from cotune.data.images.flat import Detail, Details, flat_detail
 from cotune.data.images.load import ImageSource, ReadImage, read_image
 from cotune.data.images.sources import ImageFault, is_url
@@ -221,13 +222,8 @@ def looks_like(
     :data:`NO_HASH` resembles nothing.
     """
     found = np.zeros(len(looks), dtype=bool)
-    among = np.unique(among[among != NO_HASH])
-    for mine, theirs in zip(_bands(looks, max_distance), _bands(among, max_distance), strict=True):
-        order = np.argsort(theirs, kind="stable")
-        low, high = (np.searchsorted(theirs[order], mine, side) for side in ("left", "right"))
-        for at in np.flatnonzero((high > low) & ~found & (looks != NO_HASH)):
-            bucket = among[order[low[at] : high[at]]]
-            found[at] = bool((_popcount(bucket ^ looks[at]) <= max_distance).any())
+    there = looks != NO_HASH
+    found[there] = HashIndex(np.unique(among[among != NO_HASH]), max_distance).nearest(looks[there])[0] >= 0
     return found
 
 
@@ -290,8 +286,8 @@ class Groups:
         # Flat ones stand for themselves alone: equal hashes say little about them.
         alone = np.flatnonzero((hashes != NO_HASH) & flat)
         values, first = np.concatenate([values, hashes[alone]]), np.concatenate([first, alone])
-        bands = list(_bands(values, max_distance))
-        for number, whole in enumerate(bands):
+        parts = bands(values, min(max_distance + 1, 64))
+        for number, whole in enumerate(parts):
             order = np.argsort(whole, kind="stable")
             band, ordered = whole[order], values[order]
             here = np.arange(len(order) - 1)
@@ -299,11 +295,11 @@ class Groups:
             while len(here):  # compare each with the step-th after it, as long as both lie in one bucket
                 here = here[here + step < len(order)]
                 here = here[band[here] == band[here + step]]
-                near = here[_popcount(ordered[here] ^ ordered[here + step]) <= max_distance]
+                near = here[popcount(ordered[here] ^ ordered[here + step]) <= max_distance]
                 left, right = order[near], order[near + step]
                 if details is not None and len(left):
                     # Each pair once: an earlier band that is equal too has brought it.
-                    new = ~np.any([other[left] == other[right] for other in bands[:number]], axis=0)
+                    new = ~np.any([other[left] == other[right] for other in parts[:number]], axis=0)
                     new = np.broadcast_to(new, left.shape)
                     left, right = left[new], right[new]
                     fits = details.agree(first[left], first[right])
@@ -327,27 +323,3 @@ class Groups:
             graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(size, size))
             self._group = connected_components(graph, directed=False)[1].astype(np.int64)[self._group]
             self._edges, self._waiting = [], 0
-
-
-def _bands(hashes: np.ndarray[Any, Any], max_distance: int) -> Iterable[np.ndarray[Any, Any]]:
-    """Yield parts of the hashes of which at least one is equal in any two that differ in few enough bits.
-
-    With one part more than bits that may differ, some part has no differing bit. Neighbouring bits of a
-    pHash go together, so each part takes bits from all over.
-    """
-    count = min(max_distance + 1, 64)
-    for part in range(count):
-        band = np.zeros(len(hashes), dtype=np.uint64)
-        for position, bit in enumerate(range(part, 64, count)):
-            band |= ((hashes >> np.uint64(bit)) & np.uint64(1)) << np.uint64(position)
-        yield band
-
-
-def _popcount(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if hasattr(np, "bitwise_count"):
-        return np.asarray(np.bitwise_count(values))
-    pairs = values - ((values >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    low = np.uint64(0x3333333333333333)
-    fours = (pairs & low) + ((pairs >> np.uint64(2)) & low)
-    eights = (fours + (fours >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.asarray((eights * np.uint64(0x0101010101010101)) >> np.uint64(56))

@@ -11,7 +11,9 @@ import mmap
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -54,6 +56,9 @@ class ArrayStore:
         self._lock = FileLock(str(folder / "lock"))
         self._data = folder / "data.bin"
         self._places: dict[str, tuple[int, int]] = {}
+        self._sums: dict[str, int] = {}  # checksums of arrays that were not looked at yet
+        self._damaged = 0
+        self._begun_again = False
         self._end = 0  # first byte that no indexed array uses
         self._seen = 0  # last row of the index that was read
         self._lost: list[str] = []
@@ -63,6 +68,9 @@ class ArrayStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self._lock:
+                if _is_damaged(folder):
+                    _remove_store(folder, keep="lock")
+                    self._begun_again = True
                 self._make()
         except OSError as fault:
             raise CotuneError(
@@ -83,8 +91,10 @@ class ArrayStore:
             # Numbers are not used again after a deletion, so that readers miss nothing.
             index.execute(
                 "CREATE TABLE IF NOT EXISTS places "
-                "(number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, start INTEGER, n INTEGER)"
+                "(number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, start INTEGER, n INTEGER, sum INTEGER)"
             )
+            if "sum" not in {row[1] for row in index.execute("PRAGMA table_info(places)")}:
+                index.execute("ALTER TABLE places ADD COLUMN sum INTEGER")  # made by a cotune of before
             if not _version(index):
                 index.execute(f"PRAGMA user_version = {secrets.randbelow(2**31 - 1) + 1}")
 
@@ -104,30 +114,57 @@ class ArrayStore:
             version = _version(index)
             if version != self._version:  # another process has evicted the store and begun it again
                 self._places, self._end, self._seen, self._lost, self._map = {}, 0, 0, [], None
+                self._sums = {}
                 self._version = version
             # Rows are only ever added, so what was read before need not be read again.
             rows = index.execute(
-                "SELECT number, key, start, n FROM places WHERE number > ? ORDER BY number", (self._seen,)
+                "SELECT number, key, start, n, sum FROM places WHERE number > ? ORDER BY number", (self._seen,)
             ).fetchall()
         size = self._data.stat().st_size
-        for self._seen, key, start, n in rows:
+        for self._seen, key, start, n, checksum in rows:
             end = start + n * self.row_bytes
             if end > size:  # a crash of the machine may have kept the index and lost the data
                 self._lost.append(key)
+                self._damaged += 1
                 continue
             self._places[key] = (start, n)
+            if checksum is not None:
+                self._sums[key] = checksum
             self._end = max(self._end, end)
         os.utime(self.folder)  # marks the store as used, for eviction
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._places and self._is_whole(key)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """Return the keys that are not stored, each once, in order."""
-        return [key for key in dict.fromkeys(keys) if key not in self._places]
+        """Return the keys that are not stored, or whose array is damaged, each once, in order."""
+        return [key for key in dict.fromkeys(keys) if key not in self]
+
+    def _is_whole(self, key: str) -> bool:
+        """Compare an array with its checksum the first time that it is asked for, and forget a damaged one."""
+        checksum = self._sums.pop(key, None)
+        if checksum is None:
+            return True
+        if zlib.crc32(self._read(key).data) == checksum:
+            return True
+        if self._places.pop(key, None) is not None:
+            self._lost.append(key)
+            self._damaged += 1
+        return False
+
+    def notes(self) -> list[str]:
+        """Return what was found to be damaged since this was asked last, for the user to know."""
+        found = []
+        if self._begun_again:
+            found.append(f"note: the cache {self.folder} was damaged; it begins again")
+        if self._damaged:
+            are = "entry of the cache {} is" if self._damaged == 1 else "entries of the cache {} are"
+            found.append(f"note: {self._damaged:,} {are.format(self.folder)} damaged, and computed again")
+        self._begun_again, self._damaged = False, 0
+        return found
 
     def lengths(self, keys: Sequence[str]) -> np.ndarray:
         """Return the number of rows of each array."""
@@ -147,7 +184,7 @@ class ArrayStore:
         with self._lock:
             self._make()
             self.refresh()
-            new = {key: array for key, array in zip(keys, arrays, strict=True) if key not in self._places}
+            new = {key: array for key, array in zip(keys, arrays, strict=True) if key not in self}
             if not new:
                 return
             if self._lost:  # before other data takes the places that these rows name
@@ -158,12 +195,14 @@ class ArrayStore:
                 places = self._append(file, new)
             with self._index() as index:
                 index.executemany(
-                    "INSERT INTO places (key, start, n) VALUES (?, ?, ?)",
+                    "INSERT INTO places (key, start, n, sum) VALUES (?, ?, ?, ?)",
                     [(key, *place) for key, place in places.items()],
                 )
             self.refresh()
+            for key in places:  # just written, which needs no look
+                self._sums.pop(key, None)
 
-    def _append(self, file: IO[bytes], new: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+    def _append(self, file: IO[bytes], new: dict[str, np.ndarray]) -> dict[str, tuple[int, int, int]]:
         # What lies beyond the last indexed byte was left by a killed process and is overwritten.
         end = self._end
         size = sum(array.shape[0] for array in new.values()) * self.row_bytes
@@ -178,8 +217,9 @@ class ArrayStore:
                 block = np.ascontiguousarray(array, dtype=self.dtype)
                 if block.shape[1:] != self.row_shape:
                     raise ValueError(f"rows of shape {block.shape[1:]} do not fit a store of {self.row_shape}")
-                file.write(block.tobytes())
-                places[key] = (end, block.shape[0])
+                content = block.tobytes()
+                file.write(content)
+                places[key] = (end, block.shape[0], zlib.crc32(content))
                 end += block.nbytes
             file.flush()
         except OSError as fault:
@@ -197,17 +237,22 @@ class ArrayStore:
         KeyError
             If nothing is stored under `key`.
         """
+        _, n = self._places[key]
+        result: np.ndarray = self._read(key).view(self.dtype).reshape((n, *self.row_shape))
+        return result
+
+    def _read(self, key: str) -> np.ndarray:
+        """Return the bytes of an array, a copy."""
         start, n = self._places[key]
         size = n * self.row_bytes
         if not size:
-            return np.zeros((n, *self.row_shape), dtype=self.dtype)
+            return np.zeros(0, dtype=np.uint8)
         mapped = self._mapped(start + size)
         self._read_bytes += size
         block = np.array(mapped[start : start + size])
         if self._read_bytes > _RELEASE_AFTER:
             self._release()
-        result: np.ndarray = block.view(self.dtype).reshape((n, *self.row_shape))
-        return result
+        return block
 
     def _mapped(self, end: int) -> np.memmap:
         if self._map is None or len(self._map) < end:
@@ -281,10 +326,28 @@ def _is_store(folder: Path) -> bool:
     return False
 
 
-def _remove_store(folder: Path) -> None:
-    """Delete the files of a store, and its folder once it is empty."""
+def _is_damaged(folder: Path) -> bool:
+    """Tell whether the settings or the index of a store are damaged; a full disk or a lock is something else."""
+    if (folder / "store.json").is_file():
+        try:
+            store_settings(folder)
+        except CotuneError:
+            return (folder / "data.bin").is_file()  # else it may be a file of somebody else
+    if not (folder / "index.sqlite").is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(folder / "index.sqlite", timeout=60)) as index:
+            return bool(index.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
+    except sqlite3.DatabaseError as fault:
+        return getattr(fault, "sqlite_errorcode", 0) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _remove_store(folder: Path, keep: str = "") -> None:
+    """Delete the files of a store but one, and its folder once it is empty."""
     # The settings last, so that what is left of a store counts as one.
     for name in ("data.bin", "index.sqlite", "index.sqlite-journal", "lock", "store.json"):
+        if name == keep:
+            continue
         with suppress(OSError):
             (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
@@ -298,13 +361,58 @@ def _size(file: Path) -> int:
         return 0
 
 
+#: Temporary folders that this process uses instead of caches that it cannot write to; they go with it.
+_instead: dict[Path, tempfile.TemporaryDirectory[str]] = {}
+_NOWHERE = Path("~/.cache/cotune")
+
+
 def default_root() -> Path:
-    """Return the cache folder: ``$COTUNE_CACHE``, else ``$XDG_CACHE_HOME/cotune``, else ``~/.cache/cotune``."""
+    """Return the cache folder: ``$COTUNE_CACHE``, else ``$XDG_CACHE_HOME/cotune``, else ``~/.cache/cotune``.
+
+    Without any of them, as for a user without a home folder, it is a temporary folder of this process.
+    """
     configured = os.environ.get("COTUNE_CACHE")
-    if configured:
-        return Path(configured).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "cotune"
+    try:
+        if configured:
+            return Path(configured).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "cotune"
+    except RuntimeError:
+        return _instead_of(_NOWHERE)
+
+
+def usable_root(root: Path, tell: Callable[[str], None]) -> Path:
+    """Return a cache folder if it can be written to, and otherwise a temporary one of this process.
+
+    Parameters
+    ----------
+    root : Path
+        The cache folder; made when absent.
+    tell : callable
+        Told, once, why nothing is kept.
+    """
+    if root in _instead:
+        return _instead_of(root)
+    if any(root == Path(other.name) for other in _instead.values()):
+        return root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root) as file:
+            file.write(bytes(4096))
+            file.flush()
+    except OSError as fault:
+        tell(
+            f"note: the cache {root} cannot be written to ({fault.strerror}); a temporary folder is used, and nothing "
+            "is kept for later; --cache or COTUNE_CACHE names another place"
+        )
+        return _instead_of(root)
+    return root
+
+
+def _instead_of(root: Path) -> Path:
+    if root not in _instead:
+        _instead[root] = tempfile.TemporaryDirectory(prefix="cotune-cache-")
+    return Path(_instead[root].name)
 
 
 def store_settings(folder: Path) -> dict[str, object]:

@@ -12,12 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cotune._version import __version__
 from cotune.checksums import seal_holds, sealed
+from cotune.data.known_images import KNOWN
 from cotune.data.posts import input_hashes
-from cotune.decide.choose import hash_of
+from cotune.decide.choose import hash_of, output_of
 from cotune.decide.policy import ChosenPolicy, route_of
 from cotune.environment import versions
 from cotune.errors import DataError
@@ -26,6 +28,8 @@ from cotune.scoring import Scorer, share_column
 
 FORMAT = 1
 TOLERANCE = 1e-4
+#: Contributions are on the scale of log-odds, where rounding shows more: by how many times `TOLERANCE` they may differ.
+_OF_LOG_ODDS = 100
 _RECORD = "cotune decision"
 _CHUNK = 256
 
@@ -51,9 +55,22 @@ class AuditLog:
             "thresholds": chosen.thresholds,
             "versions": _versions(),
         }
+        if predictor.known is not None:
+            self._same["policy"]["known"] = chosen.policy.known
+            self._same["known_images"] = predictor.known.digest
 
-    def lines(self, posts: pd.DataFrame, table: pd.DataFrame, decisions: pd.DataFrame) -> Iterator[str]:
-        """Yield the records of some posts, one line each, sealed by a checksum."""
+    def lines(
+        self, posts: pd.DataFrame, table: pd.DataFrame, decisions: pd.DataFrame, contributions: np.ndarray
+    ) -> Iterator[str]:
+        """Yield the records of some posts, one line each, sealed by a checksum.
+
+        Parameters
+        ----------
+        posts, table, decisions : DataFrame
+            The posts, their predictions and their routes.
+        contributions : ndarray
+            What each field adds to the policy's class, on the task's scale, shape (N, F).
+        """
         inputs = input_hashes(posts, self._predictor.fields)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         names = self._predictor.field_names
@@ -67,9 +84,11 @@ class AuditLog:
                 "label": row["label"],
                 "probabilities": {name: row[name] for name in self._predictor.task.columns()},
                 "shares": {name: row[share_column(name)] for name in names},
+                "contributions": dict(zip(names, contributions[i].tolist(), strict=True)),
                 "route": route,
                 "error": row["error"],
             }
+            made |= {KNOWN: row[KNOWN]} if KNOWN in row else {}
             yield to_json(sealed({**made, **self._same}), indent=None) + "\n"
 
 
@@ -166,7 +185,7 @@ def replay(
         at = [place.get(str(record.get("id"))) for _, record in chunk]
         part = posts.iloc[sorted({i for i in at if i is not None})]
         row_of = {str(id_): row for row, id_ in enumerate(part["id"])}
-        again: list[Any] = predictor.frame(part).to_dict("records") if len(part) else []
+        again = _scored_again(predictor, part) if len(part) else []
         inputs = input_hashes(part, predictor.fields)
         for line, record in chunk:
             found.records += 1
@@ -177,15 +196,24 @@ def replay(
             else:
                 mine = {name: hashes[row] for name, hashes in inputs.items()}
                 reasons += _about_input(record, mine)
-                numbers, largest = _about_numbers(record, again[row], tolerance)
+                table, contributions = again[row]
+                numbers, largest = _about_numbers(record, table, tolerance)
                 found.largest = max(found.largest, largest)
-                reasons += numbers
+                reasons += numbers + _about_contributions(record, contributions, predictor, tolerance)
+                reasons += _about_known(record, table)
             others |= {_words(record)} if record.get("versions") != now else set()
             others |= _engine(record, predictor.engine_version)
+            others |= _known(record, predictor)
             if reasons:
                 found.differences.append((line, str(record.get("id")), reasons))
-    found.notes = [f"decided with {words}" for words in sorted(others)]
+    found.notes = [words if words.startswith("known") else f"decided with {words}" for words in sorted(others)]
     return found
+
+
+def _scored_again(predictor: Scorer[Any], posts: pd.DataFrame) -> list[tuple[dict[Any, Any], np.ndarray]]:
+    """Return the row of predictions of every post, and its contributions, shape (F, n_outputs)."""
+    scores = predictor.scores(posts)
+    return list(zip(predictor.frame_of(posts, scores).to_dict("records"), scores.contributions, strict=True))
 
 
 def _versions() -> dict[str, str | None]:
@@ -219,19 +247,57 @@ def _about_numbers(record: Mapping[str, Any], row: Mapping[str, Any], tolerance:
         reasons.append(f"other probability: {worst} {_number(was[worst])}, now {_number(row.get(worst))}")
     column = f"p_{_of(record, 'policy', 'class')}"
     value = row.get(column)
-    route = route_of(math.nan if value is None else value, record["thresholds"])
+    route: object = route_of(math.nan if value is None else value, record["thresholds"])
+    if (row[KNOWN] if KNOWN in row else record.get(KNOWN)) is not None:
+        route = _of(record, "policy", "known")
     if route != record.get("route"):
         reasons.append(f"other route: {record.get('route')}, now {route}")
     return reasons, 0.0 if math.isinf(largest) else largest
 
 
+def _about_contributions(
+    record: Mapping[str, Any], now: np.ndarray, predictor: Scorer[Any], tolerance: float
+) -> list[str]:
+    """Return which field adds something else to the policy's class; nothing where a record or a model does not tell."""
+    was, class_ = record.get("contributions") or {}, _of(record, "policy", "class")
+    if class_ not in predictor.task.outputs:
+        return []
+    mine = dict(zip(predictor.field_names, now[:, output_of(predictor.task, class_)].tolist(), strict=True))
+    gaps = {
+        name: abs(value - mine[name])
+        for name, value in was.items()
+        if name in mine and _is_number(value) and _is_number(mine[name])
+    }
+    worst = max(gaps, key=lambda name: gaps[name], default=None)
+    if worst is None or gaps[worst] <= tolerance * _OF_LOG_ODDS:
+        return []
+    return [f"other contribution: {worst} {_number(was[worst])}, now {_number(mine[worst])}"]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not math.isnan(value)
+
+
+def _about_known(record: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    was, now = record.get(KNOWN), row.get(KNOWN)
+    return [f"other known image: {was or 'none'}, now {now or 'none'}"] if KNOWN in row and was != now else []
+
+
+def _known(record: Mapping[str, Any], predictor: Scorer[Any]) -> set[str]:
+    """Return what a reader must know of images that were looked for."""
+    was = record.get("known_images")
+    if predictor.known is None:
+        return {"known images were not looked for again; give --known for it"} if was is not None else set()
+    return {"known images are other ones than those of then"} if was != predictor.known.digest else set()
+
+
 def _gap(was: Any, now: Any) -> float:
-    known = [isinstance(value, int | float) and not math.isnan(value) for value in (was, now)]
+    known = [_is_number(value) for value in (was, now)]
     return abs(was - now) if all(known) else math.inf if any(known) else 0.0
 
 
 def _number(value: Any) -> str:
-    return f"{value:.6f}" if isinstance(value, int | float) and not math.isnan(value) else "none"
+    return f"{value:.6f}" if _is_number(value) else "none"
 
 
 def _of(record: Mapping[str, Any], part: str, key: str) -> Any:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cotune._version import __version__
 from cotune.checksums import seal_holds, sealed
-from cotune.errors import ConfigError, did_you_mean
+from cotune.errors import ConfigError, clip, did_you_mean
 from cotune.files import read_yaml
 from cotune.ownership import DECISIONS
 
@@ -47,6 +47,8 @@ class Policy(_Part):
         The class, `class` in files.
     act, allow : Act, Allow or None
         Targets; without one of them no post takes that route.
+    known : {"act", "review", "allow"} or None
+        Where posts go whose image is known, whatever the model says of them; None where none is looked for.
     confidence : float
         Probability with which each target is kept.
     version : str
@@ -58,6 +60,7 @@ class Policy(_Part):
     class_: str = Field(alias="class", min_length=1)
     act: Act | None = None
     allow: Allow | None = None
+    known: Route | None = None
     confidence: float = Field(0.95, ge=0.5, lt=1)
     version: str = "1"
 
@@ -75,6 +78,23 @@ class Policy(_Part):
     def plain(self) -> dict[str, Any]:
         """Return it as a file would say it."""
         return self.model_dump(by_alias=True, exclude_none=True)
+
+
+class _Threshold(BaseModel):
+    value: float
+
+
+class _Thresholds(BaseModel):
+    act: _Threshold | None
+    allow: _Threshold | None
+
+
+class _Record(BaseModel):
+    """What of a record is relied on."""
+
+    policy: dict[str, Any]
+    run: dict[str, Any]
+    thresholds: _Thresholds
 
 
 @dataclass(frozen=True)
@@ -135,6 +155,11 @@ def read_policy(path: Path) -> Policy | ChosenPolicy:
         raise ConfigError(f"{path} is no policy that this version of cotune wrote; choose its thresholds again")
     if "checksum" not in found or not seal_holds(found):
         raise ConfigError(f"{path} was changed (its checksum differs); choose its thresholds again from the policy")
+    try:
+        _Record.model_validate(found)
+    except ValidationError as fault:
+        wrong = ".".join(map(str, fault.errors()[0]["loc"]))
+        raise ConfigError(f"{path} is damaged ({clip(wrong)}); choose its thresholds again from the policy") from None
     return ChosenPolicy(make_policy(found["policy"], str(path)), found)
 
 
@@ -153,8 +178,8 @@ def _explain(error: Any) -> str:
     names = [field.alias or name for name, field in known.items()]
     place = ".".join([*into, name])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {place!r}{did_you_mean(name, names)}; known are {', '.join(names)}"
+        return f"unknown key {clip(place)!r}{did_you_mean(name, names)}; known are {', '.join(names)}"
     if error["type"] == "missing":
         return f"{place} is missing; a policy has {_EXAMPLE}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message} (got {error['input']!r})" if name else message
+    return f"{place}: {message} (got {clip(repr(error['input']))})" if name else message

@@ -151,8 +151,8 @@ def run_demo(
     }
     run = Run(joint.model, both, metrics, environment(both.seed, data_hash(posts), device.type))
     posts = posts.iloc[test]
-    shares = predict_shares(joint.model, task, features, test, joint.source)[1]
-    table = predictions_table(task, ("text", "image"), posts["id"], (joint_proba, shares, [""] * len(test)))
+    scores = predict_shares(joint.model, task, features, test, joint.source)
+    table = predictions_table(task, ("text", "image"), posts["id"], scores)
     examples = _examples(posts, table, n_examples, both.seed)
     # The model card shows them: unlike a user's posts they are public.
     metrics["demo"]["samples"] = [

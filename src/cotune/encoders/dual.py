@@ -75,7 +75,8 @@ class DualTextEncoder(TextEncoder):
 
     def describe(self) -> dict[str, Any]:
         """Return kind and length."""
-        return {"kind": "dual", "modality": "text", "spec": self.spec, "max_tokens": self.max_tokens}
+        description = {"kind": "dual", "modality": "text", "spec": self.spec, "max_tokens": self.max_tokens}
+        return {**description, **self._normalization()}
 
     def save_config(self, folder: Path) -> None:
         """Write the dual model's configuration and the tokenizer's files."""

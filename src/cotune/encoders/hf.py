@@ -64,8 +64,10 @@ def open_model(name: str, *, spec: str, local: bool, weights: bool) -> nn.Module
                 "they would be random, so it is not opened"
             )
     else:
-        build = getattr(opener, "from_config", None) or opener._from_config
-        model = build(config, **extra).float()
+        if hasattr(opener, "from_config"):
+            model = opener.from_config(config, trust_remote_code=False, **extra).float()
+        else:  # a class of its own, which is not chosen by a file
+            model = opener._from_config(config, **extra).float()
     if hasattr(model, "text_model") and hasattr(model, "vision_model"):
         raise EncoderError(f"{spec} is a dual encoder of text and image; write clip:{spec} to use its towers")
     if _is_pair(model):

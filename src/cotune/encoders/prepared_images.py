@@ -79,6 +79,8 @@ class PreparedImages(Prepared):
                 kept = {key: pixels[None] for key, pixels in new.items() if pixels is not None}
                 if self.store is not None and kept and not full:
                     full = not _keep(self.store, kept, options)
+        for note in self.store.notes() if self.store is not None else ():
+            progress.say(note)
         return self
 
     def _read_one(self, row: int) -> _Found:

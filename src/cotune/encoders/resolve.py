@@ -49,7 +49,7 @@ def open_encoder(
     return _open(
         Wanted(
             spec, field.kind, config.text_pooling, config.max_tokens, config.image_crop == "none", field.columns,
-            field.categories, values, rows,
+            field.categories, config.normalize_text, values, rows,
         )
     )  # fmt: skip
 
@@ -102,6 +102,8 @@ def _open(wanted: Wanted) -> Encoder:
         raise EncoderError(f"{wanted.spec} reads a field of kind {encoder.modality}, not {wanted.modality}")
     if wanted.whole_images and isinstance(encoder, ImageEncoder):
         encoder.see_whole_images()
+    if wanted.normalize_text != "none" and isinstance(encoder, TextEncoder):
+        encoder.normalize(wanted.normalize_text)
     return encoder
 
 
@@ -167,7 +169,11 @@ def load_encoder_config(folder: Path) -> Encoder:
     kinds = encoder_kinds()
     if saved["kind"] not in kinds:
         raise EncoderError(f"{folder} holds an encoder of the kind {saved['kind']!r}, which no source knows")
-    return kinds[saved["kind"]].load(folder, saved)
+    encoder = kinds[saved["kind"]].load(folder, saved)
+    level = saved.get("normalize_text", "none")
+    if level != "none" and isinstance(encoder, TextEncoder):
+        encoder.normalize_as_saved(folder, level)
+    return encoder
 
 
 def encoder_kinds() -> dict[str, Source]:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from cotune.data.tables.cells import has_text
 from cotune.encoders.base import Encoder, EncoderOutput, Inputs, Modality, depths_by_order
 from cotune.encoders.hf import transformer_units
+from cotune.encoders.normalizers import normalize_as_saved, normalize_first
 from cotune.encoders.pooling import PADDED_TYPES, Pooling, pool_tokens
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.prepared_texts import PreparedTexts
 from cotune.errors import EncoderError
+from cotune.settings import NormalizeText
 
 # A much longer text is cut before it is tokenised, if what is left of it still gives more tokens than are read.
 _CHARS_PER_TOKEN = 32
@@ -65,6 +67,7 @@ class TextEncoder(Encoder):
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
         self.by_length = by_length
+        self.normalize_text: NormalizeText = "none"
         self.padded = config.model_type in PADDED_TYPES
         if self.padded:
             max_tokens = int(config.max_position_embeddings)
@@ -72,6 +75,27 @@ class TextEncoder(Encoder):
         self.multiple = _length_unit(config)
         pad = getattr(tokenizer, "pad_token_id", None)
         self.pad_id = int(pad) if pad is not None else 0
+
+    def normalize(self, level: NormalizeText) -> None:
+        """Undo in texts what hides their letters, before they become tokens.
+
+        Parameters
+        ----------
+        level : {"none", "invisible", "confusables", "leet"}
+            How far it goes.
+
+        Raises
+        ------
+        EncoderError
+            If the tokenizer is not one of the tokenizers library.
+        """
+        normalize_first(self.tokenizer, level, spec=self.spec)
+        self.normalize_text = level
+
+    def normalize_as_saved(self, folder: Path, level: NormalizeText) -> None:
+        """Undo in texts what hides their letters as the tokenizer's file in `folder` says."""
+        normalize_as_saved(self.tokenizer, folder)
+        self.normalize_text = level
 
     def prepare(self, values: Sequence[Any], options: ReadOptions) -> PreparedTexts:
         """Tokenise texts."""
@@ -244,7 +268,11 @@ class TextEncoder(Encoder):
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
         }
-        return {**description, "by_length": True} if self.by_length else description
+        description |= {"by_length": True} if self.by_length else {}
+        return {**description, **self._normalization()}
+
+    def _normalization(self) -> dict[str, Any]:
+        return {} if self.normalize_text == "none" else {"normalize_text": self.normalize_text}
 
     def depths(self) -> dict[str, int]:
         """Embeddings have depth 0, layer i depth i + 1."""

@@ -70,6 +70,7 @@ class Explainer(Predictor):
             *self._interaction_columns(),
             *(f"{name}_alone" for name in names),
             "conflict",
+            *(["contradiction"] if self.run.task.contradicts else []),
             *(f"{name}:{output}" for name in names for output in self.run.classes),
             "error",
         ]
@@ -105,6 +106,8 @@ class Explainer(Predictor):
 
     def _cells(self, parts: Contributions) -> dict[str, np.ndarray]:
         numbers = {"confidence": self.run.task.confidence(parts.predictions), "conflict": parts.conflict()}
+        if self.run.task.contradicts:
+            numbers["contradiction"] = parts.predictions[:, -1]
         numbers |= {share_column(name): share for name, share in parts.shares().items()}
         numbers |= {"base": parts.of_explained(parts.base)}
         numbers |= {name: parts.of_explained(values) for name, values in parts.parts.items()}

@@ -73,7 +73,7 @@ def _check_tokens(encoder: TextEncoder, folder: Path, about: Mapping[str, Any]) 
 
     from cotune.export.inputs import TextReader
 
-    texts = [*PROBES, "word " * 2 * encoder.max_tokens, "a"]
+    texts = [*PROBES, "word " * 2 * encoder.max_tokens, "a", "h\u200bate h\u0430te h4te"]
     with ThreadPoolExecutor(1) as pool:
         found = TextReader(folder / about["tokenizer"], about).read(texts, pool).rows
     for text, own, theirs in zip(texts, encoder.tokenize(texts), found, strict=True):

@@ -92,7 +92,7 @@ def export_run(
     posts : DataFrame
         Posts on which both are compared, as :func:`cotune.data.posts.read_posts` gives them; with labels for INT8.
     parts : bool
-        Whether the graph gives contributions and interactions of the fields too.
+        Whether the graph gives interactions, and what each field alone says, too.
     openvino : bool
         Whether OpenVINO's own files are written as well.
     int8 : Int8, optional
@@ -128,7 +128,7 @@ def export_run(
         about = _about(run, inputs, parts=parts)
         export = Export(stage, about, run.task, run.fields)
         progress.begin(f"comparing it with torch on {plural(len(posts), 'post')}")
-        expected, _, _ = Predictor(run, device="cpu", bad_images="text-only").scores(posts)
+        expected = Predictor(run, device="cpu", bad_images="text-only").scores(posts).predictions
         few = posts.head(_COMPARED) if int8 else posts
         checks = [compare(export, engine, few, expected[: len(few)]) for engine in ENGINES if engine in installed()]
         for check in checks:
@@ -175,7 +175,7 @@ def compare(
     if not known.any():
         raise ExportError("none of the posts to compare on can be scored; name others with --posts")
     with ExportedPredictor(export, engine=engine, bad_images="text-only") as predictor:
-        found, _, _ = predictor.scores(posts)
+        found = predictor.scores(posts).predictions
     if not (np.isnan(found[:, 0]) == ~known).all():
         raise ExportError(f"the exported graph scores other posts than the run in {engine}; nothing was written")
     found, expected, task = found[known], expected[known], export.task

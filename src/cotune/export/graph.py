@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cotune.export.graph_names import PARTS, PREDICTIONS, SHARES
+from cotune.export.graph_names import CONTRIBUTIONS, PARTS, PREDICTIONS, SHARES
 from cotune.heads import Embeddings
 from cotune.model import JointModel
 
@@ -26,7 +26,7 @@ class ExportGraph(nn.Module):
     model : JointModel
         In evaluation mode, on the CPU, not cut.
     parts : bool
-        Whether contributions, interactions and what each field alone says are outputs too.
+        Whether interactions, and what nothing and each field alone says, are outputs too.
     """
 
     def __init__(self, model: JointModel, *, parts: bool = False) -> None:
@@ -45,7 +45,7 @@ class ExportGraph(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
-        return (PREDICTIONS, SHARES, *(PARTS if self.parts else ()))
+        return (PREDICTIONS, SHARES, CONTRIBUTIONS, *(PARTS if self.parts else ()))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Return the outputs.
@@ -61,9 +61,11 @@ class ExportGraph(nn.Module):
             Probabilities or values, shape (B, n_outputs).
         shares : Tensor
             Each field's share in the output that is explained, shape (B, F).
-        base, contributions, alone, interactions : Tensor
-            On the task's scale, shapes (B, n_outputs), (B, F, n_outputs), (B, F, n_outputs) and (B, P, n_outputs)
-            with P pairs of fields; only if asked for.
+        contributions : Tensor
+            What each field adds to each output on the task's scale, shape (B, F, n_outputs).
+        base, alone, interactions : Tensor
+            On the task's scale, shapes (B, n_outputs), (B, F, n_outputs) and (B, P, n_outputs) with P pairs of fields;
+            only if asked for.
         """
         head, task, present = self.model.head, self.model.task, inputs["present"]
         outputs = {name: encoder.encode(of_field(inputs, name)) for name, encoder in self.model.encoders.items()}
@@ -95,10 +97,10 @@ class ExportGraph(nn.Module):
         sizes = parts.abs().gather(2, explained[:, None, None].expand(-1, parts.shape[1], 1)).squeeze(2)
         shares = _shares(sizes, present)
         if not self.parts:
-            return predictions, shares
+            return predictions, shares, parts
         alone = torch.stack([values[1 << at] for at in range(present.shape[1])], dim=1)
         interactions = torch.einsum("ps,sbk->bpk", self.pairs, values)
-        return predictions, shares, values[0], parts, alone, interactions
+        return predictions, shares, parts, values[0], alone, interactions
 
 
 def of_field(inputs: Mapping[str, Tensor], field: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from PIL import Image
 
+from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault, read_image
 from cotune.data.images.pixels import not_too_long
 from cotune.data.tables.cells import has_image, has_text
@@ -41,6 +42,8 @@ class Inputs:
         Position of a post to what is wrong with its image.
     problems : dict
         Position of a post to what of it could not be read and counts as missing.
+    fingerprints : list or None
+        What each image is known by, if it was asked for.
     """
 
     def __init__(self, rows: Sequence[np.ndarray | None], keys: Sequence[Hashable]) -> None:
@@ -49,6 +52,7 @@ class Inputs:
         self.lengths = np.zeros(len(self.rows), dtype=np.int64)
         self.faults: dict[int, ImageFault] = {}
         self.problems: dict[int, str] = {}
+        self.fingerprints: list[Fingerprint | None] | None = None
 
 
 class FieldReader(abc.ABC):
@@ -149,26 +153,35 @@ class ImageReader(FieldReader):
 
     def __init__(self, steps: Pixels, *, allow_remote: bool = False) -> None:
         self.steps, self.allow_remote = steps, allow_remote
+        #: Whether fingerprints are wanted too.
+        self.looks = False
 
     def read(self, values: Sequence[Any], pool: Executor) -> Inputs:
         """Decode all images, in the threads of `pool`; equal ones once, by name or by content."""
         names = [value if isinstance(value, str | bytes) else id(value) for value in values]
         decoded: dict[str, np.ndarray] = {}
+        marks: dict[str, Fingerprint] = {}
         once = dict(zip(names, values, strict=True))
-        found = dict(zip(once, pool.map(lambda value: self._one(value, decoded), once.values()), strict=True))
+        found = dict(zip(once, pool.map(lambda value: self._one(value, decoded, marks), once.values()), strict=True))
         keys = [each if isinstance(each := found[name], str) else None for name in names]
         result = Inputs([None if key is None else decoded[key] for key in keys], keys)
         result.faults = {i: each for i, name in enumerate(names) if isinstance(each := found[name], ImageFault)}
+        if self.looks:
+            result.fingerprints = [None if key is None else marks.get(key) for key in keys]
         return result
 
-    def _one(self, value: Any, decoded: dict[str, np.ndarray]) -> str | ImageFault | None:
-        """Add an image's pixels to those decoded already, by its content key, and return the key."""
+    def _one(
+        self, value: Any, decoded: dict[str, np.ndarray], marks: dict[str, Fingerprint]
+    ) -> str | ImageFault | None:
+        """Add an image's pixels, and its fingerprint, to those there already, by its content key; return the key."""
         if not has_image(value):
             return None
         try:
             image = read_image(value, allow_remote=self.allow_remote)
             if image.key not in decoded:  # two threads may decode one image at once, to the same pixels
                 decoded[image.key] = self.steps(not_too_long(image.decode(min_side=2 * max(self.steps.size))))
+                if self.looks:
+                    marks[image.key] = Fingerprint.of_read(image)
             return image.key
         except ImageFault as fault:
             return fault

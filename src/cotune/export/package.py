@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from cotune.checksums import damage, seal_holds
 from cotune.errors import CotuneError, ExportError, first_line
 from cotune.fields import Field
@@ -16,6 +18,20 @@ from cotune.tasks import Task, restore_task
 ABOUT, GRAPH, README = "export.json", "model.onnx", "README.md"
 OPENVINO = "openvino/model.xml"
 FORMAT = 1
+
+
+class _Task(BaseModel):
+    name: str
+    settings: dict[str, Any]
+
+
+class _About(BaseModel):
+    """What of ``export.json`` is relied on."""
+
+    checksum: str
+    reads: list[str]
+    task: _Task
+    fields: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -85,10 +101,11 @@ def open_export(folder: Path, *, verify: bool = True) -> Export:
         raise ExportError(
             f"{folder} was made by cotune {about.get('cotune')}, which writes a newer form; update cotune"
         )
-    if verify:
-        for name, what in damage(folder, about["checksums"]):
-            raise ExportError(f"{folder / name} {what}; {again}")
     try:
+        _About.model_validate(about)
+        if verify:
+            for name, what in damage(folder, about["checksums"]):
+                raise ExportError(f"{folder / name} {what}; {again}")
         task = restore_task(about["task"])
         fields = tuple(Field(**field) for field in about["fields"])
     except (KeyError, TypeError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,16 +13,18 @@ import numpy as np
 import pandas as pd
 
 from cotune.data.batches import bucketed_batches
+from cotune.data.duplicates import Fingerprint
 from cotune.data.images.load import ImageFault
 from cotune.data.images.sources import reading_threads
+from cotune.data.known_images import KnownImages
 from cotune.data.seen import SEEN, SeenPosts
 from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.table_columns import Column
 from cotune.engines.sessions import Session, choose_engine, installed, open_session, usable_cores
-from cotune.export.graph_names import PREDICTIONS, SHARES
-from cotune.export.inputs import Inputs, TableReader, open_reader
+from cotune.export.graph_names import CONTRIBUTIONS, PREDICTIONS, SHARES
+from cotune.export.inputs import ImageReader, Inputs, TableReader, open_reader
 from cotune.export.package import Export
-from cotune.scoring import BadImages, Scorer, distinct, without_nonsense
+from cotune.scoring import BadImages, Scorer, Scores, distinct
 
 
 @dataclass(frozen=True)
@@ -145,11 +147,10 @@ class ExportedPredictor(Scorer[ReadPosts]):
             usable[list(faults)] = False
         return ReadPosts(inputs, present, usable, dict(sorted(faults.items())), errors)
 
-    def score(self, read: ReadPosts) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def score(self, read: ReadPosts) -> Scores:
         """Score posts that were read; equal ones once."""
-        n = len(read.usable)
-        found = np.full((n, self.task.n_predictions), np.nan)
-        shares = np.full((n, len(self.field_names)), np.nan)
+        errors = self.errors_of(read.faults, read.errors, read.usable)
+        scores = Scores.none(self.task, self.field_names, errors)
         rows = np.flatnonzero(read.usable)
         columns = np.array([self.field_names.index(name) for name in self.reads])
         contents = [field.keys for field in read.inputs.values()]
@@ -157,11 +158,24 @@ class ExportedPredictor(Scorer[ReadPosts]):
         for batch in self._batches(read, once):
             with self.timed("infer"):
                 result = self.session.run(self.arrays(read.inputs, read.present, batch))
-            found[batch] = result[PREDICTIONS]
-            shares[batch] = 0.0
-            shares[np.ix_(batch, columns)] = result[SHARES]
-        found[rows], shares[rows] = found[of], shares[of]
-        return without_nonsense(rows, found, shares, self.errors_of(read.faults, read.errors, read.usable))
+            scores.predictions[batch] = result[PREDICTIONS]
+            for name, values in ((SHARES, scores.shares), (CONTRIBUTIONS, scores.contributions)):
+                if name in result:
+                    values[batch] = 0.0  # fields that the model does not read
+                    values[np.ix_(batch, columns)] = result[name]
+        scores.copied(rows, of)
+        return scores.without_nonsense(rows)
+
+    def look_for(self, known: KnownImages) -> None:
+        """Say of every post from now on whether its image is known."""
+        super().look_for(known)
+        for reader in self.readers.values():
+            if isinstance(reader, ImageReader):
+                reader.looks = True
+
+    def fingerprints(self, read: ReadPosts) -> Mapping[str, Sequence[Fingerprint | None]]:
+        """Return what images of posts that were read are known by, by field."""
+        return {name: field.fingerprints for name, field in read.inputs.items() if field.fingerprints is not None}
 
     def _batches(self, read: ReadPosts, rows: np.ndarray) -> Iterator[np.ndarray]:
         lengths = np.sum([field.lengths for field in read.inputs.values()], axis=0)[rows]

@@ -39,8 +39,8 @@ A model trained with cotune {about["cotune"]}, as one ONNX graph. It reads {_and
 
 Inputs: `present` (which of the fields {_and(about["reads"])} a post has, in this order), and for each field
 {_and(_inputs(about))}. A post that lacks a field brings any valid input for it.
-Outputs: `predictions` (posts x outputs) and `shares` (posts x fields: each field's part in the
-decision){_parts(about)}.
+Outputs: `predictions` (posts x outputs), `shares` (posts x fields: each field's part in the decision) and
+`contributions` (posts x fields x outputs: what each field adds, on the task's scale){_parts(about)}.
 
 ## Use
 
@@ -177,7 +177,7 @@ def _inputs(about: Mapping[str, Any]) -> list[str]:
 
 
 def _parts(about: Mapping[str, Any]) -> str:
-    return ", `base`, `contributions`, `alone` and `interactions` on the task's scale" if about["parts"] else ""
+    return "; `base`, `alone` and `interactions` on the same scale" if about["parts"] else ""
 
 
 def _and(words: Any) -> str:

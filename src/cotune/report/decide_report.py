@@ -62,6 +62,9 @@ def _notices(chosen: ChosenPolicy, found: Decided) -> list[Notice]:
     made += [Notice("good", f"{row['sentence']}, {confidence}.") for row in kept]
     if n := found.without_prediction:
         made.append(Notice("note", f"{plural(n, 'post')} without a prediction went to review."))
+    if chosen.policy.known is not None:
+        made.append(Notice("note", f"{plural(found.known, 'post')} with a known image: {chosen.policy.known}, whatever "
+                           "the model says. The routes below are of the others."))  # fmt: skip
     return sorted_notices(made)
 
 

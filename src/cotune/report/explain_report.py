@@ -18,9 +18,13 @@ from cotune.report.thumbnails import BUDGET
 CLASSES = 20
 
 
-def _about_list(name: str, fields: Sequence[str]) -> tuple[str, str]:
+def _about_list(name: str, fields: Sequence[str], *, contradicts: bool) -> tuple[str, str]:
     """Return title and note of a list of posts."""
     pair = len(fields) == 2
+    if name == "conflicts" and contradicts:
+        return "Most likely contradictions", (
+            "Ranked by the probability that the fields contradict each other, which the run learned from their labels."
+        )
     if name == "conflicts":
         who = f"{fields[0].capitalize()} and {fields[1]}" if pair else "Fields"
         smaller = "the smaller of the two, so that both have" if pair else "the smaller side, so that both sides have"
@@ -91,7 +95,11 @@ def set_page(found: ExplainedPosts, *, run: str, posts: str, folder: str = "post
         more_classes=max(0, len(names) - CLASSES),
         top_words=[(name, summary["top_words"][name]) for name in names[:CLASSES] if summary["top_words"].get(name)],
         notices=explain_notices(summary),
-        lists=[(*_about_list(name, fields), rows) for name, rows in lists.items() if rows],
+        lists=[
+            (*_about_list(name, fields, contradicts=summary["contradicts"]), rows)
+            for name, rows in lists.items()
+            if rows
+        ],
         explained=explained,
         has_images=any(found.thumbnails.values()),
         failed=found.failed,

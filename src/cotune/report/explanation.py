@@ -40,7 +40,7 @@ def fragment(found: Mapping[str, Any], images: Mapping[str, Image.Image], *, sty
     """
     names = list(found["fields"])
     probabilities = found.get("probability")
-    return Markup(render(
+    return Markup(render(  # noqa: S704 - a rendered template is escaped already
         "explanation.html",
         x=found,
         proba=probabilities,
@@ -52,7 +52,7 @@ def fragment(found: Mapping[str, Any], images: Mapping[str, Image.Image], *, sty
         ],
         several=" and ".join(names),
         interaction=_contributions(found)[found["explained"]].get("interaction"),
-        style=Markup(themed(style_sheet(STYLE), ".cx")) if style else None,
+        style=Markup(themed(style_sheet(STYLE), ".cx")) if style else None,  # noqa: S704 - a style sheet of the package
         classes=_classes(found),
         more_classes=max(0, len(_contributions(found)) - _CLASSES),
         removed=_removed(found["removed"]),

@@ -141,7 +141,7 @@ def calibration_chart(bins: Sequence[Mapping[str, float]], *, low: float | None 
             bar.format("column" if b["n"] >= _FEW else "column few", left, top, wide, max(floor - top, 1), tip)
         )
         line = '<line class="{0}" x1="{1:.1f}" x2="{2:.1f}" y1="{3:.1f}" y2="{3:.1f}"/>'
-        parts += [Markup(line).format(name, left, left + wide, y(b["confidence"])) for name in ("halo", "wanted")]
+        parts += [Markup(line).format(name, left, left + wide, y(b["confidence"])) for name in ("halo", "wanted")]  # noqa: S704 - a template of the package; format() escapes
         size = max(tall(b["n"]), 1)
         parts.append(bar.format("column count", left, base - size, wide, size, tip))
         parts.append(text("tick tiny mid", left + wide / 2, base + 10, short(b["n"], "")))

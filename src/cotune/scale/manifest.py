@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
+
 from cotune._version import __version__
 from cotune.errors import CotuneError, RunError, clip, listed
-from cotune.files import to_json
+from cotune.files import parse_json, to_json
 from cotune.ownership import PARTITIONS
 from cotune.scale.scoring import BlockDone
 from cotune.scale.shards import Shard, ShardEnd
@@ -22,6 +23,61 @@ _FORMAT = 1
 #: Seconds between two writings: what was finished in between is scored again after a crash of the whole job.
 _EVERY = 3.0
 _SHOWN = 5
+
+
+class _Shard(BaseModel):
+    name: str
+    sha256: str
+    blocks: NonNegativeInt | None
+    rows: NonNegativeInt | None
+    error: str | None
+
+    @model_validator(mode="after")
+    def _check(self) -> _Shard:
+        if (self.blocks is None) != (self.rows is None):
+            raise ValueError("blocks without rows, or rows without blocks")
+        return self
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    shard: NonNegativeInt
+    block: NonNegativeInt
+    file: str
+    bytes: NonNegativeInt
+    sha256: str
+    rows: NonNegativeInt
+    predicted: NonNegativeInt
+    errors: NonNegativeInt
+    labels: dict[str, NonNegativeInt]
+    unreadable: bool = False
+    first_errors: list[dict[str, Any]] = []
+
+
+class _Posts(BaseModel):
+    shards: list[_Shard]
+
+
+class _Written(BaseModel):
+    """What of a manifest is relied on when a job goes on."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: int
+    run: str
+    engine: str | None
+    settings: dict[str, Any]
+    posts: _Posts
+    blocks: list[_Block]
+
+    @model_validator(mode="after")
+    def _check(self) -> _Written:
+        if any(block.shard >= len(self.posts.shards) for block in self.blocks):
+            raise ValueError("blocks of a shard that there is not")
+        if self.blocks and self.engine is None:
+            raise ValueError("blocks, but no engine")
+        return self
 
 
 class Manifest:
@@ -78,13 +134,18 @@ class Manifest:
             return None
         where = f"{self.out.url}/{FILE}"
         try:
-            found = json.loads(self.out.read(FILE))
-        except ValueError as error:
+            found = parse_json(self.out.read(FILE), where)
+        except CotuneError as error:
             raise RunError(f"{where} is damaged ({error}); choose another folder") from error
         if not PARTITIONS.wrote(FILE, found):
             raise RunError(f"{where} was not written by {PARTITIONS.command}; choose another folder")
-        if found["format"] > _FORMAT:
+        if isinstance(found.get("format"), int) and found["format"] > _FORMAT:
             raise RunError(f"{where} was written by cotune {found.get('cotune')}, which is newer; update cotune")
+        try:
+            _Written.model_validate(found)
+        except ValidationError as error:
+            wrong = ".".join(map(str, error.errors()[0]["loc"]))
+            raise RunError(f"{where} is damaged ({clip(wrong)}); choose another folder") from error
         return dict(found)
 
     def _refuse_other(self, before: Mapping[str, Any]) -> None:

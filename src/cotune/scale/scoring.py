@@ -22,7 +22,7 @@ from cotune.plugins import load_plugins
 from cotune.scale.library import get
 from cotune.scale.shards import Block, ShardEnd
 from cotune.scale.storage import Storage
-from cotune.scoring import BadImages, Scorer
+from cotune.scoring import BadImages, Scorer, Scores
 
 if TYPE_CHECKING:
     from cotune.engines.sessions import Engine
@@ -166,9 +166,8 @@ class BlockScorer:
 
     def _failed(self, block: Block) -> pd.DataFrame:
         """Return the one row that stands for what cannot be read."""
-        nothing = np.full((1, self.scorer.task.n_predictions), np.nan)
-        shares = np.full((1, len(self.scorer.field_names)), np.nan)
-        return self.scorer.frame_of(block.posts, (nothing, shares, [str(block.error)]))
+        nothing = Scores.none(self.scorer.task, self.scorer.field_names, [str(block.error)])
+        return self.scorer.frame_of(block.posts, nothing)
 
 
 def _pieces(posts: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:

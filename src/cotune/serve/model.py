@@ -15,7 +15,7 @@ from PIL import Image
 
 from cotune.data.tables.cells import FIELD_LABEL, LABEL_SEPARATOR
 from cotune.errors import CotuneError, DataError
-from cotune.scoring import Scorer
+from cotune.scoring import Scorer, Scores
 from cotune.serve.limits import Limits, RefusedError
 from cotune.serve.posts import PostReader, ReadPost, posts_frame
 from cotune.serve.schemas import Model, ModelField, Prediction, Word
@@ -145,7 +145,8 @@ class ServedModel:
         answers: list[Prediction | None] = [None] * len(posts)
         if usable:
             frame = posts_frame([posts[i] for i in usable], self.scorer.fields)
-            found, shares, errors = self.scorer.scores(frame)
+            scores = self.scorer.scores(frame)
+            found, shares, errors = scores.predictions, scores.shares, scores.errors
             known = ~np.isnan(found[:, 0])
             labels = iter(self.task.decode(found[known]))
             for at, i in enumerate(usable):
@@ -154,6 +155,8 @@ class ServedModel:
                     answers[i] = self._prediction(posts[i], next(labels), found[at], named, errors[at])
                 else:
                     posts[i].fault = errors[at] or _NOT_SCORED
+                    answers[i] = self._nothing(posts[i])
+            _note_known([answers[i] for i in usable], scores)
         return [self._nothing(post) if found is None else found for post, found in zip(posts, answers, strict=True)]
 
     def _prediction(
@@ -243,3 +246,10 @@ def _overlays(found: Explanation) -> dict[str, str]:
         for name, part in found.images.items()
         if part.pixels is not None
     }
+
+
+def _note_known(answers: Sequence[Prediction | None], scores: Scores) -> None:
+    """Say which known images posts show, if any are looked for."""
+    for answer, name, distance in zip(answers, *(scores.known or ((), ())), strict=False):
+        if answer is not None and name is not None:
+            answer.known, answer.known_distance = name, int(distance)

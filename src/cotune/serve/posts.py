@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.data.images.load import ImageFault, open_bytes
+from cotune.data.images.load import ImageFault, header_size
 from cotune.data.kinds import FIELD_KINDS
 from cotune.data.tables import row_errors
 from cotune.encoders.table_columns import Column, as_number, is_missing
@@ -172,7 +172,7 @@ class PostReader:
         if not data:
             return
         try:
-            open_bytes(data, name, max_pixels=self.limits.image_pixels).close()
+            header_size(data, name, max_pixels=self.limits.image_pixels)
         except ImageFault as fault:
             post.fault = post.fault or f"{name}: {fault.plain}"
             if fault.kind == "too large":

@@ -47,6 +47,8 @@ class Prediction(BaseModel):
     further: dict[str, float] = Field(
         default={}, description="Of such a run: probabilities p:FIELD_LABEL, and conflict: that fields contradict."
     )
+    known: str | None = Field(None, description="The known image that the post shows, where the service looks for any.")
+    known_distance: int | None = Field(None, description="In how many of 64 bits of their hashes the two differ.")
     shares: dict[str, float] = Field(description="How much of the prediction each field drove; they add up to 1.")
     error: str | None = Field(description="Why there is no prediction, or what of the post was not used.")
 

@@ -344,7 +344,7 @@ class Annotated(SingleLabel):
                     [cells[:, np.flatnonzero(of_cells == k).tolist()].sum(1) for k in range(len(labels))], dim=1
                 )
             )
-        if self._contradicts:
+        if self.contradicts:
             parts.append(cells[:, self._of_class(_UNKNOWN)].sum(1, keepdim=True))
         return torch.cat(parts, dim=1)
 
@@ -354,13 +354,14 @@ class Annotated(SingleLabel):
         return found
 
     @property
-    def _contradicts(self) -> bool:
+    def contradicts(self) -> bool:
+        """Whether the rule calls some labels of fields a contradiction."""
         return bool((self.class_of == _UNKNOWN).any())
 
     def columns(self) -> list[str]:
         """Return the columns of the probabilities."""
         of_fields = [f"p:{field}_{label}" for field, labels in self.field_labels.items() for label in labels]
-        return [*super().columns(), *of_fields, *([CONFLICT] if self._contradicts else [])]
+        return [*super().columns(), *of_fields, *([CONFLICT] if self.contradicts else [])]
 
     def label_columns(self) -> list[str]:
         """Return the columns of labels: the post's, and each field's."""
@@ -384,7 +385,7 @@ class Annotated(SingleLabel):
 
     def conflict(self, predictions: np.ndarray) -> np.ndarray | None:
         """Return the probability that the fields contradict each other, shape (N,); None where no rule says so."""
-        return predictions[:, -1] if self._contradicts else None
+        return predictions[:, -1] if self.contradicts else None
 
     def of_classes(self, predictions: Any) -> Any:
         """Return the probabilities of the classes, shape (N, number of classes)."""

@@ -258,6 +258,11 @@ class Task(abc.ABC):
     def explained(self, predictions: Tensor) -> Tensor:
         """Return the index of the output that an explanation is about, shape (B,)."""
 
+    @property
+    def contradicts(self) -> bool:
+        """Whether the last prediction is the probability that a post's fields contradict each other."""
+        return False
+
     def choose_thresholds(self, targets: np.ndarray, predictions: np.ndarray) -> None:
         """Choose on held-out posts where to cut, if decoding cuts anywhere."""
         return

@@ -9,11 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cotune.data.tables.cells import LABEL_SEPARATOR, is_missing, label_name
 from cotune.data.tables.read import join_chunks, read_chunks
 from cotune.errors import ConfigError, clip, listed
+from cotune.files import read_yaml
 
 _LABEL = "label"
 _FOLDER = Path(__file__).parent / "rules"
@@ -135,10 +134,7 @@ def _table_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _yaml_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"the rule {path} cannot be read: {' '.join(str(error).split())}") from None
+    found = read_yaml(path)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise ConfigError(f"the rule {path} is a list of combinations, as in `- {{text: a, image: b, label: c}}`")
     return found

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cotune.data.store import default_root
+from cotune.data.store import default_root, usable_root
 from cotune.encoders.base import Encoder
 from cotune.encoders.prepared import ReadOptions
 from cotune.encoders.resolve import open_encoder
@@ -83,8 +83,10 @@ def read_options(
     config: FitConfig, *, allow_remote: bool = False, looks: bool = False, progress: Progress | None = None
 ) -> ReadOptions:
     """Return how the configuration wants posts to be read: with a cache folder."""
-    limit = int(config.cache_gb * 1e9)
-    return ReadOptions(cache_root(config), limit, allow_remote, looks, config.engine, progress or Progress())
+    limit, progress, root = int(config.cache_gb * 1e9), progress or Progress(), cache_root(config)
+    if ranks().count == 1:  # several need one that they share
+        root = usable_root(root, progress.say)
+    return ReadOptions(root, limit, allow_remote, looks, config.engine, progress)
 
 
 def prepare_posts(

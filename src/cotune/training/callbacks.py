@@ -27,6 +27,9 @@ class Callback:
     def on_begin(self, key: Mapping[str, Any]) -> None:
         """Take what the training is made of (settings, hash of the posts), before it begins."""
 
+    def on_resume(self, state: StageState, history: History) -> None:
+        """Take the state that a stage goes on from, or ended with, and the history of the stages before."""
+
     def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
         """Take the state after an epoch, and the history of the stages before."""
 
@@ -48,8 +51,15 @@ class HistoryCallback(Callback):
         self.on_epoch = on_epoch
         self._members: dict[int, History] = {}
 
+    def on_resume(self, state: StageState, history: History) -> None:
+        """Hand on the rows of before: no epoch may be left to do it, and members that are finished have none."""
+        self._hand_on(state, history)
+
     def on_epoch_end(self, stage: Stage, state: StageState, history: History) -> None:
         """Hand on all rows, those of members that were trained before first."""
+        self._hand_on(state, history)
+
+    def _hand_on(self, state: StageState, history: History) -> None:
         before = [row for rows in self._members.values() for row in rows]
         self.on_epoch([*before, *history, *state.history])
 

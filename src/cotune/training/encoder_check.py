@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def check_encoder(encoder: Encoder, config: FitConfig, root: Path | None = None)
     if way not in known:
         known[way] = _refusal(encoder, config)
     if path is not None and known != before:
-        write_json(path, {"made with": _versions(), **known})
+        with suppress(CotuneError):  # where it cannot be written down it is found out again
+            write_json(path, {"made with": _versions(), **known})
     if known[way]:
         raise ConfigError(f"{known[way]}; use --tune {_remaining(encoder, config)}")
 

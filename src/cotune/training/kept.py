@@ -87,12 +87,17 @@ class Kept:
         own = ranks()
         # Until all is there, as other programs may be at it too; the ranks look before any of them begins to add.
         while int(own.sum(torch.tensor(len(todo := _missing(store, posts))))):
+            self._tell_damage(store)
             mine = own.part(todo)
             if len(mine):
                 self._fill(store, name, posts, mine, kind=kind, encoder=encoder, source=source)
             own.wait()
             store.refresh()
         return made
+
+    def _tell_damage(self, store: ArrayStore) -> None:
+        for note in store.notes():
+            self.options.progress.say(note)
 
     def _fill(
         self, store: ArrayStore, name: str, posts: Prepared, todo: np.ndarray, *, kind: Part, encoder: Encoder,

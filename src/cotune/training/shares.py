@@ -9,6 +9,7 @@ import torch
 
 from cotune.heads.contributions import contributions
 from cotune.model import JointModel
+from cotune.scoring import Scores
 from cotune.tasks import Task
 from cotune.training.features import Features, iterate
 from cotune.training.kept import Source
@@ -19,8 +20,8 @@ _BATCH = 64
 
 def predict_shares(
     model: JointModel, task: Task, features: Features, rows: np.ndarray, source: Mapping[str, Source]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return predictions, shape (len(rows), n_outputs), and every field's share, shape (len(rows), F).
+) -> Scores:
+    """Return predictions and what each field drove, in the order of `rows`.
 
     Parameters
     ----------
@@ -38,13 +39,14 @@ def predict_shares(
     model.eval()
     names = tuple(features.fields)
     place = {int(row): i for i, row in enumerate(rows)}
-    found, shares = np.zeros((len(rows), task.n_predictions)), np.zeros((len(rows), len(names)))
+    scores = Scores.none(task, names, [""] * len(rows))
     device = next(model.parameters()).device
     with torch.inference_mode():
         for batch in on_device(iterate(features, rows, source, _BATCH), device):
             parts = contributions(model.head, task, model.embed(batch), names)
             assert batch.rows is not None
             at = [place[int(row)] for row in batch.rows]
-            found[at] = parts.predictions.cpu().numpy()
-            shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().numpy()
-    return found, shares
+            scores.predictions[at] = parts.predictions.cpu().numpy()
+            scores.shares[at] = torch.stack(list(parts.shares().values()), dim=1).cpu().numpy()
+            scores.contributions[at] = torch.stack(list(parts.parts.values()), dim=1).cpu().numpy()
+    return scores

@@ -13,8 +13,8 @@ from cotune.run import Run
 from cotune.settings import FitConfig
 
 #: Settings that a run keeps when training goes on from it: they are built into its weights.
-STARTED_WITH = ("text_encoder", "image_encoder", "text_pooling", "image_crop", "max_tokens", "fusion", "width", "heads",
-                "dropout", "modality_dropout", "fields", "head_options")  # fmt: skip
+STARTED_WITH = ("text_encoder", "image_encoder", "text_pooling", "image_crop", "max_tokens", "normalize_text",
+                "fusion", "width", "heads", "dropout", "modality_dropout", "fields", "head_options")  # fmt: skip
 
 
 def config_to_start(start: Run, config: FitConfig) -> FitConfig:

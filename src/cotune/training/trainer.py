@@ -200,6 +200,8 @@ class Trainer:
             state = resumed.state if resumed is not None and resumed.stage == stage.name else StageState()
             if state.epoch:
                 self.progress.say(f"resuming: {stage.name}, after epoch {state.epoch}")
+                for callback in self.callbacks:
+                    callback.on_resume(state, trained.history)
             set_gradients(self.model, stage.name, self.config)
             tensors = trained_tensors(self.model, stage)
             before = copy_tensors(tensors)

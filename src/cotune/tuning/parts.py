@@ -15,7 +15,8 @@ from cotune.errors import DataError
 from cotune.report.numbers import plural
 from cotune.tasks import Task
 from cotune.training.features import Features
-from cotune.training.fit import groups_of, usable_rows
+from cotune.training.fit_data import groups_of
+from cotune.training.usable_posts import usable_rows
 from cotune.tuning.plan import TunePlan
 
 FILE = "parts.parquet"

@@ -142,7 +142,8 @@ def _result(trial: FrozenTrial) -> TrialResult:
         state,
         last if last is not None and math.isfinite(last) else None,
         max(reported, default=0),
-        ended.timestamp() - started if ended is not None and started is not None else 0.0,
+        # Never negative, though the clock may have been set back meanwhile.
+        max(0.0, ended.timestamp() - started) if ended is not None and started is not None else 0.0,
         dict(trial.params),
         error,
     )

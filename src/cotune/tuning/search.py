@@ -28,8 +28,9 @@ from cotune.progress import Progress
 from cotune.report.numbers import plural
 from cotune.tasks import Task
 from cotune.training.device import training_device
-from cotune.training.fit import learn_task, readable, refuse_other_labels
+from cotune.training.fit import learn_task
 from cotune.training.precision import choose_precision
+from cotune.training.usable_posts import readable, refuse_other_labels
 from cotune.tuning import store
 from cotune.tuning.final import compare_on_test
 from cotune.tuning.parts import FILE as PARTS

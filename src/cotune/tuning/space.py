@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
-from cotune.errors import ConfigError, did_you_mean, listed
+from cotune.errors import ConfigError, clip, did_you_mean, listed
+from cotune.files import read_yaml
 from cotune.settings import FitConfig, make_config
 
 if TYPE_CHECKING:
@@ -173,14 +174,7 @@ def read_space(path: Path, config: FitConfig) -> Space:
         With file and key, if the file cannot be read, a setting is unknown or cannot be searched, a value is none of
         the setting's, or values contradict one another.
     """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no search space {path}; `cotune tune --show-space` prints one") from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise ConfigError(f"the search space {path} cannot be read: {fault}") from None
-    except yaml.YAMLError as fault:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(fault).split())}") from None
+    found = read_yaml(path, missing=f"there is no search space {path}; `cotune tune --show-space` prints one")
     if not isinstance(found, dict) or not found:
         raise ConfigError(f"{path} must hold lines such as `lr-head: {{low: 0.0001, high: 0.001, log: true}}`")
     return make_space(found, config, where=str(path))
@@ -193,7 +187,7 @@ def make_space(found: Mapping[str, Any], config: FitConfig, *, where: str = "the
         name = str(key).replace("-", "_")
         if name not in FitConfig.model_fields:
             known = [known for known in FitConfig.model_fields if known not in FIXED]
-            raise ConfigError(f"{where}: unknown setting {key!r}{did_you_mean(name, known)}")
+            raise ConfigError(f"{where}: unknown setting {clip(repr(key))}{did_you_mean(name, known)}")
         if name in FIXED:
             raise ConfigError(f"{where}: {key} is the same for all trials of a search; leave it out of the space")
         if name in settings:
@@ -260,10 +254,10 @@ def _values(name: str, value: Any, where: str) -> Values:
             raise ConfigError(f"{where}: choices are single values, not lists or mappings")
         choices = tuple(_checked(name, item, where) for item in value)
         if len(set(choices)) < len(choices):
-            raise ConfigError(f"{where}: a choice is there twice in {value}")
+            raise ConfigError(f"{where}: a choice is there twice in {clip(repr(value))}")
         return choices
     if not isinstance(value, dict):
-        raise ConfigError(f"{where} must be {{low: ..., high: ...}} or a list of choices, not {value!r}")
+        raise ConfigError(f"{where} must be {{low: ..., high: ...}} or a list of choices, not {clip(repr(value))}")
     if not kinds & {int, float}:
         raise ConfigError(f"{where}: its values are words, so give a list of choices{_known(name)}")
     try:
@@ -297,7 +291,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
         own = [error for error in fault.errors() if error["loc"]]
         if own:
             message = own[0]["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"{where}: {message} (got {own[0]['input']!r})") from None
+            raise ConfigError(f"{where}: {message} (got {clip(repr(own[0]['input']))})") from None
         return value
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 #: Settings that decide what is read of the posts; trials that differ in none of them share encoders and what is read.
-_READ_BY = ("text_encoder", "image_encoder", "text_pooling", "image_crop", "max_tokens")
+_READ_BY = ("text_encoder", "image_encoder", "text_pooling", "image_crop", "max_tokens", "normalize_text")
 
 
 @dataclass

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cotune.data.images.folders import ALLOW_OUTSIDE
-from cotune.data.normal_forms import normalized
-from cotune.data.tables.cells import has_text
 from cotune.errors import listed
 from cotune.report.notices import Notice, sorted_notices
 from cotune.report.numbers import plural
@@ -38,8 +36,8 @@ def _about_cells(report: QualityReport) -> Iterator[Notice]:
     if outside:
         yield Notice(
             "problem",
-            f"{_posts(outside)} an image outside of the table's folder: if you trust the table, {ALLOW_OUTSIDE} reads it; "
-            f"{left_out}",
+            f"{_posts(outside)} an image outside of the table's folder: if you trust the table, {ALLOW_OUTSIDE} reads "
+            f"it; {left_out}",
         )
     if others := len(report.row_errors) - outside:
         yield Notice("problem", f"{_posts(others)} a cell that cannot be read: put one plain value into it; {left_out}")
@@ -129,7 +127,7 @@ def _about_labels(report: QualityReport) -> Iterator[Notice]:
         )
     alike: dict[str, list[str]] = defaultdict(list)
     for name in report.labels:
-        alike["".join(filter(has_text, normalized(name, "NFKC").casefold()))].append(name)
+        alike["".join(name.casefold().split())].append(name)
     for names in alike.values():
         if len(names) > 1:
             yield Notice(

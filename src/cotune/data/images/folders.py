@@ -1,4 +1,4 @@
-"""Which folders the images of a table are read from: its own, and those of raw data sets that the user has imported."""
+"""Which folders the images of a table are read from: its own, and those of raw data that the user has imported."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from cotune.data.images.sources import describe, is_url
 from cotune.errors import clip
 
 ALLOW_OUTSIDE = "--allow-outside"
+
+_OWN_IMAGES = Path(__file__).parents[2] / "demo" / "data" / "images"  # the demo's come with the package
 
 _MOST_FOLDERS = 16
 _REMEMBERED = 50_000
@@ -31,7 +33,7 @@ class ImageFolders:
         self.folder = folder
         #: A table that was fetched has no folder on this machine.
         self._root = None if is_url(folder) else os.path.realpath(folder)
-        self._imported: list[str] | None = None
+        self._others: list[str] | None = None
         self._real_folders: dict[str, str] = {}
 
     def refusal(self, image: str) -> str | None:
@@ -50,9 +52,9 @@ class ImageFolders:
         real = self._real(path)
         if self._root is not None and _is_below(real, self._root):
             return True
-        if self._imported is None:
-            self._imported = imported_folders()
-        return any(_is_below(real, folder) for folder in self._imported)
+        if self._others is None:
+            self._others = [*imported_folders(), os.path.realpath(_OWN_IMAGES)]
+        return any(_is_below(real, folder) for folder in self._others)
 
     def _real(self, path: str) -> str:
         folder, name = os.path.split(path)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
-import struct
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +10,11 @@ from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from cotune.data.images.cells import EXPECTED, plain_image
+from cotune.data.images.decode import MAX_PIXELS, Decoded, Wanted, draw, open_bytes
+from cotune.data.images.decoder_pool import decode
 from cotune.data.images.inline import is_inline
 from cotune.data.images.pixels import array_to_image, to_rgb
 from cotune.data.images.sources import (
@@ -29,8 +27,6 @@ from cotune.data.images.sources import (
     read_bytes,
     read_regular_file,
 )
-from cotune.data.images.structure import MAX_DRAWN, endless_header, passes
-from cotune.errors import clip
 
 __all__ = [
     "MAX_BYTES",
@@ -56,32 +52,6 @@ __all__ = [
 ]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]"
-
-MAX_PIXELS = 89_478_485
-"""Images with more pixels are refused; decoded they would take over a quarter of a gigabyte."""
-
-
-# Pillow also opens formats that start other programs (EPS), that have no signature so that anything may pass for them
-# (TGA), or that no post holds; none of those is tried.
-_FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "GIF",
-    "WEBP",
-    "BMP",
-    "DIB",
-    "TIFF",
-    "AVIF",
-    "HEIF",
-    "ICO",
-    "JPEG2000",
-    "PPM",
-)
-_TRUNCATED = re.compile(r"truncat|unexpected end|premature|broken png|end of (file|data|stream)|incomplete", re.I)
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError,
-                  AttributeError, NotImplementedError, ZeroDivisionError, AssertionError, RuntimeError,
-                  struct.error, zlib.error, Warning)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,7 +110,7 @@ def load_image(
     if isinstance(source, np.ndarray):
         return array_to_image(source, max_pixels)
     if isinstance(source, Image.Image):
-        return _decode(source, "PIL image", max_pixels, None)
+        return draw(source, "PIL image", max_pixels)
     if not isinstance(source, str | bytes):
         raise ImageFault("unreadable", f"{describe(source)} cannot be read; give {EXPECTED}")
     data = read_bytes(source, allow_remote=allow_remote)
@@ -149,88 +119,27 @@ def load_image(
 
 def decode_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Image.Image:
     """Return the image in the encoded `data` as :func:`load_image` does; `name` is for messages."""
-    with open_bytes(data, name, max_pixels=max_pixels) as image:
-        return _decode(image, name, max_pixels, min_side)
+    found = _opened(decode(data, name, Wanted(max_pixels, min_side)))
+    assert found.image is not None
+    return found.image
 
 
-def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open encoded bytes without decoding them yet; only common image formats are tried."""
-    if (why := endless_header(data)) is not None:
-        raise ImageFault("unreadable", f"{name}: {why}")
-    Image.init()
-    known = [name for name in _FORMATS if name in Image.OPEN]
-    try:
-        image = Image.open(io.BytesIO(data), formats=known)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageFault("too large", f"{name}: more than {max_pixels:,} pixels") from error
-    except UnidentifiedImageError as error:
-        kind, reason = _explain_unknown(data)
-        raise ImageFault(kind, f"{name}: {reason}") from error
-    except MemoryError as error:
-        raise ImageFault("too large", f"{name}: not enough memory to decode it") from error
-    except _DECODE_ERRORS as error:
-        kind, reason = _explain_unknown(data)
-        if kind == "truncated":
-            raise ImageFault(kind, f"{name}: {reason}") from error
-        raise _fault(name, error) from error
-    _check_size(image, name, max_pixels)
-    if (times := passes(data)) * image.width * image.height > MAX_DRAWN:
-        raise ImageFault("too large", f"{name}: {image.width} x {image.height} pixels, drawn {times:,} times over")
-    return image
+def _opened(found: Decoded) -> Decoded:
+    if found.fault is not None:
+        raise found.fault
+    return found
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise ImageFault("too large", f"{name}: {image.width} x {image.height} pixels, the limit is {max_pixels:,}")
-    if image.width < 1 or image.height < 1:
-        raise ImageFault("empty", f"{name}: {image.width} x {image.height} pixels")
+def header_size(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return width and height of the image in the encoded `data`, which is not decoded.
 
-
-def _explain_unknown(data: bytes) -> tuple[str, str]:
-    """Say what bytes that no decoder knows most likely are."""
-    head = data[:512].lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html")):
-        return "unreadable", "holds a web page, not an image (a failed download?)"
-    if head.startswith(b"version https://git-lfs"):
-        return "unreadable", "is a Git LFS pointer; fetch the real file with 'git lfs pull'"
-    if head.startswith((b"<svg", b"<?xml")):
-        return "unreadable", "is SVG or XML; convert it to PNG"
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        return "unreadable", "is HEIC; install pillow-heif and register it, or convert it to JPEG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        return "truncated", "is cut short (WEBP)"
-    if not any(data):
-        return "unreadable", "holds only zero bytes"
-    return "unreadable", "is no image in a format that can be read (JPEG, PNG, GIF, WEBP, BMP, TIFF, AVIF)"
-
-
-def _fault(name: str, error: BaseException) -> ImageFault:
-    words = clip(str(error).split("\n")[0]) or type(error).__name__
-    kind = "truncated" if isinstance(error, EOFError) or _TRUNCATED.search(words) else "unreadable"
-    return ImageFault(kind, f"{name}: {words}")
-
-
-def _decode(image: Image.Image, name: str, max_pixels: int, min_side: int | None) -> Image.Image:
-    _check_size(image, name, max_pixels)
-    try:
-        if min_side is not None and image.format in ("JPEG", "MPO"):
-            scale = min_side / min(image.size)
-            image.draft(None, tuple(max(1, round(side * scale)) for side in image.size))  # type: ignore[arg-type]
-        image.load()
-        return to_rgb(_upright(image))
-    except Image.DecompressionBombError as error:  # an icon may hold an image larger than it says
-        raise ImageFault("too large", f"{name}: more than {max_pixels:,} pixels") from error
-    except MemoryError as error:
-        raise ImageFault("too large", f"{name}: not enough memory to decode it") from error
-    except _DECODE_ERRORS as error:
-        raise _fault(name, error) from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF is free-form; damaged notes about an image do not spoil its pixels
-        return image
+    Raises
+    ------
+    ImageFault
+        When it cannot be opened.
+    """
+    found = _opened(decode(data, name, Wanted(max_pixels, pixels=False)))
+    return found.width, found.height
 
 
 @dataclass(frozen=True)
@@ -269,8 +178,7 @@ class ReadImage:
         """
         if isinstance(self._content, Image.Image):
             return self._content.size
-        with open_bytes(self._content, self._name) as image:
-            return image.size
+        return header_size(self._content, self._name)
 
 
 def read_image(source: ImageSource, *, allow_remote: bool = False) -> ReadImage:
@@ -313,8 +221,9 @@ def image_pixels(source: ImageSource) -> int | None:
     Of a file the first bytes are read, which say it in nearly all formats; the rest only where they do not.
     """
     if isinstance(source, str) and not is_url(source) and not is_inline(source):
-        with suppress(ImageFault), open_bytes(read_regular_file(source, _HEAD, cut=True), source) as image:
-            return image.width * image.height
+        with suppress(ImageFault):
+            width, height = header_size(read_regular_file(source, _HEAD, cut=True), source)
+            return width * height
     try:
         width, height = read_image(source).size()
     except ImageFault:
@@ -340,17 +249,10 @@ def verify_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_rem
 
 def verify_bytes(data: bytes, source: object, *, max_pixels: int = MAX_PIXELS) -> tuple[ImageInfo, Image.Image | None]:
     """Verify encoded `data` that came from `source`; return also the image, None when it is faulty."""
-    name = describe(source)
-    try:
-        opened = open_bytes(data, name, max_pixels=max_pixels)
-    except ImageFault as fault:
-        return ImageInfo(0, 0, None, True, [fault]), None
-    width, height, kind = opened.width, opened.height, opened.format
-    right = extension_matches(source, kind)
-    try:
-        return ImageInfo(width, height, kind, right), _decode(opened, name, max_pixels, None)
-    except ImageFault as fault:
-        return ImageInfo(width, height, kind, right, [fault]), None
+    found = decode(data, describe(source), Wanted(max_pixels))
+    faults = [] if found.fault is None else [found.fault]
+    right = extension_matches(source, found.format)
+    return ImageInfo(found.width, found.height, found.format, right, faults), found.image
 
 
 def extension_matches(source: object, kind: str | None) -> bool:

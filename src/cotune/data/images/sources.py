@@ -36,6 +36,7 @@ _PLAIN = {
     "too large": "is too large",
     "remote": "cannot be fetched",
 }
+FAULT_KINDS = frozenset(_PLAIN)
 
 
 class ImageFault(CotuneError):  # noqa: N818 - a fault of the data, not of the program

@@ -27,9 +27,11 @@ def parquet_chunks(path: Path, wanted: Sequence[str], chunk_size: int) -> Iterat
                 yield Chunk(columns, {}, table.metadata.num_rows)
                 return
             decoders = _class_labels(table.schema_arrow.metadata)
+            nothing = True
             for batch in table.iter_batches(batch_size=chunk_size, columns=keep):
+                nothing = False
                 yield _chunk(batch, columns, keep, decoders)
-            if table.metadata.num_rows == 0:
+            if nothing:  # whatever the file says of its rows
                 yield Chunk(columns, {name: [] for name in keep}, 0)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {first_line(error)}") from error
@@ -77,7 +79,9 @@ def _cells(column: Any) -> list[Any]:
 def _cell(scalar: Any) -> Any:
     try:
         return scalar.as_py()
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if not hasattr(scalar, "as_buffer"):  # within a list or a struct
+            return UnreadableCell(f"cannot be read ({first_line(error, 100)})")
         return scalar.as_buffer().to_pybytes()
     except (ValueError, OverflowError) as error:
         return UnreadableCell(f"cannot be read ({first_line(error, 100)})")

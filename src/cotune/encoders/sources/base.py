@@ -14,6 +14,7 @@ from torch import nn
 from cotune.encoders.base import Encoder, Modality
 from cotune.errors import EncoderError
 from cotune.registry import Registry
+from cotune.settings import NormalizeText
 
 OFFLINE = "without a network use a bundled: encoder, a local folder, or a model already in the hub's cache"
 T = TypeVar("T")
@@ -37,6 +38,8 @@ class Wanted:
         Whether images are squeezed whole into the encoder's frame instead of being cropped.
     columns, categories : tuple of str
         Of a field of several columns: which, and which of them hold categories though they look like numbers.
+    normalize_text : str
+        What is undone in texts before they become tokens.
     values : sequence or None
         The field in every post, for encoders that are learned from the posts.
     rows : sequence of int or None
@@ -50,6 +53,7 @@ class Wanted:
     whole_images: bool = False
     columns: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    normalize_text: NormalizeText = "none"
     values: Sequence[Any] | None = None
     rows: Sequence[int] | None = None
 

@@ -102,7 +102,11 @@ class TableSummary:
         both = scored[there >= _FEW]
         self._add_both(both)
         self._rows["both"].append(both["row"].to_numpy(dtype=np.int64))
-        self._offer("conflicts", both["conflict"], both[both["conflict"] > 0])
+        # A model that has learned from contradictions finds them far better than what pulls in opposite directions.
+        if self.task.contradicts:
+            self._offer("conflicts", both["contradiction"], both)
+        else:
+            self._offer("conflicts", both["conflict"], both[both["conflict"] > 0])
         for name in self.fields:
             self._offer(f"{name}_driven", both[f"{name}_share"], both[has[name].loc[both.index]])
         self._offer("mistakes", how_wrong, scored[wrong])
@@ -179,6 +183,7 @@ class TableSummary:
         return {
             "task": self.task.name,
             "fields": list(self.fields),
+            "contradicts": self.task.contradicts,
             "posts": self.posts,
             "scored": self.scored,
             "errors": self.posts - self.scored,
