@@ -158,8 +158,9 @@ def _lines(path: Path) -> list[str]:
 def result_of(out: Path) -> dict[str, str]:
     """Return a hash of what counts of each file of a result: byte for byte, but for times.
 
-    Times are left out of JSON, tables and workbooks, and so are checksums of files that hold times. Of a benchmark's cells all but
-    times count. ``report.html`` and the database of a search are compared by the files beside them, made of the same.
+    Times are left out of JSON, tables and workbooks, and so are checksums of files that hold times. Of a benchmark's
+    cells all but times count. ``report.html`` and the database of a search are compared by the files beside them, made
+    of the same.
     """
     if out.is_file():
         return {"": _hash(_counts(out))}

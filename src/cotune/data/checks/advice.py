@@ -131,7 +131,9 @@ def _about_labels(report: QualityReport) -> Iterator[Notice]:
     for names in alike.values():
         if len(names) > 1:
             yield Notice(
-                "problem", f"the labels {listed(names, quote=True)} differ only in case or spaces: make them one"
+                "problem",
+                f"the labels {listed(names, quote=True)} differ only in case, spaces or characters that cannot be "
+                "seen: make them one",
             )
 
 
