@@ -163,7 +163,7 @@ def test_a_header_of_a_hundred_thousand_columns_takes_no_minutes(tmp_path: Path)
     for names, words in ((["text", "text"], "more than once"), ([], "no column 'text'")):
         header = ",".join([*names, *(f"column {i}" for i in range(100_000))])
         with pytest.raises(DataError, match=words):
-            read_posts(write(tmp_path / "a.csv", f"{header}\na,b\n"))
+            read_posts(write(tmp_path / "a.csv", f"{header}\n"))
     assert time.perf_counter() - started < 30
 
 
