@@ -103,15 +103,27 @@ def main() -> int:
     if unknown := set(commands) - {*COMMANDS, *OTHERS}:
         raise SystemExit(f"unknown command {min(unknown)}; there are {', '.join(COMMANDS)}")
     done = _kept(args.out, args.seed)
+    wanted = [command for command in commands if _kills(done, command) < args.kills]
+    if not wanted:
+        print(_table(done, commands))
+        return _code(done)
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
         inputs = folder / "inputs"
-        chosen = [case for case in kill_cases.cases(inputs) if case.command in commands and args.case in case.title]
+        chosen = [case for case in kill_cases.cases(inputs) if case.command in wanted and args.case in case.title]
         in_child(kill_cases.make_inputs, inputs, any(str(inputs / "export") in case.words for case in chosen))
         for command in dict.fromkeys(case.command for case in chosen):
             _command(command, chosen, folder, done, args)
     print(_table(done, commands))
+    return _code(done)
+
+
+def _code(done: Sequence[Series]) -> int:
     return int(any(series.wrong or not series.equal for series in done))
+
+
+def _kills(done: Sequence[Series], command: str) -> int:
+    return sum(len(series.kills) for series in done if series.command == command)
 
 
 def _command(command: str, chosen: Sequence[Case], folder: Path, done: list[Series], args: argparse.Namespace) -> None:
@@ -119,7 +131,7 @@ def _command(command: str, chosen: Sequence[Case], folder: Path, done: list[Seri
     own = [case for case in chosen if case.command == command]
     references: dict[str, Reference] = {}
     number = 0
-    while sum(len(series.kills) for series in done if series.command == command) < args.kills:
+    while _kills(done, command) < args.kills:
         case = _turn(own, number)
         if not any(series.command == command and series.number == number for series in done):
             if case.title not in references:

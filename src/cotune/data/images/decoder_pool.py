@@ -213,9 +213,11 @@ class Worker:
 
     def _read(self, ends: float) -> bytes:
         """Return what the process has sent."""
-        left = ends - time.monotonic()
-        if left <= 0 or not self._waiting.poll(1_000 * left):
-            raise _Stopped(f"it took more than {PATIENCE * self.seconds} s")
+        while not self._waiting.poll(1_000):
+            if not self.alive:  # a process that forked at that moment may hold its pipe open
+                raise self._ended()
+            if time.monotonic() > ends:
+                raise _Stopped(f"it took more than {PATIENCE * self.seconds} s")
         assert self.process.stdout is not None
         found = os.read(self.process.stdout.fileno(), 4_096)
         if not found:
