@@ -275,7 +275,7 @@ def _gentle(case: Case, number: int, folder: Path, reference: Reference, args: a
         code, right = process.wait(_PATIENCE), (0, 2)
     else:
         at_change, number = None, dice.choice((signal.SIGINT, signal.SIGTERM))
-        process, right = Started(own, words), (0, 128 + number)
+        process, right = Started(own, words), (0, 128 + number, -number)  # a shell makes one of the latter two
         code = process.wait(dice.uniform(0, reference.seconds["forked"]))
         for pause in (0.0, *([dice.uniform(0, 0.3)] if dice.random() < 0.5 else [])):  # one, or two in a row
             if code is None and (code := process.wait(pause)) is None:
