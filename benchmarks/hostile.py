@@ -6,10 +6,10 @@
 
 Commands run in processes that are watched (benchmarks/guarded_commands.py): a traceback, a signal, another exit code
 than 0 and 2, or more memory than `--memory` is a crash, more CPU time than its limit a hang. A command over a table of
-many posts is one input for each of its rows: a row is *named* where its error is told with it, *read* where it is used,
-and *silent* where it is neither. Without `--run`, a model of tiny encoders with random weights is trained first, as this
+many posts is one input for each of its rows: a row is *named* where its error is told with it, *read* where it is
+used, and *silent* where it is neither. Without `--run`, a model of tiny encoders with random weights is trained first, as this
 is about reading, not about encoding. What takes long may be done in parts: `--add` prints the results of earlier ones
-too (`--only ""`: of these alone). Exit code 1 where anything crashed, hung, was silent, or was not as the corpus expects.
+too (`--only ""`: of these alone). Exit code 1 where anything crashed, hung, was silent, or not as the corpus expects.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Results:
         self.by_kind: dict[str, Counter[str]] = defaultdict(Counter)
         self.by_command: dict[str, Counter[str]] = defaultdict(Counter)
         self.commands: list[dict[str, Any]] = []
+        self.refused: list[str] = []
         self.wrong: list[str] = []
 
     def join(self, other: dict[str, Any]) -> None:
@@ -80,6 +81,7 @@ class Results:
             for name, counts in theirs.items():
                 mine[name].update(counts)
         self.commands += other["commands"]
+        self.refused += other["refused"]
         self.wrong += other["wrong"]
 
     def command(self, command: str, table: str, outcome: Outcome) -> str | None:
@@ -226,7 +228,8 @@ class Commands:
             "decide": ("decide", run, posts, "--policy", str(self.policy), "--calibrate-on", posts, "--out", out,
                        "--audit", f"{out}.jsonl"),
             "fit": ("fit", posts, "--out", out, *self.encoders, *_TINY, "--no-estimate"),
-            "bench": ("bench", posts, "--out", out, *self.encoders, "--folds", "2", "--methods", "concat", "--epochs", "1",
+            "bench": ("bench", posts, "--out", out, *self.encoders, "--folds", "2", "--methods", "concat",
+                      "--epochs", "1",
                       "--set", "probe-epochs=1", "--set", "min-epochs=1", "--set", "width=16", "--bootstrap", "20",
                       "--emap", "0"),
         }[command]  # fmt: skip
@@ -264,7 +267,9 @@ def rows_through(
         if ended is None and command in BY_ROW and outcome.code == 0:
             answers[command] = rows_of(command, commands.out(command, name), outcome, lines)
         elif ended is None and outcome.code == 2:
-            results.wrong.append(f"{command} {table}: refused as a whole: {outcome.stderr.strip()[-300:]}")
+            # What learns from all posts together may refuse them, such as labels that tell nothing.
+            where = results.refused if command in AS_A_WHOLE else results.wrong
+            where.append(f"{command} {table}: {outcome.stderr.strip().splitlines()[-1][:300]}")
         else:
             answers[command] = {line["row"]: ended or "read" for line in lines}
     whole = {command: found for command, found in answers.items() if command in AS_A_WHOLE and "read" in found.values()}
@@ -498,6 +503,7 @@ def report(results: Results) -> None:
     for command, each in by_command.items():
         slowest, largest = max(one["seconds"] for one in each), max(one["peak"] for one in each) / 1e6
         print(f"| {command} | {len(each):,} | {slowest:,.1f} | {largest:,.0f} |")
+    print("\n" + "\n".join(f"refused as a whole: {each}" for each in results.refused))
     print("\n" + ("\n".join(f"WRONG: {each}" for each in results.wrong) or "nothing wrong"))
 
 

@@ -47,8 +47,8 @@ def main() -> None:
     args = parser.parse_args()
     kinds = make_corpus(args.out, count=args.count, tables=args.tables, rows=args.rows, seed=args.seed)
     for kind, number in sorted(kinds.items()):
-        print(f"{number:>7,}  {kind}")  # noqa: T201
-    print(f"{sum(kinds.values()):>7,}  inputs in {args.out}")  # noqa: T201
+        print(f"{number:>7,}  {kind}")
+    print(f"{sum(kinds.values()):>7,}  inputs in {args.out}")
 
 
 def make_corpus(

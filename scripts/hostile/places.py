@@ -56,7 +56,7 @@ def make_places(folder: Path, seed: int) -> Iterator[CellCase]:
         )),
         *(("no file", "named", path) for path in (
             f"{here}/folder.png", ".", "..", "/", f"{here}/gone.png", f"{here}/good.png/more.png", f"{here}/GOOD.PNG", "\0", f"{here}/a\0b.png",
-            "x" * 300, "a/" * 3_000 + "b.png", "CON", "\ud800.png", " ", "\t", f"{here}/*.png", f"{here}/good.png\n{here}/good.png",
+            "x" * 300, "a/" * 3_000 + "b.png", "CON", "\ud800.png", f"{here}/*.png", f"{here}/good.png\n{here}/good.png",
             "-", "--help", f"{here}/good.png;id", "|id", "$HOME/a.png",
         )),
         *(("URL", "named", url) for url in (
@@ -65,6 +65,8 @@ def make_places(folder: Path, seed: int) -> Iterator[CellCase]:
             "github://a:b@c/d.png", "local:///etc/passwd", "HTTP://127.0.0.1/a.png", "javascript://alert(1)", "jar:file:///etc/passwd!/a",
         )),
         *_inline(sound),
+        ("no file", "either", " "),  # as good as empty
+        ("no file", "either", "\t"),
         ("locked", "either", f"{here}/locked.png"),  # who runs as root may read it
         ("odd but sound", "read", f" {here}/good.png "), ("odd but sound", "read", f"./{here}//good.png"),
         ("odd but sound", "read", f"{here}\\good.png"), ("odd but sound", "read", f"{here}/folder.png/../good.png"),

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 
 class CotuneError(Exception):
@@ -77,7 +78,8 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
     most : int
         How many names to offer at the most.
     """
-    others = [name for name in dict.fromkeys(known) if name != word]
+    # Comparing is slow, and a table may have any number of columns, of any length.
+    others = [name for name in islice(dict.fromkeys(known), 1_000) if name != word and len(name) <= 200]
     near = difflib.get_close_matches(word[:200], others, n=most, cutoff=0.5)
     return f" (did you mean {' or '.join(repr(clip(name, 60)) for name in near)}?)" if near else ""
 

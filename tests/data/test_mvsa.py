@@ -167,3 +167,25 @@ def test_the_real_label_file_of_mvsa_multiple() -> None:
     combined = combine_labels(of_folder("MVSA_Multiple") / "labelResultAll.txt")
     assert (len(combined.labels), len(combined.conflicts), len(combined.ties)) == (17027, 342, 2231)
     assert combined.problems == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and devices")
+def test_devices_pipes_and_folders_are_named_and_not_read(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "1.txt").symlink_to("/dev/zero")
+    os.mkfifo(data / "2.txt")
+    (data / "3.txt").mkdir()
+    for i in (4, 5):
+        (data / f"{i}.txt").write_text("a text")
+    Image.new("RGB", (8, 8)).save(data / "5.jpg")
+    (data / "1.jpg").symlink_to("/dev/zero")
+    os.mkfifo(data / "4.jpg")
+    rows = "".join(f"{i}\tpositive,positive\n" for i in range(1, 6))
+    (tmp_path / "labelResultAll.txt").write_text("ID\ttext,image\n" + rows)
+    posts, report = import_mvsa(tmp_path)
+    found = {(each.kind, each.file): each.reason for each in report.problems}
+    assert found["unreadable text", "1.txt"] == found["unreadable text", "2.txt"] == "is a device or pipe"
+    assert found["unreadable text", "3.txt"] == "is a folder"
+    assert found["unreadable image", "1.jpg"] == found["unreadable image", "4.jpg"] == "is a device or pipe"
+    assert posts["text"].tolist() == ["a text"]

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import shutil
+import time
 import unicodedata
 from pathlib import Path
 
@@ -155,6 +156,15 @@ def test_faulty_tables_are_named(tmp_path: Path, name: str, content: str | bytes
     with pytest.raises(DataError, match=words) as caught:
         read_posts(write(tmp_path / name, content))
     assert "\n" not in str(caught.value)
+
+
+def test_a_header_of_a_hundred_thousand_columns_takes_no_minutes(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    for names, words in ((["text", "text"], "more than once"), ([], "no column 'text'")):
+        header = ",".join([*names, *(f"column {i}" for i in range(100_000))])
+        with pytest.raises(DataError, match=words):
+            read_posts(write(tmp_path / "a.csv", f"{header}\n"))
+    assert time.perf_counter() - started < 30
 
 
 def test_missing_table_and_folder(tmp_path: Path) -> None:

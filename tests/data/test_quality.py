@@ -119,6 +119,14 @@ def test_one_label_only() -> None:
     assert any("at least two labels" in line.text for line in report.advice)
 
 
+def test_labels_that_look_the_same() -> None:
+    labels = ["pos", "pos\u200b", "\u202epos", "ＰＯＳ", "neg"]
+    report = check_posts(read_posts(pd.DataFrame({"text": list("abcde"), "label": labels})))
+    alike = [line.text for line in report.advice if "differ only in case, spaces or characters that" in line.text]
+    assert len(alike) == 1
+    assert all(repr(label) in alike[0] for label in labels[:4])
+
+
 def test_texts_in_brackets_are_not_taken_for_markup() -> None:
     frame = pd.DataFrame({"text": ["[red]same[/nothing]"] * 2, "label": ["[bold]x", "y"]})
     page = shown(check_posts(read_posts(frame)))

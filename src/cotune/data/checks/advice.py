@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cotune.data.images.folders import ALLOW_OUTSIDE
+from cotune.data.normal_forms import normalized
+from cotune.data.tables.cells import has_text
 from cotune.errors import listed
 from cotune.report.notices import Notice, sorted_notices
 from cotune.report.numbers import plural
@@ -127,11 +129,13 @@ def _about_labels(report: QualityReport) -> Iterator[Notice]:
         )
     alike: dict[str, list[str]] = defaultdict(list)
     for name in report.labels:
-        alike["".join(name.casefold().split())].append(name)
+        alike["".join(filter(has_text, normalized(name, "NFKC").casefold()))].append(name)
     for names in alike.values():
         if len(names) > 1:
             yield Notice(
-                "problem", f"the labels {listed(names, quote=True)} differ only in case or spaces: make them one"
+                "problem",
+                f"the labels {listed(names, quote=True)} differ only in case, spaces or characters that cannot be "
+                "seen: make them one",
             )
 
 

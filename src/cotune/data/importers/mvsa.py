@@ -18,6 +18,7 @@ from cotune.data.importers.base import (
     Problem,
     accept_picture,
     bare,
+    endless_trouble,
     find_folder,
     numbered_lines,
 )
@@ -32,6 +33,7 @@ Votes = Sequence[tuple[str, str]]
 
 _SENTIMENTS = ("negative", "neutral", "positive")
 _LABEL_FILE = "labelResultAll.txt"
+_MOST_BYTES = 64 * 2**20  # of one text
 _LAYOUT = f"{_LABEL_FILE} and a folder data/ with N.jpg and N.txt"
 
 
@@ -244,6 +246,9 @@ def _read_text(files: FileIndex, identity: str, line: int, report: ImportReport)
     path = files.find(identity, (".txt",))
     if path is None:
         report.problems.append(Problem("missing text", "no such file", identity, line, f"{identity}.txt"))
+        return None
+    if (trouble := endless_trouble(path, _MOST_BYTES)) is not None:
+        report.problems.append(Problem("unreadable text", trouble, identity, line, path.name))
         return None
     try:
         data = path.read_bytes()

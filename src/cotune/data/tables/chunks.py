@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,7 @@ def header_names(where: str, fields: Sequence[str]) -> list[str]:
         When a name occurs twice.
     """
     header = [name.strip() for name in fields]
-    twice = sorted({name for name in header if name and header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if name and count > 1)
     if twice:
         raise DataError(f"{where}: the header names column {clip(twice[0])!r} more than once; give each its own name")
     return header

@@ -8,12 +8,21 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
 from cotune.data.tables.chunks import Chunk, Collector, header_names
 from cotune.errors import DataError
 
+MOST_LINE = 128 * 2**20
+"""Longer lines, in bytes, are refused: a small compressed file may hold one that fills the memory."""
+MOST_BLANK = 1_000_000
+"""More blank lines in a row are refused: a small compressed file may hold so many that skipping them takes hours."""
+MOST_JSON = 2**30
+"""Longer .json tables, in characters, are refused, as they are read whole."""
+
+_BLANK = (b"\n", b"\r\n")
 _RETURN = "\ufdd0"  # a code point that Unicode keeps free of characters
 
 
@@ -34,6 +43,8 @@ class Lines:
         self._compressed = compressed
         self._lines = self._read()
         self._first: list[str] = []
+        #: Bytes of the longest line that is read.
+        self.most = MOST_LINE
 
     def first(self) -> str:
         """Return the first line, which stays the next to be yielded; empty when there is none."""
@@ -64,10 +75,18 @@ class Lines:
             raise DataError(f"{self.name} has zero bytes in its first line, as UTF-16 has; save it as UTF-8")
 
     def _read(self) -> Iterator[str]:
-        position = 0
+        position = blank = 0
         handle = self._open()
         try:
-            for number, raw in enumerate(handle, start=1):
+            for number, raw in enumerate(iter(lambda: handle.readline(self.most), b""), start=1):
+                if len(raw) == self.most:
+                    raise DataError(
+                        f"{self.name}, line {number}: longer than {self.most // 2**20} MB, as no post is; save the "
+                        "table with one post a line"
+                    )
+                blank = blank + 1 if raw in _BLANK else 0
+                if blank > MOST_BLANK:
+                    raise DataError(f"{self.name}, line {number}: more than {MOST_BLANK:,} blank lines in a row")
                 if number == 1:
                     self._refuse_wide(raw)
                 try:
@@ -99,12 +118,12 @@ def sniffed_kind(lines: Lines) -> str:
 
 def csv_chunks(source: Lines, wanted: Sequence[str], chunk_size: int, delimiter: str) -> Iterator[Chunk]:
     """Yield the records of a table of separated values."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # texts may be longer than csv's own 128 KB
+    csv.field_size_limit(MOST_LINE)  # texts may be longer than csv's own 128 KB
     name, lines = source.name, iter(source)
-    blank: list[str] = []
+    blank = 0
     first = next(lines, "")
     while first and not first.strip("\ufeff \t\r\n"):
-        blank.append(first)
+        blank += 1
         first = next(lines, "")
     if delimiter == "," and "," not in first:  # spreadsheets of many countries write semicolons
         delimiter = ";" if ";" in first else "\t" if "\t" in first else ","
@@ -113,7 +132,7 @@ def csv_chunks(source: Lines, wanted: Sequence[str], chunk_size: int, delimiter:
         raise DataError(f"{name}: the lines end in bare carriage returns; save it with ordinary line ends")
 
     def all_lines() -> Iterator[str]:
-        yield from blank
+        yield from repeat("\n", blank)
         yield first
         for line in lines:  # csv takes no lone carriage return outside quotes
             body = line.rstrip("\r\n")
@@ -175,7 +194,7 @@ def jsonl_chunks(lines: Lines, wanted: Sequence[str], chunk_size: int) -> Iterat
 
 def json_chunks(lines: Lines, wanted: Sequence[str], chunk_size: int) -> Iterator[Chunk]:
     """Yield the records of one JSON array of objects, or of one object of columns."""
-    value = _parse("".join(lines), lines.name)
+    value = _parse(_whole(lines), lines.name)
     if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
         sizes = {len(column) for column in value.values()}
         if len(sizes) > 1:
@@ -191,6 +210,18 @@ def json_chunks(lines: Lines, wanted: Sequence[str], chunk_size: int) -> Iterato
         if collector.full:
             yield collector.take()
     yield collector.take()
+
+
+def _whole(lines: Lines) -> str:
+    """Return all lines as one text."""
+    lines.most = MOST_JSON  # many programs write an array in one line
+    parts, length = [], 0
+    for part in lines:
+        parts.append(part)
+        length += len(part)
+        if length > MOST_JSON:
+            raise DataError(f"{lines.name} has more than {MOST_JSON // 2**20} MB and is read whole; save it as .jsonl")
+    return "".join(parts)
 
 
 def _parse(text: str, where: str) -> Any:
