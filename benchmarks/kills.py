@@ -451,6 +451,7 @@ def _become(folder: Path, words: Sequence[str], at_change: int | None, fault: Ca
     try:
         os.setsid()
         os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         log = os.open(beside(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         to = log if at_change is None else _pipe_to(log)
         os.dup2(to, 1)

@@ -122,6 +122,7 @@ def tune(
                 compared = compare_on_test(out, bench, search.cut, plan, found.settings, progress)
         except KeyboardInterrupt:
             interrupted = True
+        if interrupted:  # behind the block, as the frames of the interruption may hold a connection to the database
             found = results_of(study, plan, task)
         found.compared, found.interrupted = compared, interrupted
         found.facts = _facts(search, store.read_settings(out)["settings"]["data"])

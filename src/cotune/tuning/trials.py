@@ -178,9 +178,8 @@ def _make(study: optuna.Study, trial: Trial, config: FitConfig, bench: Workbench
             raise
         trial.set_user_attr(store.ERROR, f"{type(fault).__name__}: {first_line(fault)}")
         study.tell(trial, state=TrialState.FAIL)
-    except BaseException:
-        study.tell(trial, state=TrialState.FAIL)
-        raise
+    # Ctrl-C tells nothing, as it may have come in the midst of a transaction, whose lock would be waited for: the trial
+    # counts as failed once the lock of this worker is gone.
     else:
         study.tell(trial, score)
 
