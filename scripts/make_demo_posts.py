@@ -279,7 +279,7 @@ def main() -> None:
         table.writerows(posts)
     size = sum(path.stat().st_size for path in given.out.rglob("*") if path.is_file())
     kept = len(list((given.out / "images").iterdir()))
-    print(f"{given.out}: {len(posts)} posts, {kept} pictures, {size:,} bytes")  # noqa: T201
+    print(f"{given.out}: {len(posts)} posts, {kept} pictures, {size:,} bytes")
     if size > LIMIT:
         raise SystemExit(f"that is more than {LIMIT:,} bytes: lower QUALITY or NEUTRAL_EMOJI")
 

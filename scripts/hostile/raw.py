@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def write_mvsa(folder: Path, images: Sequence[ImageCase], texts: Sequence[CellCa
     (data / "100004.jpg").symlink_to("100004.jpg")
     for number in range(100_001, 100_005):
         (data / f"{number}.txt").symlink_to(("/etc/passwd", "/dev/zero", f"{number}.txt", "gone.txt")[number % 4])
+        lines.append(f"{number}\tpositive,positive".encode())
+    for number, ending in ((100_011, "jpg"), (100_012, "txt")):
+        other = {"jpg": "txt", "txt": "jpg"}[ending]
+        os.mkfifo(data / f"{number}.{ending}")
+        (data / f"{number}.{other}").write_bytes((data / f"1.{other}").read_bytes())
         lines.append(f"{number}\tpositive,positive".encode())
     lines += [
         b"../../../etc/passwd\tpositive,positive", b"/etc/passwd\tpositive,positive", b"\xff\xfe\tpositive,positive", b"1\tpositive,positive",

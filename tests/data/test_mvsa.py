@@ -11,6 +11,7 @@ from cotune.data.importers.mvsa import combine_labels, import_mvsa
 from cotune.data.posts import read_posts
 from cotune.data.write import write_posts
 from cotune.errors import ConfigError, DataError
+from tiny import picture
 
 
 def raw(folder: Path, lines: list[str], *, files: bool = True) -> Path:
@@ -167,3 +168,27 @@ def test_the_real_label_file_of_mvsa_multiple() -> None:
     combined = combine_labels(of_folder("MVSA_Multiple") / "labelResultAll.txt")
     assert (len(combined.labels), len(combined.conflicts), len(combined.ties)) == (17027, 342, 2231)
     assert combined.problems == []
+
+
+@pytest.mark.parametrize("ending", ["jpg", "txt"])
+@pytest.mark.parametrize("make", ["pipe", "device", "loop", "folder"])
+def test_what_is_no_regular_file_is_listed_and_never_read(tmp_path: Path, ending: str, make: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in (1, 2):
+        picture(number).save(data / f"{number}.jpg")
+        (data / f"{number}.txt").write_text("hello")
+    odd = data / f"2.{ending}"
+    odd.unlink()
+    if make == "pipe":
+        os.mkfifo(odd)
+    elif make == "folder":
+        odd.mkdir()
+    else:
+        odd.symlink_to("/dev/zero" if make == "device" else odd.name)
+    (tmp_path / "labelResultAll.txt").write_text("ID\ttext,image\n1\tpositive,positive\n2\tpositive,positive\n")
+    posts, report = import_mvsa(tmp_path)
+    assert posts["id"].tolist() == ["1"]
+    (problem,) = report.problems
+    assert (problem.id, problem.line) == ("2", 3)
+    assert "regular file" in problem.reason or "symbolic links" in problem.reason

@@ -190,6 +190,8 @@ def picture_trouble(path: Path) -> tuple[str, str] | None:
     name says can be used all the same.
     """
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return "unreadable image", "is not a regular file"
         with path.open("rb") as handle:
             head = handle.read(16)
     except OSError as error:
