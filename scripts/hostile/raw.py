@@ -36,7 +36,7 @@ def write_mvsa(folder: Path, images: Sequence[ImageCase], texts: Sequence[CellCa
         lines.append(f"{number}\tpositive,positive".encode())
     lines += [
         b"../../../etc/passwd\tpositive,positive", b"/etc/passwd\tpositive,positive", b"\xff\xfe\tpositive,positive", b"1\tpositive,positive",
-        b"7 positive", b"8\t", b"\0\0\tpositive,positive", b"x" * 100_000 + b"\tpositive,positive", b"9\tpositive,happy", b"\t\t\t", b"\x1b[31m9\tpositive,positive",
+        b"7 positive", b"8\t", b"\0\0\tpositive,positive", b"x" * 100_000 + b"\tpositive,positive", b"9\tpositive,happy", b"\x1b[31m9\tpositive,positive",
         b"10" + b"\tpositive,positive" * 20_000, "\u0661\u0662\tpositive,positive".encode(), b"*\tpositive,positive", b"CON\tpositive,positive",
     ]  # fmt: skip
     (folder / "labelResultAll.txt").write_bytes(b"\r\n".join(lines))
