@@ -7,9 +7,10 @@
 Commands run in processes that are watched (benchmarks/guarded_commands.py): a traceback, a signal, another exit code
 than 0 and 2, or more memory than `--memory` is a crash, more CPU time than its limit a hang. A command over a table of
 many posts is one input for each of its rows: a row is *named* where its error is told with it, *read* where it is
-used, and *silent* where it is neither. Without `--run`, a model of tiny encoders with random weights is trained first, as this
-is about reading, not about encoding. What takes long may be done in parts: `--add` prints the results of earlier ones
-too (`--only ""`: of these alone). Exit code 1 where anything crashed, hung, was silent, or not as the corpus expects.
+used, and *silent* where it is neither. Without `--run`, a model of tiny encoders with random weights is trained first,
+as this is about reading, not about encoding. What takes long may be done in parts: `--add` prints the results of
+earlier ones too (`--only ""`: of these alone). Exit code 1 where anything crashed, hung, was silent, or not as the
+corpus expects.
 """
 
 from __future__ import annotations

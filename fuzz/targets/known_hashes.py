@@ -8,7 +8,20 @@ import numpy as np
 
 from cotune.data.known_images import read_known
 
-WORDS = ("hash", "name", "algorithm", "phash", "0x", ",", "\n", "0000000000000000", "ffffffffffffffff", "\u0661", "-1", '"')
+WORDS = (
+    "hash",
+    "name",
+    "algorithm",
+    "phash",
+    "0x",
+    ",",
+    "\n",
+    "0000000000000000",
+    "ffffffffffffffff",
+    "\u0661",
+    "-1",
+    '"',
+)
 
 
 def seeds() -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +29,14 @@ def write_mvsa(folder: Path, images: Sequence[ImageCase], texts: Sequence[CellCa
     for number in range(100_001, 100_005):
         (data / f"{number}.txt").symlink_to(("/etc/passwd", "/dev/zero", f"{number}.txt", "gone.txt")[number % 4])
         lines.append(f"{number}\tpositive,positive".encode())
+    for number, ending in ((100_011, "jpg"), (100_012, "txt")):
+        other = {"jpg": "txt", "txt": "jpg"}[ending]
+        os.mkfifo(data / f"{number}.{ending}")
+        (data / f"{number}.{other}").write_bytes((data / f"1.{other}").read_bytes())
+        lines.append(f"{number}\tpositive,positive".encode())
     lines += [
         b"../../../etc/passwd\tpositive,positive", b"/etc/passwd\tpositive,positive", b"\xff\xfe\tpositive,positive", b"1\tpositive,positive",
-        b"7 positive", b"8\t", b"\0\0\tpositive,positive", b"x" * 100_000 + b"\tpositive,positive", b"9\tpositive,happy", b"\t\t\t", b"\x1b[31m9\tpositive,positive",
+        b"7 positive", b"8\t", b"\0\0\tpositive,positive", b"x" * 100_000 + b"\tpositive,positive", b"9\tpositive,happy", b"\x1b[31m9\tpositive,positive",
         b"10" + b"\tpositive,positive" * 20_000, "\u0661\u0662\tpositive,positive".encode(), b"*\tpositive,positive", b"CON\tpositive,positive",
     ]  # fmt: skip
     (folder / "labelResultAll.txt").write_bytes(b"\r\n".join(lines))

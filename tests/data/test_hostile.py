@@ -32,8 +32,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     finally:
         sys.path.remove(str(SCRIPTS))
     folder = tmp_path_factory.mktemp("hostile") / "corpus"
-    made = make_corpus(folder, count=180, tables=42, rows=300, longest=20_000, bomb=2**22)
-    assert sum(made.values()) > 1_000
+    made = make_corpus(folder, count=100, tables=21, rows=300, longest=20_000, bomb=2**22)
+    assert sum(made.values()) > 800
     return folder
 
 

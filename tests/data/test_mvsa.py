@@ -11,6 +11,7 @@ from cotune.data.importers.mvsa import combine_labels, import_mvsa
 from cotune.data.posts import read_posts
 from cotune.data.write import write_posts
 from cotune.errors import ConfigError, DataError
+from tiny import picture
 
 
 def raw(folder: Path, lines: list[str], *, files: bool = True) -> Path:
@@ -169,23 +170,31 @@ def test_the_real_label_file_of_mvsa_multiple() -> None:
     assert combined.problems == []
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and devices")
-def test_devices_pipes_and_folders_are_named_and_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "txt"])
+@pytest.mark.parametrize("make", ["pipe", "device", "loop", "folder"])
+def test_what_is_no_regular_file_is_listed_and_never_read(tmp_path: Path, ending: str, make: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    (data / "1.txt").symlink_to("/dev/zero")
-    os.mkfifo(data / "2.txt")
-    (data / "3.txt").mkdir()
-    for i in (4, 5):
-        (data / f"{i}.txt").write_text("a text")
-    Image.new("RGB", (8, 8)).save(data / "5.jpg")
-    (data / "1.jpg").symlink_to("/dev/zero")
-    os.mkfifo(data / "4.jpg")
-    rows = "".join(f"{i}\tpositive,positive\n" for i in range(1, 6))
-    (tmp_path / "labelResultAll.txt").write_text("ID\ttext,image\n" + rows)
+    for number in (1, 2):
+        picture(number).save(data / f"{number}.jpg")
+        (data / f"{number}.txt").write_text("hello")
+    odd = data / f"2.{ending}"
+    odd.unlink()
+    if make == "pipe":
+        os.mkfifo(odd)
+    elif make == "folder":
+        odd.mkdir()
+    else:
+        odd.symlink_to("/dev/zero" if make == "device" else odd.name)
+    (tmp_path / "labelResultAll.txt").write_text("ID\ttext,image\n1\tpositive,positive\n2\tpositive,positive\n")
     posts, report = import_mvsa(tmp_path)
-    found = {(each.kind, each.file): each.reason for each in report.problems}
-    assert found["unreadable text", "1.txt"] == found["unreadable text", "2.txt"] == "is a device or pipe"
-    assert found["unreadable text", "3.txt"] == "is a folder"
-    assert found["unreadable image", "1.jpg"] == found["unreadable image", "4.jpg"] == "is a device or pipe"
-    assert posts["text"].tolist() == ["a text"]
+    assert posts["id"].tolist() == ["1"]
+    (problem,) = report.problems
+    assert (problem.id, problem.line) == ("2", 3)
+    words = {
+        "pipe": "is a device or pipe",
+        "device": "is a device or pipe",
+        "folder": "is a folder",
+        "loop": "symbolic links",
+    }
+    assert words[make] in problem.reason

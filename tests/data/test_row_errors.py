@@ -186,6 +186,15 @@ def test_of_several_fields_the_error_says_which(tmp_path: Path, column: str, val
     assert posts["table"][2] == {"likes": None, "device": "web"}
 
 
+def test_a_text_that_fills_the_memory_is_an_error_of_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cotune.data.tables.cells.MOST_TEXT", 1_000)
+    for name, more in (("a.jsonl", {}), ("b.jsonl", {"label": "x"})):
+        lines = [{"id": i, "text": "x" * length, **more} for i, length in enumerate((1_000, 1_001))]
+        first, second = row_errors(read_posts(write_lines(tmp_path / name, lines)))
+        assert first is None
+        assert "the text has 1,001 characters, the limit is 1,000" in str(second)
+
+
 def test_predict_writes_a_row_with_the_error(fitted: Run, tmp_path: Path) -> None:
     posts = spoiled(tmp_path)
     table = Predictor(fitted, device="cpu").frame(posts)

@@ -40,6 +40,9 @@ _VISIBLE = re.compile(
     "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
+MOST_TEXT = 2**25
+"""Longer texts, in characters, are errors of their row: cutting one into tokens takes a hundred times its memory."""
+
 LABEL_SEPARATOR = "|"
 """Stands between the labels of a post that has several; alone for a post with none of the labels."""
 
@@ -405,6 +408,8 @@ def _path(value: str, base: str) -> str | None:
 
 
 def _text(value: Any) -> str | None:
+    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > MOST_TEXT:
+        raise BadCellError(f"the text has {len(value):,} characters, the limit is {MOST_TEXT:,}")
     if isinstance(value, str):
         return clean_text(value)
     if is_missing(value):
