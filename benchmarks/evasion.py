@@ -230,9 +230,9 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def _cost(level: NormalizeText, texts: Sequence[str]) -> dict[str, float]:
     normalizer = text_normalizer(level)
-    started = time.perf_counter()
+    started = time.process_time()  # whatever else the machine does
     found = [normalizer.normalize_str(text) for text in texts]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     changed = sum(a != b for a, b in zip(texts, found, strict=True))
     return {"texts": len(texts), "changed": changed, "texts per second": round(len(texts) / seconds)}
 

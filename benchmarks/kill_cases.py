@@ -59,26 +59,24 @@ class Case:
         return f"{self.command}, {self.name}"
 
 
-def make_inputs(folder: Path) -> None:
-    """Write encoders, posts, a run and an export of it; what is there already stays."""
+def make_inputs(folder: Path, export: bool = True) -> None:
+    """Write encoders, posts, a run and perhaps an export of it."""
     from cotune.cli import main
-    from cotune.files import atomic_path
     from runs import write_table
     from tiny import make_posts, save_encoder
 
-    if (folder / "export").is_dir():
-        return
     folder.mkdir(parents=True, exist_ok=True)
     save_encoder("distilbert", folder / "text")
     save_encoder("timm-resnet", folder / "image")
     write_table(make_posts(folder / "images", 36, gaps=False), folder / "posts.csv")
     head, *rows = (folder / "posts.csv").read_text().splitlines()
-    with atomic_path(folder / "many.csv") as path:
-        path.write_text("\n".join([head, *(f"{i}{row}" for i in range(8) for row in rows)]) + "\n")
+    (folder / "many.csv").write_text("\n".join([head, *(f"{i}{row}" for i in range(8) for row in rows)]) + "\n")
     (folder / "space.yaml").write_text("probe-lr: {low: 0.0001, high: 0.1, log: true}\nwidth: [16, 32]\n")
     if main(["fit", str(folder / "posts.csv"), "--out", str(folder / "run"), *_settings(folder, "frozen")]):
         raise SystemExit("fit failed; run it by hand")
-    if main(["export", str(folder / "run"), "--out", str(folder / "export"), "--posts", str(folder / "posts.csv")]):
+    if export and main(
+        ["export", str(folder / "run"), "--out", str(folder / "export"), "--posts", str(folder / "posts.csv")]
+    ):
         raise SystemExit("export failed; run it by hand")
 
 

@@ -1,7 +1,8 @@
 """Kill every command at random moments (`kill -9`), resume it, and compare the result with that of no kill.
 
     python benchmarks/kills.py --out kills.json [--commands fit,bench,predict,explain,tune,serve] [--kills 50]
-    python benchmarks/kills.py --out faults.json --fault full-disk|interrupt --commands fit,bench,predict,explain,tune
+    python benchmarks/kills.py --out full.json --fault full-disk --commands fit,bench,predict,explain,tune
+    python benchmarks/kills.py --out stops.json --fault interrupt --commands fit,bench,predict,explain,tune
 
 Each command has several cases, small enough to end after seconds (`kill_cases.py`). A case first runs to its end
 twice, and the two have to agree. Then follow series: the command is started, killed with all its processes, started
@@ -10,8 +11,8 @@ killed alone, and its workers have to end by themselves. Half of the kills come 
 before a random change of a file (opened for writing, renamed or deleted), where something may be half done. Every
 twentieth series is `python -m cotune`, the others are forked, which spares them the imports. After each kill every file
 at its final name, every store of the cache, every run and export has to be whole; in the end the result has to be the
-one of no kill, and no temporary file may be left. A service is asked without a pause while it is killed: each answer has
-to be an error or the right one.
+one of no kill, and no temporary file may be left. A service is asked without a pause while it is killed: each answer
+has to be an error or the right one.
 
 With `--fault full-disk` no process is killed. From a random change of a file on, the system refuses to write to any
 file (RLIMIT_FSIZE), as on a full disk; the command has to end with code 2 and one line, or to do without what it could
@@ -102,15 +103,27 @@ def main() -> int:
     if unknown := set(commands) - {*COMMANDS, *OTHERS}:
         raise SystemExit(f"unknown command {min(unknown)}; there are {', '.join(COMMANDS)}")
     done = _kept(args.out, args.seed)
+    wanted = [command for command in commands if _kills(done, command) < args.kills]
+    if not wanted:
+        print(_table(done, commands))
+        return _code(done)
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
         inputs = folder / "inputs"
-        in_child(kill_cases.make_inputs, inputs)
-        chosen = [case for case in kill_cases.cases(inputs) if case.command in commands and args.case in case.title]
+        chosen = [case for case in kill_cases.cases(inputs) if case.command in wanted and args.case in case.title]
+        in_child(kill_cases.make_inputs, inputs, any(str(inputs / "export") in case.words for case in chosen))
         for command in dict.fromkeys(case.command for case in chosen):
             _command(command, chosen, folder, done, args)
     print(_table(done, commands))
+    return _code(done)
+
+
+def _code(done: Sequence[Series]) -> int:
     return int(any(series.wrong or not series.equal for series in done))
+
+
+def _kills(done: Sequence[Series], command: str) -> int:
+    return sum(len(series.kills) for series in done if series.command == command)
 
 
 def _command(command: str, chosen: Sequence[Case], folder: Path, done: list[Series], args: argparse.Namespace) -> None:
@@ -118,7 +131,7 @@ def _command(command: str, chosen: Sequence[Case], folder: Path, done: list[Seri
     own = [case for case in chosen if case.command == command]
     references: dict[str, Reference] = {}
     number = 0
-    while sum(len(series.kills) for series in done if series.command == command) < args.kills:
+    while _kills(done, command) < args.kills:
         case = _turn(own, number)
         if not any(series.command == command and series.number == number for series in done):
             if case.title not in references:
@@ -262,7 +275,7 @@ def _gentle(case: Case, number: int, folder: Path, reference: Reference, args: a
         code, right = process.wait(_PATIENCE), (0, 2)
     else:
         at_change, number = None, dice.choice((signal.SIGINT, signal.SIGTERM))
-        process, right = Started(own, words), (0, 128 + number)
+        process, right = Started(own, words), (0, 128 + number, -number)  # a shell makes one of the latter two
         code = process.wait(dice.uniform(0, reference.seconds["forked"]))
         for pause in (0.0, *([dice.uniform(0, 0.3)] if dice.random() < 0.5 else [])):  # one, or two in a row
             if code is None and (code := process.wait(pause)) is None:
@@ -438,6 +451,7 @@ def _become(folder: Path, words: Sequence[str], at_change: int | None, fault: Ca
     try:
         os.setsid()
         os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         log = os.open(beside(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         to = log if at_change is None else _pipe_to(log)
         os.dup2(to, 1)

@@ -17,12 +17,9 @@ from typing import Any
 
 import yaml
 
-from cotune.benchmark import predictions
 from cotune.checksums import damage
 from cotune.data.store import ArrayStore, store_settings
-from cotune.export.package import is_export, open_export
 from cotune.files import read_json, to_json
-from cotune.run import load_run
 
 #: Names that say themselves that a file is not finished, locks, and what SQLite rolls back by.
 UNFINISHED = re.compile(r"\.tmp-.*|lock|\.?[\w.-]*\.lock|.*-(journal|wal|shm)")
@@ -31,6 +28,8 @@ UNFINISHED = re.compile(r"\.tmp-.*|lock|\.?[\w.-]*\.lock|.*-(journal|wal|shm)")
 TIMES = {"seconds", "prepare_seconds", "posts_per_second", "created", "folder", "command"}
 #: Not compared: the database that ``trials.csv`` is made of, and pages with times, made of files that are compared.
 _NOT_COMPARED = {"search.db", "report.html"}
+#: Of a store of the cache that nothing was put into yet.
+_MAY_BE_EMPTY = {"data.bin", "index.sqlite"}
 _SEALS = {"checksum", "checksums"}
 
 
@@ -72,6 +71,10 @@ def _reason(check: Callable[[], object]) -> str | None:
 
 def _folders(folder: Path) -> Iterator[tuple[Path, Callable[[], object]]]:
     """Yield the folders that are something as a whole, and what opens them."""
+    from cotune.benchmark import predictions
+    from cotune.export.package import is_export, open_export
+    from cotune.run import load_run
+
     for path in [folder, *sorted(p for p in folder.rglob("*") if p.is_dir())]:
         if any(UNFINISHED.fullmatch(part) for part in path.relative_to(folder).parts):
             continue
@@ -102,7 +105,7 @@ def _refuse_damage(checkpoint: Path) -> None:
 def _open(path: Path) -> None:
     """Read a file to its end; raise where it has none."""
     name = path.name
-    if path.stat().st_size == 0 and name != "data.bin":
+    if path.stat().st_size == 0 and name not in _MAY_BE_EMPTY:
         raise ValueError("empty")
     kind = path.suffix
     if kind == ".gz":
@@ -158,8 +161,9 @@ def _lines(path: Path) -> list[str]:
 def result_of(out: Path) -> dict[str, str]:
     """Return a hash of what counts of each file of a result: byte for byte, but for times.
 
-    Times are left out of JSON, tables and workbooks, and so are checksums of files that hold times. Of a benchmark's cells all but
-    times count. ``report.html`` and the database of a search are compared by the files beside them, made of the same.
+    Times are left out of JSON, tables and workbooks, and so are checksums of files that hold times. Of a benchmark's
+    cells all but times count. ``report.html`` and the database of a search are compared by the files beside them, made
+    of the same.
     """
     if out.is_file():
         return {"": _hash(_counts(out))}
@@ -176,7 +180,9 @@ def _hash(content: bytes) -> str:
 
 
 def _counts(path: Path) -> bytes:
-    if path.name == predictions.FILE:
+    if path.name == "predictions.parquet":  # the cells of a benchmark
+        from cotune.benchmark import predictions
+
         return repr([_cell(record) for record in predictions.read(path.parent)]).encode()
     if path.suffix == ".json":
         return to_json(without_times(read_json(path))).encode()

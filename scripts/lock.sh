@@ -21,7 +21,7 @@ lock . 3.11 requirements/ci.txt --universal --extra dev pyproject.toml requireme
 # The lowest version of everything that pyproject.toml names, for one platform, as wheels of that age have few. Without
 # the extras `clean` and `ray`, which need a newer numpy (2.0) and pandas (2.2.3) than cotune itself.
 extras=()
-for extra in bundled datasets excel explain export lora s3 serve tensorboard tune; do
+for extra in bundled datasets evasion excel explain export lora s3 serve tensorboard tune; do
     extras+=(--extra "$extra")
 done
 lock . 3.11 requirements/oldest.txt --upgrade --resolution lowest-direct --python-platform x86_64-manylinux_2_28 \

@@ -59,7 +59,8 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     )
     killed = subprocess.run([sys.executable, "-c", write, tmp_path / "a.txt", tmp_path / "folder"], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert len(left := leftovers(tmp_path)) == 2
+    left = leftovers(tmp_path)
+    assert len(left) == 2
     mine = left[0].split("-")
     kept = {
         ".tmp-mine": "a name of somebody else",

@@ -148,9 +148,9 @@ def test_pictures_as_paths_images_and_arrays_give_the_same(fitted: Run, tmp_path
     image.save(tmp_path / "p.png")
     forms = [str(tmp_path / "p.png"), tmp_path / "p.png", image, np.asarray(image), (tmp_path / "p.png").read_bytes()]
     posts = posts_from([{"text": "good dog", "image": form} for form in forms])
-    proba, _, errors = Predictor(fitted, device="cpu").scores(posts)
-    assert not any(errors)
-    assert np.abs(proba - proba[0]).max() < 1e-6
+    scores = Predictor(fitted, device="cpu").scores(posts)
+    assert not any(scores.errors)
+    assert np.abs(scores.predictions - scores.predictions[0]).max() < 1e-6
 
 
 @pytest.mark.parametrize(

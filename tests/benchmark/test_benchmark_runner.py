@@ -247,6 +247,7 @@ class KillingWorkers(Noting):
             os.kill(victim, signal.SIGKILL)
 
 
+@pytest.mark.slow  # two processes that import torch
 def test_a_worker_that_is_killed_costs_its_cell_alone(posts: pd.DataFrame, plan: Plan, tmp_path: Path) -> None:
     wide = replace(plan, folds=10)
     with pytest.raises(CotuneError, match=r"a worker process ended .* the memory was used up; continue with --resume"):

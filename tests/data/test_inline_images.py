@@ -175,9 +175,10 @@ def test_what_holds_an_image_in_python() -> None:
 def test_an_open_file_and_a_tensor_of_another_precision(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded())
     with (tmp_path / "a.png").open("rb") as handle:
-        posts = read_posts(
-            pd.DataFrame({"image": pd.Series([handle, torch.zeros(3, 8, 9, dtype=torch.bfloat16)], dtype=object)})
-        )
+        cells = np.empty(2, dtype=object)
+        cells[0] = handle
+        cells[1] = torch.zeros(3, 8, 9, dtype=torch.bfloat16)
+        posts = read_posts(pd.DataFrame({"image": cells}))
     assert [load_image(image).size for image in posts["image"]] == [(48, 40), (9, 8)]
 
 

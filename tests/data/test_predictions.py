@@ -52,7 +52,12 @@ def read(path: Path) -> pd.DataFrame:
         return pd.DataFrame([json.loads(line) for line in _text(path).split("\n")[:-1]])
     sep = "\t" if ".tsv" in path.suffixes else ","
     return pd.read_csv(
-        io.StringIO(_text(path), newline=""), sep=sep, dtype={"id": str}, keep_default_na=False, na_values={"p_a": [""]}
+        io.StringIO(_text(path), newline=""),
+        sep=sep,
+        dtype={"id": str},
+        keep_default_na=False,
+        na_values={"p_a": [""]},
+        float_precision="round_trip",  # pandas before 3 rounds otherwise
     )
 
 

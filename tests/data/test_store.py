@@ -294,8 +294,12 @@ def test_without_a_home_folder_the_cache_is_a_temporary_one(monkeypatch: pytest.
     monkeypatch.delenv("COTUNE_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", nobody)
-    assert default_root().is_dir()
-    assert default_root() == default_root()
+    root = default_root()
+    told: list[str] = []
+    assert root.is_dir()
+    assert default_root() == root == usable_root(root, told.append) == usable_root(root, told.append)
+    assert len(told) == 1
+    assert "(there is no home folder); a temporary folder is used" in told[0]
     monkeypatch.setenv("COTUNE_CACHE", "~nobody-of-this-name/cache")
     assert default_root().is_dir()
 

@@ -196,9 +196,9 @@ def test_a_run_scores_a_disguised_post_as_the_plain_one(zoo: Zoo, tmp_path: Path
     for level in ("none", "leet"):
         run = tiny_fit(zoo, tmp_path / level, tune="frozen", normalize_text=level, fusion="text").run
         save_run(tmp_path / level / "run", run)
-        scores, _, errors = Predictor(load_run(tmp_path / level / "run")).scores(posts)
-        assert errors == ["", ""]
-        assert np.allclose(scores[0], scores[1], atol=1e-6) == (level == "leet")
+        found = Predictor(load_run(tmp_path / level / "run")).scores(posts)
+        assert found.errors == ["", ""]
+        assert np.allclose(found.predictions[0], found.predictions[1], atol=1e-6) == (level == "leet")
 
 
 def test_a_tokenizer_of_another_library_is_refused(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,6 +364,7 @@ def _size(file: Path) -> int:
 #: Temporary folders that this process uses instead of caches that it cannot write to; they go with it.
 _instead: dict[Path, tempfile.TemporaryDirectory[str]] = {}
 _NOWHERE = Path("~/.cache/cotune")
+_told: set[Path] = set()
 
 
 def default_root() -> Path:
@@ -391,22 +392,34 @@ def usable_root(root: Path, tell: Callable[[str], None]) -> Path:
     tell : callable
         Told, once, why nothing is kept.
     """
-    if root in _instead:
-        return _instead_of(root)
-    if any(root == Path(other.name) for other in _instead.values()):
+    nowhere = root in _places_of_nobody()
+    reason = "there is no home folder" if nowhere else _refusal(root) if root not in _instead else ""
+    if reason is None:
         return root
+    if reason and root not in _told:
+        _told.add(root)
+        name = "" if nowhere else f" {root}"
+        tell(
+            f"note: the cache{name} cannot be written to ({reason}); a temporary folder is used, and nothing is kept "
+            "for later; --cache or COTUNE_CACHE names another place"
+        )
+    return root if nowhere else _instead_of(root)
+
+
+def _refusal(root: Path) -> str | None:
+    """Return why nothing can be written into a folder, which is made when absent; None if something can."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root) as file:
             file.write(bytes(4096))
             file.flush()
     except OSError as fault:
-        tell(
-            f"note: the cache {root} cannot be written to ({fault.strerror}); a temporary folder is used, and nothing "
-            "is kept for later; --cache or COTUNE_CACHE names another place"
-        )
-        return _instead_of(root)
-    return root
+        return fault.strerror or str(fault)
+    return None
+
+
+def _places_of_nobody() -> list[Path]:
+    return [Path(_instead[_NOWHERE].name)] if _NOWHERE in _instead else []
 
 
 def _instead_of(root: Path) -> Path:

@@ -106,24 +106,26 @@ def tune(
     refuse_other_labels(task, usable, "post", started=False)
     plan = _settled(asked, task, out, progress)
     bench = Workbench(usable, allow_remote, out.resolve() / ".locks" / "shared", progress)
-    search = _begin(posts, bench, out, plan, task, resume=resume)
-    study = store.open_study(out, plan)
-    tell = _Teller(study, plan, task, progress)
-    interrupted, compared = False, None
-    try:
-        work = work or (partial(_alone, bench) if jobs == 1 else partial(_with_workers, jobs, plugins))
-        _make_trials(search, study, tell, work)
-        found = results_of(study, plan, task)
-        if found.best is None:
-            raise CotuneError(f"no trial could be trained: {found.trials[-1].error or 'all were pruned'}")
-        assert found.settings is not None
-        with store.locked(out, "final"):
-            compared = compare_on_test(out, bench, search.cut, plan, found.settings, progress)
-    except KeyboardInterrupt:
-        interrupted = True
-        found = results_of(study, plan, task)
-    found.compared, found.interrupted = compared, interrupted
-    found.facts = _facts(search, store.read_settings(out)["settings"]["data"])
+    with store.named_faults(out):
+        search = _begin(posts, bench, out, plan, task, resume=resume)
+        study = store.open_study(out, plan)
+        tell = _Teller(study, plan, task, progress)
+        interrupted, compared = False, None
+        try:
+            work = work or (partial(_alone, bench) if jobs == 1 else partial(_with_workers, jobs, plugins))
+            _make_trials(search, study, tell, work)
+            found = results_of(study, plan, task)
+            if found.best is None:
+                raise CotuneError(f"no trial could be trained: {found.trials[-1].error or 'all were pruned'}")
+            assert found.settings is not None
+            with store.locked(out, "final"):
+                compared = compare_on_test(out, bench, search.cut, plan, found.settings, progress)
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:  # behind the block, as the frames of the interruption may hold a connection to the database
+            found = results_of(study, plan, task)
+        found.compared, found.interrupted = compared, interrupted
+        found.facts = _facts(search, store.read_settings(out)["settings"]["data"])
     write_results(out, found, asked.fit)
     return found
 

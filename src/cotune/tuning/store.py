@@ -163,11 +163,53 @@ def open_study(out: Path, plan: TunePlan) -> optuna.Study:
         )
         return study
     except Exception as fault:
+        if _is_full(fault):
+            raise _no_room(database) from fault
         if type(fault).__module__.startswith(("sqlalchemy", "sqlite3")) or isinstance(fault, RuntimeError):
             raise RunError(
                 f"{database} cannot be opened ({first_line(fault)}); begin again in another folder"
             ) from fault
         raise
+
+
+@contextmanager
+def named_faults(out: Path) -> Iterator[None]:
+    """Turn what the storage raises in the block, such as on a full disk, into one line.
+
+    Raises
+    ------
+    RunError
+        If the storage cannot be written to, or read any more.
+    """
+    database = out / DATABASE
+    try:
+        yield
+    except Exception as fault:
+        if not is_storage_fault(fault):
+            raise
+        if _is_full(fault):
+            raise _no_room(database) from fault
+        reason = first_line(fault.__cause__ if isinstance(fault.__cause__, Exception) else fault)
+        raise RunError(f"{database} cannot be used ({reason}); continue with --resume once it can") from fault
+
+
+def is_storage_fault(fault: Exception) -> bool:
+    """Tell whether an error is one of the storage, and nothing that a trial could help."""
+    return (
+        type(fault).__module__.startswith(("sqlalchemy", "sqlite3")) or type(fault).__name__ == "StorageInternalError"
+    )
+
+
+def _is_full(fault: Exception) -> bool:
+    causes = (fault, fault.__cause__, fault.__context__)
+    return any("disk is full" in str(cause) for cause in causes)
+
+
+def _no_room(database: Path) -> RunError:
+    return RunError(
+        f"cannot write {database}: the disk is full; free some space and continue with --resume, or choose another "
+        "folder"
+    )
 
 
 def _pruner(plan: TunePlan) -> Any:

@@ -144,7 +144,7 @@ def run_worker(
     study = store.open_study(search.out, search.plan)
     bench = bench or search.workbench()
     made = 0
-    with store.working(search.out) as worker:
+    with store.named_faults(search.out), store.working(search.out) as worker:
         while most is None or made < most:
             asked = store.ask(study, search.plan, search.out, worker)
             if asked is None:
@@ -174,11 +174,12 @@ def _make(study: optuna.Study, trial: Trial, config: FitConfig, bench: Workbench
         study.tell(trial, state=TrialState.FAIL)  # made again
         raise
     except Exception as fault:
+        if store.is_storage_fault(fault):  # it cannot be told; the trial is made again, as its process is gone by then
+            raise
         trial.set_user_attr(store.ERROR, f"{type(fault).__name__}: {first_line(fault)}")
         study.tell(trial, state=TrialState.FAIL)
-    except BaseException:
-        study.tell(trial, state=TrialState.FAIL)
-        raise
+    # Ctrl-C tells nothing, as it may have come in the midst of a transaction, whose lock would be waited for: the trial
+    # counts as failed once the lock of this worker is gone.
     else:
         study.tell(trial, score)
 

@@ -28,14 +28,11 @@ SIZE = struct.Struct("<II")
 READY, PIXELS, HEADER, FAULT, LARGE = range(5)  # kinds of answers
 OPEN, DRAW, DRAW_LARGE = range(3)  # what may be wanted
 
-#: Seconds that an image may take for each that it may use a core, as it may have to wait for one.
-PATIENCE = 4
-
 _TEXT = 2_000
 _MEMORY = 512 * 2**20  # that decoding takes beside pixels
 _BYTES_A_PIXEL = 40
 _STRIP = 1 << 15  # pixels
-_RENEWED = 2.0  # seconds after which the limit on a core's time moves on; asking what was used is slow
+_RENEWED = 2.0  # seconds after which the limits move on with what is in use
 
 
 def read_whole(file: int, n: int, at: int = 0) -> bytes:
@@ -104,27 +101,26 @@ class Limits:
         import resource
 
         self._resource, self.seconds = resource, seconds
-        self._renewed, self._most = -_RENEWED, 0
+        self._renewed, self._base, self._most = -_RENEWED, 0, 0
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def begin(self, n_bytes: int) -> None:
         """Bound what opening `n_bytes` may take, beside what is in use."""
         now = time.monotonic()
-        if now - self._renewed >= _RENEWED:
-            self._renewed = now
+        if now - self._renewed >= _RENEWED:  # these calls take as long as a small image
+            self._renewed, self._base = now, _memory()
             self._set(self._resource.RLIMIT_CPU, int(time.process_time() + self.seconds + _RENEWED))
-        signal.alarm(PATIENCE * self.seconds)  # it ends even if nobody waits for it any more
-        self._most = _memory() + _MEMORY + 2 * n_bytes
-        self._set(self._resource.RLIMIT_AS, self._most)
+        self._bound_memory(2 * n_bytes)
 
-    def pixels(self, n_pixels: int) -> None:
-        """Let decoding take more for so many pixels."""
-        if n_pixels * _BYTES_A_PIXEL > _MEMORY // 2:
-            self._set(self._resource.RLIMIT_AS, self._most + _BYTES_A_PIXEL * n_pixels)
+    def pixels(self, n_pixels: int, n_bytes: int) -> None:
+        """Bound what decoding so many pixels may take."""
+        self._bound_memory(2 * n_bytes + _BYTES_A_PIXEL * n_pixels)
 
-    def end(self) -> None:
-        """Wait for the next image without a limit on time."""
-        signal.alarm(0)
+    def _bound_memory(self, more: int) -> None:
+        most = self._base + _MEMORY + (more if more > _MEMORY // 2 else 0)
+        if most != self._most:
+            self._most = most
+            self._set(self._resource.RLIMIT_AS, most)
 
     def _set(self, which: int, most: int) -> None:
         hard = self._resource.getrlimit(which)[1]
@@ -153,7 +149,7 @@ def answer(file: int, request: bytes, limits: Limits) -> bytes:
 
     def may_draw(image: Image.Image) -> bool:
         large.append(wanted == DRAW and decode.is_large(image))
-        limits.pixels(image.width * image.height)
+        limits.pixels(image.width * image.height, n_bytes)
         return not large[0]
 
     found = decode.decode_here(
@@ -195,7 +191,6 @@ def main(file: int, seconds: int, further: list[str]) -> None:
         os.dup2(nothing, standard)
     while request := os.read(requests, REQUEST.size):  # a pipe gives what is as short as that in one piece
         os.write(answers, answer(file, request, limits))
-        limits.end()
 
 
 if __name__ == "__main__":

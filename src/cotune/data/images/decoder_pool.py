@@ -35,6 +35,9 @@ VARIABLE = "COTUNE_DECODE"
 SECONDS = 30
 """Most seconds of a core that one image may take."""
 
+PATIENCE = 4
+"""Seconds that an image may take in all for each that it may use a core, as it may have to wait for one."""
+
 _START_SECONDS = 60
 _KEPT = 64 * 2**20  # bytes that a file in memory keeps after an image
 _CODE = (
@@ -113,11 +116,11 @@ class Worker:
     def __init__(self, seconds: int = SECONDS) -> None:
         self.seconds = seconds
         self._file = _file_in_memory()
+        path = json.dumps(list(map(str, sys.path)))  # the same packages as here
         with tempfile.TemporaryFile() as said:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), str(self._file), str(seconds),
-                     *_further()],
+                    [sys.executable, "-I", "-c", _CODE, path, str(self._file), str(seconds), *_further()],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0, pass_fds=[self._file],
                     env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                     process_group=0,  # Ctrl-C is for the program that asks, which ends it
@@ -125,6 +128,9 @@ class Worker:
             except (OSError, ValueError) as error:
                 os.close(self._file)
                 raise _cannot_start(str(error)) from error
+            assert self.process.stdout is not None
+            self._waiting = select.poll()
+            self._waiting.register(self.process.stdout.fileno(), select.POLLIN)
             try:
                 self._receive(_START_SECONDS)
             except _Stopped as stopped:
@@ -156,7 +162,7 @@ class Worker:
             self.process.stdin.write(request)
         except OSError:
             raise self._ended() from None
-        return self._receive(decoder.PATIENCE * self.seconds)
+        return self._receive(PATIENCE * self.seconds)
 
     def pixels(self, answer: _Answer, max_pixels: int) -> Image.Image:
         """Return the image that an answer speaks of.
@@ -174,9 +180,9 @@ class Worker:
         except (ValueError, EOFError, struct.error):
             raise _Stopped("it gave no image") from None
 
-    def forget(self) -> None:
-        """Give memory back after a large image."""
-        if os.fstat(self._file).st_size > _KEPT:
+    def forget(self, n_bytes: int) -> None:
+        """Give memory back after an image that took so many bytes in the file."""
+        if n_bytes > _KEPT:
             os.ftruncate(self._file, 0)
 
     def end(self) -> None:
@@ -195,24 +201,27 @@ class Worker:
             os.close(self._file)
 
     def _receive(self, seconds: float) -> _Answer:
-        ends = time.monotonic() + seconds
-        kind, width, height, of_format, of_text = decoder.ANSWER.unpack(self._read(decoder.ANSWER.size, ends))
-        format_ = self._read(of_format, ends).decode("ascii", "replace")
-        return _Answer(kind, width, height, format_ or None, self._read(of_text, ends))
+        ends, found = time.monotonic() + seconds, b""
+        while len(found) < decoder.ANSWER.size:
+            found += self._read(ends)
+        kind, width, height, of_format, of_text = decoder.ANSWER.unpack_from(found)
+        at = decoder.ANSWER.size
+        while len(found) < at + of_format + of_text:
+            found += self._read(ends)
+        format_ = found[at : at + of_format].decode("ascii", "replace")
+        return _Answer(kind, width, height, format_ or None, found[at + of_format : at + of_format + of_text])
 
-    def _read(self, n: int, ends: float) -> bytes:
-        assert self.process.stdout is not None
-        file, found = self.process.stdout.fileno(), b""
-        waiting = select.poll()
-        waiting.register(file, select.POLLIN)
-        while len(found) < n:
-            left = ends - time.monotonic()
-            if left <= 0 or not waiting.poll(1_000 * left):
-                raise _Stopped(f"it took more than {decoder.PATIENCE * self.seconds} s")
-            got = os.read(file, n - len(found))
-            if not got:
+    def _read(self, ends: float) -> bytes:
+        """Return what the process has sent."""
+        while not self._waiting.poll(1_000):
+            if not self.alive:  # a process that forked at that moment may hold its pipe open
                 raise self._ended()
-            found += got
+            if time.monotonic() > ends:
+                raise _Stopped(f"it took more than {PATIENCE * self.seconds} s")
+        assert self.process.stdout is not None
+        found = os.read(self.process.stdout.fileno(), 4_096)
+        if not found:
+            raise self._ended()
         return found
 
     def _ended(self) -> _Stopped:
@@ -223,7 +232,7 @@ class Worker:
             return _Stopped("it gave no answer")
         if code >= 0:
             return _Stopped(f"exit code {code}", again=True)
-        if -code in (signal.SIGXCPU, signal.SIGALRM):
+        if -code == signal.SIGXCPU:
             return _Stopped(f"it took more than {self.seconds} s of a core")
         try:
             name = signal.Signals(-code).name
@@ -275,7 +284,7 @@ class DecoderPool:
                     found = self._decoded(worker, answer, name, wanted)
             else:
                 found = self._decoded(worker, answer, name, wanted)
-            worker.forget()
+            worker.forget(max(len(data), 0 if found.image is None else 3 * found.image.width * found.image.height))
             return found
 
     def _decoded(self, worker: Worker, answer: _Answer, name: str, wanted: Wanted) -> Decoded:

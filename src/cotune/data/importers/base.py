@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from cotune.data.images.sources import MAX_BYTES
 from cotune.errors import DataError
 
 if TYPE_CHECKING:
@@ -183,15 +185,29 @@ def bare(identity: str) -> str:
     return (plain.lstrip("0") or "0") if plain.isascii() and plain.isdigit() else plain
 
 
+def endless_trouble(path: Path, most: int) -> str | None:
+    """Return why a file is not read: it is, or leads to, a folder, device or pipe, or has more than `most` bytes.
+
+    A device may never end, and opening a pipe may wait for ever. What cannot be looked at says so when it is read.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return "is a folder" if stat.S_ISDIR(found.st_mode) else "is a device or pipe"
+    return f"{found.st_size // 2**20:,} MB, the limit is {most // 2**20} MB" if found.st_size > most else None
+
+
 def picture_trouble(path: Path) -> tuple[str, str] | None:
     """Return kind and reason when the file's first bytes show that its name or its content is wrong.
 
     The kind is "empty image", "unreadable image" or "other format"; an image of another format than its
     name says can be used all the same.
     """
+    if (trouble := endless_trouble(path, MAX_BYTES)) is not None:
+        return "unreadable image", trouble
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            return "unreadable image", "is not a regular file"
         with path.open("rb") as handle:
             head = handle.read(16)
     except OSError as error:

@@ -18,6 +18,7 @@ from cotune.data.importers.base import (
     Problem,
     accept_picture,
     bare,
+    endless_trouble,
     find_folder,
     numbered_lines,
 )
@@ -31,9 +32,8 @@ Rule = Literal["xu-mao", "majority-text", "majority-all"]
 Votes = Sequence[tuple[str, str]]
 
 _SENTIMENTS = ("negative", "neutral", "positive")
-#: Of one text; posts have some hundred.
-_MOST_BYTES = 64 * 2**20
 _LABEL_FILE = "labelResultAll.txt"
+_MOST_BYTES = 64 * 2**20  # of one text
 _LAYOUT = f"{_LABEL_FILE} and a folder data/ with N.jpg and N.txt"
 
 
@@ -247,16 +247,13 @@ def _read_text(files: FileIndex, identity: str, line: int, report: ImportReport)
     if path is None:
         report.problems.append(Problem("missing text", "no such file", identity, line, f"{identity}.txt"))
         return None
+    if (trouble := endless_trouble(path, _MOST_BYTES)) is not None:
+        report.problems.append(Problem("unreadable text", trouble, identity, line, path.name))
+        return None
     try:
-        # A link may lead to a device that never ends, or to a pipe that never begins.
-        wrong = None if path.is_file() else "is not a regular file"
-        if wrong is None and path.stat().st_size > _MOST_BYTES:
-            wrong = f"has more than {_MOST_BYTES // 2**20} MB"
-        data = b"" if wrong else path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        wrong = str(error.strerror)
-    if wrong:
-        report.problems.append(Problem("unreadable text", wrong, identity, line, path.name))
+        report.problems.append(Problem("unreadable text", str(error.strerror), identity, line, path.name))
         return None
     try:
         # Saved on a Chinese Windows; some are valid UTF-8 by chance, so that is not tried first.

@@ -28,6 +28,9 @@ export function spoken(model, prediction) {
   return `Prediction: ${labelOf(prediction)}${sure === null ? "" : `, ${percent(sure)} confidence`}. Share: ${shares.join(", ")}.`;
 }
 
+/** Return which known image a post shows. */
+export const knownImage = ({ known, known_distance: distance }) => `Known image: ${known} (${distance} of 64 bits differ)`;
+
 /** Return the section of a prediction. */
 export function predictionSection(model, prediction) {
   const sure = confidenceOf(prediction);
@@ -38,6 +41,7 @@ export function predictionSection(model, prediction) {
     el("p", { class: "cx-answer" },
       el("span", { class: "cx-big" }, labelOf(prediction)),
       sure === null ? null : el("span", {}, `${percent(sure)} confidence`)),
+    prediction.known ? el("p", { class: "cx-warn" }, knownImage(prediction)) : null,
     prediction.error ? el("p", { class: "cx-warn" }, capital(prediction.error)) : null,
     prediction.probabilities ? probabilities(model, prediction) : null,
     prediction.shares ? shares(model, prediction.shares) : null,

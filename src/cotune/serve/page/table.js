@@ -1,7 +1,7 @@
 // A table of posts: pasted or chosen, matched with image files, sent in batches, downloaded as CSV.
 
 import { base64, bytesOf, call } from "./api.js";
-import { confidenceOf, isPredicted, labelOf } from "./answer.js";
+import { confidenceOf, isPredicted, knownImage, labelOf } from "./answer.js";
 import { byId, capital, el, listed, percent, plural, problem } from "./dom.js";
 import { readTable, writeTable } from "./csv.js";
 import { isImage } from "./fields.js";
@@ -192,8 +192,8 @@ export class PostTable {
     }
   }
 
-  keep({ at, id }, { error = null, label = null, value = null, probabilities = null, shares = null }) {
-    this.answers[at] = { id, error, label, value, probabilities, shares };
+  keep({ at, id }, { error = null, label = null, value = null, probabilities = null, shares = null, known = null, known_distance = null }) {
+    this.answers[at] = { id, error, label, value, probabilities, shares, known, known_distance };
     const done = this.answers.filter(Boolean).length;
     byId("progress").value = done / this.posts.length;
     byId("table-status").textContent = `${done.toLocaleString("en")} of ${plural(this.posts.length, "post")}`;
@@ -232,7 +232,7 @@ export class PostTable {
       cell("strong break", predicted ? labelOf(answer) : answer ? "-" : "\u2026"),
       this.classes ? part("Confidence", predicted && confidenceOf(answer)) : null,
       this.model.fields.map(({ name }) => part(`Share of ${name}`, answer?.shares?.[name])),
-      cell("wrong break", answer?.error ?? ""),
+      cell("wrong break", [answer?.known ? knownImage(answer) : null, answer?.error].filter(Boolean).join("; ")),
     );
   }
 
@@ -255,11 +255,13 @@ export class PostTable {
   csv() {
     const outputs = this.model.labels ?? [];
     const names = this.model.fields.map(({ name }) => name);
-    const head = ["id", "label", ...outputs.map((name) => `p_${name}`), ...names.map((name) => `${name}_share`), "error"];
+    const known = this.answers.some((answer) => answer?.known) ? ["known", "known_distance"] : [];
+    const head = ["id", "label", ...outputs.map((name) => `p_${name}`), ...names.map((name) => `${name}_share`), ...known, "error"];
     const rows = this.posts.map((_, at) => {
-      const { id = at + 1, error = "not sent", label = null, value, probabilities, shares } = this.answers[at] ?? {};
+      const answer = this.answers[at] ?? {};
+      const { id = at + 1, error = "not sent", label = null, value, probabilities, shares } = answer;
       const shown = Array.isArray(label) ? label.join("|") || "|" : (label ?? value);
-      return [id, shown, ...outputs.map((name) => probabilities?.[name]), ...names.map((name) => shares?.[name]), error];
+      return [id, shown, ...outputs.map((name) => probabilities?.[name]), ...names.map((name) => shares?.[name]), ...known.map((name) => answer[name]), error];
     });
     return writeTable([head, ...rows]);
   }
