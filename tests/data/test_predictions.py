@@ -172,3 +172,11 @@ def test_json_that_is_no_predictions_is_not_replaced(tmp_path: Path) -> None:
         check_predictions_path(tmp_path / "mine.json")
     (tmp_path / "old.json").write_text('[{"id": "1"}]')
     check_predictions_path(tmp_path / "old.json")
+
+
+def test_a_posts_table_that_is_a_link_to_itself_is_no_reason_to_crash(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.csv"
+    loop.symlink_to("loop.csv")
+    check_predictions_path(tmp_path / "out.csv", loop)
+    with pytest.raises(DataError, match="is the posts table itself"):
+        check_predictions_path(loop, loop)

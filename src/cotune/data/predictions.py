@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,7 +49,8 @@ def check_predictions_path(out: str | Path, posts: Path | None = None) -> None:
             f"{clip(str(out))} has no ending that is known; write {', '.join(KINDS)} (those of text also with .gz), "
             "or - for standard output"
         )
-    if posts is not None and Path(out).resolve() == posts.resolve():
+    # Path.resolve() raises where links lead in a circle.
+    if posts is not None and os.path.realpath(out) == os.path.realpath(posts):
         raise DataError(f"{out} is the posts table itself, which predictions would replace; give --out another name")
     _refuse_files_of_others(Path(out))
     if kind == ".xlsx":
