@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cotune.errors import clip
 from cotune.files import to_json
 
 if TYPE_CHECKING:
     import numpy as np
+    from pydantic import TypeAdapter
 
 _SEAL = "checksum"
 
 
-class _Entry(BaseModel):
-    bytes: int
-    sha256: str
+@cache
+def _recorded() -> TypeAdapter[Any]:
+    """Return what checks the form of what :func:`checksums` returns; pydantic takes a while to import."""
+    from pydantic import TypeAdapter, create_model
 
-
-_RECORDED = TypeAdapter(dict[str, _Entry])
+    return TypeAdapter(dict[str, create_model("Entry", bytes=int, sha256=str)])  # type: ignore[arg-type]
 
 
 def sha256(path: Path) -> str:
@@ -51,8 +51,8 @@ def refuse_malformed(recorded: Any) -> None:
         If it has another form, or names files outside of their folder.
     """
     try:
-        names = _RECORDED.validate_python(recorded)
-    except ValidationError as error:
+        names = _recorded().validate_python(recorded)
+    except ValueError as error:
         raise ValueError("its checksums are of no form that is known") from error
     outside = next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None)
     if outside is not None:

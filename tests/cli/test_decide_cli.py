@@ -316,7 +316,7 @@ def test_labels_that_no_temperature_fits(cli: Cli, home: Path, tmp_path: Path) -
     answer = cli("calibrate", tmp_path / "run", home / "one-label.csv", "-q")
     assert answer.code == 2
     assert "'class1'; a temperature needs posts of another too" in answer.err
-    proba = Predictor(load_run(tmp_path / "run"), device="cpu").scores(read_posts(home / "labelled.csv"))[0]
+    proba = Predictor(load_run(tmp_path / "run"), device="cpu").scores(read_posts(home / "labelled.csv")).predictions
     posts["label"] = np.where(proba[:, 0] > np.median(proba[:, 0]), "class1", "class0")
     posts.to_csv(home / "swapped.csv", index=False)
     answer = cli("calibrate", tmp_path / "run", home / "swapped.csv", "-q")

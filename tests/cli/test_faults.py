@@ -87,20 +87,23 @@ def test_two_processes_on_one_cache_give_what_one_gives(zoo: Zoo, inputs: Path, 
 
     settings = {**tiny_settings(zoo, tmp_path / "cache", tune="top", probe_epochs=2), "epochs": 1}
     fit = [word for key, value in settings.items() for word in ("--set", f"{key.replace('_', '-')}={value}")]
-    started = [
-        subprocess.Popen(
+
+    def start(name: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-m", "cotune", "fit", str(inputs / "posts.csv"), "--no-estimate", "--out", name, *fit],
             cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
-        for name in ("one", "two")
-    ]  # fmt: skip
-    for process in started:
+        )  # fmt: skip
+
+    def end(process: subprocess.Popen[str]) -> None:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
+
+    for process in [start(name) for name in ("one", "two")]:
+        end(process)
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
     fit[fit.index(f"cache={tmp_path / 'cache'}")] = f"cache={tmp_path / 'own'}"
-    assert main(["fit", str(inputs / "posts.csv"), "--no-estimate", "--out", str(tmp_path / "alone"), *fit]) == 0
+    end(start("alone"))
     assert (tmp_path / "alone" / "model.safetensors").read_bytes() == one
 
 

@@ -195,7 +195,8 @@ def test_a_forked_process_has_workers_of_its_own() -> None:
 def test_workers_end_with_the_program(how: signal.Signals | None, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(of_width(20))
     code = (
-        "import sys, time; from cotune.data.images import decoder_pool as p; from cotune.data.images.load import *\n"
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from cotune.data.images import decoder_pool as p; from cotune.data.images.load import *\n"
         "load_image(sys.argv[1]); print(*[w.process.pid for w in p._pool.workers], flush=True)\n"
         "sys.stdin.read(1) if sys.argv[2] == 'None' else time.sleep(60)"
     )

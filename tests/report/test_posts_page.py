@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from cotune.fields import DEFAULT_FIELDS, Field
 from cotune.report.posts_page import ShownPosts, posts_page
 from cotune.report.thumbnails import thumbnail, thumbnails
-from cotune.scoring import predictions_table
+from cotune.scoring import Scores, predictions_table
 from cotune.tasks import Task
 from cotune.tasks.multi_label import MultiLabel
 from cotune.tasks.regression import Regression
@@ -36,7 +37,8 @@ def posts_of(folder: Path, n: int, labels: list[Any], text: str = "some words") 
 
 def shown(task: Task, posts: pd.DataFrame, outputs: np.ndarray, limit: int = 100) -> ShownPosts:
     shares = np.tile([0.25, 0.75], (len(posts), 1))
-    table = predictions_table(task, ("text", "image"), posts["id"], (outputs, shares, [""] * len(posts)))
+    scores = replace(Scores.none(task, ("text", "image"), [""] * len(posts)), predictions=outputs, shares=shares)
+    table = predictions_table(task, ("text", "image"), posts["id"], scores)
     found = ShownPosts(task, DEFAULT_FIELDS, limit)
     for at in range(0, len(posts), 7):
         found.add(posts.iloc[at : at + 7], table.iloc[at : at + 7])
@@ -106,7 +108,7 @@ def test_several_texts_tables_and_images_that_are_no_files(tmp_path: Path) -> No
         "photo": [buffer.read_bytes(), b"no image"],
     })  # fmt: skip
     task = SingleLabel(("no", "yes"))
-    scores = (np.tile([0.9, 0.1], (2, 1)), np.full((2, 3), np.nan), ["", ""])
+    scores = replace(Scores.none(task, tuple(kinds), ["", ""]), predictions=np.tile([0.9, 0.1], (2, 1)))
     found = ShownPosts(task, fields)
     found.add(posts, predictions_table(task, [one.name for one in fields], posts["id"], scores))
     page = posts_page(found, title="t")

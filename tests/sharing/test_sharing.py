@@ -344,7 +344,7 @@ def test_a_run_that_names_other_files_is_not_pushed(hub: FakeHub, folder: Path, 
     settings["checksums"] |= checksums(mine, ["../secret.txt"])
     (mine / "config.json").write_text(json.dumps(sealed(settings)))
     assert push(mine) == 2
-    assert "files that no run has ('../secret.txt')" in one_line(capsys)
+    assert "name a file outside of the folder, '../secret.txt'" in one_line(capsys)
     assert not hub.repositories
 
 

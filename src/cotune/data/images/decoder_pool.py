@@ -268,15 +268,15 @@ class DecoderPool:
         """
         for tried in (False, True):
             try:
-                return self._try(data, name, wanted)
+                return self._try(data, name, wanted, fresh=tried)
             except _Stopped as stopped:
                 if tried or not stopped.again:
                     fault = ImageFault("unreadable", f"{name}: cannot be decoded: the decoder stopped ({stopped})")
                     return Decoded(fault=fault)
         raise AssertionError("unreachable")  # pragma: no cover
 
-    def _try(self, data: bytes, name: str, wanted: Wanted) -> Decoded:
-        with self._worker() as worker:
+    def _try(self, data: bytes, name: str, wanted: Wanted, *, fresh: bool) -> Decoded:
+        with self._worker(fresh=fresh) as worker:
             answer = worker.ask(data, wanted, large=False)
             if answer.kind == decoder.LARGE:
                 with self._one_large:
@@ -301,12 +301,15 @@ class DecoderPool:
         raise _Stopped("it gave an answer that makes no sense")
 
     @contextmanager
-    def _worker(self) -> Iterator[Worker]:
-        """Yield a process that nobody else asks meanwhile; after an exception it is ended."""
+    def _worker(self, *, fresh: bool) -> Iterator[Worker]:
+        """Yield a process that nobody else asks meanwhile; after an exception it is ended.
+
+        With `fresh` it is a new one: whoever killed one may have killed them all, and their ends are not seen yet.
+        """
         with self._turns:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
-            if worker is not None and not worker.alive:
+            if worker is not None and (fresh or not worker.alive):
                 self._end(worker)
                 worker = None
             if worker is None:
