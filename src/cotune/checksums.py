@@ -23,7 +23,8 @@ def _recorded() -> TypeAdapter[Any]:
     """Return what checks the form of what :func:`checksums` returns; pydantic takes a while to import."""
     from pydantic import TypeAdapter, create_model
 
-    return TypeAdapter(dict[str, create_model("Entry", bytes=int, sha256=str)])  # type: ignore[arg-type]
+    entry: Any = create_model("Entry", bytes=int, sha256=str)
+    return TypeAdapter(dict[str, entry])
 
 
 def sha256(path: Path) -> str:
