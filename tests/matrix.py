@@ -17,9 +17,7 @@ TRAINED = (*MODES, "explained")
 EXPORTED = "exported"
 COLUMNS = (*TRAINED, EXPORTED)
 #: How far probabilities may move with the company a post is in, from call to call, or by saving and opening.
-#: Kernels round otherwise for a single post than for a batch, which processor by processor comes to 1.3e-5 (LeViT on an AMD
-#: EPYC); answers that depend on the company of a post differed by hundredths.
-TOLERANCE = 3e-5
+TOLERANCE = 1e-5
 WORKS = "works"
 
 
