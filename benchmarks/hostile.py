@@ -20,6 +20,7 @@ import base64
 import csv
 import http.client
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -129,6 +130,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(dir=args.work, prefix="cotune-hostile-"))
+    os.environ["XDG_CONFIG_HOME"] = str(work / "settings")  # imports note where images lie: not for the user
     try:
         results = Results()
         for earlier in args.add:

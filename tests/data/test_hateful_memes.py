@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cotune.cli import main
+from cotune.data.images.folders import imported_folders
 from cotune.data.images.load import load_image
 from cotune.data.importers.hateful_memes import import_hateful_memes
+from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
 
 
@@ -127,3 +131,23 @@ def test_no_record_is_wild_enough_to_stop_the_import(tmp_path: Path, record: dic
     posts, report = import_hateful_memes(folder, splits=["train"])
     assert "00001" in posts["id"].tolist()
     assert report.lines == report.posts + len(report.problems)
+
+
+@pytest.mark.parametrize("named", ["../private/a.png", "{whole}", "img/link.png", "..\\private\\a.png"])
+def test_images_outside_of_the_raw_folder_are_listed_and_noted_for_nobody(tmp_path: Path, named: str) -> None:
+    folder, private = raw(tmp_path / "hm", train=[meme(1)]), tmp_path / "private" / "a.png"
+    private.parent.mkdir()
+    Image.new("RGB", (4, 4), "red").save(private)
+    (folder / "img" / "link.png").symlink_to(private)
+    with (folder / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"id": 2, "img": named.replace("{whole}", str(private)), "text": "t", "label": 0}) + "\n")
+    out = tmp_path / "work" / "posts.csv"
+    out.parent.mkdir()
+    command = ["import", "hateful-memes", str(folder), "--splits", "train", "--out", str(out)]
+    assert main(command) == 0
+    assert import_hateful_memes(folder, splits=["train"])[1].problems[0].kind == "unreadable image"
+    assert read_posts(out)["id"].tolist() == ["00001"]
+    assert imported_folders() == [os.path.realpath(folder / "img")]
+    assert main([*command, "--allow-outside"]) == 0
+    assert read_posts(out)["id"].tolist() == ["00001", "00002"]
+    assert os.path.realpath(private.parent) in imported_folders()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -187,7 +188,7 @@ def test_what_is_no_regular_file_is_listed_and_never_read(tmp_path: Path, ending
     else:
         odd.symlink_to("/dev/zero" if make == "device" else odd.name)
     (tmp_path / "labelResultAll.txt").write_text("ID\ttext,image\n1\tpositive,positive\n2\tpositive,positive\n")
-    posts, report = import_mvsa(tmp_path)
+    posts, report = import_mvsa(tmp_path, allow_outside=True)  # a device is one wherever it lies
     assert posts["id"].tolist() == ["1"]
     (problem,) = report.problems
     assert (problem.id, problem.line) == ("2", 3)
@@ -198,3 +199,43 @@ def test_what_is_no_regular_file_is_listed_and_never_read(tmp_path: Path, ending
         "loop": "symbolic links",
     }
     assert words[make] in problem.reason
+
+
+@pytest.mark.parametrize("linked", ["1.jpg", "1.txt", "data"])
+def test_links_out_of_the_raw_folder_are_followed_when_allowed_alone(tmp_path: Path, linked: str) -> None:
+    raw, private = tmp_path / "raw", tmp_path / "private"
+    for folder in (raw / "data", private):
+        folder.mkdir(parents=True)
+        for number in (1, 2):
+            picture(number).save(folder / f"{number}.jpg")
+            (folder / f"{number}.txt").write_text(f"{folder.name} words")
+    (raw / "labelResultAll.txt").write_text("ID\ttext,image\n1\tpositive,positive\n2\tpositive,positive\n")
+    if linked == "data":
+        shutil.rmtree(raw / "data")
+        (raw / "data").symlink_to(private)
+        with pytest.raises(DataError, match="none is whole"):
+            import_mvsa(raw)
+    else:
+        (raw / "data" / linked).unlink()
+        (raw / "data" / linked).symlink_to(private / linked)
+        posts, report = import_mvsa(raw)
+        assert posts["id"].tolist() == ["2"]
+        (problem,) = report.problems
+        assert (problem.id, problem.line, problem.file) == ("1", 2, linked)
+        assert "lies outside of" in problem.reason
+        assert "--allow-outside" in problem.reason
+    posts, report = import_mvsa(raw, allow_outside=True)
+    assert posts["id"].tolist() == ["1", "2"]
+    assert report.problems == []
+    assert import_mvsa(raw / "data" / ".." if linked != "data" else raw, allow_outside=True)[1].posts == 2
+
+
+def test_links_within_the_raw_folder_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    picture(1).save(tmp_path / "elsewhere.jpg")
+    (tmp_path / "data" / "1.jpg").symlink_to(Path("..") / "elsewhere.jpg")
+    (tmp_path / "data" / "1.txt").write_text("hello")
+    (tmp_path / "labelResultAll.txt").write_text("ID\ttext,image\n1\tpositive,positive\n")
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    for raw in (tmp_path, tmp_path / "link"):
+        assert import_mvsa(raw)[1].problems == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,17 @@ def test_what_is_no_published_split(tmp_path: Path) -> None:
         (other / "dev.json").write_text(text)
         with pytest.raises(DataError, match=words):
             read_splits(other)
+
+
+@pytest.mark.parametrize("odd", ["train_1.txt", "pairlist.txt", "train.json"])
+@pytest.mark.parametrize("make", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_never_read(tmp_path: Path, odd: str, make: str) -> None:
+    as_json(tmp_path) if odd == "train.json" else numbered(tmp_path, 0)
+    path = next(path for path in tmp_path.rglob("*") if path.name.lower().endswith(odd))
+    path.unlink()
+    if make == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        {"pipe": os.mkfifo, "folder": os.mkdir}[make](path)
+    with pytest.raises(DataError, match=f"{odd} cannot be read: is a (device or pipe|folder)"):
+        read_splits(tmp_path)

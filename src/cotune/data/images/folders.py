@@ -34,7 +34,7 @@ class ImageFolders:
         #: A table that was fetched has no folder on this machine.
         self._root = None if is_url(folder) else os.path.realpath(folder)
         self._others: list[str] | None = None
-        self._real_folders: dict[str, str] = {}
+        self._real_paths = RealPaths()
 
     def refusal(self, image: str) -> str | None:
         """Return why an image is not read, a full path, a URL or a cell that holds it; None if it may be.
@@ -49,20 +49,28 @@ class ImageFolders:
         )
 
     def _is_within(self, path: str) -> bool:
-        real = self._real(path)
-        if self._root is not None and _is_below(real, self._root):
+        real = self._real_paths.of(path)
+        if self._root is not None and is_below(real, self._root):
             return True
         if self._others is None:
             self._others = [*imported_folders(), os.path.realpath(_OWN_IMAGES)]
-        return any(_is_below(real, folder) for folder in self._others)
+        return any(is_below(real, folder) for folder in self._others)
 
-    def _real(self, path: str) -> str:
+
+class RealPaths:
+    """Follows links, of folders and of files; a folder is looked at once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def of(self, path: str) -> str:
+        """Return where a path leads; the path itself where it leads nowhere."""
         folder, name = os.path.split(path)
-        real = self._real_folders.get(folder)
+        real = self._folders.get(folder)
         if real is None:
-            if len(self._real_folders) >= _REMEMBERED:
-                self._real_folders.clear()
-            real = self._real_folders[folder] = _realpath(folder)
+            if len(self._folders) >= _REMEMBERED:
+                self._folders.clear()
+            real = self._folders[folder] = _realpath(folder)
         whole = os.path.join(real, name)  # noqa: PTH118
         try:
             return _realpath(whole) if os.path.islink(whole) else whole  # noqa: PTH114
@@ -77,7 +85,8 @@ def _realpath(path: str) -> str:
         return path
 
 
-def _is_below(path: str, folder: str) -> bool:
+def is_below(path: str, folder: str) -> bool:
+    """Tell whether a path is a folder or lies in it, both without links."""
     path, folder = os.path.normcase(path), os.path.normcase(folder)
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
@@ -107,7 +116,7 @@ def record_imported(images: Iterable[str], table_folder: Path) -> list[str]:
     new = sorted(
         folder
         for folder in folders
-        if "\n" not in folder and not any(_is_below(folder, there) for there in [own, *known])
+        if "\n" not in folder and not any(is_below(folder, there) for there in [own, *known])
     )
     if new:
         path = _imported_path()

@@ -7,15 +7,13 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from cotune.data.images.folders import ALLOW_OUTSIDE, RealPaths, is_below
 from cotune.data.images.sources import MAX_BYTES
-from cotune.errors import DataError
-
-if TYPE_CHECKING:
-    pass
+from cotune.errors import DataError, clip
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _SIGNATURES = (
@@ -199,43 +197,71 @@ def endless_trouble(path: Path, most: int) -> str | None:
     return f"{found.st_size // 2**20:,} MB, the limit is {most // 2**20} MB" if found.st_size > most else None
 
 
-def picture_trouble(path: Path) -> tuple[str, str] | None:
-    """Return kind and reason when the file's first bytes show that its name or its content is wrong.
+class RawFiles:
+    """Tells which files of a raw data set are read, and reports those that are not.
 
-    The kind is "empty image", "unreadable image" or "other format"; an image of another format than its
-    name says can be used all the same.
+    A folder of raw data comes from somebody else, as tables do: neither its links nor the paths in its records may
+    lead out of it, unless the user says so.
+
+    Parameters
+    ----------
+    raw : pathlib.Path
+        The folder that the user has named.
+    report : ImportReport
+        Takes what is odd.
+    allow_outside : bool
+        Read what lies elsewhere too.
     """
-    if (trouble := endless_trouble(path, MAX_BYTES)) is not None:
-        return "unreadable image", trouble
-    try:
-        with path.open("rb") as handle:
-            head = handle.read(16)
-    except OSError as error:
-        return "unreadable image", f"cannot be opened: {error.strerror}"
-    if not head:
-        return "empty image", "holds 0 bytes"
-    kind = sniff(head)
-    named = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}.get(
-        path.suffix.lower(), path.suffix[1:].upper()
-    )
-    if kind is None or kind == named:
-        return None
-    return "other format", f"holds {kind}, read by content"
 
+    def __init__(self, raw: Path, report: ImportReport, *, allow_outside: bool = False) -> None:
+        self.report = report
+        self._raw = raw
+        self._root = None if allow_outside else os.path.realpath(raw)
+        self._real_paths = RealPaths()
 
-def accept_picture(path: Path, wanted: str, identity: str, line: int, report: ImportReport) -> str | None:
-    """Return the image's path unless it cannot be used; whatever is odd about it goes into the report."""
-    trouble = picture_trouble(path)
-    if trouble is not None:
-        kind, reason = trouble
-        (report.notes if kind == "other format" else report.problems).append(
-            Problem(kind, reason, identity, line, path.name)
+    def trouble(self, path: Path, most: int) -> str | None:
+        """Return why a file is not read: it lies outside, is no file, or has more than `most` bytes."""
+        if self._root is not None and not is_below(self._real_paths.of(str(path)), self._root):
+            return f"lies outside of {clip(str(self._raw))}; if you trust the raw data, {ALLOW_OUTSIDE} reads it"
+        return endless_trouble(path, most)
+
+    def picture(self, path: Path, wanted: str, identity: str, line: int) -> str | None:
+        """Return an image's path unless it cannot be used; whatever is odd about it goes into the report."""
+        trouble = self._picture_trouble(path)
+        if trouble is not None:
+            kind, reason = trouble
+            (self.report.notes if kind == "other format" else self.report.problems).append(
+                Problem(kind, reason, identity, line, path.name)
+            )
+            if kind != "other format":
+                return None
+        if path.name != wanted:
+            reason = f"{wanted} is missing, {path.name} found"
+            self.report.notes.append(Problem("other name", reason, identity, line, path.name))
+        return str(path)
+
+    def _picture_trouble(self, path: Path) -> tuple[str, str] | None:
+        """Return kind and reason when the file's first bytes show that its name or its content is wrong.
+
+        The kind is "empty image", "unreadable image" or "other format"; an image of another format than its
+        name says can be used all the same.
+        """
+        if (trouble := self.trouble(path, MAX_BYTES)) is not None:
+            return "unreadable image", trouble
+        try:
+            with path.open("rb") as handle:
+                head = handle.read(16)
+        except OSError as error:
+            return "unreadable image", f"cannot be opened: {error.strerror}"
+        if not head:
+            return "empty image", "holds 0 bytes"
+        kind = sniff(head)
+        named = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}.get(
+            path.suffix.lower(), path.suffix[1:].upper()
         )
-        if kind != "other format":
+        if kind is None or kind == named:
             return None
-    if path.name != wanted:
-        report.notes.append(Problem("other name", f"{wanted} is missing, {path.name} found", identity, line, path.name))
-    return str(path)
+        return "other format", f"holds {kind}, read by content"
 
 
 def sniff(head: bytes) -> str | None:

@@ -15,7 +15,7 @@ from cotune.data.importers.base import (
     FileIndex,
     ImportReport,
     Problem,
-    accept_picture,
+    RawFiles,
     bare,
     find_folder,
     numbered_lines,
@@ -30,7 +30,7 @@ _WITHHELD = (None, -1, "-1", "")
 
 
 def import_hateful_memes(
-    raw: str | Path, *, splits: Sequence[str] = ("train", "dev_seen")
+    raw: str | Path, *, splits: Sequence[str] = ("train", "dev_seen"), allow_outside: bool = False
 ) -> tuple[pd.DataFrame, ImportReport]:
     """Turn a raw Hateful Memes folder into posts; nothing is copied.
 
@@ -43,6 +43,8 @@ def import_hateful_memes(
         The folder with the .jsonl files and `img/`, or the one above it.
     splits : sequence of str
         The files to read, without their ending, in this order.
+    allow_outside : bool
+        Take images too that lie outside of the folder.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def import_hateful_memes(
         raise ConfigError("--splits names no split; the usual ones are train,dev_seen")
     folder = _folder(Path(raw), wanted)
     report = ImportReport("Hateful Memes", str(raw))
-    reader = _Reader(folder.absolute(), report)
+    reader = _Reader(folder.absolute(), RawFiles(Path(raw), report, allow_outside=allow_outside))
     for split in wanted:
         reader.read(split)
     if not reader.records:
@@ -83,9 +85,10 @@ def _folder(raw: Path, wanted: Sequence[str]) -> Path:
 class _Reader:
     """Reads splits one after the other and remembers which posts it has seen."""
 
-    def __init__(self, folder: Path, report: ImportReport) -> None:
+    def __init__(self, folder: Path, raw: RawFiles) -> None:
         self.folder = folder
-        self.report = report
+        self.report = raw.report
+        self._raw = raw
         self.records: list[tuple[str, str | None, str, str | None, str]] = []
         self._seen: dict[str, str] = {}
         self._indexes: dict[Path, FileIndex] = {}
@@ -144,7 +147,7 @@ class _Reader:
             reason = f"no such file, nor one with another extension ({split}.jsonl)"
             self.report.problems.append(Problem("missing image", reason, identity, number, named[:200]))
             return None
-        return accept_picture(path, wanted, identity, number, self.report)
+        return self._raw.picture(path, wanted, identity, number)
 
     def _index(self, folder: Path) -> FileIndex:
         if folder not in self._indexes:

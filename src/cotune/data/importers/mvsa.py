@@ -16,9 +16,8 @@ from cotune.data.importers.base import (
     FileIndex,
     ImportReport,
     Problem,
-    accept_picture,
+    RawFiles,
     bare,
-    endless_trouble,
     find_folder,
     numbered_lines,
 )
@@ -162,6 +161,7 @@ def import_mvsa(
     seed: int = 42,
     splits: str | Path | None = None,
     annotations: bool = False,
+    allow_outside: bool = False,
 ) -> tuple[pd.DataFrame, ImportReport]:
     """Turn a raw MVSA folder into posts; nothing is copied.
 
@@ -180,6 +180,8 @@ def import_mvsa(
     annotations : bool
         Write the annotators' labels of each field as well, in `label:text` and `label:image`, and keep the posts
         that the rule gives no label: their fields' labels teach.
+    allow_outside : bool
+        Read files too that links lead to outside of the folder.
 
     Returns
     -------
@@ -196,11 +198,12 @@ def import_mvsa(
     report = ImportReport("MVSA", str(raw), rule, combined.rows)
     report.problems.extend(combined.problems)
     report.conflicts, report.ties = combined.conflicts, combined.ties
-    files = FileIndex((folder / "data").absolute())
+    raw_files = RawFiles(Path(raw), report, allow_outside=allow_outside)
+    index = FileIndex((folder / "data").absolute())
     records = []
     for identity in combined.votes if annotations else combined.labels:
         line, label = combined.lines[identity], combined.labels.get(identity)
-        text, image = _read_text(files, identity, line, report), _find_image(files, identity, line, report)
+        text, image = _read_text(index, identity, line, raw_files), _find_image(index, identity, line, raw_files)
         if text is not None and image is not None:
             records.append((identity, text, image, label))
     if not records:
@@ -242,12 +245,12 @@ def _add_splits(frame: pd.DataFrame, splits: PublishedSplits, report: ImportRepo
             report.notes.append(Problem("another published label", f"published as {theirs}, here {label}", identity))
 
 
-def _read_text(files: FileIndex, identity: str, line: int, report: ImportReport) -> str | None:
-    path = files.find(identity, (".txt",))
+def _read_text(index: FileIndex, identity: str, line: int, raw: RawFiles) -> str | None:
+    path, report = index.find(identity, (".txt",)), raw.report
     if path is None:
         report.problems.append(Problem("missing text", "no such file", identity, line, f"{identity}.txt"))
         return None
-    if (trouble := endless_trouble(path, _MOST_BYTES)) is not None:
+    if (trouble := raw.trouble(path, _MOST_BYTES)) is not None:
         report.problems.append(Problem("unreadable text", trouble, identity, line, path.name))
         return None
     try:
@@ -268,13 +271,13 @@ def _read_text(files: FileIndex, identity: str, line: int, report: ImportReport)
     return clean_text(text.strip())
 
 
-def _find_image(files: FileIndex, identity: str, line: int, report: ImportReport) -> str | None:
+def _find_image(index: FileIndex, identity: str, line: int, raw: RawFiles) -> str | None:
     wanted = f"{identity}.jpg"
-    path = files.find(identity, IMAGE_SUFFIXES, prefer=wanted)
+    path = index.find(identity, IMAGE_SUFFIXES, prefer=wanted)
     if path is None:
-        report.problems.append(Problem("missing image", "no such file", identity, line, wanted))
+        raw.report.problems.append(Problem("missing image", "no such file", identity, line, wanted))
         return None
-    return accept_picture(path, wanted, identity, line, report)
+    return raw.picture(path, wanted, identity, line)
 
 
 def draw_balanced(frame: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:

@@ -8,12 +8,14 @@ Two layouts are in use for MVSA: files of line numbers (``train_1.txt``, ``val_1
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cotune.data.importers.base import endless_trouble
 from cotune.errors import DataError, clip, listed
 
 _PART = r"(?P<part>train|val|valid|validation|dev|test)"
@@ -22,6 +24,7 @@ _JSON = re.compile(rf"{_PART}\.json", re.I)
 _LIST = re.compile(r".*pair_?list.*\.(txt|csv)", re.I)
 _LAYOUT = "train_1.txt … test_1.txt beside a pair list id,label,text,image, or train.json … test.json"
 _WORDS = {"train": "train", "test": "test"}
+_MOST_BYTES = 2**28
 
 
 @dataclass
@@ -100,8 +103,7 @@ def _by_line(folder: Path, paths: list[Path]) -> Reader:
     if len(lists) != 1:
         what = f"{len(lists)} pair lists ({listed(path.name for path in lists)})" if lists else "no pair list"
         raise DataError(f"{folder} holds {what}; files of line numbers need one, with lines id,label,text,image")
-    with lists[0].open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = [row for row in csv.reader(line.replace("\0", "") for line in file) if row]
+    rows = [row for row in csv.reader(io.StringIO(_text(lists[0]).replace("\0", ""), newline="")) if row]
     if rows and rows[0][0].strip().lower() == "id":
         del rows[0]
     short = next((i for i, row in enumerate(rows, 1) if len(row) < 2), None)
@@ -125,7 +127,7 @@ def _by_line(folder: Path, paths: list[Path]) -> Reader:
 
 def _numbers(path: Path) -> list[int]:
     found = []
-    for line, word in enumerate(path.read_text(encoding="utf-8", errors="replace").split(), 1):
+    for line, word in enumerate(_text(path).split(), 1):
         try:
             found.append(int(float(word)))  # numpy.savetxt writes 1.000e+00
         except (ValueError, OverflowError):
@@ -133,9 +135,18 @@ def _numbers(path: Path) -> list[int]:
     return found
 
 
+def _text(path: Path) -> str:
+    if (trouble := endless_trouble(path, _MOST_BYTES)) is not None:
+        raise DataError(f"{path} cannot be read: {trouble}")
+    try:
+        return path.read_bytes().decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def _from_json(path: Path) -> Iterable[tuple[str, str]]:
     try:
-        records = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
+        records = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON: {error}") from error
     if not isinstance(records, list):
