@@ -194,6 +194,11 @@ def _lives(process: int) -> bool:
     return True
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path without links, as :meth:`pathlib.Path.resolve` does, which raises where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def write_at(path: str | os.PathLike[str], start: int, content: bytes) -> None:
     """Write `content` into a file from byte `start` on, as its new end; the file is made if it is not there.
 

@@ -145,3 +145,39 @@ def test_a_damaged_cache_is_computed_again_with_a_note(
     assert main([*words, "--overwrite"]) == 0
     assert "damaged" not in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "command", ["fit", "predict", "evaluate", "explain", "check", "bench", "tune", "hashes", "serve"]
+)
+def test_a_table_or_run_whose_links_lead_in_a_circle_is_named(
+    zoo: Zoo, inputs: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = tmp_path / "loop.csv"
+    loop.symlink_to(loop.name)
+    if command == "serve":
+        words = ["serve", str(loop), "--check"]
+    elif command in {"bench", "tune", "hashes"}:
+        words = [command, str(loop), "--out", str(tmp_path / "out.csv")]
+    else:
+        known = str(inputs / "posts.csv")
+        words = [str(loop) if word == known else word for word in words_of(command, inputs, zoo, tmp_path)]
+    assert main(words) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "loop.csv" in last
+
+
+@pytest.mark.parametrize("command", ["bench", "tune", "explain"])
+def test_an_output_folder_whose_links_lead_in_a_circle_is_named(
+    zoo: Zoo, inputs: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop.name)
+    words = (
+        [command, str(inputs / "posts.csv")] if command != "explain" else words_of(command, inputs, zoo, tmp_path)[:-2]
+    )
+    assert main([*words, "--out", str(loop)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "loop" in last

@@ -13,6 +13,7 @@ from cotune.benchmark.methods import METHODS, Method
 from cotune.data.published_folds import PublishedFolds
 from cotune.data.splits import Protocol
 from cotune.errors import ConfigError
+from cotune.files import real_path
 from cotune.settings import FitConfig
 
 ANCHOR = "joint"
@@ -199,7 +200,7 @@ class Plan:
 def encoder_name(spec: str) -> str:
     """Return what an encoder is called in results: its spec, or the last part of a folder."""
     folder = Path(spec).expanduser()
-    return folder.resolve().name if folder.is_dir() else spec
+    return real_path(folder).name if folder.is_dir() else spec
 
 
 def short_name(name: str) -> str:

@@ -31,6 +31,7 @@ from cotune.data.images.sources import has_urls
 from cotune.data.posts import data_hash
 from cotune.data.tables.row_errors import row_error_notes
 from cotune.errors import ConfigError, CotuneError
+from cotune.files import real_path
 from cotune.progress import Progress
 from cotune.training.device import training_device
 from cotune.training.precision import choose_precision
@@ -316,12 +317,12 @@ def _with_workers(jobs: int, plugins: Sequence[str]) -> Work:
     def run(bench: Bench, out: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
         modules = modules_of(cells, plugins)
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        fresh = fresh_bench(bench, str((out / ".shared.lock").resolve()))
+        fresh = fresh_bench(bench, str(real_path(out / ".shared.lock")))
         with ProcessPoolExecutor(
             min(jobs, max(1, len(cells))),
             multiprocessing.get_context("spawn"),
             _start_worker,
-            (modules, threads, fresh, str(out.resolve())),
+            (modules, threads, fresh, str(real_path(out))),
         ) as pool:
             try:
                 yield from _gather(pool, iter(cells), jobs, watcher)

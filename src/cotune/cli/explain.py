@@ -88,6 +88,7 @@ def explain(
     from cotune.explain.explainer import Explainer
     from cotune.explain.table.explain_posts import explain_posts
     from cotune.explain.table.second_pass import ExplainPlan
+    from cotune.files import real_path
 
     if out is not None and words and limit + word_posts:
         from cotune.explain.words import need_captum
@@ -116,14 +117,14 @@ def explain(
             plan,
             out=out,
             key=key,
-            on_explanation=None if out is None else _page_writer(out, run.resolve().name),
+            on_explanation=None if out is None else _page_writer(out, real_path(run).name),
             progress=progress,
         )
     except KeyboardInterrupt:
         kept = f"; what was done is saved in {out}, and the same command resumes from there" if out is not None else ""
         raise StoppedError(f"stopped{kept}") from None
     if out is not None:
-        _finish(out, found, run.resolve().name, posts.name)
+        _finish(out, found, real_path(run).name, posts.name)
     if as_json:
         print_json(_answer(found, plan, out))
         return

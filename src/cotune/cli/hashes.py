@@ -38,10 +38,11 @@ def hashes(
     left out: their hashes resemble each other.
     """
     from cotune.data.known_images import write_known
+    from cotune.files import real_path
 
     if out.suffix.lower() != ".csv":
         raise ConfigError(f"{out} is to hold a table of hashes; give --out a name that ends in .csv")
-    if out.resolve() == images.resolve():
+    if real_path(out) == real_path(images):
         raise ConfigError(f"{out} is the table of images itself, which hashes would replace; give --out another name")
     chunks = _of_folder(images) if images.is_dir() and not _is_table(images) else _of_table(images, table)
     found = write_known(out, _marked(chunks, allow_remote))

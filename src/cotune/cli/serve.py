@@ -125,12 +125,14 @@ def _need_packages() -> None:
 
 def _named(runs: Sequence[str]) -> dict[str, Path]:
     """Return the folders by name; one without a name is called after its folder."""
+    from cotune.files import real_path
+
     found: dict[str, Path] = {}
     for given in runs:
         name, sign, rest = given.partition("=")
         if not sign or Path(given).exists():
             folder = Path(given)
-            name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.resolve().name)[:64] or "model"
+            name = re.sub(r"[^A-Za-z0-9_.-]", "-", real_path(folder).name)[:64] or "model"
         else:
             folder = Path(rest)
         if not _NAME.fullmatch(name):

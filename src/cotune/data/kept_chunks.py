@@ -15,7 +15,7 @@ import pandas as pd
 from cotune._version import __version__
 from cotune.data.predictions import predictions_writer
 from cotune.errors import CotuneError
-from cotune.files import read_json, remove, to_json, write_json
+from cotune.files import read_json, real_path, remove, to_json, write_json
 from cotune.ownership import Kind
 
 _KEY = "key.json"
@@ -122,4 +122,4 @@ def table_key(posts: Path) -> dict[str, Any]:
     """Return what tells a posts table's file or folder, and that it was not changed, for :class:`KeptChunks`."""
     files = sorted(path for path in ([posts] if not posts.is_dir() else posts.rglob("*")) if path.is_file())
     stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return {"version": __version__, "posts": posts.resolve(), "content of the posts table": stamps}
+    return {"version": __version__, "posts": real_path(posts), "content of the posts table": stamps}

@@ -18,6 +18,7 @@ from cotune.engines.sessions import ENGINES, Engine, choose_engine, installed
 from cotune.errors import ConfigError, CotuneError, ExportError, clip
 from cotune.export.package import FORMAT, Export, is_export, open_export
 from cotune.fields import Field
+from cotune.files import real_path
 from cotune.progress import Progress
 from cotune.run_settings import read_settings
 from cotune.settings import FitConfig
@@ -201,7 +202,7 @@ def _identity(folder: Path) -> str:
     if "checksum" not in settings:  # runs of before checksums are known by their files
         for name in sorted(path.name for path in folder.glob("*") if path.is_file()):
             stat = (folder / name).stat()
-            digest.update(f"{folder.resolve()} {name} {stat.st_size} {stat.st_mtime_ns}".encode())
+            digest.update(f"{real_path(folder)} {name} {stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from cotune.benchmark.bench import Bench
 from cotune.benchmark.plan import Cell
 from cotune.benchmark.records import Record
 from cotune.benchmark.runner import Failure, Watcher, Work, compute, fresh_bench, keep, modules_of, prepare_process
+from cotune.files import real_path
 from cotune.scale.cluster import Cluster
 from cotune.scale.library import get
 
@@ -48,7 +49,7 @@ def spread_cells(cluster: Cluster, plugins: Sequence[str] = ()) -> Work:
     """
 
     def run(bench: Bench, out: Path, cells: list[Cell], watcher: Watcher) -> Iterator[Record | Failure]:
-        lock = f"cotune-{sha256(str(out.resolve()).encode()).hexdigest()[:16]}.lock"
+        lock = f"cotune-{sha256(str(real_path(out)).encode()).hexdigest()[:16]}.lock"
         shared = cluster.put(fresh_bench(bench, lock))
         arguments = (shared, lock, modules_of(cells, plugins), cluster.workers.threads)
         waiting = iter(cells)

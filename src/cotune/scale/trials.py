@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cotune.benchmark.runner import prepare_process
+from cotune.files import real_path
 from cotune.scale.cluster import Cluster
 from cotune.scale.library import get
 from cotune.tuning.search import Work
@@ -41,7 +42,7 @@ def spread_trials(cluster: Cluster, plugins: Sequence[str] = ()) -> Work:
     """Return how :func:`~cotune.tuning.tune` makes trials on a cluster, whose machines have to see the folder."""
 
     def run(search: Search, left: int, tell: Callable[[], None]) -> int:
-        shared = cluster.put(replace(search, out=search.out.resolve()))
+        shared = cluster.put(replace(search, out=real_path(search.out)))
         arguments, made = (shared, list(plugins), cluster.workers.threads), 0
         with closing(cluster.stream(range(left), TrialWorker, arguments)) as found:
             for n in found:

@@ -23,6 +23,7 @@ from cotune.benchmark.runner import interruptible, prepare_worker, stop_workers
 from cotune.data.images.sources import has_urls
 from cotune.data.posts import data_hash
 from cotune.errors import ConfigError, CotuneError
+from cotune.files import real_path
 from cotune.ownership import SEARCH
 from cotune.progress import Progress
 from cotune.report.numbers import plural
@@ -105,7 +106,7 @@ def tune(
     usable = task.complete(usable)
     refuse_other_labels(task, usable, "post", started=False)
     plan = _settled(asked, task, out, progress)
-    bench = Workbench(usable, allow_remote, out.resolve() / ".locks" / "shared", progress)
+    bench = Workbench(usable, allow_remote, real_path(out) / ".locks" / "shared", progress)
     with store.named_faults(out):
         search = _begin(posts, bench, out, plan, task, resume=resume)
         study = store.open_study(out, plan)

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from cotune._version import __version__
 from cotune.benchmark.results_store import refuse_other
 from cotune.errors import ConfigError, RunError, first_line
-from cotune.files import read_json, write_json
+from cotune.files import read_json, real_path, write_json
 from cotune.ownership import SEARCH
 from cotune.report.numbers import plural
 from cotune.settings import FitConfig
@@ -152,7 +152,7 @@ def open_study(out: Path, plan: TunePlan) -> optuna.Study:
     library = require_optuna()
     if "?" in str(out):
         raise RunError(f"SQLite takes no ? in the name of a folder: {out}; choose another one")
-    database = out.resolve() / DATABASE
+    database = real_path(out) / DATABASE
     try:
         storage = library.storages.RDBStorage(
             f"sqlite:///{str(database).replace('{', '{{').replace('}', '}}')}",

@@ -16,6 +16,7 @@ from filelock import FileLock
 from cotune.benchmark.bench import computed, reading_all
 from cotune.benchmark.folds import Folds
 from cotune.errors import ConfigError, CotuneError, EncoderError, first_line
+from cotune.files import real_path
 from cotune.progress import Progress
 from cotune.settings import FitConfig
 from cotune.tasks import Task
@@ -111,7 +112,7 @@ class Search:
 
     def workbench(self) -> Workbench:
         """Return the posts, to be prepared once for all trials of a process."""
-        return Workbench(self.posts, self.allow_remote, self.out.resolve() / ".locks" / "shared")
+        return Workbench(self.posts, self.allow_remote, real_path(self.out) / ".locks" / "shared")
 
 
 def run_worker(
