@@ -16,7 +16,8 @@ import pandas as pd
 from lever_recipes import VADER
 
 from cotune.data.posts import read_posts
-from cotune.data.tables.cells import ColumnNames, is_missing
+from cotune.data.tables.builder import ColumnNames
+from cotune.data.tables.cells import is_missing
 from cotune.errors import DataError
 from cotune.fields import Field
 from cotune.files import atomic_path

@@ -15,7 +15,7 @@ import yaml
 from cotune import JointClassifier
 from cotune.cli import main
 from cotune.data.posts import read_posts
-from cotune.data.tables.cells import ColumnNames
+from cotune.data.tables.builder import ColumnNames
 from cotune.errors import ConfigError
 from cotune.explain.explainer import Explainer
 from cotune.fields import DEFAULT_FIELDS, Field, check_fields, fields_of_columns

@@ -16,7 +16,7 @@ import pandas as pd
 from cotune.data.duplicates import Fingerprint, near_duplicates
 from cotune.data.kinds import FIELD_KINDS
 from cotune.data.posts import read_posts
-from cotune.data.tables.cells import ColumnNames
+from cotune.data.tables.builder import ColumnNames
 from cotune.errors import DataError
 from cotune.fields import Field
 

@@ -15,15 +15,8 @@ import pandas as pd
 from cotune.data.images.load import image_key
 from cotune.data.images.sources import ImageFault, is_url
 from cotune.data.kinds import FIELD_KINDS
-from cotune.data.tables.cells import (
-    ColumnNames,
-    PostsBuilder,
-    clean_text,
-    field_labels,
-    has_image,
-    has_text,
-    is_missing,
-)
+from cotune.data.tables.builder import ColumnNames, PostsBuilder
+from cotune.data.tables.cells import clean_text, field_labels, has_image, has_text, is_missing
 from cotune.data.tables.read import Chunk, arrow_chunks, is_stdin, join_chunks, read_chunks, table_name
 from cotune.data.tables.where import SPLIT, RowFilter, Where
 from cotune.errors import DataError, NoPostsError, clip

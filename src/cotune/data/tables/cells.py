@@ -1,17 +1,14 @@
-"""Cells of a table turned into the fields of posts."""
+"""Cells of a table turned into texts, images, numbers and labels."""
 
 from __future__ import annotations
 
 import datetime
-import functools
 import math
 import numbers
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -24,11 +21,8 @@ from cotune.data.images.inline import is_inline
 from cotune.data.images.sources import file_url_path, is_url
 from cotune.data.kinds import FIELD_KINDS, BadCellError, FieldKind
 from cotune.data.normal_forms import normalized
-from cotune.data.tables import row_errors
-from cotune.data.tables.chunks import Chunk, UnreadableCell
-from cotune.data.tables.row_errors import RowError
-from cotune.errors import DataError, clip, did_you_mean, listed
-from cotune.fields import Field, fields_of_columns
+from cotune.data.tables.chunks import UnreadableCell
+from cotune.errors import clip
 from cotune.report.numbers import plural
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -52,73 +46,7 @@ FIELD_LABEL = "label:"
 KEPT = "column:"
 """Begins the columns of posts that hold further columns of the table as they are."""
 
-#: What the reasons of errors call by its name themselves; of several texts or images they do not say which.
-_SPEAKING = frozenset({"id", "text", "image", "label", "group"})
-#: Columns that the annotators of a field may have, one each.
-_ANNOTATORS = 9
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
-
-@dataclass(frozen=True)
-class ColumnNames:
-    """What the columns of a table are called.
-
-    Attributes
-    ----------
-    id, group : str
-        Columns of ids and of groups.
-    text, image : str or tuple of str
-        Columns of texts and of images; several make a field each, called after the columns.
-    label : str or tuple of str
-        Column of labels, or several columns of 0 and 1, one for each label.
-    table : tuple of str
-        Columns of numbers and categories.
-    fields : tuple of Field, optional
-        The fields, instead of `text`, `image` and `table`.
-    partial : bool
-        Whether columns of fields and of labels may be missing, as in a table that joins another: one of each will do.
-    kept : tuple of str
-        Further columns, which posts have as ``column:NAME`` with their cells as they are.
-    """
-
-    id: str = "id"
-    text: str | tuple[str, ...] = "text"
-    image: str | tuple[str, ...] = "image"
-    label: str | tuple[str, ...] = "label"
-    group: str = "group"
-    table: tuple[str, ...] = ()
-    fields: tuple[Field, ...] | None = None
-    partial: bool = False
-    kept: tuple[str, ...] = ()
-
-    def read_fields(self) -> tuple[Field, ...]:
-        """Return the fields of a post."""
-        return self.fields or fields_of_columns(_names(self.text), _names(self.image), self.table)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The columns of labels."""
-        return _names(self.label)
-
-    def field_labels(self) -> dict[str, tuple[str, ...]]:
-        """Return the columns that may hold labels of each field: one of any number of annotators, or one for each."""
-        if len(self.labels) != 1:
-            return {}
-        found = {}
-        for field in self.read_fields():
-            whole = f"{self.labels[0]}:{field.name}"
-            found[field.name] = (whole, *(f"{whole}:{i}" for i in range(1, _ANNOTATORS + 1)))
-        return found
-
-    def columns(self) -> list[str]:
-        """Return all columns that are read, each once."""
-        of_fields = [column for field in self.read_fields() for column in field.columns]
-        further = [column for columns in self.field_labels().values() for column in columns]
-        return list(dict.fromkeys([self.id, *of_fields, *self.labels, *further, self.group, *self.kept]))
-
-
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def has_text(value: object) -> bool:
@@ -144,167 +72,9 @@ def label_name(value: object) -> str:
     return str(int(label.partition(".")[0])) if len(label) < 400 and _WHOLE.fullmatch(label) else label
 
 
-class PostsBuilder:
-    """Turns raw chunks of one table into posts.
-
-    Parameters
-    ----------
-    names : ColumnNames
-        What the columns are called.
-    base : Path or str
-        Where relative image paths begin; a string is a URL.
-    where : str
-        What the table is called in messages.
-    in_memory : bool
-        Whether it is an object of Python rather than a file.
-    allow_outside : bool
-        Whether images may lie outside of `base`.
-    """
-
-    def __init__(
-        self,
-        names: ColumnNames,
-        base: Path | str,
-        where: str,
-        *,
-        in_memory: bool = False,
-        allow_outside: bool = False,
-    ) -> None:
-        self.in_memory = in_memory
-        self.names = names
-        # resolve() would follow links and ask the disk
-        self.base = base if isinstance(base, str) else os.path.abspath(base)  # noqa: PTH100
-        self._folders = None if allow_outside else ImageFolders(self.base)
-        self.where = where
-        self.rows_before = 0
-        self.found: list[str] = []
-
-    def require(self, found: list[str], *, labels: bool) -> None:
-        """Refuse a table whose columns `found` lack what is needed, naming the flag that fixes it."""
-        names, fields = self.names, self.names.read_fields()
-        if names.partial:
-            self._require_some(found)
-            return
-        usual = [(field.kind, field.columns[0]) for field in fields if field.columns == (field.kind,)]
-        if len(usual) == len(fields) and not any(column in found for _, column in usual):
-            self._missing(usual, found)
-        labels = labels and not any(column in found for columns in names.field_labels().values() for column in columns)
-        wanted = [(field.kind, column) for field in fields for column in field.columns]
-        wanted += [*(("label", column) for column in names.labels), ("id", names.id), ("group", names.group)]
-        for flag, name in wanted:
-            renamed = name != flag or (flag == "label" and len(names.labels) > 1)
-            if name not in found and (renamed or (flag == "label" and labels)):
-                self._missing([(flag, name)], found)
-        for name in names.kept:
-            if name not in found:
-                raise DataError(
-                    f"{self.where} has no column {clip(name)!r} to tell posts apart by{did_you_mean(name, found)}; "
-                    f"it has: {listed(found, most=20) or 'none'}"
-                )
-
-    def _require_some(self, found: list[str]) -> None:
-        """Refuse a table without any column of a field, or without any of labels."""
-        names = self.names
-        fields = [column for field in names.read_fields() for column in field.columns]
-        of_fields = names.field_labels().values()
-        whole = set(names.labels) <= set(found)  # several columns of 0 and 1 make one label together
-        for what, wanted, lacks in (
-            ("a field", fields, set(fields).isdisjoint(found)),
-            ("labels", [*names.labels, *(columns[0] for columns in of_fields)],
-             not whole and {column for columns in of_fields for column in columns}.isdisjoint(found)),
-        ):  # fmt: skip
-            if lacks:
-                raise DataError(
-                    f"{self.where} has no column of {what} ({listed(wanted, most=20, quote=True)}); it has: "
-                    f"{listed(found, most=20) or 'none'}; name its columns as those of the posts table that it joins"
-                )
-
-    def _missing(self, wanted: list[tuple[str, str]], found: list[str]) -> None:
-        shown = ", ".join(clip(name, 40) for name in found[:20])
-        shown += f" and {len(found) - 20} more" if len(found) > 20 else ""
-        wish = " and no ".join(f"{clip(name)!r}" for _, name in wanted)
-        near = next((hint for _, name in wanted if (hint := did_you_mean(name, found))), "")
-        python = f"columns=ColumnNames({', '.join(f'{flag}=...' for flag, _ in wanted)})"
-        if self.in_memory:
-            fix = f"rename a column (or read_posts(..., {python}))"
-        else:
-            fix = f"name another with {' or '.join(f'--{flag}-column' for flag, _ in wanted)} (in Python: {python})"
-        raise DataError(f"{self.where} has no column {wish}{near}; it has: {shown or 'none'}; {fix}")
-
-    def build(self, chunk: Chunk, keep: Sequence[int] | None = None) -> pd.DataFrame:
-        """Return the posts of the next chunk, or of those of its rows that `keep` lists.
-
-        A cell that cannot be read is empty, and its row has an error.
-        """
-        self.found = chunk.columns
-        places = range(chunk.rows) if keep is None else keep
-        rows = [self.rows_before + place + 1 for place in places]
-        self.rows_before += chunk.rows
-        nothing: list[Any] = [None] * chunk.rows
-        wrong: dict[int, list[tuple[str, str]]] = {}
-        columns: dict[str, Any] = {}
-        for name, names, read in self._columns():
-            given = {column: chunk.values.get(column, nothing) for column in names}
-            cells = np.empty(len(rows), dtype=object)
-            for i, place in enumerate(places):
-                try:
-                    cells[i] = read({column: values[place] for column, values in given.items()})
-                except BadCellError as error:
-                    reason = str(error) if name in _SPEAKING else f"{name}: {error}"
-                    wrong.setdefault(i, []).append((name, reason))
-            columns[name] = pd.Series(cells, dtype=object)
-        self._name(columns["id"], rows)
-        errors = np.empty(len(rows), dtype=object)
-        for i, found in wrong.items():
-            errors[i] = RowError(tuple(field for field, _ in found), "; ".join(reason for _, reason in found))
-        return pd.DataFrame(
-            {**columns, "row": pd.Series(rows, dtype="int64"), row_errors.COLUMN: pd.Series(errors, dtype=object)}
-        )
-
-    def _columns(self) -> Iterator[tuple[str, tuple[str, ...], Callable[[Mapping[str, Any]], Any]]]:
-        """Yield what posts have: its name, the columns it is read from, and how."""
-        names = self.names
-        yield "id", (names.id,), lambda cells: plain_cell(_single(cells[names.id]), "id")
-        for field in names.read_fields():
-            kind = FIELD_KINDS[field.kind]
-            read = functools.partial(kind.read, base=self.base)
-            if field.kind == "image" and self._folders is not None:
-                read = functools.partial(_confined, self._folders, read)
-            yield field.name, field.columns, read
-        yield "label", names.labels, _label if len(names.labels) == 1 else _labels
-        for field_name, columns in names.field_labels().items():
-            there = tuple(column for column in columns if column in self.found)
-            if there:
-                yield f"{FIELD_LABEL}{field_name}", there, _votes
-        yield "group", (names.group,), lambda cells: plain_cell(_single(cells[names.group]), "group")
-        for column in names.kept:
-            yield f"{KEPT}{column}", (column,), lambda cells: next(iter(cells.values()))
-
-    def _name(self, ids: pd.Series[Any], rows: list[int]) -> None:
-        """Make up the ids that are not given."""
-        given = self.names.id in self.found
-        for i, row in enumerate(rows):
-            # An empty cell among given ids gets a name that no other post is likely to have.
-            ids[i] = ids[i] or (f"row-{row}" if given else str(row - 1))
-
-    def refuse_duplicate_ids(self, posts: pd.DataFrame) -> None:
-        """Refuse posts of which two have the same id."""
-        twice = posts.loc[posts["id"].duplicated(keep=False)]
-        if twice.empty:
-            return
-        first = twice["id"].iloc[0]
-        rows = twice.loc[twice["id"] == first, "row"].tolist()
-        shown = ", ".join(map(str, rows[:5])) + ("..." if len(rows) > 5 else "")
-        raise DataError(
-            f"{self.where}: id {clip(first)!r} occurs in rows {shown} "
-            f"({plural(twice['id'].nunique(), 'id occurs', 'ids occur')} more than once); make ids unique or "
-            "remove the column"
-        )
-
-
 class _TextKind(FieldKind):
     def read(self, cells: Mapping[str, Any], base: str) -> str | None:
-        return _text(_single(next(iter(cells.values()))))
+        return _text(single_cell(next(iter(cells.values()))))
 
     def has(self, value: Any) -> bool:
         return has_text(value)
@@ -315,7 +85,7 @@ class _TextKind(FieldKind):
 
 class _ImageKind(FieldKind):
     def read(self, cells: Mapping[str, Any], base: str) -> Any:
-        return _image(_single(next(iter(cells.values()))), base)
+        return _image(single_cell(next(iter(cells.values()))), base)
 
     def has(self, value: Any) -> bool:
         return has_image(value)
@@ -323,7 +93,7 @@ class _ImageKind(FieldKind):
 
 class _TableKind(FieldKind):
     def read(self, cells: Mapping[str, Any], base: str) -> dict[str, Any] | None:
-        found = {column: _table_cell(_single(value), column) for column, value in cells.items()}
+        found = {column: _table_cell(single_cell(value), column) for column, value in cells.items()}
         return None if all(value is None for value in found.values()) else found
 
     def has(self, value: Any) -> bool:
@@ -335,7 +105,14 @@ FIELD_KINDS.add("image", _ImageKind())
 FIELD_KINDS.add("table", _TableKind())
 
 
-def _confined(folders: ImageFolders, read: Callable[[Mapping[str, Any]], Any], cells: Mapping[str, Any]) -> Any:
+def confined_image(folders: ImageFolders, read: Callable[[Mapping[str, Any]], Any], cells: Mapping[str, Any]) -> Any:
+    """Return the image that `read` finds in the cells, if it lies in one of the folders.
+
+    Raises
+    ------
+    BadCellError
+        If it lies elsewhere.
+    """
     image = read(cells)
     if isinstance(image, str) and (why := folders.refusal(image)) is not None:
         raise BadCellError(why)
@@ -353,7 +130,7 @@ def _is_blank(value: Any) -> bool:
     return is_missing(value) or (isinstance(value, str) and not value.strip())
 
 
-def _single(value: Any) -> Any:
+def single_cell(value: Any) -> Any:
     """Return the string of a list that holds it alone, and nothing for an empty list; anything else as it is."""
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype.kind in "OU"):
         if len(value) == 0:
@@ -443,7 +220,7 @@ def plain_cell(value: Any, what: str) -> str | None:
     raise BadCellError(f"the {what} is {_kind(value)}, expected a string or number")
 
 
-def _label(cells: Mapping[str, Any]) -> str | None:
+def read_label(cells: Mapping[str, Any]) -> str | None:
     """Return the label in one cell; several in a list are joined, as multi-label tables have them."""
     value = next(iter(cells.values()))
     if isinstance(value, list | tuple | set) or (isinstance(value, np.ndarray) and value.ndim == 1):
@@ -452,9 +229,9 @@ def _label(cells: Mapping[str, Any]) -> str | None:
     return _one_label(value)
 
 
-def _votes(cells: Mapping[str, Any]) -> str | None:
+def read_votes(cells: Mapping[str, Any]) -> str | None:
     """Return the labels that annotators gave one field, joined; None where none gave any."""
-    each = (_label({column: value}) for column, value in cells.items() if not _is_blank(value))
+    each = (read_label({column: value}) for column, value in cells.items() if not _is_blank(value))
     names = [name.strip() for votes in each if votes is not None for name in votes.split(LABEL_SEPARATOR)]
     return LABEL_SEPARATOR.join(label_name(name) for name in names if name) or None
 
@@ -470,7 +247,7 @@ def _one_label(value: Any) -> str | None:
     return None if label is None else label_name(label)
 
 
-def _labels(cells: Mapping[str, Any]) -> str | None:
+def read_flags(cells: Mapping[str, Any]) -> str | None:
     """Return the labels whose columns hold 1, joined; None where all cells are empty."""
     if all(_is_blank(value) for value in cells.values()):
         return None
