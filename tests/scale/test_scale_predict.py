@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cotune.cli import main
 from cotune.data.posts import ColumnNames
@@ -75,6 +77,30 @@ def test_rows_and_numbers_are_those_of_a_single_process(
     manifest = json.loads((tmp_path / "out" / FILE).read_text())
     assert [block["rows"] for block in manifest["blocks"]] == [4, 4, 2, 4, 4, 2, 4]
     assert manifest["posts"]["rows"] == 24
+
+
+def test_known_images_are_found_by_workers_too(
+    ray_cluster: None, tiny_export: Path, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    blocks = np.random.default_rng(1).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    (tmp_path / "known").mkdir()
+    for place in (tmp_path / "known" / "meme.png", shards / "images" / "12.png"):
+        Image.fromarray(blocks).resize((400, 300), Image.Resampling.BICUBIC).save(place)
+    hashes = str(tmp_path / "hashes.csv")
+    assert main(["hashes", str(tmp_path / "known"), "--out", hashes]) == 0
+    out = tmp_path / "out"
+    words = ["predict", str(tiny_export), str(shards), "--out", str(out), "--cluster", "ray", "--concurrency", "1",
+             "--engine", "onnx", "--known", hashes]  # fmt: skip
+    capfd.readouterr()
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["known"] == 1
+    found = rows_of(out)
+    assert found["known"].dropna().to_dict() == {12: "meme.png"}
+    assert found["known_distance"][12] == 0
+    assert main([*words, "--resume"]) == 0  # finished already
+    assert "1 post with a known image" in capfd.readouterr().err
+    assert main([*words, "--known-distance", "2", "--resume"]) == 2
+    assert "was begun with another known" in capfd.readouterr().err
 
 
 def test_a_stopped_job_goes_on_and_one_of_other_posts_is_refused(

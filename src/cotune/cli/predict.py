@@ -130,15 +130,13 @@ def predict(
         **flags, "batch_size": batch_size, "bad_images": bad_images, "allow_remote": allow_remote
     }  # fmt: skip
     choice = choose(run, engine, plugin, flags)
-    if workers is not None and known is not None:
-        raise ConfigError("--known does not go with --cluster; score the shards one by one, or leave one of them out")
     images = known_of(known, known_distance)
     if workers is not None:
         if single or "-" in (posts, out):
             raise ConfigError("--cluster ray scores a table or a folder of tables, and writes a folder")
         from cotune.scale import Reading, Scoring
 
-        scoring = Scoring(engine=engine, plugins=tuple(plugin or ()), chunk_size=chunk_size, **settings)
+        scoring = Scoring(engine=engine, plugins=tuple(plugin or ()), chunk_size=chunk_size, known=images, **settings)
         reading = Reading(table.columns(choice.fields), block_rows=block_rows, **table.rows())
         counts = _predict_shards(choice.folder, str(posts), str(out), scoring=scoring, reading=reading, workers=workers,
                                  resume=resume)  # fmt: skip

@@ -52,6 +52,7 @@ class _Block(BaseModel):
     errors: NonNegativeInt
     labels: dict[str, NonNegativeInt]
     unreadable: bool = False
+    known: NonNegativeInt | None = None
     first_errors: list[dict[str, Any]] = []
 
 
@@ -272,10 +273,12 @@ class Manifest:
             for block in sorted(blocks, key=lambda block: not block.unreadable)
             for error in block.first_errors
         ]
+        found = [block.known for block in blocks if block.known is not None]
         return {
             "posts": sum(block.rows for block in blocks if not block.unreadable),
             "predicted": sum(block.predicted for block in blocks),
             "labels": dict(sorted(labels.items())),
+            **({"known": sum(found)} if found else {}),
             "errors": sum(block.errors for block in blocks),
             "first_errors": first[:_SHOWN],
             "shards": len(self.shards),

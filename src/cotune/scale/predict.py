@@ -108,7 +108,8 @@ def _whole_chunks(reading: Reading, chunk_size: int) -> Reading:
 def _settings(scoring: Scoring, reading: Reading) -> dict[str, Any]:
     """Return what decides, with the run and the posts, what the predictions are; the engine is noted by the workers."""
     named = ("device", "precision", "chunk_size", "batch_size", "bad_images", "allow_remote")
-    return {**{name: getattr(scoring, name) for name in named}, **vars(reading)}
+    known = {} if scoring.known is None else {"known": scoring.known.digest}
+    return {**{name: getattr(scoring, name) for name in named}, **known, **vars(reading)}
 
 
 def _prepared(choice: EngineChoice, reading: Reading, shards: list[Shard], progress: Progress) -> Path:

@@ -13,6 +13,7 @@ import pandas as pd
 from filelock import FileLock
 
 from cotune.checksums import checksums
+from cotune.data.known_images import KNOWN, KnownImages
 from cotune.data.predictions import predictions_writer
 from cotune.data.store import default_root
 from cotune.export.choose import identity_of
@@ -46,6 +47,8 @@ class Scoring:
         Whether posts and images may be fetched, and predictions be written, by URL.
     plugins : tuple of str
         Modules that the run needs.
+    known : KnownImages, optional
+        Images that are looked for in posts.
     """
 
     engine: Engine = "auto"
@@ -56,6 +59,7 @@ class Scoring:
     bad_images: BadImages = "error"
     allow_remote: bool = False
     plugins: tuple[str, ...] = ()
+    known: KnownImages | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class BlockDone:
     labels: dict[str, int]
     engine: str
     unreadable: bool = False
+    known: int | None = None
     first_errors: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -136,6 +141,8 @@ class BlockScorer:
     def __init__(self, model: Model, scoring: Scoring, out: Storage, threads: int) -> None:
         self.out, self.chunk_size = out, scoring.chunk_size
         self.scorer = _open(model.here(), scoring, threads)
+        if scoring.known is not None:
+            self.scorer.look_for(scoring.known)
 
     def __call__(self, item: Block | ShardEnd) -> BlockDone | ShardEnd:
         """Write the predictions of a block and return what is known of them."""
@@ -158,7 +165,8 @@ class BlockScorer:
         return BlockDone(
             item.shard, item.number, name, written["bytes"], written["sha256"], len(frame),
             int(frame["label"].notna().sum()), int(wrong.sum()), dict(sorted(labels.items())),
-            scorer.engine_version, item.error is not None, shown,
+            scorer.engine_version, item.error is not None,
+            None if scorer.known is None else int(frame[KNOWN].notna().sum()), shown,
         )  # fmt: skip
 
     def _scored(self, posts: pd.DataFrame) -> pd.DataFrame:
