@@ -6,9 +6,11 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
+from cotune.errors import CotuneError, clip, first_line
+from cotune.plugins import is_own
 from cotune.registry import Registry
 
-FIELD_KINDS: Registry[FieldKind] = Registry("kind of field", "cotune.kinds")
+FIELD_KINDS: Registry[FieldKind] = Registry("kind of field", "cotune.kinds", base=lambda: FieldKind, instances=True)
 
 
 class BadCellError(ValueError):
@@ -42,3 +44,22 @@ class FieldKind(abc.ABC):
     def hashed(self, value: Any) -> str | None:
         """Return the text by which a field counts in the hash of the data."""
         return None if value is None else repr(value)
+
+
+def read_cells(kind: FieldKind, cells: Mapping[str, Any], base: str) -> Any:
+    """Return a post's field; what a kind of another package raises at a cell costs that cell and not the table.
+
+    Raises
+    ------
+    BadCellError
+        If a cell cannot be read, with the reason.
+    """
+    try:
+        return kind.read(cells, base)
+    except (BadCellError, CotuneError, MemoryError):
+        raise
+    except Exception as error:
+        if is_own(kind):
+            raise
+        shown = clip(repr(next(iter(cells.values()), None)), 40)
+        raise BadCellError(f"{shown} cannot be read ({type(error).__name__}: {first_line(error, 100)})") from error
