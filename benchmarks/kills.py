@@ -60,7 +60,6 @@ _NOT_IMPORTED = {"__main__", "__mp_main__", "onnxruntime", "openvino"}
 _SLOW = 10  # one of so many series is of a slow case
 _FRESH = 20  # one of so many series is started as a process of its own
 _MOST = 6  # kills of a series
-_DONE = "holds a finished run; there is nothing to resume"  # a kill when all was done but the tidying up
 _PATIENCE = 240.0  # seconds after which a command counts as hanging
 _ORPHANS = 20.0  # seconds within which workers have to end after the first process was killed
 _SERVING = 1.5  # seconds for which a service is asked before it is killed at the latest
@@ -242,7 +241,7 @@ def _series(case: Case, number: int, folder: Path, reference: Reference, args: a
             process.kill()
             break
         if ended != -signal.SIGKILL:
-            if ended != 0 and _DONE not in process.said():
+            if ended != 0:
                 series.wrong.append(f"code {ended}: {process.said()[-300:]}")
             break
         kill = {
@@ -295,7 +294,7 @@ def _gentle(case: Case, number: int, folder: Path, reference: Reference, args: a
     if code != 0:
         process = Started(own, (*case.words, *case.again(own)))
         code = process.wait(_PATIENCE)
-        if code != 0 and _DONE not in process.said():
+        if code != 0:
             series.wrong.append(f"code {code}: {process.said()[-400:]}")
     _compare(series, case, own, reference)
     _clear(series, own)

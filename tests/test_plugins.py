@@ -119,7 +119,7 @@ def test_a_task_and_a_kind_of_field_of_the_package(ordinal: Path) -> None:
     settings = json.loads((ordinal / "config.json").read_text())
     assert settings["head"]["settings"]["slope"] == 0.1
     assert {part["package"] for part in settings["needs"].values()} == {"cotune-extra"}
-    assert len(settings["needs"]) == 3
+    assert len(settings["needs"]) == 4
 
 
 def test_a_setting_that_the_head_does_not_have(posts: Path, zoo: Zoo) -> None:
@@ -180,3 +180,192 @@ def test_a_module_that_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         load_plugins(["raising_plugin"])
     with pytest.raises(ConfigError, match="--plugin not_there_at_all cannot be imported"):
         load_plugins(["not_there_at_all"])
+
+
+@pytest.mark.parametrize("name", ["../x", "plugin.py", "a/b", "", "a-b"])
+def test_what_is_no_name_of_a_module_is_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match="is no name of a module"):
+        load_plugins([name])
+
+
+FAULTY = """
+import sys
+sys.path.insert(0, PACKAGE)
+from cotune.data.kinds import FIELD_KINDS
+from cotune.encoders.sources import SOURCES
+from cotune.heads import HEADS, FusionHead
+from cotune.tasks import TASKS
+from cotune.tasks.single_label import SingleLabel
+from cotune_extra.head import SumHead
+from cotune_extra.kind import Hashtags, TagEncoder, TagSource
+
+
+@HEADS.register("raises")
+class Raises(SumHead):
+    def fuse(self, embeddings):
+        raise KeyError("not there")
+
+
+@HEADS.register("shape")
+class Shape(SumHead):
+    def fuse(self, embeddings):
+        return super().fuse(embeddings)[:1]
+
+
+@HEADS.register("pair")
+class Pair(SumHead):
+    def fuse(self, embeddings):
+        return super().fuse(embeddings), 1
+
+
+@HEADS.register("signature")
+class Signature(FusionHead):
+    def __init__(self, size):
+        super().__init__({}, size)
+
+    def fuse(self, embeddings):
+        return None
+
+
+@HEADS.register("settings")
+class Settings(SumHead):
+    def settings(self):
+        return {"width": object()}
+
+
+@TASKS.register("one-answer")
+class OneAnswer(SingleLabel):
+    name = "one-answer"
+
+    def decode(self, predictions):
+        return ["x"]
+
+
+@TASKS.register("narrow")
+class Narrow(SingleLabel):
+    name = "narrow"
+
+    def predictions(self, outputs):
+        return outputs[:, :1]
+
+
+@TASKS.register("old-loss")
+class OldLoss(SingleLabel):
+    name = "old-loss"
+
+    def loss(self, config):
+        return None
+
+
+class Words(Hashtags):
+    def read(self, cells, base):
+        (cell,) = cells.values()
+        return tuple(cell.split()) or None
+
+
+class WordEncoder(TagEncoder):
+    modality = "words"
+
+    def describe(self):
+        return {**super().describe(), "kind": "words", "modality": "words"}
+
+
+class Short(WordEncoder):
+    modality = "short"
+
+    def prepare(self, values, options):
+        return super().prepare(values[:-1], options)
+
+
+class Source(TagSource):
+    kinds = frozenset({"words"})
+
+    def open(self, name, wanted):
+        return WordEncoder() if wanted.modality == "words" else Short()
+
+    def load(self, folder, saved):
+        return WordEncoder(saved["dim"])
+
+
+for kind in ("words", "short"):
+    FIELD_KINDS.add(kind, Words())
+    SOURCES.add(kind, Source())
+"""
+
+
+@pytest.fixture(scope="module")
+def faulty(posts: Path) -> Path:
+    """A folder with a plugin of which every part is faulty, and a table with odd cells for its kind of field."""
+    (posts.parent / "faulty.py").write_text(FAULTY.replace("PACKAGE", repr(str(PACKAGE))))
+    table = pd.read_csv(posts).astype(object)
+    table["tags"] = "#a b"
+    table.to_csv(posts.parent / "words.csv", index=False)
+    rows = [{key: value for key, value in row.items() if value == value} for row in table.to_dict("records")]  # no NaN
+    rows[1]["tags"], rows[2]["tags"], rows[3]["tags"] = ["#a"], 3, None
+    (posts.parent / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return posts.parent
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--fusion raises", "error: KeyError: 'not there' (in the plugin faulty, line "),
+        ("--fusion shape", "fuse() of the fusion head Shape returned a tensor of shape (1, 2), expected a tensor of"),
+        ("--fusion pair", "fuse() of the fusion head Pair returned tuple"),
+        ("--fusion signature", "the fusion head 'signature' cannot be built from"),
+        ("--fusion settings", "settings() of the fusion head 'settings' returned cannot be written into a run"),
+        ("--task one-answer", "decode() of the task 'one-answer' (faulty) returned 1 labels for 4 posts"),
+        ("--task narrow", "predictions() of the task 'narrow' (faulty) returned (4, 1)"),
+        ("--task old-loss", "loss() of the task 'old-loss' (faulty) raised TypeError"),
+        ("--config short.yaml", "prepare() of the encoder of the field 'tags' (Short) returned 15 posts"),
+    ],
+)
+def test_a_faulty_part_is_one_line_that_names_it(faulty: Path, zoo: Zoo, words: str, problem: str) -> None:
+    _settings(faulty, "short")
+    done = run_cotune(
+        faulty, "fit", "words.csv", "--out", "out", "--plugin", "faulty", "--text-encoder", zoo("distilbert"),
+        "--image-encoder", zoo("timm-resnet"), "--tune", "frozen", "--set", "probe-epochs=1", "--set", "heads=2",
+        "--no-estimate", *words.split(),
+    )  # fmt: skip
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert len(errors) == 1, done.stderr
+    assert problem in errors[0]
+    assert "bug of cotune" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (faulty / "out" / "config.json").exists()
+
+
+def _settings(folder: Path, kind: str) -> None:
+    fields = f"fields: {{text: {{kind: text}}, image: {{kind: image}}, tags: {{kind: {kind}}}}}\n"
+    (folder / f"{kind}.yaml").write_text(fields)
+
+
+def test_odd_cells_of_a_kind_of_a_plugin_cost_their_rows(faulty: Path, zoo: Zoo) -> None:
+    _settings(faulty, "words")
+    done = run_cotune(
+        faulty, "fit", "words.csv", "--out", "words", "--config", "words.yaml", "--plugin", "faulty",
+        "--text-encoder", zoo("distilbert"), "--image-encoder", zoo("timm-resnet"), "--tune", "frozen",
+        "--set", "probe-epochs=1", "--set", "heads=2", "--no-estimate",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run_cotune(faulty, "predict", "words", "odd.jsonl", "--out", "odd.csv", "--plugin", "faulty")
+    assert done.returncode == 0, done.stderr
+    errors = pd.read_csv(faulty / "odd.csv")["error"]
+    assert errors[1] == "tags: ['#a'] cannot be read (AttributeError: 'list' object has no attribute 'split')"
+    assert errors.notna().tolist() == [False, True, True, True, *[False] * (len(errors) - 4)]
+    for command in (("predict", "words", "words.csv", "--out", "odd.csv"), ("evaluate", "words", "words.csv"),
+                    ("export", "words", "--posts", "words.csv", "--out", "graph")):  # fmt: skip
+        done = run_cotune(faulty, *command)
+        assert done.returncode == 2
+        assert (
+            "words needs the kind of field 'words', which is not available; name its module with --plugin faulty"
+            in (done.stderr)
+        )
+
+
+def test_a_plugin_that_exits_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leaving_plugin.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="--plugin leaving_plugin cannot be imported: SystemExit: 3"):
+        load_plugins(["leaving_plugin"])

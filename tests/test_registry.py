@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import abc
+from typing import Any
+
 import pytest
 
 from cotune.errors import ConfigError
@@ -41,3 +44,33 @@ def test_a_name_can_be_taken_once() -> None:
     with pytest.raises(ConfigError, match="'one' is already registered"):
         registry.add("one", 2)
     assert registry["one"] == 1
+
+
+class Part(abc.ABC):
+    @abc.abstractmethod
+    def work(self) -> int: ...
+
+
+class Whole(Part):
+    def work(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("item", "problem"),
+    [(3, "is 3, expected a subclass of"), (int, "expected a subclass of"), (Whole(), "expected a subclass of"),
+     (Part, "lacks work")],
+)  # fmt: skip
+def test_what_is_no_such_part_is_refused_when_it_is_added(item: Any, problem: str) -> None:
+    registry: Registry[Any] = Registry("fusion head", base=lambda: Part)
+    registry.add("whole", Whole)
+    with pytest.raises(ConfigError, match=f"the fusion head 'mine' .*{problem}"):
+        registry.add("mine", item)
+    assert "mine" not in registry
+
+
+def test_a_class_in_place_of_an_instance_is_refused() -> None:
+    registry: Registry[Any] = Registry("encoder source", base=lambda: Part, instances=True)
+    registry.add("whole", Whole())
+    with pytest.raises(ConfigError, match="the encoder source 'mine' .*expected an instance of"):
+        registry.add("mine", Whole)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
-from cotune.errors import ConfigError, CotuneError
+from cotune.errors import ConfigError, CotuneError, clip
 
 _OWN = __name__.partition(".")[0]
+_GROUPS = f"{_OWN}."
+_named: set[str] = set()  # with --plugin, in this process
 
 
 def load_plugins(modules: Sequence[str]) -> None:
@@ -25,11 +29,19 @@ def load_plugins(modules: Sequence[str]) -> None:
     if modules and "" not in sys.path and "." not in sys.path:
         sys.path.insert(0, ".")
     for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+            module = Path(name).name.removesuffix(".py")
+            hint = f"such as {module}" if module.isidentifier() else "such as my_package.head"
+            raise ConfigError(
+                f"--plugin {clip(name)} is no name of a module; name it as `import` does, {hint}, with its folder on "
+                "PYTHONPATH or the current one"
+            )
         try:
             importlib.import_module(name)
+            _named.add(name.partition(".")[0])
         except CotuneError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
             raise ConfigError(f"--plugin {name} cannot be imported: {reason}") from error
 
@@ -54,6 +66,33 @@ def origins(parts: Mapping[str, object]) -> dict[str, dict[str, str]]:
         if top != _OWN:
             packages = metadata.packages_distributions().get(top)
             found[what] = {"module": module, **({"package": packages[0]} if packages else {})}
+    return found
+
+
+def is_own(part: object) -> bool:
+    """Tell whether a part is cotune's own."""
+    return type(part).__module__.partition(".")[0] == _OWN
+
+
+def raised_in(error: BaseException) -> str | None:
+    """Return the place in a plugin where an error, or what led to it, was raised; None if it was elsewhere.
+
+    Parameters
+    ----------
+    error : BaseException
+        As it was caught.
+    """
+    points = (point for package in metadata.distributions() for point in package.entry_points)
+    offered = {point.module.partition(".")[0] for point in points if point.group.startswith(_GROUPS)}
+    outside = (_named | offered) - {_OWN}
+    found = None
+    cause: BaseException | None = error
+    while cause is not None and found is None:
+        for frame, line in traceback.walk_tb(cause.__traceback__):
+            module = str(frame.f_globals.get("__name__", ""))
+            if module.partition(".")[0] in outside:
+                found = f"{module}, line {line}"
+        cause = cause.__cause__
     return found
 
 

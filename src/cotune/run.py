@@ -17,6 +17,7 @@ from typing import Any
 from cotune import self_test
 from cotune._version import __version__
 from cotune.checksums import checksums, damage, refuse_malformed, sealed
+from cotune.data.kinds import FIELD_KINDS, refuse_missing_kinds
 from cotune.data.seen import SEEN, SeenPosts
 from cotune.drift.summary import PostsSummary, read_summary, write_summary
 from cotune.encoders.resolve import encoder_kinds, load_encoder_config
@@ -166,7 +167,7 @@ def _write_files(folder: Path, run: Run) -> None:
         "dims": dict(run.model.head.dims),
         "parameters": run.model.parameter_counts(),
         "label_type": run.label_type,
-        "needs": origins(_parts(run.model)),
+        "needs": origins({**_parts(run.model), **_kinds(run.config)}),
         "self_test": self_test.record(distinct),
         "checksums": checksums(folder, _checked(folder)),
     }
@@ -205,6 +206,12 @@ def _parts(model: JointModel) -> dict[str, object]:
     return {f"fusion head {head_name(head)!r}": head, **task, **encoders}
 
 
+def _kinds(config: FitConfig) -> dict[str, object]:
+    """Return the kinds of the fields that are read, as :func:`_parts` does."""
+    kinds = {field.kind for field in config.read_fields()}
+    return {f"kind of field {kind!r}": FIELD_KINDS[kind] for kind in sorted(kinds) if kind in FIELD_KINDS}
+
+
 def _refuse_missing_parts(folder: Path, settings: Mapping[str, Any]) -> None:
     """Refuse a run whose parts come from a package that is not here, and name the package."""
     needs = settings.get("needs", {})
@@ -215,6 +222,7 @@ def _refuse_missing_parts(folder: Path, settings: Mapping[str, Any]) -> None:
     missing = [f"fusion head {head!r}"] if head not in HEADS else []
     missing += [f"task {task!r}"] if task not in TASKS else []
     missing += [f"encoder kind {kind!r}" for kind in used if kind not in kinds]
+    refuse_missing_kinds(folder, [field.get("kind", "") for field in settings["fit"].get("fields") or ()], needs)
     if missing:
         raise RunError(f"{folder} needs the {missing[0]}, which is not available; {where_from(needs.get(missing[0]))}")
 

@@ -215,7 +215,6 @@ def test_fit_refuses_to_harm_what_is_there(cli: Cli, zoo: Zoo, home: Path, tmp_p
     (mine / "thesis.txt").write_text("years of work")
     for words, expected in (
         ([home / "run"], "holds a run; choose another folder"),
-        ([home / "run", "--resume"], "there is nothing to resume"),
         ([home / "run", "--resume", "--overwrite"], "give one of them"),
         ([mine], "is not empty and holds no run"),
         ([mine, "--overwrite"], "holds no run"),
@@ -225,6 +224,27 @@ def test_fit_refuses_to_harm_what_is_there(cli: Cli, zoo: Zoo, home: Path, tmp_p
         assert answer.code == 2
         assert expected in answer.err, answer.err
     assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_resuming_a_finished_run_has_nothing_to_do(cli: Cli, zoo: Zoo, home: Path, tmp_path: Path) -> None:
+    given = flags(zoo, home / "cache")
+    words = ("fit", home / "train.csv", "--out", tmp_path / "run")
+    assert cli(*words, *given).code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    answer = cli(*words, *given, "--resume")
+    assert answer.code == 0, answer.err
+    assert "run is finished: there is nothing to resume" in " ".join(answer.out.split())
+    assert cli(*words, *given, "--resume", "--json").json["status"] == "finished"
+    (tmp_path / "few.csv").write_text("".join((home / "train.csv").read_text().splitlines(keepends=True)[:-1]))
+    for other, problem in (
+        ((*words, *given, "--resume", "--seed", 5), "made with other seed (42, now 5)"),
+        (("fit", tmp_path / "few.csv", "--allow-outside", *words[2:], *given, "--resume"), "made with other posts"),
+        ((*words, *given, "--resume", "--start-from", home / "run"), "run to start from"),
+    ):
+        answer = cli(*other)
+        assert answer.code == 2
+        assert problem in answer.err, answer.err
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_overwriting_replaces_only_after_success(cli: Cli, zoo: Zoo, home: Path, tmp_path: Path) -> None:

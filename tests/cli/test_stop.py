@@ -168,3 +168,17 @@ def test_demo_saves_nothing(
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 143
     assert capsys.readouterr().err.splitlines()[-1] == "stopped; nothing was saved"
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_within_a_destructor_is_not_lost(number: signal.Signals) -> None:
+    class Leaving:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    with terminable() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            leaving = Leaving()
+            del leaving
+            time.sleep(5)
+        assert stop.code == 128 + number

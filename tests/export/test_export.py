@@ -134,6 +134,7 @@ for name in ("torch", "transformers", "timm", "cotune"):
 
 def test_the_code_of_the_readme_runs_by_itself(run: Run, exported: Path, posts: pd.DataFrame) -> None:
     text = (exported / "README.md").read_text()
+    assert "A text of white space, control and invisible characters alone counts as none" in text
     program = text.partition("```python\n")[2].partition("```")[0]
     assert len([line for line in program.splitlines() if line]) <= 25
     from PIL import Image

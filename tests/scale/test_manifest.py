@@ -108,6 +108,8 @@ def test_a_job_that_was_stopped_before_its_first_block_binds_nobody(out: Storage
     [
         (SUCCESS, b"", "files that are in no manifest"),
         ("part-0.parquet", b"", "files that are in no manifest"),
+        ("config.json", b"{}", "files that are in no manifest"),
+        ("1.jpg", b"", "files that are in no manifest"),
         (FILE, b"{}", "was not written by cotune"),
         (FILE, b"{", "is damaged"),
     ],

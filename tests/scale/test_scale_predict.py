@@ -265,6 +265,14 @@ def test_bad_usage_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_output_goes_into_the_folder_of_the_posts(shards: Path, tiny_export: Path) -> None:
+    before = sorted(shards.rglob("*"))
+    for out in (shards, shards / "out", f"{shards}/deep/out/"):
+        with pytest.raises(CotuneError, match="is within the folder of the posts"):
+            predict(tiny_export, shards, out, scoring=Scoring(device="cpu"))
+    assert sorted(shards.rglob("*")) == before
+
+
 def test_no_room_is_refused_before_anything_waits(
     ray_cluster: None, tiny_export: Path, shards: Path, tmp_path: Path
 ) -> None:

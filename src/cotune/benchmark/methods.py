@@ -138,7 +138,7 @@ class Method:
         return make_config({**config.model_dump(), **self.settings})
 
 
-METHODS: Registry[Method] = Registry("method", "cotune.methods")
+METHODS: Registry[Method] = Registry("method", "cotune.methods", base=lambda: Method, instances=True)
 
 
 def fit(trial: Trial) -> Outcome:

@@ -154,8 +154,14 @@ def _guarded(arguments: Sequence[str] | None, stop: Stop) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    """Say what was raised that nobody foresaw."""
+    """Say what was raised that nobody foresaw: in a plugin, or by a bug of ours."""
+    from cotune.plugins import raised_in
+
     first = next(iter(str(error).splitlines()), "")
+    if place := raised_in(error):
+        tell(f"error: {type(error).__name__}: {first[:300]} (in the plugin {place}; --debug shows how it got there)")
+        _trace()
+        return 2
     tell(f"error: {type(error).__name__}: {first[:300]} (this is a bug of cotune; --debug shows where it is)")
     _trace()
     return 1

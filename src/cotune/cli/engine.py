@@ -42,7 +42,9 @@ def choose(
 ) -> EngineChoice:
     """Return how the posts of a command are going to be scored; `flags` are the settings that were given."""
     from cotune.export.choose import EngineChoice, engine_for
+    from cotune.plugins import load_plugins
 
+    load_plugins(plugins or [])  # posts are read before the model is opened, and may have fields of a plugin's kind
     engine = engine_for(engine, flags.get("precision", "32"))
     return EngineChoice(on_disk(folder), engine, device=flags.get("device", "auto"), plugins=plugins or ())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cotune.cli.options import AsJson
+from cotune.cli.options import AsJson, Plugin
 from cotune.cli.run_folder import RunFolder, open_run
 from cotune.cli.settings import Table
 from cotune.cli.show import command, print_json, print_next, print_rich, reporter
@@ -46,6 +46,7 @@ def export(
         typer.Option("--max-auc-loss", min=0, help="With --int8: most that the AUC (regression: Spearman) may lose."),
     ] = 0.005,
     table: Table = None,
+    plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
     """Write RUN as one ONNX graph with all that it takes to run it: no cotune and no torch.
@@ -58,7 +59,7 @@ def export(
     from cotune.export.quantize import Int8
 
     _refuse_harm(out)
-    opened = open_run(run)
+    opened = open_run(run, plugin)
     progress = reporter()
     compared = _labelled(opened, posts, table, progress) if int8 else _posts(opened, posts, table)
     checks = export_run(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cotune.cli.options import AsJson
+from cotune.cli.options import AsJson, Plugin
 from cotune.cli.show import command, print_json, print_next, print_rich
 from cotune.errors import ConfigError
 from cotune.report.terminal import add_row, new_table
@@ -65,6 +65,7 @@ def push(
             rich_help_panel=_CARD,
         ),
     ] = None,
+    plugin: Plugin = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload RUN to the model hub, where `hf:OWNER/NAME` names it.
@@ -88,7 +89,7 @@ def push(
     to = Destination(repository, revision, private, (endpoint or constants.ENDPOINT).rstrip("/"))
     folder = on_disk(run)
     refuse_export(folder)
-    opened = open_run(folder)
+    opened = open_run(folder, plugin)
     details = CardDetails(
         repository,
         license,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,9 +52,22 @@ def terminable() -> Iterator[Stop]:
             stop.terminated = True
             raise TerminatedError
 
+    def ask_again(ignored: sys.UnraisableHookArgs) -> None:
+        """Send a signal once more that Python swallowed, as it came within a destructor."""
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            hook(ignored)
+            return
+        number = signal.SIGTERM if stop.terminated else signal.SIGINT
+        stop.terminated = False
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+    hook, sys.unraisablehook = sys.unraisablehook, ask_again
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield stop
     finally:
+        sys.unraisablehook = hook
         # None: set by another language, which nothing can be put back to.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

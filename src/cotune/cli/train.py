@@ -23,7 +23,7 @@ from cotune.cli.show import command, print_json, print_next, print_rich, repeate
 from cotune.cli.stop import StoppedError
 from cotune.cli.table_options import TableOptions
 from cotune.environment import MADE_FROM
-from cotune.errors import ConfigError, CotuneError
+from cotune.errors import ConfigError, CotuneError, listed
 from cotune.report.notices import ESTIMATED
 from cotune.report.numbers import number, plural
 from cotune.report.terminal import field_table, members_rows, members_table, score_table
@@ -81,7 +81,7 @@ def fit(
 
     First the fusion head is trained on frozen embeddings (the probe), then joint fine-tuning follows. The run folder
     holds everything that predicting needs, a report and a model card. Ctrl-C saves the last finished epoch; --resume
-    continues from it.
+    continues from it, and has nothing to do where the run is finished.
     """
     from cotune.plugins import load_plugins
 
@@ -94,8 +94,14 @@ def fit(
     first = among_ranks(settings_, posts, context.find_root().obj)
     columns = table.columns(settings_.fields)
     validation_rows = _validation_rows(validation_where, settings_)
-    finished = _check_out(out, resume=resume, overwrite=overwrite) if first else False
+    # Each of several ranks looks for itself, as none may wait for another that has nothing to do.
+    done = resume and not overwrite and _is_done(out)
+    finished = False if done or not first else _check_out(out, resume=resume, overwrite=overwrite)
     tables = read_tables(posts, settings_, columns, table, validation_rows)
+    if done:
+        if first:
+            _report_done(out, tables[0], settings_, start, as_json=as_json)
+        return
     more = {"validation_where": validation_where, "plugins": plugin, "allow_remote": allow_remote}
     tables[0].attrs[MADE_FROM] = record(posts, table, start_from=start_from and str(start_from), **more)
     if not first:
@@ -286,7 +292,6 @@ _LEFT_BEHIND = {CHECKPOINT, "tensorboard", "log.new.csv"}
 
 def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
     """Refuse to harm what is there; tell whether it is a finished run."""
-    from cotune.files import read_json
     from cotune.ownership import RUN
 
     if resume and overwrite:
@@ -296,18 +301,7 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
     if not out.is_dir() or not any(out.iterdir()):
         return False
     RUN.refuse_foreign(out)
-    finished, held = False, RUN.owns(out)
-    if held:
-        metrics: Any = None
-        with suppress(CotuneError):  # a damaged run can still be replaced
-            metrics = read_json(out / "metrics.json")
-        finished = not isinstance(metrics, dict) or metrics.get("status") != "interrupted"
-    pending = _pending(out)
-    if resume and finished and not pending:
-        from cotune.training.checkpoint import remove_state
-
-        remove_state(out / CHECKPOINT)  # of which a kill may have left parts when all was done
-        raise CotuneError(f"{out} holds a finished run; there is nothing to resume. --overwrite trains it again")
+    finished, held, pending = _is_finished(out), RUN.owns(out), _pending(out)
     begun = _is_log(out / "log.csv") or _LEFT_BEHIND.issuperset(path.name for path in out.iterdir())
     if not (held or pending or begun):
         raise CotuneError(f"{out} is not empty and holds no run; name another folder with --out")
@@ -315,6 +309,48 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> bool:
         what = "an unfinished run; go on with --resume, or" if pending else "a run; choose another folder, or"
         raise CotuneError(f"{out} holds {what} replace it with --overwrite")
     return finished
+
+
+def _is_finished(out: Path) -> bool:
+    """Tell whether a folder holds a run that was not interrupted."""
+    from cotune.files import read_json
+    from cotune.ownership import RUN
+
+    if not RUN.owns(out):
+        return False
+    metrics: Any = None
+    with suppress(CotuneError):  # a damaged run can still be replaced
+        metrics = read_json(out / "metrics.json")
+    return not isinstance(metrics, dict) or metrics.get("status") != "interrupted"
+
+
+def _is_done(out: Path) -> bool:
+    """Tell whether a folder holds a finished run, and no training that was begun to replace it."""
+    return out.is_dir() and _is_finished(out) and not _pending(out)
+
+
+def _report_done(out: Path, posts: pd.DataFrame, config: FitConfig, start: Run | None, *, as_json: bool) -> None:
+    """Say that a run to resume is finished, as long as it is the one that is asked for; a script may ask again.
+
+    Raises
+    ------
+    CotuneError
+        If it was made of other posts or with other settings.
+    """
+    from cotune.training.checkpoint import remove_state
+    from cotune.training.fit_record import differs_from
+
+    run = open_run(out)
+    if differing := differs_from(run, posts, config, start):
+        raise CotuneError(
+            f"{out} holds a finished run that was made with other {listed(differing)}; name another folder with --out, "
+            "or replace it with --overwrite in place of --resume"
+        )
+    remove_state(out / CHECKPOINT)  # of which a kill may have left parts when all was done
+    if as_json:
+        print_json({"run": str(out), **run.metrics})
+        return
+    print_rich(f"{out} is finished: there is nothing to resume. --overwrite in place of --resume trains it again")
 
 
 def _make_writable(out: Path) -> None:

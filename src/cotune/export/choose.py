@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotune._version import __version__
+from cotune.data.kinds import refuse_missing_kinds
 from cotune.data.store import default_root
 from cotune.engines.failures import failure, remember_failure
 from cotune.engines.sessions import ENGINES, Engine, choose_engine, installed
@@ -79,7 +80,10 @@ class EngineChoice:
         """What a post has."""
         if self.exported:
             return open_export(self.folder, verify=False).fields
-        return FitConfig(**read_settings(self.folder)["fit"]).read_fields()
+        settings = read_settings(self.folder)
+        found = FitConfig(**settings["fit"]).read_fields()
+        refuse_missing_kinds(self.folder, [field.kind for field in found], settings.get("needs", {}))
+        return found
 
     @property
     def identity(self) -> str:

@@ -39,8 +39,8 @@ A model trained with cotune {about["cotune"]}, as one ONNX graph. It reads {_and
 
 Inputs: `present` (which of the fields {_and(about["reads"])} a post has, in this order), and for each field
 {_and(_inputs(about))}. A post that lacks a field brings any valid input for it.
-Outputs: `predictions` (posts x outputs), `shares` (posts x fields: each field's part in the decision) and
-`contributions` (posts x fields x outputs: what each field adds, on the task's scale){_parts(about)}.
+{_blank(about)}Outputs: `predictions` (posts x outputs), `shares` (posts x fields: each field's part in the decision)
+and `contributions` (posts x fields x outputs: what each field adds, on the task's scale){_parts(about)}.
 
 ## Use
 
@@ -56,6 +56,16 @@ Against the run by torch when it was exported:
 
 {checks}
 """
+
+
+def _blank(about: Mapping[str, Any]) -> str:
+    """Return what counts as no text, which `present` has to say and the graph cannot know."""
+    if all(each["kind"] != "text" for each in about["inputs"].values()):
+        return ""
+    return (
+        "A text of white space, control and invisible characters alone counts as none: its place in `present` is "
+        "False.\n"
+    )
 
 
 def _check(check: Mapping[str, Any], about: Mapping[str, Any]) -> str:

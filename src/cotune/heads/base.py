@@ -9,6 +9,8 @@ the task's prior is the answer.
 from __future__ import annotations
 
 import abc
+import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +21,7 @@ from cotune.encoders.base import EncoderOutput
 from cotune.errors import ConfigError, did_you_mean
 from cotune.registry import Registry
 
-HEADS: Registry[type[FusionHead]] = Registry("fusion head", "cotune.heads")
+HEADS: Registry[type[FusionHead]] = Registry("fusion head", "cotune.heads", base=lambda: FusionHead)
 
 
 class Embeddings(dict[str, Tensor]):
@@ -176,8 +178,21 @@ class FusionHead(nn.Module, abc.ABC):
         if self.training and self.modality_dropout > 0:
             present = drop_fields(present, self.modality_dropout)
         outputs = self.fuse(self.stand_in(embeddings.with_present(present)))
+        self._check_outputs(outputs, len(present))
         nothing = ~present.any(dim=1, keepdim=True) & self.prior.isfinite().all()
         return torch.where(nothing, self.prior.to(outputs.dtype), outputs)
+
+    def _check_outputs(self, outputs: Any, n: int) -> None:
+        """Refuse what no task can read, before the loss stumbles over it; a graph is written of heads that have run."""
+        if torch.compiler.is_compiling():
+            return
+        if isinstance(outputs, Tensor) and outputs.shape == (n, self.n_outputs):
+            return
+        given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ConfigError(
+            f"fuse() of the fusion head {type(self).__name__} returned {given}, expected a tensor of shape "
+            f"{(n, self.n_outputs)}: a row for each post, a column for each output"
+        )
 
     def stand_in(self, embeddings: Embeddings) -> Embeddings:
         """Put what the head has learned for an absent field, or zeros, in the place of rows that are not there."""
@@ -254,12 +269,34 @@ def make_head(name: str, dims: Mapping[str, int], n_outputs: int, **settings: An
     Raises
     ------
     ConfigError
-        If no head has that name.
+        If no head has that name, or the head cannot be built from these arguments or record its own.
     """
     known = _parameters(name)
     if known is not None:
         settings = {key: value for key, value in settings.items() if key in known}
-    return HEADS[name](dims, n_outputs, **settings)
+    try:
+        inspect.signature(HEADS[name]).bind(dims, n_outputs, **settings)
+    except TypeError as error:
+        raise ConfigError(
+            f"the fusion head {name!r} cannot be built from (dims, n_outputs, and its settings by name): {error}"
+        ) from error
+    head = HEADS[name](dims, n_outputs, **settings)
+    _check_settings(name, head)
+    return head
+
+
+def _check_settings(name: str, head: FusionHead) -> None:
+    """Refuse a head that could be trained, but not saved."""
+    given = head.settings()
+    try:
+        if not isinstance(given, dict):
+            raise TypeError(f"it is {type(given).__name__}, expected a dict")
+        json.dumps(given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"what settings() of the fusion head {name!r} returned cannot be written into a run ({error}); "
+            "return a dict of numbers, strings and lists"
+        ) from error
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -278,8 +315,6 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
 def _parameters(name: str) -> list[str] | None:
     """Return the settings that a head takes; None if it takes any."""
-    import inspect
-
     found = inspect.signature(HEADS[name].__init__).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found.values()):
         return None

@@ -116,7 +116,7 @@ class Manifest:
         there = self.out.sizes()
         before = self._read(there)
         if before is None:
-            foreign = [name for name in there if name == SUCCESS or name.startswith("part-")]
+            foreign = [name for name in there if name and not name.startswith(".")]
             if foreign:
                 raise RunError(f"{self.out.url} holds files that are in no manifest ({listed(foreign, most=3)}); "
                                "choose another folder")  # fmt: skip

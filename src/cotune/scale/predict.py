@@ -81,6 +81,11 @@ def predict(
     source, target = full_name(os.fspath(posts)), Storage(full_name(os.fspath(out)))
     for url in (source, target.url):
         refuse_remote(url, scoring.allow_remote)
+    if f"{target.url}/".startswith(f"{source.rstrip('/')}/"):
+        raise ConfigError(
+            f"{target.url} is within the folder of the posts, where its parts would be read as posts the next time; "
+            "write to a folder beside it"
+        )
     import_ray()  # what is missing is said before anything is read
     load_plugins(list(scoring.plugins))
     scoring = replace(scoring, engine=engine_for(scoring.engine, scoring.precision))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cotune.tasks.links import Link
     from cotune.tasks.losses import Loss
 
-TASKS: Registry[type[Task]] = Registry("task", "cotune.tasks")
+TASKS: Registry[type[Task]] = Registry("task", "cotune.tasks", base=lambda: Task)
 Score = Callable[[Any, np.ndarray], np.ndarray]
 #: As scikit-learn's ``type_of_target`` names them: one class, any number of labels, or a number.
 TargetType = Literal["multiclass", "multilabel-indicator", "continuous"]

@@ -119,7 +119,7 @@ class Checkpoint:
             raise RunError(
                 f"the checkpoint {self.folder} cannot be read ({reason}); start again without --resume"
             ) from fault
-        differing = list(_differences(key, self.key))
+        differing = list(differences(key, self.key))
         if differing:
             raise RunError(
                 f"{self.folder} was begun with other {', '.join(differing)}; "
@@ -172,7 +172,7 @@ def remove_state(folder: Path) -> None:
         folder.rmdir()
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Name what a checkpoint was made of and what is asked for now, where the two differ; settings one by one."""
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)

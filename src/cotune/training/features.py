@@ -16,6 +16,7 @@ from cotune.data.tables.row_errors import RowError, row_errors
 from cotune.encoders.base import Encoder
 from cotune.encoders.frozen_engine import Part
 from cotune.encoders.prepared import Prepared, ReadOptions
+from cotune.errors import EncoderError
 from cotune.model import Batch
 from cotune.release_memory import releasing_memory
 from cotune.training.kept import Kept, Source
@@ -149,6 +150,12 @@ def prepare(
         name: encoder.prepare(list(posts[name]) if name in posts else nothing, options)
         for name, encoder in encoders.items()
     }
+    for name, found in fields.items():
+        if not len(found.present) == len(found.keys) == len(found.lengths) == len(posts):
+            raise EncoderError(
+                f"prepare() of the encoder of the field {name!r} ({type(encoders[name]).__name__}) returned "
+                f"{len(found.present):,} posts and {len(found.keys):,} content keys for {len(posts):,} posts"
+            )
     features = Features(encoders, fields, Kept(options, device or torch.device("cpu")), len(posts))
     problems: dict[int, list[str]] = {}
     for name, prepared in fields.items():

@@ -36,6 +36,7 @@ from cotune.training.precision import Precision, choose_precision
 from cotune.training.ranks import join_ranks, ranks
 from cotune.training.shares import predict_shares
 from cotune.training.start import config_to_start
+from cotune.training.task_check import check_task
 from cotune.training.trainer import HeldOut, Trained, Trainer
 from cotune.training.usable_posts import readable, refuse_other_labels
 
@@ -220,6 +221,7 @@ def learn_task(posts: pd.DataFrame, config: FitConfig, progress: Progress) -> Ta
         labels = [label if mine else None for label, mine in zip(posts["label"], own, strict=True)]
         posts = posts.assign(label=pd.Series(labels, index=posts.index, dtype=object))
     task = task_of_posts(posts, config)
+    check_task(task, posts["label"].tolist(), config)
     if config.task == AUTO and task.name != "single-label":
         article = "an" if task.name[0] in "aeiou" else "a"
         progress.say(f"note: the labels look like {article} {task.name} task ({task.describe()}); --task names another")

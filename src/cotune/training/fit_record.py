@@ -19,6 +19,7 @@ from cotune.environment import MADE_FROM, environment
 from cotune.run import Run, weights_hash
 from cotune.settings import FitConfig
 from cotune.tasks import Task
+from cotune.training.checkpoint import differences
 from cotune.training.device import training_device
 from cotune.training.features import Features
 from cotune.training.fit_data import FitData
@@ -66,6 +67,32 @@ def made_of(whole: pd.DataFrame, fitted: FitData, config: FitConfig, start: Run 
     if start is not None:
         key["run to start from"] = weights_hash(start.model)
     return key
+
+
+def differs_from(run: Run, posts: pd.DataFrame, config: FitConfig, start: Run | None) -> list[str]:
+    """Name what a finished run was made of and what is asked for now, where the two differ; nothing is opened.
+
+    Parameters
+    ----------
+    run : Run
+        The run, which may be too old to know its posts.
+    posts : DataFrame
+        The posts as they are given now.
+    config : FitConfig
+        The settings that are given now.
+    start : Run, optional
+        The run to start from now.
+    """
+    machine = set(_OF_MACHINE)
+    if config.precision == "auto":
+        machine.add("precision")  # the run has what was chosen for its machine
+    now: dict[str, Any] = {"settings": config.model_dump(mode="json", exclude=machine)}
+    before: dict[str, Any] = {"settings": run.config.model_dump(mode="json", exclude=machine)}
+    if (known := run.environment.get("data_hash")) is not None:
+        before["posts"], now["posts"] = known, data_hash(own_posts(posts), config.read_fields())
+    before["run to start from"] = run.metrics.get("started_from", {}).get("weights")
+    now["run to start from"] = None if start is None else weights_hash(start.model)
+    return list(differences(before, now))
 
 
 def input_hashes(key: Mapping[str, Any]) -> dict[str, Any]:

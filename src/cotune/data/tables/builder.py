@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cotune.data.images.folders import ImageFolders
-from cotune.data.kinds import FIELD_KINDS, BadCellError
+from cotune.data.kinds import FIELD_KINDS, BadCellError, read_cells
 from cotune.data.tables import row_errors
 from cotune.data.tables.cells import (
     FIELD_LABEL,
@@ -222,7 +222,7 @@ class PostsBuilder:
         yield "id", (names.id,), lambda cells: plain_cell(single_cell(cells[names.id]), "id")
         for field in names.read_fields():
             kind = FIELD_KINDS[field.kind]
-            read = functools.partial(kind.read, base=self.base)
+            read = functools.partial(read_cells, kind, base=self.base)
             if field.kind == "image" and self._folders is not None:
                 read = functools.partial(confined_image, self._folders, read)
             yield field.name, field.columns, read

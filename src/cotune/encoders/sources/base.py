@@ -125,7 +125,7 @@ class Source(abc.ABC):
 
 
 #: By prefix; other packages add theirs with the entry point ``cotune.sources``.
-SOURCES: Registry[Source] = Registry("encoder source", "cotune.sources")
+SOURCES: Registry[Source] = Registry("encoder source", "cotune.sources", base=lambda: Source, instances=True)
 
 
 def in_one_line(spec: str, open_it: Callable[[], T], what: str, *, local: bool = False) -> T:
