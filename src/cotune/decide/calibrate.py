@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.decide.choose import refuse_seen
+from cotune.decide.choose import score_unseen
 from cotune.errors import ConfigError, DataError, clip
-from cotune.evaluation import evaluate_posts
 from cotune.metrics import evaluate
 from cotune.metrics.temperature import at_temperature, fit_temperature, is_at_limit
 from cotune.progress import Progress
@@ -81,15 +80,13 @@ def calibrate(
     ConfigError
         If the task is not single-label.
     DataError
-        If fewer than 30 posts can be used, or they are the posts that the run was trained on.
+        If fewer than 30 posts can be used; those that the run was trained on cannot.
     """
     task = predictor.task
     refuse_other_tasks(task)
     assert isinstance(task, SingleLabel)
-    found = evaluate_posts(predictor, chunks, n_bootstrap=0, progress=progress)
-    refuse_seen(found.notes)
-    table = found.predictions
-    table = table[table["label"].notna() & table["true"].isin(task.outputs)]
+    found = score_unseen(predictor, chunks, progress)
+    table = found.predictions[found.scored]
     if len(table) < _FEWEST:
         raise DataError(f"{len(table)} labelled posts can be used, too few for a temperature; give at least {_FEWEST}")
     if table["true"].nunique() < 2:
