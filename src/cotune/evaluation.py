@@ -146,8 +146,10 @@ def evaluate_posts(
         used = used & ~trained
     if not used.any():
         counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
-        way_out = "give posts that it has not seen" if trained.any() else f"the run's task is {task.describe()}"
-        raise DataError(f"no post can be scored ({counted}); {way_out}")
+        if trained.any():
+            way_out = "give posts that are not those that the run was trained on"
+            raise DataError(f"no post can be scored ({counted}); {way_out}")
+        raise DataError(f"no post can be scored ({counted}); the run's task is {task.describe()}")
     targets = task.encode(predictions["true"][used].tolist())
     every = np.concatenate(scored_as)
     found = task.evaluate(targets, every[used], n_bootstrap=n_bootstrap, seed=seed)
