@@ -260,7 +260,7 @@ def _about_numbers(
     column = f"p_{_of(record, 'policy', 'class')}"
     value = row.get(column)
     given = _part(record, "thresholds")
-    thresholds = {name: float(at) if _is_number(at := given.get(name)) else None for name in ("act", "allow")}
+    thresholds = {name: given.get(name) if _is_number(given.get(name)) else None for name in ("act", "allow")}
     route: object = route_of(math.nan if value is None else value, thresholds)
     if (row[KNOWN] if KNOWN in row else record.get(KNOWN)) is not None:
         route = _of(record, "policy", "known")
