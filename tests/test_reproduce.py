@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from cotune.cli import main
+from cotune.decide.calibrate import calibrated
 from cotune.errors import RunError
 from cotune.progress import Progress
 from cotune.reproduce import compare, reproduce
-from cotune.run import load_run, save_run
+from cotune.run import load_run, save_calibration, save_run
 from cotune.training.callbacks import Callback, CheckpointCallback
 from cotune.training.fit import fit_posts
 from cotune.training.stages import Stage, StageState
@@ -136,6 +137,14 @@ def test_what_differs_is_told_with_code_1(home: Path, tmp_path: Path, capsys: py
     assert code == 1
     assert "not repeated bit by bit" in said
     assert "packages.torch" in said
+
+
+def test_a_run_that_was_calibrated_is_the_same(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(home / "run", tmp_path / "run")
+    save_calibration(tmp_path / "run", calibrated(load_run(home / "run").task, 2.5), {"temperature": 2.5, "posts": 40})
+    code, found = again(capsys, tmp_path / "run", "--json")
+    assert (code, found["same"], found["predictions"]["differ"]) == (0, True, 0)
+    assert "without the temperature" in again(capsys, tmp_path / "run")[1]
 
 
 def test_a_run_that_differs_in_its_labels_alone_has_no_same_predictions(home: Path) -> None:

@@ -52,12 +52,38 @@ def test_slices_that_do_not_differ_are_rarely_called_different() -> None:
     assert alarms <= 60 * 0.05 + 3 * np.sqrt(60 * 0.05 * 0.95)
 
 
+def test_small_slices_of_a_good_model_are_rarely_called_different() -> None:
+    # Most slices have no error, and their bootstrap no spread.
+    alarms = 0
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        y = (rng.random(450) < 0.2).astype(int)
+        chance = 1 / (1 + np.exp(-(rng.normal(size=450) + 2.5 * y - 1.5)))
+        values = pd.DataFrame({"by": rng.choice([f"g{k}" for k in range(10)], 450)}, dtype=object)
+        found = score_slices(_TASK, y, np.column_stack([1 - chance, chance]), values, n_bootstrap=100)
+        assert found["tests"] > 5
+        alarms += any(row["p_adjusted"] < 0.05 for row in found["rows"])
+    assert alarms <= 25 * 0.05 + 3 * np.sqrt(25 * 0.05 * 0.95)
+
+
+def test_permutations_are_as_many_as_the_number_of_slices_takes() -> None:
+    rng = np.random.default_rng(0)
+    n = 60 * 34
+    groups = np.repeat([f"g{k}" for k in range(34)], 60)
+    y, proba = scored(n, 0, 0.5)
+    proba[groups == "g7"] = proba[groups == "g7"][:, ::-1]
+    values = pd.DataFrame({"by": groups, "other": rng.permutation(groups)}, dtype=object)
+    found = score_slices(_TASK, y, proba, values, n_bootstrap=20)
+    assert found["tests"] == 68
+    assert [row["value"] for row in found["rows"] if row["p_adjusted"] < 0.05] == ["g7"]
+
+
 def test_a_slice_of_one_class_has_no_auc_and_no_test() -> None:
     y, proba = scored(100, 0)
     found = score_slices(_TASK, y, proba, pd.DataFrame({"label": y.astype(str)}, dtype=object), n_bootstrap=20)
     assert [row["score"]["value"] for row in found["rows"]] == [None, None]
     assert found["tests"] == 0
-    assert "No slice is worse than the rest" in slices_note(found)
+    assert "No slice was shown to be worse than the rest; none was tested." in slices_note(found)
     assert score_slices(_TASK, y, proba, pd.DataFrame({"a": [1, 2] * 50}), n_bootstrap=0)["tests"] == 0
 
 

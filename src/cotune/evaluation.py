@@ -43,6 +43,8 @@ class EvaluatedPosts:
         ``watched``, to stop or to choose thresholds. Empty if the run does not know.
     unseen : Evaluation or None
         The scores without posts that were trained on, where those are scored too.
+    scored : ndarray of bool
+        Which rows of `predictions` the scores are of.
     """
 
     evaluation: Evaluation
@@ -52,6 +54,7 @@ class EvaluatedPosts:
     slices: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
     unseen: Evaluation | None = None
+    scored: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions as plain values."""
@@ -143,6 +146,9 @@ def evaluate_posts(
         used = used & ~trained
     if not used.any():
         counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)
+        if trained.any():
+            way_out = "give posts that are not those that the run was trained on"
+            raise DataError(f"no post can be scored ({counted}); {way_out}")
         raise DataError(f"no post can be scored ({counted}); the run's task is {task.describe()}")
     targets = task.encode(predictions["true"][used].tolist())
     every = np.concatenate(scored_as)
@@ -162,4 +168,4 @@ def evaluate_posts(
         found.details["fields"] = fields
     if not task.text_label:
         predictions["true"] = pd.to_numeric(predictions["true"].where(known), errors="coerce")
-    return EvaluatedPosts(found, predictions, left_out, notes, slices, found_seen.counts(), unseen)
+    return EvaluatedPosts(found, predictions, left_out, notes, slices, found_seen.counts(), unseen, used)

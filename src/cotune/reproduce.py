@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import torch
 
 from cotune.data.also import own_posts
 from cotune.data.posts import data_hash
+from cotune.decide.calibrate import calibrated
 from cotune.errors import RunError
 from cotune.files import to_json
+from cotune.model import JointModel
 from cotune.predict import Predictor
 from cotune.progress import Progress
 from cotune.report.numbers import plural
@@ -184,9 +186,12 @@ def compare(run: Run, result: FitResult, posts: pd.DataFrame, progress: Progress
     hashes = (weights_hash(run.model), weights_hash(new.model))
     progress.begin(f"predicting {scored} by both")
     device = run.config.device
-    one, other = (Predictor(each, device=device).scores(shown).predictions for each in (run, new))
+    trained = _as_trained(run)
+    if trained is not run:  # by labelled posts that are not in its record
+        scored += ", without the temperature that it was given afterwards"
+    one, other = (Predictor(each, device=device).scores(shown).predictions for each in (trained, new))
     known = ~np.isnan(one[:, 0]) & ~np.isnan(other[:, 0])
-    labels = [np.asarray(run.task.decode(found[known]), dtype=object) for found in (one, other)]
+    labels = [np.asarray(trained.task.decode(found[known]), dtype=object) for found in (one, other)]
     return Reproduction(
         hashes,
         weights,
@@ -197,6 +202,14 @@ def compare(run: Run, result: FitResult, posts: pd.DataFrame, progress: Progress
         list(_differences(_machine(run.environment), _machine(new.environment))),
         new,
     )
+
+
+def _as_trained(run: Run) -> Run:
+    """Return a run without a temperature that ``cotune calibrate`` gave it."""
+    if getattr(run.task, "temperature", 1.0) == 1.0:
+        return run
+    model = JointModel(run.model.encoders, run.model.head, calibrated(run.task, 1.0))
+    return replace(run, model=model.train(run.model.training))
 
 
 class _SameInputs(Callback):

@@ -20,8 +20,9 @@ from cotune.data.tables.cells import KEPT
 from cotune.data.tables.where import cell_name
 from cotune.errors import ConfigError, clip, did_you_mean
 from cotune.fields import Field
+from cotune.metrics.checks import Floats
 from cotune.metrics.comparison import holm
-from cotune.metrics.intervals import percentile_interval, resamples
+from cotune.metrics.intervals import BLOCK, percentile_interval, resamples
 from cotune.tasks import Task
 
 #: What is derived from a post, and what it is called.
@@ -32,6 +33,12 @@ _MOST_VALUES = 40
 _QUARTERS_FROM = 12  # different numbers; fewer are values of their own
 _OTHERS = "(rarer values)"
 _CONFIDENCE = 0.95
+_ENOUGH = 20  # permutations on either side of a difference, with which its p-value is known well enough
+_FIRST_BLOCK = 100
+_ROUNDING = 1e-12
+#: Permutations for each test there is: with the fewer a corrected p-value may be as small as .02, with the more, made
+#: where that many posts are permuted in all, .0008.
+_FEWER, _MORE, _PERMUTED = 100, 2500, 10_000_000
 
 
 def kept_columns(by: Sequence[str]) -> tuple[str, ...]:
@@ -107,7 +114,8 @@ def score_slices(
     values : DataFrame
         What :func:`slice_values` gives of them.
     n_bootstrap : int
-        Resamples of each slice and of the rest; with 0 there are no intervals and no tests.
+        Resamples of each slice and of the rest, and permutations of a test unless its tests need more; with 0 there
+        are no intervals and no tests.
     seed : int
         Seed of these.
 
@@ -120,11 +128,15 @@ def score_slices(
 
     Notes
     -----
-    A p-value is that of the difference over its standard error, which the bootstrap gives (slice and rest are other
-    posts, so that their resamples are independent); Holm's correction is over all slices of all columns.
+    A p-value is that of a permutation test: the difference is compared with those of random slices that have as many
+    posts of every stratum of targets (classes), twice the smaller side. Where nothing differs it is valid for any
+    number of posts; the standard error of a bootstrap is not, as a slice without an error has none. A test ends early
+    once its p-value is known well enough (J. Besag and P. Clifford, "Sequential Monte Carlo p-values", Biometrika
+    1991). Holm's correction is over all slices of all columns.
     """
     rows: list[dict[str, Any]] = []
     grouped: dict[str, dict[str, int]] = {}
+    slices: list[np.ndarray] = []
     for by in values:
         names, rarer = _grouped(_named(values[by].tolist(), DERIVED.get(str(by), "")))
         if rarer:
@@ -134,9 +146,14 @@ def score_slices(
             if SMALLEST <= inside.sum() < len(inside):
                 row = _compared(task, targets, predictions, inside, n_bootstrap, seed)
                 rows.append({"by": str(by), "value": name, "n": int(inside.sum()), **row})
-    p = [math.nan if row["p"] is None else row["p"] for row in rows]
-    for row, adjusted in zip(rows, holm(p), strict=True):
-        row["p_adjusted"] = None if math.isnan(adjusted) else float(adjusted)
+                slices.append(inside)
+    more = min(_MORE * len(rows), _PERMUTED // max(1, len(values)))
+    most = max(n_bootstrap, _FEWER * len(rows), more) if n_bootstrap else 0
+    sheet, strata = task.sheet(targets, predictions), task.strata(targets)
+    gaps = [math.nan if row["difference"]["value"] is None else row["difference"]["value"] for row in rows]
+    p = [_permutation_p(task, sheet, strata, inside, gap, most, seed) for inside, gap in zip(slices, gaps, strict=True)]
+    for row, alone, adjusted in zip(rows, p, holm(p), strict=True):
+        row["p"], row["p_adjusted"] = _jsonable(alone), _jsonable(float(adjusted))
     rows.sort(key=lambda row: math.inf if row["score"]["value"] is None else row["score"]["value"])
     tests = sum(row["p"] is not None for row in rows)
     return {"score": task.main_score, "rows": rows, "grouped": grouped, "smallest": SMALLEST, "tests": tests}
@@ -188,17 +205,33 @@ def _compared(
         scores.append(float(function(sheet, np.ones((1, n)))[0]))
         blocks = [function(sheet, counts) for counts in resamples(n, n_bootstrap, seed + side)]
         draws.append(np.concatenate(blocks) if blocks else np.full(1, math.nan))
-    gaps = draws[0] - draws[1]
-    difference, p = scores[0] - scores[1], math.nan
-    known = gaps[~np.isnan(gaps)]
-    if len(known) > 1 and (error := float(known.std(ddof=1))) > 0:
-        p = math.erfc(abs(difference) / error / math.sqrt(2))
     return {
         "score": _estimate(scores[0], draws[0]),
         "rest": _jsonable(scores[1]),
-        "difference": _estimate(difference, gaps),
-        "p": _jsonable(p),
+        "difference": _estimate(scores[0] - scores[1], draws[0] - draws[1]),
     }
+
+
+def _permutation_p(
+    task: Task, sheet: Any, strata: np.ndarray, inside: np.ndarray, difference: float, most: int, seed: int
+) -> float:
+    """Return the two-sided p-value of a slice's difference to the rest, by at most so many random slices like it."""
+    if math.isnan(difference):
+        return math.nan
+    function, rng = task.scores[task.main_score], np.random.default_rng(seed)
+    places = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    known = lower = higher = tried = 0
+    while tried < most and min(lower, higher) < _ENOUGH:
+        size = max(1, min(BLOCK // len(inside), most - tried, max(tried, _FIRST_BLOCK)))
+        drawn: Floats = np.tile(inside.astype(np.float64), (size, 1))
+        for place in places:
+            drawn[:, place] = rng.permuted(drawn[:, place], axis=1)
+        gaps = function(sheet, drawn) - function(sheet, 1 - drawn)
+        gaps = gaps[~np.isnan(gaps)]
+        tried, known = tried + size, known + len(gaps)
+        lower += int((gaps <= difference + _ROUNDING).sum())
+        higher += int((gaps >= difference - _ROUNDING).sum())
+    return min(1.0, 2 * (1 + min(lower, higher)) / (1 + known)) if known else math.nan
 
 
 def _estimate(value: float, draws: np.ndarray) -> dict[str, float | None]:

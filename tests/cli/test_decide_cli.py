@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cotune.checksums import sealed
 from cotune.cli import main
 from cotune.data.posts import read_posts
 from cotune.files import read_json
@@ -253,6 +254,36 @@ def test_a_replay_says_what_differs(cli: Cli, home: Path, decided: Path, tmp_pat
     answer = replay(cli, home, home / "audit.jsonl", "--policy", tmp_path / "o" / "policy.json", "--json")
     assert answer.code == 1
     assert answer.json["reasons"] == {"other policy": 12}
+
+
+def test_a_replay_of_records_that_were_made_into_something_else(
+    cli: Cli, home: Path, decided: Path, tmp_path: Path
+) -> None:
+    records = [json.loads(line) for line in (home / "audit.jsonl").read_text().splitlines()]
+    for record, part in zip(
+        records, ("thresholds", "probabilities", "policy", "inputs", "run", "contributions"), strict=False
+    ):
+        record[part] = [3]
+    del records[6]["thresholds"]
+    del records[7]["thresholds"]["act"]
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:8]))
+    answer = replay(cli, home, tmp_path / "odd.jsonl", "--json")
+    assert answer.code == 1
+    assert answer.json["reasons"]["record changed"] == 8
+    assert "4 of 12 posts have no record; lines may be missing" in answer.json["notes"]
+
+
+def test_a_new_checksum_hides_no_other_threshold_and_no_other_label(
+    cli: Cli, home: Path, decided: Path, tmp_path: Path
+) -> None:
+    first, second, *_ = (json.loads(line) for line in (home / "audit.jsonl").read_text().splitlines())
+    first |= {"thresholds": {"act": 1.0, "allow": None}, "route": "review"}
+    second["label"] = "class0" if second["label"] != "class0" else "class1"
+    made = (sealed({key: value for key, value in each.items() if key != "checksum"}) for each in (first, second))
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(record) + "\n" for record in made))
+    answer = replay(cli, home, tmp_path / "new.jsonl", "--policy", decided / "policy.json", "--json")
+    found = [[reason.partition(":")[0] for reason in row["reasons"]] for row in answer.json["differences"]]
+    assert found == [["other thresholds"], ["other label"]]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from PIL import Image
 from cotune.cli import main
 from cotune.data.posts import read_posts
 from cotune.data.seen import NEAR, NEW, SAME, SEEN, TRAINED, WATCHED, PostKeys, SeenPosts
+from cotune.decide.calibrate import calibrate
+from cotune.decide.choose import score_labelled
 from cotune.errors import DataError
 from cotune.evaluation import evaluate_posts
 from cotune.fields import DEFAULT_FIELDS
@@ -120,6 +122,22 @@ def test_evaluating_counts_them_and_scores_without(fitted: tuple[Run, Path]) -> 
     assert values(without.evaluation) == pytest.approx(values(alone.evaluation), abs=1e-5)
     assert without.left_out["a post that was trained on"] == 8
     assert len(without.predictions) == 20
+
+
+def test_no_threshold_and_no_temperature_rests_on_posts_of_training(fitted: tuple[Run, Path]) -> None:
+    run, folder = fitted
+    posts = mixed(folder, new=40)
+    found = score_labelled(Predictor(run, device="cpu"), [posts[:7], posts[7:]], run.task.outputs[0])
+    alone = score_labelled(Predictor(run, device="cpu"), [posts[8:].reset_index(drop=True)], run.task.outputs[0])
+    assert found.left_out["a post that was trained on"] == 8
+    assert found.positive.tolist() == alone.positive.tolist()
+    np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
+    calibration = calibrate(Predictor(run, device="cpu"), [posts], n_bootstrap=0)
+    assert calibration.posts == len(alone.scores)
+    with pytest.raises(
+        DataError, match="10 with a post that was trained on.*give posts that are not those that the run"
+    ):
+        score_labelled(Predictor(run, device="cpu"), [make_posts(folder / "posts", 24)[:10]], run.task.outputs[0])
 
 
 def test_only_posts_of_training_leave_nothing_to_score(fitted: tuple[Run, Path]) -> None:

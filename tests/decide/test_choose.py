@@ -135,6 +135,9 @@ def test_what_cannot_be_reached_says_why() -> None:
     assert "takes more than 321 labelled posts, and there are 100" in few[0]
     assert "at least 299 labelled posts of the class" in few[1]
     assert few[2] == "every post goes to review"
+    assert "with 95% confidence" in few[0]
+    sure = strict.model_copy(update={"confidence": 0.999})
+    assert "with 99.9% confidence" in unreachable(chosen_on(posts(100, 0), policy=sure))[0]
     many = unreachable(chosen_on(posts(1000, 0), policy=make_policy({"class": "<b>bad", "act": {"precision": 0.995}})))
     assert "too often wrong" in many[0]
 

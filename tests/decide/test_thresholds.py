@@ -94,6 +94,33 @@ def test_equal_scores_are_never_taken_apart() -> None:
     assert route_of(0.7, {"act": None, "allow": allow.value}) == "review"
 
 
+def test_a_model_that_is_quite_sure_of_many_posts_can_be_acted_on() -> None:
+    # Probabilities are rounded to 1 where a model is sure: no threshold lies within those posts, but one below them.
+    positive, scores = np.arange(600) < 500, np.concatenate([np.ones(450), np.linspace(0.9, 0.1, 150)])
+    act = act_threshold(positive, scores, 0.95, 0.95)
+    assert act is not None
+    assert act.of >= 450
+    assert route_of(1.0, {"act": act.value, "allow": None}) == "act"
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+def test_over_many_draws_the_precision_is_kept_where_scores_are_equal(steps: int) -> None:
+    rng, too_low, acted = np.random.default_rng(5), 0, 0
+
+    def few(n: int) -> tuple[np.ndarray, np.ndarray]:
+        positive, scores = draw(rng, n, 1.5, 0.5)
+        return positive, np.round(scores * steps) / steps
+
+    positive, scores = few(400_000)
+    for _ in range(DRAWS):
+        act = act_threshold(*few(300), 0.85, 0.9)
+        if act is not None:
+            acted += 1
+            too_low += positive[scores > act.value].mean() < 0.85
+    assert too_low <= binom.ppf(0.9999, DRAWS, 0.1)
+    assert acted > 0.5 * DRAWS
+
+
 def test_allowing_never_reaches_into_acting() -> None:
     rng = np.random.default_rng(4)
     positive, scores = draw(rng, 2000, 4.0, 0.5)

@@ -75,6 +75,25 @@ def test_a_planted_shift_is_a_clear_one_and_its_posts_are_listed(fitted: Run, tm
     assert json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_a_shift_is_seen_with_the_fewest_permutations(fitted: Run, tmp_path: Path) -> None:
+    # 100 permutations give no p-value below .0099, which corrected for nine tests is none below .05.
+    posts = new_posts(tmp_path)
+    posts.loc[posts.index[:50], "text"] = "we the dog is so very cat film the was"
+    assert fitted.summary is not None
+    new = summarise_new(Predictor(fitted), posts)
+    found = compare(fitted.summary, new, posts, fitted.task, n_permutations=100)
+    assert next(test for test in found.tests if test.what == "embeddings of text").shifted
+
+
+def test_few_posts_are_not_said_to_be_like_those_of_training(fitted: Run, tmp_path: Path) -> None:
+    posts = new_posts(tmp_path).iloc[:6].reset_index(drop=True)
+    found = compared(fitted, posts)
+    assert found.verdict == "unknown"
+    assert any(test.p_value is not None for test in found.tests)
+    posts["image"] = None
+    assert compared(fitted, posts).verdict == "clear"
+
+
 def test_missing_and_unreadable_images_are_compared(fitted: Run, tmp_path: Path) -> None:
     posts = new_posts(tmp_path)
     posts.loc[:29, "image"] = None

@@ -29,7 +29,7 @@ from cotune.export.predictor import ExportedPredictor
 from cotune.fields import Field
 from cotune.model import JointModel
 from cotune.predict import Predictor
-from cotune.run import Run, load_run, save_run
+from cotune.run import Run, load_run, save_calibration, save_run
 from cotune.training.fit import fit_posts
 from runs import tiny_config, tiny_fit, write_table
 from tiny import Zoo, make_posts
@@ -88,6 +88,31 @@ def test_a_calibrated_run_gives_a_calibrated_export(run: Run, posts: pd.DataFram
     pd.testing.assert_frame_equal(found, expected.frame(posts), atol=1e-4, rtol=0)
     sure = found.filter(like="p_").max(axis=1)
     assert (sure < without.frame(posts).filter(like="p_").max(axis=1))[sure.notna()].all()
+
+
+def test_a_calibrated_run_of_several_labels_gives_a_calibrated_export(zoo: Zoo, tmp_path: Path) -> None:
+    posts = make_posts(tmp_path / "posts", 36, classes=3)
+    posts["label"] = labels_for("multi-label", posts["label"])
+    config = tiny_config(zoo, tmp_path / "cache", tune="frozen", task="multi-label")
+    run = fit_posts(posts, config).run
+    model = JointModel(run.model.encoders, run.model.head, calibrated(run.task, 3.0))
+    warm = Run(model.eval(), run.config, run.metrics, run.environment)
+    save_run(tmp_path / "run", run)
+    save_calibration(tmp_path / "run", warm.task, {"temperature": 3.0})
+    again = load_run(tmp_path / "run")
+    assert (again.notes, again.task.settings()) == ([], warm.task.settings())
+    export_run(again, tmp_path / "model", posts, openvino=False, parts=True)
+    expected, without = Predictor(warm, device="cpu"), Predictor(run, device="cpu")
+    with ExportedPredictor(open_export(tmp_path / "model"), engine="onnx") as predictor:
+        found, scores = predictor.frame(posts), predictor.scores(posts)
+        assert hash_of(predictor) == hash_of(expected) != hash_of(without)
+    pd.testing.assert_frame_equal(found, expected.frame(posts), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(scores.contributions, expected.scores(posts).contributions, atol=1e-3)
+    before, after = without.scores(posts), expected.scores(posts)
+    np.testing.assert_allclose(after.contributions, before.contributions / 3, atol=1e-5)
+    odds = np.log(before.predictions / (1 - before.predictions))
+    np.testing.assert_allclose(after.predictions, 1 / (1 + np.exp(-odds / 3)), atol=1e-5)
+    assert expected.frame(posts)["label"].fillna("").tolist() == without.frame(posts)["label"].fillna("").tolist()
 
 
 def test_an_absent_field_has_exactly_no_share(exported: Path, posts: pd.DataFrame) -> None:

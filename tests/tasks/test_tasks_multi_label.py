@@ -266,3 +266,22 @@ def test_the_evaluation_is_json_with_a_table_of_labels():
     assert found["scores"]["auc"]["value"] == found["scores"]["subset_accuracy"]["value"] == 1
     assert THREE.count(targets) == {"angry": 2, "funny": 2, "sad": 0}
     assert THREE.describe() == "multi-label, 3 labels: angry, funny, sad"
+
+
+def test_a_temperature_divides_the_outputs_and_leaves_the_labels() -> None:
+    uncalibrated = MultiLabel(["a", "b", "c"], [0.5, 0.2, 0.9])
+    task = uncalibrated.at_temperature(2.5)
+    again = restore_task({"name": task.name, "settings": task.settings()})
+    outputs = torch.randn(300, 3, dtype=torch.float64) * 3
+    for each in (task, again):
+        torch.testing.assert_close(each.predictions(outputs), (outputs / 2.5).sigmoid())
+        torch.testing.assert_close(each.from_scale(each.contribution_scale(outputs)), each.predictions(outputs))
+        assert each.decode(each.predictions(outputs).numpy()) == uncalibrated.decode(outputs.sigmoid().numpy())
+    assert task.thresholds[0] == 0.5
+    np.testing.assert_allclose(task.at_temperature(1.0).thresholds, uncalibrated.thresholds)
+    assert "temperature" not in uncalibrated.settings()
+    ends = MultiLabel(["a", "b"], [0.0, 1.0]).at_temperature(0.5)
+    assert ends.decode(np.array([[0.0001, 1.0], [0.3, 0.9999]])) == ["a|b", "a"]
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="above 0"):
+            MultiLabel(["a", "b"], temperature=wrong)

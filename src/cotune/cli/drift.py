@@ -25,7 +25,9 @@ def drift(
     sample: Annotated[
         int, typer.Option(min=20, max=4000, help="Posts that are compared, sampled at random where there are more.")
     ] = 1000,
-    permutations: Annotated[int, typer.Option(min=100, help="Permutations for the p-values.")] = 1000,
+    permutations: Annotated[
+        int, typer.Option(min=100, help="Permutations for the p-values; there are more where tests are many.")
+    ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sample and permutations.")] = 0,
     batch_size: InferenceBatchSize = 64,
     flags: Flags = None,

@@ -22,8 +22,9 @@ from cotune.data.posts import input_hashes
 from cotune.decide.choose import hash_of, output_of
 from cotune.decide.policy import ChosenPolicy, route_of
 from cotune.environment import versions
-from cotune.errors import DataError
+from cotune.errors import DataError, clip
 from cotune.files import to_json
+from cotune.report.numbers import plural
 from cotune.scoring import Scorer, share_column
 
 FORMAT = 1
@@ -180,6 +181,7 @@ def replay(
     found, run, now = Replayed(), hash_of(predictor), _versions()
     place = {str(id_): at for at, id_ in enumerate(posts["id"])}
     others: set[str] = set()
+    without = set(place)
     rest = iter(records)
     while chunk := list(islice(rest, _CHUNK)):
         at = [place.get(str(record.get("id"))) for _, record in chunk]
@@ -189,6 +191,7 @@ def replay(
         inputs = input_hashes(part, predictor.fields)
         for line, record in chunk:
             found.records += 1
+            without.discard(str(record.get("id")))
             row = row_of.get(str(record.get("id")))
             reasons = _about_record(record, run, policy)
             if row is None:
@@ -197,7 +200,7 @@ def replay(
                 mine = {name: hashes[row] for name, hashes in inputs.items()}
                 reasons += _about_input(record, mine)
                 table, contributions = again[row]
-                numbers, largest = _about_numbers(record, table, tolerance)
+                numbers, largest = _about_numbers(record, table, predictor.task.columns(), tolerance)
                 found.largest = max(found.largest, largest)
                 reasons += numbers + _about_contributions(record, contributions, predictor, tolerance)
                 reasons += _about_known(record, table)
@@ -207,6 +210,8 @@ def replay(
             if reasons:
                 found.differences.append((line, str(record.get("id")), reasons))
     found.notes = [words if words.startswith("known") else f"decided with {words}" for words in sorted(others)]
+    if without:
+        found.notes.append(f"{len(without):,} of {plural(len(place), 'post')} have no record; lines may be missing")
     return found
 
 
@@ -227,27 +232,36 @@ def _about_record(record: Mapping[str, Any], run: str, policy: ChosenPolicy | No
     if policy is not None and _of(record, "policy", "hash") != policy.hash:
         was = f"{str(_of(record, 'policy', 'hash'))[:12]} (version {_of(record, 'policy', 'version')})"
         reasons.append(f"other policy: {was}, not {policy.hash[:12]} (version {policy.policy.version})")
+    elif policy is not None and record.get("thresholds") != policy.thresholds:
+        reasons.append("other thresholds: the record's are not those of the policy")
     return reasons
 
 
 def _about_input(record: Mapping[str, Any], inputs: Mapping[str, str | None]) -> list[str]:
-    was = record.get("inputs") or {}
+    was = _part(record, "inputs")
     differ = [name for name in {**inputs, **was} if was.get(name) != inputs.get(name)]
     return [f"other input: {', '.join(differ)}"] if differ else []
 
 
-def _about_numbers(record: Mapping[str, Any], row: Mapping[str, Any], tolerance: float) -> tuple[list[str], float]:
+def _about_numbers(
+    record: Mapping[str, Any], row: Mapping[str, Any], columns: Iterable[str], tolerance: float
+) -> tuple[list[str], float]:
     """Return how the probabilities and the route differ, and the largest difference of a probability."""
-    was: dict[str, float | None] = record.get("probabilities") or {}
-    gaps = {name: _gap(value, row.get(name)) for name, value in was.items()}
+    was = _part(record, "probabilities")
+    gaps = {name: _gap(was.get(name), row.get(name)) for name in dict.fromkeys([*columns, *was])}
     worst = max(gaps, key=lambda name: gaps[name], default=None)
     largest = 0.0 if worst is None else gaps[worst]
     reasons = []
     if worst is not None and not largest <= tolerance:
-        reasons.append(f"other probability: {worst} {_number(was[worst])}, now {_number(row.get(worst))}")
+        reasons.append(f"other probability: {worst} {_number(was.get(worst))}, now {_number(row.get(worst))}")
+    label, now = (_word(each.get("label")) for each in (record, row))
+    if label != now:
+        reasons.append(f"other label: {label}, now {now}")
     column = f"p_{_of(record, 'policy', 'class')}"
     value = row.get(column)
-    route: object = route_of(math.nan if value is None else value, record["thresholds"])
+    given = _part(record, "thresholds")
+    thresholds = {name: given.get(name) if _is_number(given.get(name)) else None for name in ("act", "allow")}
+    route: object = route_of(math.nan if value is None else value, thresholds)
     if (row[KNOWN] if KNOWN in row else record.get(KNOWN)) is not None:
         route = _of(record, "policy", "known")
     if route != record.get("route"):
@@ -259,7 +273,7 @@ def _about_contributions(
     record: Mapping[str, Any], now: np.ndarray, predictor: Scorer[Any], tolerance: float
 ) -> list[str]:
     """Return which field adds something else to the policy's class; nothing where a record or a model does not tell."""
-    was, class_ = record.get("contributions") or {}, _of(record, "policy", "class")
+    was, class_ = _part(record, "contributions"), _of(record, "policy", "class")
     if class_ not in predictor.task.outputs:
         return []
     mine = dict(zip(predictor.field_names, now[:, output_of(predictor.task, class_)].tolist(), strict=True))
@@ -296,18 +310,27 @@ def _gap(was: Any, now: Any) -> float:
     return abs(was - now) if all(known) else math.inf if any(known) else 0.0
 
 
+def _word(value: Any) -> str:
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "none" if missing else clip(str(value), 60)
+
+
 def _number(value: Any) -> str:
     return f"{value:.6f}" if _is_number(value) else "none"
 
 
+def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a part of a record; an empty one where it was changed into something else."""
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
 def _of(record: Mapping[str, Any], part: str, key: str) -> Any:
-    value = record.get(part)
-    return value.get(key) if isinstance(value, dict) else None
+    return _part(record, part).get(key)
 
 
 def _words(record: Mapping[str, Any]) -> str:
-    was = record.get("versions")
-    return ", ".join(f"{name} {version}" for name, version in (was if isinstance(was, dict) else {}).items() if version)
+    return ", ".join(f"{name} {version}" for name, version in _part(record, "versions").items() if version)
 
 
 def _engine(record: Mapping[str, Any], now: str) -> set[str]:

@@ -15,9 +15,10 @@ from cotune.checksums import of_columns
 from cotune.decide.policy import ROUTES, ChosenPolicy, Policy, route_of
 from cotune.decide.thresholds import Bools, act_threshold, allow_threshold, fewest_posts, fewest_to_act, interval
 from cotune.errors import ConfigError, DataError, did_you_mean, listed
-from cotune.evaluation import evaluate_posts
+from cotune.evaluation import EvaluatedPosts, evaluate_posts
 from cotune.metrics.checks import Floats
 from cotune.progress import Progress
+from cotune.report.numbers import whole_percent
 from cotune.scoring import Scorer
 from cotune.seen_check import SEEN_POSTS
 from cotune.tasks import Task
@@ -74,20 +75,17 @@ def hash_of(predictor: Scorer[Any]) -> str:
 def score_labelled(
     predictor: Scorer[Any], chunks: Iterable[pd.DataFrame], name: str, progress: Progress | None = None
 ) -> LabelledPosts:
-    """Score labelled posts for a policy on the class `name`.
+    """Score labelled posts for a policy on the class `name`, without those that the run was trained on.
 
     Raises
     ------
     DataError
-        If none can be used, or they are the posts that the run was trained on.
+        If none is left.
     """
     task = predictor.task
     at = output_of(task, name)
-    found = evaluate_posts(predictor, chunks, n_bootstrap=0, progress=progress)
-    refuse_seen(found.notes)
-    table = found.predictions
-    known = [label for label in table["true"].dropna().unique() if task.problem(label) is None]
-    table = table[table["label"].notna() & table["true"].isin(known)]
+    found = score_unseen(predictor, chunks, progress)
+    table = found.predictions[found.scored]
     targets = np.asarray(task.encode(table["true"].tolist()))
     positive: Bools = targets == at if targets.ndim == 1 else targets[:, at] > 0
     scores = table[f"p_{name}"].to_numpy(dtype=np.float64)
@@ -95,19 +93,23 @@ def score_labelled(
     return LabelledPosts(positive, scores, found.left_out, digest)
 
 
-def refuse_seen(notes: Iterable[str]) -> None:
-    """Refuse the posts that a run was trained on.
+def score_unseen(
+    predictor: Scorer[Any], chunks: Iterable[pd.DataFrame], progress: Progress | None = None
+) -> EvaluatedPosts:
+    """Score labelled posts without those that the run was trained on, or near-duplicates of such.
 
     Raises
     ------
     DataError
-        If the notes of an evaluation say so.
+        If none is left.
     """
-    if SEEN_POSTS in notes:
+    found = evaluate_posts(predictor, chunks, n_bootstrap=0, progress=progress, seen="leave-out")
+    if SEEN_POSTS in found.notes:  # the very table, of which there are no hashes of posts
         raise DataError(
             "these are the posts that the run was trained on, on which it is more often right than on others; give "
             "labelled posts that it has not seen"
         )
+    return found
 
 
 def choose_thresholds(policy: Policy, posts: LabelledPosts, predictor: Scorer[Any]) -> ChosenPolicy:
@@ -148,20 +150,20 @@ def _routes(posts: LabelledPosts, thresholds: dict[str, float | None]) -> dict[s
 def unreachable(chosen: ChosenPolicy) -> list[str]:
     """Return notes on targets that no threshold was shown to reach, and why."""
     policy, labelled, notes = chosen.policy, chosen.record["labelled"], []
+    how = f"with {whole_percent(policy.confidence)} confidence"
     if policy.act is not None and chosen.thresholds["act"] is None:
         need = fewest_to_act(policy.act.precision, policy.confidence)
         why = "the posts with the highest probability are too often wrong for it, or too few to show it"
         if labelled["posts"] <= need:
             why = f"that takes more than {need:,} labelled posts, and there are {labelled['posts']:,}"
         notes.append(
-            f"no threshold was shown to reach a precision of {policy.act.precision:g} with {policy.confidence:.0%} "
-            f"confidence: {why}; no post is acted on"
+            f"no threshold was shown to reach a precision of {policy.act.precision:g} {how}: {why}; no post is acted on"
         )
     if policy.allow is not None and chosen.thresholds["allow"] is None:
         need = fewest_posts(policy.allow.recall, 1 - policy.confidence)
         notes.append(
-            f"no threshold was shown to reach a recall of {policy.allow.recall:g} with {policy.confidence:.0%} "
-            f"confidence: that takes at least {need:,} labelled posts of the class {policy.class_!r}, and there are "
+            f"no threshold was shown to reach a recall of {policy.allow.recall:g} {how}: "
+            f"that takes at least {need:,} labelled posts of the class {policy.class_!r}, and there are "
             f"{labelled['positive']:,}; no post is allowed"
         )
     if notes and all(value is None for value in chosen.thresholds.values()):

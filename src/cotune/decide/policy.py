@@ -61,7 +61,7 @@ class Policy(_Part):
     act: Act | None = None
     allow: Allow | None = None
     known: Route | None = None
-    confidence: float = Field(0.95, ge=0.5, lt=1)
+    confidence: float = Field(0.95, ge=0.5, le=0.999999)
     version: str = "1"
 
     @field_validator("class_", "version", mode="before")
@@ -181,5 +181,8 @@ def _explain(error: Any) -> str:
         return f"unknown key {clip(place)!r}{did_you_mean(name, names)}; known are {', '.join(names)}"
     if error["type"] == "missing":
         return f"{place} is missing; a policy has {_EXAMPLE}"
+    if error["type"] == "model_type" and name in parts:
+        (key,) = parts[name].model_fields
+        return f"{place}: give its target, such as `{name}: {{{key}: 0.95}}` (got {clip(repr(error['input']))})"
     message = error["msg"].removeprefix("Value error, ")
     return f"{place}: {message} (got {clip(repr(error['input']))})" if name else message

@@ -107,13 +107,20 @@ def act_threshold(positive: Bools, scores: Floats, precision: float, confidence:
     for part, times in _STARTS:
         level = 1 - (1 - confidence) * part
         at = times * fewest_posts(precision, 1 - level)
-        while at < len(ranked):
+        while (at := _beyond_equals(ranked, at)) < len(ranked):
             tried = _tried(positive, scores, float(ranked[at]), level)
             if tried.bound < precision:
                 break
             best = tried if best is None or tried.of > best.of else best
             at = max(at + 1, round(at * _STEP))
     return best
+
+
+def _beyond_equals(ranked: Floats, at: int) -> int:
+    """Return the first rank from `at` on whose score is below that of the rank before, as equal scores go together."""
+    if not 0 < at < len(ranked) or ranked[at] < ranked[at - 1]:
+        return at
+    return int(np.searchsorted(-ranked, -ranked[at], side="right"))
 
 
 def _tried(positive: Bools, scores: Floats, value: float, level: float) -> Threshold:

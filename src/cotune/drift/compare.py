@@ -16,6 +16,7 @@ from cotune.drift.summary import PostsSummary, as_arrays, as_labels, as_predicte
 from cotune.errors import DataError
 from cotune.metrics.comparison import holm
 from cotune.metrics.two_samples import (
+    FEWEST,
     Difference,
     classifier_test,
     counts_test,
@@ -91,7 +92,8 @@ class Drift:
     ----------
     verdict : {"none", "some", "clear", "unknown"}
         "some" where a test that counts has a corrected p-value below `ALPHA`; "clear" where such a test's AUC is at
-        least `CLEAR_AUC` or its difference at least `CLEAR_SHARE`.
+        least `CLEAR_AUC` or its difference at least `CLEAR_SHARE`; "unknown" where none does, and posts are too few
+        for all tests but those of what they lack.
     posts, compared, reference : int
         Posts in the table, posts that were compared, and training posts that they were compared with.
     tests : list of ShiftTest
@@ -197,17 +199,18 @@ def compare(
     task : Task
         What the run predicts.
     n_permutations : int
-        Permutations of a test.
+        Permutations of a test; there are more where its p-value, corrected for the number of tests, could otherwise
+        not lie below `ALPHA`.
     seed : int
         Seed of these.
     of : int, optional
         Of how many posts the new ones are a sample.
     """
     unseen, trained = bool(known.about["unseen"]), bool(known.about["encoders_trained"])
-    how: dict[str, Any] = {"n_permutations": n_permutations, "seed": seed}
+    how: dict[str, Any] = {"n_permutations": max(n_permutations, _enough(known)), "seed": seed}
     tests, told_by = _of_embeddings(known, new, counts=unseen or not trained, **how)
     tests += _of_labels(known, new, task, counts=unseen, **how)
-    for name in known.measures.keys() & new.measures.keys():
+    for name in (name for name in known.measures if name in new.measures):
         told = numbers_test(known.measures[name], new.measures[name])
         detail = "" if math.isnan(told.effect) else "median " + " → ".join(
             f"{np.median(one.measures[name]):,.0f}" for one in (known, new))  # fmt: skip
@@ -222,9 +225,18 @@ def compare(
     verdict: Verdict = "unknown" if not counted_tests else "none"
     if any(test.shifted for test in counted_tests):
         verdict = "clear" if any(test.clear for test in counted_tests) else "some"
+    elif len(posts) < FEWEST:  # all that was tested is what they lack
+        verdict = "unknown"
     reference = int(known.about["sampled"])
     notes = _notes(known, len(posts), of)
     return Drift(verdict, of or len(posts), len(posts), reference, tests, _unlike(told_by, posts), notes)
+
+
+def _enough(known: PostsSummary) -> int:
+    """Return with how many permutations the smallest p-value may count, even if it is corrected for all tests."""
+    labels_and_all_fields = 3
+    tests = len(known.embeddings) + labels_and_all_fields + len(known.measures) + len(known.counts)
+    return math.ceil(2 * tests / ALPHA)
 
 
 def _test(what: str, measure: Any, told: Difference, counts: bool, detail: str) -> ShiftTest:

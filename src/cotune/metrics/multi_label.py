@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cotune.errors import DataError
 from cotune.metrics.checks import Floats
 from cotune.metrics.intervals import BLOCK
-from cotune.metrics.scores import Ranking, mean_of_drawn, mean_of_known, ratio
+from cotune.metrics.scores import CALIBRATION_BINS, Ranking, mean_of_drawn, mean_of_known, ratio
 from cotune.report.numbers import plural
 
 DEFAULT_THRESHOLD = 0.5
@@ -114,7 +114,27 @@ class MultiLabelSheet:
         """Mean binary cross-entropy of a post and a label, in nats; probabilities are kept above 2.2e-16."""
         return mean_of_drawn(counts, self._cross_entropy)
 
+    def brier(self, counts: Floats) -> Floats:
+        """Mean squared error of a post and a label: 0 is perfect, 1 the worst."""
+        return mean_of_drawn(counts, ((self.proba - self.targets) ** 2).mean(axis=1))
 
+    def calibration_error(self, counts: Floats) -> Floats:
+        """Return how far probabilities lie from shares over all pairs of a post and a label.
+
+        Mean gap between the probability and the share that has the label, over bins of equal width on the probability.
+        """
+        place = np.clip(np.ceil(self.proba * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
+        gaps = np.zeros((self.n, CALIBRATION_BINS))
+        np.add.at(gaps, (np.arange(self.n)[:, None], place), self.proba - self.targets)
+        return ratio(np.abs(counts @ gaps).sum(axis=1), counts.sum(axis=1) * self.n_labels)
+
+
+#: What a temperature changes.
+CALIBRATION_SCORES: dict[str, Callable[[MultiLabelSheet, Floats], Floats]] = {
+    "log_loss": MultiLabelSheet.log_loss,
+    "brier": MultiLabelSheet.brier,
+    "calibration_error": MultiLabelSheet.calibration_error,
+}
 MULTI_LABEL_SCORES: dict[str, Callable[[MultiLabelSheet, Floats], Floats]] = {
     "auc": MultiLabelSheet.auc,
     "micro_auc": MultiLabelSheet.micro_auc,

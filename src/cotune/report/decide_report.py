@@ -11,7 +11,7 @@ from cotune.decide.policy import ROUTES, ChosenPolicy
 from cotune.decide.route import Decided
 from cotune.report.charts import Line, legend, line_plot
 from cotune.report.notices import Notice, sorted_notices
-from cotune.report.numbers import percent, plural
+from cotune.report.numbers import percent, plural, whole_percent
 from cotune.report.pages import render
 
 _TICKS = [(tick / 4, f"{tick * 25} %") for tick in range(5)]
@@ -57,7 +57,7 @@ def decide_report(chosen: ChosenPolicy, found: Decided, *, run: str, posts: str)
 
 def _notices(chosen: ChosenPolicy, found: Decided) -> list[Notice]:
     made = [Notice("warning", f"{note[:1].upper()}{note[1:]}.") for note in unreachable(chosen)]
-    confidence = f"with {chosen.policy.confidence:.0%} confidence"
+    confidence = f"with {whole_percent(chosen.policy.confidence)} confidence"
     kept = [row for row in _targets(chosen) if row["threshold"] is not None]
     made += [Notice("good", f"{row['sentence']}, {confidence}.") for row in kept]
     if n := found.without_prediction:

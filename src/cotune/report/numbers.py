@@ -54,6 +54,11 @@ def percent(value: float | None, digits: int = 0) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}%}"
 
 
+def whole_percent(value: float) -> str:
+    """Return a part as a percentage that is not rounded, such as 99.9%."""
+    return f"{100 * value:.10g}%"
+
+
 def signed(value: float | None, digits: int = 2) -> str:
     """Return a number with its sign, a real minus, or a dash for none."""
     if value is None or not math.isfinite(value):

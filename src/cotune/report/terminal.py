@@ -78,8 +78,14 @@ def slices_note(found: Mapping[str, Any]) -> str:
     worse = [row for row in found["rows"] if row["p_adjusted"] is not None and row["p_adjusted"] < _ALPHA
              and row["difference"]["value"] < 0]  # fmt: skip
     named = ", ".join(f"{row['by']} = {row['value']}" for row in worse[:_NAMED])
-    first = f"Worse than the rest: {named}" if worse else "No slice is worse than the rest"
-    parts = [f"{first}; p < .05, corrected by Holm's method for {plural(found['tests'], 'test')}."]
+    named += f" and {len(worse) - _NAMED:,} more" if len(worse) > _NAMED else ""
+    first = f"Worse than the rest: {named}" if worse else "No slice was shown to be worse than the rest"
+    how = (
+        f"p < .05, corrected by Holm's method for {plural(found['tests'], 'test')}"
+        if found["tests"]
+        else "none was tested"
+    )
+    parts = [f"{first}; {how}."]
     parts += [
         f"{by}: {plural(each['values'], 'rarer value')} with {plural(each['posts'], 'post')} together."
         for by, each in found["grouped"].items()

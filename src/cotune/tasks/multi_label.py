@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,6 +47,8 @@ class MultiLabel(Task):
         Names of the labels, in the order of the model's outputs.
     thresholds : sequence of float, optional
         The probability from which each label is predicted; 0.5 if not given.
+    temperature : float
+        What outputs are divided by before the sigmoid: 1, or what ``cotune calibrate`` has found.
     """
 
     name: ClassVar[str] = "multi-label"
@@ -54,8 +57,12 @@ class MultiLabel(Task):
     scores: ClassVar[Any] = MULTI_LABEL_SCORES
     table_scores: ClassVar[tuple[str, ...]] = ("auc", "micro_auc", "mean_average_precision", "macro_f1")
 
-    def __init__(self, classes: Sequence[str], thresholds: Sequence[float] | None = None) -> None:
-        self.outputs = tuple(classes)
+    def __init__(
+        self, classes: Sequence[str], thresholds: Sequence[float] | None = None, temperature: float = 1.0
+    ) -> None:
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"a temperature is a number above 0, not {temperature!r}")
+        self.outputs, self.temperature = tuple(classes), temperature
         self.thresholds = np.full(len(self.outputs), DEFAULT_THRESHOLD)
         if thresholds is not None:
             self.thresholds = np.asarray(thresholds, dtype=np.float64)
@@ -89,8 +96,17 @@ class MultiLabel(Task):
         return any(LABEL_SEPARATOR in str(label) for label in labels)
 
     def settings(self) -> dict[str, Any]:
-        """Return the names of the labels and their thresholds."""
-        return {"classes": list(self.outputs), "thresholds": self.thresholds.tolist()}
+        """Return the names of the labels and their thresholds, and the temperature if there is one."""
+        calibrated = {} if self.temperature == 1 else {"temperature": self.temperature}
+        return {"classes": list(self.outputs), "thresholds": self.thresholds.tolist(), **calibrated}
+
+    def at_temperature(self, temperature: float) -> MultiLabel:
+        """Return the task with another temperature, and thresholds that choose the same labels."""
+        cuts = np.clip(self.thresholds, np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg)
+        log_odds = (np.log(cuts) - np.log1p(-cuts)) * self.temperature / temperature
+        moved = 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
+        moved = np.where(self.thresholds == DEFAULT_THRESHOLD, DEFAULT_THRESHOLD, moved)
+        return MultiLabel(self.outputs, moved.tolist(), temperature)
 
     def encode(self, labels: Sequence[str]) -> np.ndarray:
         """Return 1 where a post has a label, else 0, shape (N, n_outputs)."""
@@ -182,11 +198,14 @@ class MultiLabel(Task):
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label on its own."""
-        return outputs.sigmoid()
+        return self._divided(outputs).sigmoid()
+
+    def _divided(self, outputs: Tensor) -> Tensor:
+        return outputs if self.temperature == 1 else outputs / self.temperature
 
     def contribution_scale(self, outputs: Tensor) -> Tensor:
-        """Return the outputs, which are log-odds."""
-        return outputs
+        """Return the outputs, which are log-odds, divided by the temperature."""
+        return self._divided(outputs)
 
     def confidence(self, predictions: Tensor) -> Tensor:
         """Return how sure the model is of each label, mean over labels."""
