@@ -124,6 +124,17 @@ def test_training_posts_and_posts_without_labels_are_refused() -> None:
     assert found.left_out["no label"] == found.left_out["unknown label"] == 1
 
 
+def test_a_model_that_does_not_know_its_training_posts_says_so() -> None:
+    said: list[str] = []
+
+    class Told(Progress):
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    score_labelled(Fixed(TWO), [posts(50, 0)], "fine", Told())
+    assert "keeps no hashes of its training posts" in said[-1]
+
+
 def test_a_class_that_is_not_known_is_refused() -> None:
     with pytest.raises(CotuneError, match="'fin' is not known to the run .did you mean 'fine'"):
         chosen_on(posts(20, 0), policy=make_policy({"class": "fin", "act": {"precision": 0.8}}))

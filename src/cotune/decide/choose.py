@@ -109,6 +109,11 @@ def score_unseen(
             "these are the posts that the run was trained on, on which it is more often right than on others; give "
             "labelled posts that it has not seen"
         )
+    if progress is not None and not found.seen:
+        progress.say(
+            "note: this model keeps no hashes of its training posts, so that those among the labelled posts cannot be "
+            "left out; make sure that there are none"
+        )
     return found
 
 
