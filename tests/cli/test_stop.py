@@ -176,9 +176,13 @@ def test_a_signal_within_a_destructor_is_not_lost(number: signal.Signals) -> Non
         def __del__(self) -> None:
             signal.raise_signal(number)
 
-    with terminable() as stop:
-        with pytest.raises(KeyboardInterrupt):
-            leaving = Leaving()
-            del leaving
-            time.sleep(5)
-        assert stop.code == 128 + number
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with terminable() as stop:
+            with pytest.raises(KeyboardInterrupt):
+                leaving = Leaving()
+                del leaving
+                time.sleep(5)
+            assert stop.code == 128 + number
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -178,14 +178,13 @@ class FusionHead(nn.Module, abc.ABC):
         if self.training and self.modality_dropout > 0:
             present = drop_fields(present, self.modality_dropout)
         outputs = self.fuse(self.stand_in(embeddings.with_present(present)))
-        self._check_outputs(outputs, len(present))
+        if self.training:  # a head is trained before anything else, and a traced graph takes no look at sizes
+            self._check_outputs(outputs, len(present))
         nothing = ~present.any(dim=1, keepdim=True) & self.prior.isfinite().all()
         return torch.where(nothing, self.prior.to(outputs.dtype), outputs)
 
     def _check_outputs(self, outputs: Any, n: int) -> None:
-        """Refuse what no task can read, before the loss stumbles over it; a graph is written of heads that have run."""
-        if torch.compiler.is_compiling():
-            return
+        """Refuse what no task can read, before the loss stumbles over it."""
         if isinstance(outputs, Tensor) and outputs.shape == (n, self.n_outputs):
             return
         given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
