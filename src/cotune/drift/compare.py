@@ -37,7 +37,7 @@ IN_WORDS: dict[Verdict, str] = {
     "none": "No sign of a shift: these posts look like those that the run was trained on.",
     "some": "Some sign of a shift: these posts differ a little from those that the run was trained on.",
     "clear": "A clear shift: these posts are not like those that the run was trained on.",
-    "unknown": "It cannot be told whether these posts are like those that the run was trained on.",
+    "unknown": "Unknown: there is not enough data to compare these posts with those that the run was trained on.",
 }
 _CHUNK = 256
 _LISTED = 24

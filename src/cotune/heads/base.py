@@ -184,7 +184,7 @@ class FusionHead(nn.Module, abc.ABC):
         return torch.where(nothing, self.prior.to(outputs.dtype), outputs)
 
     def _check_outputs(self, outputs: Any, n: int) -> None:
-        """Refuse what no task can read, before the loss stumbles over it."""
+        """Refuse outputs of another shape than the task expects, before the loss fails on them."""
         if isinstance(outputs, Tensor) and outputs.shape == (n, self.n_outputs):
             return
         given = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__

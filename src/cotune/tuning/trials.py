@@ -175,7 +175,7 @@ def _make(study: optuna.Study, trial: Trial, config: FitConfig, bench: Workbench
         study.tell(trial, state=TrialState.FAIL)  # made again
         raise
     except Exception as fault:
-        if store.is_storage_fault(fault):  # it cannot be told; the trial is made again, as its process is gone by then
+        if store.is_storage_fault(fault):  # nothing can be recorded; the trial is run again by the next process
             raise
         trial.set_user_attr(store.ERROR, f"{type(fault).__name__}: {first_line(fault)}")
         study.tell(trial, state=TrialState.FAIL)

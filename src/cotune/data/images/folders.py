@@ -86,7 +86,7 @@ def _realpath(path: str) -> str:
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Tell whether a path is a folder or lies in it, both without links."""
+    """Tell whether a path is a folder or is inside it; links in both must have been resolved."""
     path, folder = os.path.normcase(path), os.path.normcase(folder)
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 

@@ -225,9 +225,9 @@ class RawFiles:
             return f"lies outside of {clip(str(self._raw))}; if you trust the raw data, {ALLOW_OUTSIDE} reads it"
         return endless_trouble(path, most)
 
-    def picture(self, path: Path, wanted: str, identity: str, line: int) -> str | None:
+    def image(self, path: Path, wanted: str, identity: str, line: int) -> str | None:
         """Return an image's path unless it cannot be used; whatever is odd about it goes into the report."""
-        trouble = self._picture_trouble(path)
+        trouble = self._image_trouble(path)
         if trouble is not None:
             kind, reason = trouble
             (self.report.notes if kind == "other format" else self.report.problems).append(
@@ -240,7 +240,7 @@ class RawFiles:
             self.report.notes.append(Problem("other name", reason, identity, line, path.name))
         return str(path)
 
-    def _picture_trouble(self, path: Path) -> tuple[str, str] | None:
+    def _image_trouble(self, path: Path) -> tuple[str, str] | None:
         """Return kind and reason when the file's first bytes show that its name or its content is wrong.
 
         The kind is "empty image", "unreadable image" or "other format"; an image of another format than its

@@ -147,7 +147,7 @@ class _Reader:
             reason = f"no such file, nor one with another extension ({split}.jsonl)"
             self.report.problems.append(Problem("missing image", reason, identity, number, named[:200]))
             return None
-        return self._raw.picture(path, wanted, identity, number)
+        return self._raw.image(path, wanted, identity, number)
 
     def _index(self, folder: Path) -> FileIndex:
         if folder not in self._indexes:

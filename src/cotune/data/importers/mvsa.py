@@ -277,7 +277,7 @@ def _find_image(index: FileIndex, identity: str, line: int, raw: RawFiles) -> st
     if path is None:
         raw.report.problems.append(Problem("missing image", "no such file", identity, line, wanted))
         return None
-    return raw.picture(path, wanted, identity, line)
+    return raw.image(path, wanted, identity, line)
 
 
 def draw_balanced(frame: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
