@@ -14,10 +14,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cotune.benchmark import read_results
 from cotune.cli import main
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
 from cotune.predict import Predictor
+from cotune.report.benchmark_figures import roc_points
 from cotune.run import load_run
 from cotune.settings import FitConfig
 from cotune.tasks import restore_task, task_of_posts
@@ -324,6 +326,13 @@ def test_benchmark_and_search_train_on_posts_without_a_class(fitted: Path) -> No
     assert main([*map(str, arguments)]) == 0
     rows = {row["method"]: row for row in json.loads((out / "summary.json").read_text())["rows"]}
     assert rows["joint"]["auc_mean"] > 0.6
+    assert rows["svm"]["auc_mean"] > 0.6
+    found = read_results(out)
+    for row in found.rows.values():  # the curves and matrices of the page are of classes, as the scores are
+        assert row.complete
+        np.testing.assert_allclose(row.proba.sum(axis=2), 1, atol=1e-5)
+        curve = np.asarray(roc_points(found.folds.targets, row.proba))
+        assert np.trapezoid(curve[:, 1], curve[:, 0]) == pytest.approx(rows[row.key.method]["scores"]["auc"]["value"], abs=0.05)
     folds = pd.read_parquet(out / "folds.parquet")
     given = pd.read_csv(fitted / "posts.csv")
     assert (folds["fold"] == -1).sum() == given["label"].isna().sum()

@@ -52,7 +52,8 @@ class Row:
     key : RowKey
         Which row.
     proba : ndarray
-        Probabilities or values, shape (seeds, posts, outputs); NaN where a fold is not done.
+        Probabilities or values, shape (seeds, posts, outputs); NaN where a fold is not done. Those of labels of fields
+        are in `records` alone: a method need not give any.
     emap : ndarray or None
         The additive projection's predictions in the same form.
     records : list of Record
@@ -228,7 +229,8 @@ def _row(key: RowKey, records: list[Record], folds: Folds, places: dict[str, int
         proba[seed, at] = record.proba
         if emap is not None and record.emap is not None:
             emap[seed, at] = record.emap
-    return Row(key, proba, emap, records, seeds)
+    of_classes = folds.task.of_classes
+    return Row(key, of_classes(proba), None if emap is None else of_classes(emap), records, seeds)
 
 
 def _score(folds: Folds, rows: np.ndarray, found: np.ndarray) -> float:

@@ -388,8 +388,8 @@ class Annotated(SingleLabel):
         return predictions[:, -1] if self.contradicts else None
 
     def of_classes(self, predictions: Any) -> Any:
-        """Return the probabilities of the classes, shape (N, number of classes)."""
-        return predictions[:, : len(self.outputs)]
+        """Return the probabilities of the classes, shape (..., number of classes)."""
+        return predictions[..., : len(self.outputs)]
 
     def contribution_scale(self, outputs: Tensor) -> Tensor:
         """Return the log-odds of every class, given that the fields do not contradict each other."""
@@ -427,6 +427,8 @@ class Annotated(SingleLabel):
     def normalised(self, predictions: np.ndarray) -> np.ndarray:
         """Return probabilities of which those of the classes, and of each field, add up to one again."""
         to_one = super().normalised  # Python before 3.12 knows no super() within a list
+        if predictions.shape[1] == len(self.outputs):  # of a benchmark, which keeps those of the classes
+            return to_one(predictions)
         parts = [to_one(part) for part in (self.of_classes(predictions), *self.parts(predictions).values())]
         conflict = self.conflict(predictions)
         return np.concatenate([*parts, *([] if conflict is None else [conflict[:, None]])], axis=1)
