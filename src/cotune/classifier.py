@@ -15,9 +15,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cotune.data.known_images import KnownImages, read_known
-from cotune.data.python_labels import checked_labels, checked_numbers, indicator_labels, label_kind, label_names
+from cotune.data.python_labels import (
+    checked_labels,
+    checked_numbers,
+    has_label,
+    indicator_labels,
+    label_kind,
+    label_names,
+)
 from cotune.data.python_posts import posts_from
-from cotune.data.tables.cells import label_name
+from cotune.data.tables.cells import is_missing, label_name
 from cotune.errors import ConfigError, DataError, RunError, python_words
 from cotune.estimator_diagram import estimator_diagram
 from cotune.predict import Predictor
@@ -26,6 +33,7 @@ from cotune.report.numbers import plural
 from cotune.run import Run, load_run, save_run
 from cotune.settings import FitConfig, make_config, setting, settings_of
 from cotune.sharing.fetch import local_folder
+from cotune.tasks.choose import annotates
 from cotune.training.fit import fit_posts
 from cotune.training.start import checked_weights
 
@@ -103,12 +111,13 @@ def documents(settings: type[FitConfig]) -> Callable[[type[T]], type[T]]:
 def _given_labels(x: Any, posts: pd.DataFrame) -> Any:
     """Return the labels within `x` as they are there; those of several types go by the names that tables give them."""
     if isinstance(x, pd.DataFrame):
-        given = list(x["label"])
+        given = list(x["label"]) if "label" in x else []
     elif isinstance(x, dict | list | tuple):
-        given = [row["label"] for row in ([x] if isinstance(x, dict) else x)]
+        given = [row.get("label") for row in ([x] if isinstance(x, dict) else x)]
     else:  # a table of Arrow
         return posts["label"].to_numpy()
-    return posts["label"].to_numpy() if label_kind(given) is None else given
+    kind = label_kind([label for label in given if not is_missing(label)])
+    return posts["label"].to_numpy() if kind is None else given
 
 
 def _labels_of(run: Run) -> np.ndarray:
@@ -320,7 +329,8 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
             Posts with the fields' columns; a `group` column keeps posts together when a validation part is cut.
         y : array-like of shape (N,) or (N, n_labels), optional
             Labels: text, whole numbers, or True and False; or, for several labels a post, a table of 0 and 1 (a
-            DataFrame names the labels by its columns). Without it the column `label` of `X` is taken.
+            DataFrame names the labels by its columns). Without it the column `label` of `X` is taken. Where `X` has
+            labels of fields (`label:text`, ...), some may be missing (None or NaN).
         sample_weight : array-like of shape (N,), optional
             How much each post counts in training; a post of weight 0 is left out.
 
@@ -329,9 +339,11 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
         DataError
             If posts, labels or weights cannot be used.
         """
-        posts = posts_from(X, self._config().read_fields())
+        config = self._config()
+        posts = posts_from(X, config.read_fields())
+        gaps = annotates(posts, config)  # labels of fields teach without the post's
         if y is None:
-            if posts["label"].isna().any():
+            if posts["label"].isna().any() and not gaps:
                 raise DataError("fit needs y, or a `label` for every post")
             y = _given_labels(X, posts)
         table = indicator_labels(y, len(posts))
@@ -341,9 +353,16 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
             self.run_.label_type = _INDICATOR
             self._learn_from_run()
             return self
-        y = checked_labels(y, len(posts))
-        names_of = label_names(np.unique(y))
-        posts["label"] = [names_of[label] for label in y]
+        labelled = has_label(y, len(posts)) if gaps else np.ones(len(posts), dtype=bool)
+        if labelled.all():
+            y = checked_labels(y, len(posts))
+        elif labelled.any():
+            y = checked_labels([label for label, has in zip(y, labelled, strict=True) if has], int(labelled.sum()))
+        else:
+            y = np.empty(0, dtype=str)
+        names_of, names = label_names(np.unique(y)), np.full(len(posts), None, dtype=object)
+        names[labelled] = [names_of[label] for label in y]
+        posts["label"] = pd.Series(names, index=posts.index, dtype=object)
         start = getattr(self, "run_", None) if self.warm_start else None
         if start is not None:
             self._refuse_other_labels(start, y)
@@ -351,7 +370,8 @@ class JointClassifier(ClassifierMixin, _JointEstimator):  # type: ignore[misc]
         self.run_.label_type = label_kind(list(y)) or "str"
         if any(isinstance(label, str) and label != name for label, name in names_of.items()):
             self.run_.metrics["posts"][_AS_GIVEN] = {name: str(label) for label, name in names_of.items()}
-        if start is None and self.run_.task.target_type == "multiclass":
+        one_each = self.run_.task.target_type == "multiclass"
+        if start is None and one_each and set(names_of.values()) == set(self.run_.classes):
             self.classes_ = np.unique(y)
             self._order_as_trained()
         else:

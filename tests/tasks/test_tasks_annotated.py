@@ -14,6 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cotune import JointClassifier
 from cotune.benchmark import read_results
 from cotune.cli import main
 from cotune.data.posts import read_posts
@@ -424,3 +425,29 @@ def test_fields_of_posts_that_were_trained_on_are_left_out_as_well(fitted: Path)
     found = json.loads((out / "metrics.json").read_text())
     assert found["left_out"]["a post that was trained on"] > 0
     assert found["fields"]["image"]["n"] <= 60 - found["left_out"]["a post that was trained on"]
+
+
+def table_of(folder: Path) -> pd.DataFrame:
+    table = pd.read_csv(folder / "posts.csv")
+    return table.assign(image=[str(folder / name) for name in table["image"]])
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["label in X", "y"])
+def test_python_trains_on_posts_without_a_class(fitted: Path, apart: bool) -> None:
+    settings = yaml.safe_load((fitted / "settings.yaml").read_text()) | {"validation": None, "probe_epochs": 2}
+    table = table_of(fitted)
+    labels = table["label"] if apart else None
+    without = int(table["label"].isna().sum())
+    model = JointClassifier(**settings, tune="frozen").fit(table.drop(columns="label") if apart else table, labels)
+    assert model.classes_.tolist() == ["negative", "positive"]
+    assert model.run_.metrics["posts"]["train"] == len(table) > without > 0
+    assert set(model.predict_frame(table.head(3))) >= {"label:text", "label:image", "conflict"}
+
+
+def test_python_makes_all_labels_by_the_rule(fitted: Path) -> None:
+    settings = yaml.safe_load((fitted / "settings.yaml").read_text()) | {"validation": None, "probe_epochs": 2}
+    table = table_of(fitted).drop(columns="label")
+    model = JointClassifier(**settings, tune="frozen").fit(table)
+    assert model.classes_.tolist() == ["negative", "positive"]
+    with pytest.raises(DataError, match="fit needs y, or a `label` for every post"):
+        JointClassifier(**(settings | {"rule": None}), tune="frozen").fit(table[["text", "image"]])

@@ -71,6 +71,14 @@ def checked_labels(y: Any, n_posts: int) -> np.ndarray:
     return np.asarray(labels)
 
 
+def has_label(y: Any, n_posts: int) -> np.ndarray:
+    """Return which of `n_posts` posts have a label in `y`, shape (N,); all, where `y` is of another length."""
+    labels = _listed(y)
+    if labels is None or len(labels) != n_posts:
+        return np.ones(n_posts, dtype=bool)
+    return np.asarray([not (is_missing(label) or (isinstance(label, str) and not label.strip())) for label in labels])
+
+
 def indicator_labels(y: Any, n_posts: int) -> tuple[list[str], list[str]] | None:
     """Return the names of several labels and what each post has of them as text, of a table of 0 and 1.
 
