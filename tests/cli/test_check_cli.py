@@ -131,6 +131,10 @@ def test_check_with_a_run_reviews_labels(cli: Cli, home: Path, tmp_path: Path) -
     check_page(page)
     assert page.count('class="done"') == len(review["issues"])
     assert "2 folds, the run's frozen encoders" in found.out
+    named = cli(
+        "check", table, "--run", home / "run", "--folds", 2, "--where", "label=class0", "--where", "label=class1"
+    )
+    assert "--where label=class0 --where label=class1 --labels-from decisions.csv" in " ".join(named.out.split())
     assert cli("check", table, "--out", tmp_path / "c").code == 0
     assert not (tmp_path / "c" / "review.html").exists(), "a review of an earlier check is out of date"
 

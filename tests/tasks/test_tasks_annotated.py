@@ -16,17 +16,22 @@ from hypothesis import strategies as st
 
 from cotune import JointClassifier
 from cotune.benchmark import read_results
+from cotune.benchmark.out_of_fold import out_of_fold
 from cotune.cli import main
+from cotune.cli.recorded import Recorded
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
 from cotune.predict import Predictor
 from cotune.report.benchmark_figures import roc_points
+from cotune.report.explanation import fragment
 from cotune.run import load_run
 from cotune.settings import FitConfig
 from cotune.tasks import restore_task, task_of_posts
 from cotune.tasks.annotated import Annotated
 from cotune.tasks.field_scores import field_scores
 from cotune.tasks.label_rule import make_rule, read_rule
+from cotune.training.start import config_to_start
+from cotune.training.usable_posts import refuse_other_labels
 from runs import tiny_settings, write_table
 from tiny import Zoo, make_posts
 
@@ -171,7 +176,7 @@ def test_what_cannot_be_learned(posts: pd.DataFrame, rule: str | None, said: str
         ([{"text": "a", "image": "b", "label": None}], "no label at all"),
         ([{"text": "a", "image": "b", "label": "x"}, {"text": "b", "image": "b", "label": "x"}], "gives posts 'x'"),
         ([{"text": "a", "image": "b", "label": "x"}, {"text": "b", "image": "a", "label": "y"}],
-         "says nothing of text 'a', image 'a' \\(2 such combinations\\)"),
+         "has no row for text 'a', image 'a' \\(2 such combinations\\)"),
         ([{"text": "a", "image": "b", "label": "x"}, {"text": "a", "image": "b", "label": "y"}], "a second time"),
         ([{"text": "a", "image": None, "label": "x"}], "row 1 of the rule here has no label of 'image'"),
         ([{"text": "a", "label": "x"}], "two fields or more"),
@@ -189,7 +194,7 @@ def test_rules_from_files(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_csv(tmp_path / "rule.csv", index=False)
     assert read_rule(str(tmp_path / "rule.yaml")) == read_rule(str(tmp_path / "rule.csv"))
     (tmp_path / "bad.yaml").write_text("a: b")
-    with pytest.raises(ConfigError, match="is a list of combinations"):
+    with pytest.raises(ConfigError, match="must be a list of combinations"):
         read_rule(str(tmp_path / "bad.yaml"))
     with pytest.raises(ConfigError, match="there is no rule 'xu'"):
         read_rule("xu")
@@ -290,6 +295,11 @@ def test_explanations_are_of_the_class(fitted: Path) -> None:
         for name, parts in one["log_odds"].items():
             total = parts["base"] + parts["text"] + parts["image"]
             assert 1 / (1 + np.exp(-total)) == pytest.approx(one["probability"][name], abs=1e-4)
+        for field in ("text", "image"):
+            chances = {name: one[f"p:{field}_{name}"] for name in ("negative", "positive")}
+            assert one[f"label:{field}"] == max(chances, key=lambda name: chances[name])
+            assert f"{field} {one[f'label:{field}']} ({max(chances.values()):.0%})" in fragment(one, {})
+        assert f"they contradict each other ({one['contradiction']:.0%})" in fragment(one, {})
 
 
 def test_the_posts_that_contradict_themselves_most_likely_come_first(
@@ -333,7 +343,9 @@ def test_benchmark_and_search_train_on_posts_without_a_class(fitted: Path) -> No
         assert row.complete
         np.testing.assert_allclose(row.proba.sum(axis=2), 1, atol=1e-5)
         curve = np.asarray(roc_points(found.folds.targets, row.proba))
-        assert np.trapezoid(curve[:, 1], curve[:, 0]) == pytest.approx(rows[row.key.method]["scores"]["auc"]["value"], abs=0.05)
+        assert np.trapezoid(curve[:, 1], curve[:, 0]) == pytest.approx(
+            rows[row.key.method]["scores"]["auc"]["value"], abs=0.05
+        )
     folds = pd.read_parquet(out / "folds.parquet")
     given = pd.read_csv(fitted / "posts.csv")
     assert (folds["fold"] == -1).sum() == given["label"].isna().sum()
@@ -414,6 +426,19 @@ def test_a_service_says_the_labels_of_fields(fitted: Path) -> None:
     }
 
 
+def test_a_service_explains_with_what_it_predicts(fitted: Path) -> None:
+    from cotune.explain.explainer import Explainer
+    from cotune.serve.limits import Limits
+    from cotune.serve.model import ServedModel
+
+    run = load_run(fitted / "run")
+    model = ServedModel("one", Predictor(run), Limits(), explainer=lambda: Explainer(run))
+    post = model.reader.read(model.sample(), "fields")
+    (scored,), (explained,) = model.score([post]), model.explain([post])
+    assert explained["prediction"].field_labels == scored.field_labels
+    assert explained["prediction"].further == pytest.approx(scored.further, abs=1e-5)
+
+
 def test_fields_of_posts_that_were_trained_on_are_left_out_as_well(fitted: Path) -> None:
     out = fitted / "left-out"
     others = annotated(fitted / "others", 40)
@@ -425,6 +450,57 @@ def test_fields_of_posts_that_were_trained_on_are_left_out_as_well(fitted: Path)
     found = json.loads((out / "metrics.json").read_text())
     assert found["left_out"]["a post that was trained on"] > 0
     assert found["fields"]["image"]["n"] <= 60 - found["left_out"]["a post that was trained on"]
+
+
+def test_columns_of_labels_that_are_not_read_are_told() -> None:
+    told: list[str] = []
+    posts = {"text": ["a"], "label": ["x"]}
+    votes = {f"label:text:{i}": ["x"] for i in range(1, 12)}
+    read_posts(pd.DataFrame({**posts, **votes, "label:image": ["x"]}), tell=told.append)
+    assert len(told) == 1
+    assert "not used: 'label:text:10', 'label:text:11';" in told[0]
+    read_posts(pd.DataFrame({**posts, "label:txt": ["x"]}), tell=told.append)
+    assert "not used: 'label:txt' (did you mean 'label:text'" in told[1]
+    read_posts(pd.DataFrame({**posts, "label:text": ["x"], "labels:more": ["x"]}), tell=told.append)
+    assert len(told) == 2
+
+
+def test_posts_without_a_class_are_told_without_a_rule_too() -> None:
+    posts = frame(("a", "x", None), ("b", "y", None), (None, "y", None))
+    assert Annotated.learn_posts(posts).notes(posts) == ["1 post has no class: its fields' labels teach all the same"]
+
+
+def test_a_class_that_the_rule_does_not_make_is_refused_by_the_rule() -> None:
+    with pytest.raises(DataError, match="leave such posts out, or give a --rule that makes that label"):
+        refuse_other_labels(xu_mao(), frame(("great", None, None)), "post", started=False)
+
+
+def test_info_has_labels_of_fields(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(fitted / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "Labels of fields" in said
+    posts = load_run(fitted / "run").metrics["posts"]
+    assert f", {posts['train'] - sum(posts['labels'].values())} without a class)" in said
+
+
+def test_a_run_goes_on_by_its_own_rule(fitted: Path) -> None:
+    run = load_run(fitted / "run")
+    settings = yaml.safe_load((fitted / "settings.yaml").read_text()) | {"tune": "frozen"}
+    config = run.config.model_copy(update={"rule": None})
+    assert config_to_start(run, config).rule == settings["rule"]
+    with pytest.raises(ConfigError, match="keeps its own rule"):
+        config_to_start(run, config.model_copy(update={"rule": "xu-mao"}))
+
+
+def test_a_rule_is_needed_once(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run holds its rule: its labels are checked wherever the rule's file lies, and `reproduce` finds that file."""
+    run, posts = load_run(fitted / "run"), read_posts(fitted / "posts.csv")
+    run.environment["made_from"] = {"folder": str(fitted)}
+    run.config = run.config.model_copy(update={"rule": "rule.csv"})
+    assert Recorded(fitted / "run", run).config().rule == str(fitted / "rule.csv")
+    found = out_of_fold(posts, run, folds=2)
+    assert found.folds.task.outputs == run.task.outputs
+    assert len(found.predictions) == posts["label"].notna().sum()
 
 
 def table_of(folder: Path) -> pd.DataFrame:

@@ -230,8 +230,15 @@ class Folds:
         return folds
 
 
-def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on_image: OnImage | None = None) -> Folds:
-    """Leave out what cannot be used, and share out the rest among folds.
+def cut_posts(
+    posts: pd.DataFrame,
+    plan: Plan,
+    *,
+    task: Task | None = None,
+    allow_remote: bool = False,
+    on_image: OnImage | None = None,
+) -> Folds:
+    """Leave out what cannot be used, and share out the rest among folds; the labels set the task, unless it is given.
 
     Raises
     ------
@@ -272,7 +279,7 @@ def cut_posts(posts: pd.DataFrame, plan: Plan, *, allow_remote: bool = False, on
     if not use.any():
         raise DataError(f"no post can be used ({_told(left_out)}); see `cotune check`")
     kept = posts[use].reset_index(drop=True)
-    task = task_of_posts(kept, plan.fit)
+    task = task_of_posts(kept, plan.fit) if task is None else task
     kept = task.complete(kept)
     for row, label in zip(kept["row"], kept["label"], strict=True):
         if label is not None and (problem := task.problem(label)) is not None:

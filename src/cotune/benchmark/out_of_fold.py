@@ -85,7 +85,9 @@ def out_of_fold(
     plan = Plan((_METHOD,), ((fit.text_encoder, fit.image_encoder),), folds, fold_seed=fit.seed, fit=fit, emap=0,
                 seeds=(fit.seed,))  # fmt: skip
     try:
-        cut = cut_posts(posts, plan, allow_remote=allow_remote)
+        # A rule is in the run; the file it was read from may lie elsewhere by now.
+        ruled = run.task if run.task.has_rule else None
+        cut = cut_posts(posts, plan, task=ruled, allow_remote=allow_remote)
     except DataError as error:
         raise DataError(str(error).replace("use at most", "give --folds at most")) from error
     left_out = told_left_out(cut)

@@ -142,7 +142,10 @@ def check(
         print_rich(f"\nwritten to {out}: check.json, report.html{'' if review is None else ', review.html'}")
     if review is not None and review.issues:
         where = "--out DIR writes a page to review them" if out is None else f"review them in {out / 'review.html'}"
-        fit = command("cotune", "fit", posts, "--labels-from", "decisions.csv", "--out", "run")
+        same = [*table.flags(where=True), *(["--allow-remote"] if allow_remote else [])]
+        # Labels of fields make no class without the rule that the run was trained by.
+        same += ["--rule", opened.config.rule] if opened is not None and opened.config.rule is not None else []
+        fit = command("cotune", "fit", posts, *same, "--labels-from", "decisions.csv", "--out", "run")
         print_rich(f"{where}; then train with your decisions: {fit}")
 
 

@@ -19,6 +19,7 @@ from cotune.report.terminal import (
     checks_table,
     environment_table,
     export_table,
+    field_table,
     members_rows,
     members_table,
     new_table,
@@ -72,6 +73,10 @@ def info(run: ModelFolder, as_json: AsJson = False) -> None:
     scores = about["metrics"].get("validation")
     if scores:
         print_rich("", score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"))
+        if "fields" in scores:
+            print_rich("", field_table(scores["fields"]))
+    elif guess := about["metrics"].get("estimate"):
+        print_rich("", score_table(guess, f"Estimated scores, {plural(guess['n'], 'post')} in {guess['folds']} folds"))
     print_rich("", environment_table(about["environment"]))
 
 

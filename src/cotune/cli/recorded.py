@@ -80,7 +80,7 @@ class Recorded:
         update: dict[str, Any] = {"also": tuple(str(self._there(name, "posts of --also")) for name in config.also)}
         if isinstance(config.validation, str):
             update["validation"] = str(self._there(config.validation, "validation posts"))
-        for name in ("text_encoder", "image_encoder", "cache"):
+        for name in ("text_encoder", "image_encoder", "cache", "rule"):
             value = getattr(config, name)
             if value is not None and not Path(value).exists() and self._path(value).exists():
                 update[name] = str(self._path(value))

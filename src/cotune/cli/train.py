@@ -24,7 +24,7 @@ from cotune.cli.stop import StoppedError
 from cotune.cli.table_options import TableOptions
 from cotune.environment import MADE_FROM
 from cotune.errors import ConfigError, CotuneError, listed
-from cotune.report.notices import ESTIMATED
+from cotune.report.notices import estimated
 from cotune.report.numbers import number, plural
 from cotune.report.terminal import field_table, members_rows, members_table, score_table
 
@@ -127,10 +127,10 @@ def fit(
         print_rich(members_table(about), "")
     if scores is not None:
         print_rich(score_table(scores, f"Scores on {plural(scores['n'], 'held-out post')}"),
-                   *([field_table(scores["fields"])] if "fields" in scores else []))  # fmt: skip
+                   *(["", field_table(scores["fields"])] if "fields" in scores else []))  # fmt: skip
     elif (guess := result.run.metrics.get("estimate")) is not None:
         print_rich(score_table(guess, f"Estimated scores, {plural(guess['n'], 'post')} in {guess['folds']} folds"),
-                   "", f"{ESTIMATED} --validation 0.2 measures the run itself.")  # fmt: skip
+                   "", f"{estimated(result.run.config.tune)} --validation 0.2 measures the run itself.")  # fmt: skip
     else:
         last = result.run.metrics["history"][-1]
         print_rich(f"training loss {number(last['train_loss'])}; no posts were held out (--validation 0.1 does it)")

@@ -109,7 +109,7 @@ def read_posts(
     picked.refuse_nothing(builder.where)
     posts = builder.build(chunk, keep)
     builder.refuse_duplicate_ids(posts)
-    _tell_split(picked, tell)
+    _tell_notes(picked.split_note(), names.unread_labels(chunk.columns), tell=tell)
     return posts
 
 
@@ -159,7 +159,7 @@ def iter_posts(
     picked.refuse_unknown_columns(builder.where, seen)
     builder.require(seen, labels=require_labels)
     picked.refuse_nothing(builder.where)
-    _tell_split(picked, tell)
+    _tell_notes(picked.split_note(), names.unread_labels(seen), tell=tell)
 
 
 def is_arrow(source: object) -> bool:
@@ -167,10 +167,10 @@ def is_arrow(source: object) -> bool:
     return hasattr(source, "__arrow_c_stream__") and not isinstance(source, pd.DataFrame)
 
 
-def _tell_split(picked: RowFilter, tell: Tell | None) -> None:
-    note = picked.split_note()
-    if tell is not None and note is not None:
-        tell(note)
+def _tell_notes(*notes: str | None, tell: Tell | None) -> None:
+    for note in notes:
+        if tell is not None and note is not None:
+            tell(note)
 
 
 def _base(path: Path, base: str | os.PathLike[str] | None) -> Path | str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from cotune.data.images.load import ImageFault, load_image
 from cotune.data.images.pixels import not_too_long
 from cotune.data.posts import has_text
+from cotune.data.tables.cells import FIELD_LABEL
 from cotune.encoders.crop_geometry import CropGeometry, measure_crop
 from cotune.encoders.frozen_engine import FrozenEngines
 from cotune.encoders.image import ImageEncoder
@@ -281,7 +282,20 @@ class Explainer(Predictor):
             words=words,
             images=images,
             notes=tuple(self._notes(parts, error)),
+            **self._of_fields(parts.predictions[0].cpu().double().numpy()),
         )
+
+    def _of_fields(self, predictions: np.ndarray) -> dict[str, Any]:
+        """Return what is predicted of single fields, and of a contradiction between them."""
+        task = self.run.task
+        names = task.columns()[len(task.outputs) :]
+        if not names:
+            return {}
+        labels = task.decode_fields(predictions[None])
+        return {
+            "field_labels": {column.removeprefix(FIELD_LABEL): found[0] for column, found in labels.items()},
+            "further": dict(zip(names, predictions[len(task.outputs) :].tolist(), strict=True)),
+        }
 
     def _notes(self, parts: Contributions, error: str) -> Iterator[str]:
         if error:

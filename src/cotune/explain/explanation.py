@@ -9,11 +9,15 @@ from typing import Any
 
 from PIL import Image
 
+from cotune.data.tables.cells import FIELD_LABEL
 from cotune.encoders.crop_geometry import CropGeometry
 from cotune.explain.pixels import Pixels
 from cotune.explain.words import Words
 from cotune.files import plain, to_json
 from cotune.heads.contributions import REMOVED
+
+# In explanations `conflict` is how hard fields pull against each other.
+_CONTRADICTION = {"conflict": "contradiction"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Explanation:
         By field the image, and what its parts did, if asked for.
     notes : tuple of str
         What a reader must know, such as that the image cannot be read.
+    field_labels : dict
+        By field the label predicted for it alone, where the run has learned labels of fields.
+    further : dict
+        By column what else such a run predicts: ``p:FIELD_LABEL``, and ``conflict``, the probability that the fields'
+        labels contradict each other.
     """
 
     id: str
@@ -98,6 +107,8 @@ class Explanation:
     words: dict[str, Words] = field(default_factory=dict)
     images: dict[str, ImagePart] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    field_labels: dict[str, str] = field(default_factory=dict)
+    further: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def verdict(self) -> str:
@@ -130,6 +141,7 @@ class Explanation:
             **{f"{name}_share": share for name, share in self.shares.items()},
             **{f"{name}_alone": label for name, label in self.alone.items()},
             "conflict": self.conflict,
+            **self._of_fields(),
             "verdict": self.verdict,
             "removed": {name: {"by": key, "meaning": REMOVED[key]} for name, key in self.removed.items()},
             "words": self._single("text", {name: words.to_dict() for name, words in self.words.items()}),
@@ -141,6 +153,11 @@ class Explanation:
         }
         result: dict[str, Any] = plain(found)
         return result
+
+    def _of_fields(self) -> dict[str, Any]:
+        """Return what a run that has learned labels of fields predicts of them; ``contradiction`` as in the tables."""
+        labels = {f"{FIELD_LABEL}{name}": label for name, label in self.field_labels.items()}
+        return {**labels, **{_CONTRADICTION.get(name, name): value for name, value in self.further.items()}}
 
     def _single(self, kind: str, values: Mapping[str, Any]) -> Any:
         """Return the value of the only field of a kind, or all values by field where there are several."""

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from cotune.data.tables.cells import FIELD_LABEL
 from cotune.encoders.crop_geometry import CropGeometry
 from cotune.report.notebook import themed
 from cotune.report.overlay import overlay, shrink, top_patches
@@ -51,6 +52,7 @@ def fragment(found: Mapping[str, Any], images: Mapping[str, Image.Image], *, sty
             for name, fill in zip(names, _FILLS, strict=False)
         ],
         several=" and ".join(names),
+        of_fields=_of_fields(found),
         interaction=_contributions(found)[found["explained"]].get("interaction"),
         style=Markup(themed(style_sheet(STYLE), ".cx")) if style else None,  # noqa: S704 - a style sheet of the package
         classes=_classes(found),
@@ -59,6 +61,18 @@ def fragment(found: Mapping[str, Any], images: Mapping[str, Image.Image], *, sty
         texts=[_text_part(found, name) for name, kind in found["fields"].items() if kind == "text"],
         images=[_image_part(found, name, images.get(name)) for name, of in found["fields"].items() if of == "image"],
     ))  # fmt: skip
+
+
+def _of_fields(found: Mapping[str, Any]) -> str:
+    """Return what is predicted of single fields, in words; nothing where the run has learned no labels of fields."""
+    names = [name for name in found["fields"] if f"{FIELD_LABEL}{name}" in found]
+    each = [
+        f"{name} {label} ({found[f'p:{name}_{label}']:.0%})"
+        for name in names for label in [found[f"{FIELD_LABEL}{name}"]]
+    ]  # fmt: skip
+    if "contradiction" in found:
+        each.append(f"they contradict each other ({found['contradiction']:.0%})")
+    return f"Predicted labels of fields: {', '.join(each)}." if names else ""
 
 
 def _contributions(found: Mapping[str, Any]) -> Mapping[str, Any]:

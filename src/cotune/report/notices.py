@@ -8,11 +8,14 @@ from typing import Literal
 Level = Literal["problem", "warning", "note", "good"]
 _ORDER: tuple[Level, ...] = ("problem", "warning", "note", "good")
 
-#: What an estimated score is.
-ESTIMATED = (
-    "No posts were held out: these are scores of the head alone, cross-validated on frozen encoders. Fine-tuning is "
-    "not in them, so that the run itself is likely a little better."
-)
+
+def estimated(tune: str) -> str:
+    """Return what an estimated score of a run is, by what of its encoders was trained."""
+    rest = "The head of a fold has seen a part of them" if tune == "frozen" else "Fine-tuning is not in them"
+    return (
+        "No posts were held out: these are scores of the head alone, cross-validated on frozen encoders. "
+        f"{rest}, so that the run itself is likely a little better."
+    )
 
 
 @dataclass(frozen=True)

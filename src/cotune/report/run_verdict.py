@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cotune.errors import listed
-from cotune.report.notices import ESTIMATED, Level, Notice, sorted_notices
+from cotune.report.notices import Level, Notice, estimated, sorted_notices
 from cotune.report.numbers import plural
 from cotune.run import Run
 from cotune.seen_check import TOO_HIGH
@@ -74,7 +74,7 @@ def run_notices(run: Run) -> list[Notice]:
                                        "cotune check says which and why."))  # fmt: skip
     scores = metrics.get("validation")
     if scores is None and (scores := metrics.get("estimate")) is not None:
-        found.append(Notice("warning", ESTIMATED))
+        found.append(Notice("warning", estimated(run.config.tune)))
     return sorted_notices(found + score_notices(run.task, scores, metrics.get("notes", [])))
 
 

@@ -210,6 +210,8 @@ def run_table(about: Mapping[str, Any]) -> Table:
     posts = metrics.get("posts", {})
     if posts:
         counts = ", ".join(f"{n:,} {label}" for label, n in posts.get("labels", {}).items())
+        if about["task"] == "annotated" and (without := posts.get("train", 0) - sum(posts.get("labels", {}).values())):
+            counts += f", {without:,} without a class"
         add_row(table, "trained on", f"{plural(posts.get('train', 0), 'post')} ({counts})")
     epochs = metrics.get("history", [])
     stages = {row["stage"]: row for row in epochs}

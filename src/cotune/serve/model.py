@@ -201,7 +201,7 @@ class ServedModel:
         (post,) = posts
         found = self._explained(post)
         shares = {name: float(share) for name, share in found.shares.items()}
-        outputs = [found.predictions[name] for name in self.task.outputs]
+        outputs = [*(found.predictions[name] for name in self.task.outputs), *found.further.values()]
         return [{
             "prediction": self._prediction(post, found.label, outputs, shares, ""),
             "explained": found.explained,

@@ -148,7 +148,10 @@ class Annotated(SingleLabel):
             return cls(sorted_labels(found), known)
         unread = [column for field, column in columns.items() if field not in rule.fields]
         if unread:
-            raise DataError(f"the rule says nothing of {listed(unread)}; it reads the labels of {listed(rule.fields)}")
+            raise DataError(
+                f"the rule reads the labels of {listed(rule.fields)}, and the posts have {listed(unread)}; name the "
+                "rule's columns as the fields"
+            )
         task = cls(
             sorted_labels(set(rule.classes)),
             {field: rule.known(field) for field in rule.fields},
@@ -244,14 +247,16 @@ class Annotated(SingleLabel):
     def notes(self, posts: pd.DataFrame) -> list[str]:
         """Return notes on what the posts' labels are: how many have no class, and how many contradict the rule."""
         columns = field_labels(posts)
-        if self.label_rule is None:
-            return []
         found: Counter[str] = Counter()
         for i, label in enumerate(posts["label"]):
             votes = {f: votes_of(posts[columns[f]].iloc[i]) if f in columns else [] for f in self.field_labels}
             if label is None:
                 found["without"] += 1
-            elif all(votes.values()) and self.label_rule.label_of(votes) not in (label, None):
+            elif (
+                self.label_rule is not None
+                and all(votes.values())
+                and (self.label_rule.label_of(votes) not in (label, None))
+            ):
                 found["against"] += 1
         notes = []
         if n := found["without"]:
@@ -352,6 +357,11 @@ class Annotated(SingleLabel):
         """Return the cells of a class: as numbers, as graphs that are exported take no masks."""
         found: list[int] = np.flatnonzero(self.class_of == label).tolist()
         return found
+
+    @property
+    def has_rule(self) -> bool:
+        """Whether there is a rule."""
+        return self.rule is not None
 
     @property
     def contradicts(self) -> bool:

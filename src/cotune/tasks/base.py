@@ -259,6 +259,11 @@ class Task(abc.ABC):
         """Return the index of the output that an explanation is about, shape (B,)."""
 
     @property
+    def has_rule(self) -> bool:
+        """Whether a post's label may follow from the labels of its fields, by a rule that the task holds."""
+        return False
+
+    @property
     def contradicts(self) -> bool:
         """Whether the last prediction is the probability that a post's fields contradict each other."""
         return False

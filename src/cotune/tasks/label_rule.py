@@ -105,8 +105,8 @@ def make_rule(rows: Sequence[Mapping[str, Any]], where: str) -> Rule:
     missing = [combination for combination in _combinations(rule) if combination not in labels]
     if missing:
         raise ConfigError(
-            f"the rule {where} says nothing of {_told(fields, missing[0])} ({len(missing):,} such "
-            f"combination{'s' if len(missing) > 1 else ''}); add a row, with an empty {_LABEL!r} where the fields "
+            f"the rule {where} has no row for {_told(fields, missing[0])} ({len(missing):,} such "
+            f"combination{'s' if len(missing) > 1 else ''}); add one, with an empty {_LABEL!r} where the fields "
             "contradict each other"
         )
     return rule
@@ -136,7 +136,7 @@ def _table_rows(path: Path) -> list[dict[str, Any]]:
 def _yaml_rows(path: Path) -> list[dict[str, Any]]:
     found = read_yaml(path)
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise ConfigError(f"the rule {path} is a list of combinations, as in `- {{text: a, image: b, label: c}}`")
+        raise ConfigError(f"the rule {path} must be a list of combinations, as in `- {{text: a, image: b, label: c}}`")
     return found
 
 

@@ -36,6 +36,13 @@ def config_to_start(start: Run, config: FitConfig) -> FitConfig:
                 f"training on from a run keeps its own {name.replace('_', '-')} ({old}), not {new}; leave that setting "
                 "out, or train without a run to start from"
             )
+    if start.task.has_rule or config.rule is not None:
+        if config.rule not in (None, start.config.rule):
+            raise ConfigError(
+                f"training on from a run keeps its own rule ({start.config.rule}), not {config.rule}; leave that "
+                "setting out, or train without a run to start from"
+            )
+        config = config.model_copy(update={"rule": start.config.rule})
     return config if config.tune == "frozen" else config.model_copy(update={"probe_epochs": 0})
 
 

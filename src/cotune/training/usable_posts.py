@@ -54,9 +54,12 @@ def refuse_other_labels(task: Task, posts: pd.DataFrame, what: str, *, started: 
         problem = None if label is None else task.problem(label)
         if problem is not None:
             where = " by the run to start from" if started else ""
+            other = "give a --rule that makes that label" if task.has_rule and not started else (
+                "train from scratch with posts of that label"
+            )  # fmt: skip
             raise DataError(
                 f"the {what} of row {row} has the label {listed([label], quote=True)}, which {problem}{where}; "
-                "leave such posts out, or train from scratch with posts of that label"
+                f"leave such posts out, or {other}"
             )
 
 

@@ -88,6 +88,22 @@ class ColumnNames:
             found[field.name] = (whole, *(f"{whole}:{i}" for i in range(1, _ANNOTATORS + 1)))
         return found
 
+    def unread_labels(self, found: Sequence[str]) -> str | None:
+        """Return a note on columns of a table that look like labels of a field and are not read; None for none."""
+        if len(self.labels) != 1:
+            return None
+        known, read = self.field_labels(), set(self.columns())
+        whole = [columns[0] for columns in known.values()]
+        unread = [name for name in found if name.startswith(f"{self.labels[0]}:") and name not in read]
+        if not unread:
+            return None
+        near = "".join(did_you_mean(name, whole) for name in unread[:1] if name.rpartition(":")[0] not in whole)
+        what = "column of labels is" if len(unread) == 1 else "columns of labels are"
+        return (
+            f"note: the {what} not used: {listed(unread, quote=True)}{near}; labels of fields are read from "
+            f"{listed(whole, quote=True)}, and those of up to {_ANNOTATORS} annotators from '{whole[0]}:1' and so on"
+        )
+
     def columns(self) -> list[str]:
         """Return all columns that are read, each once."""
         of_fields = [column for field in self.read_fields() for column in field.columns]
