@@ -299,7 +299,7 @@ def test_explanations_are_of_the_class(fitted: Path) -> None:
             chances = {name: one[f"p:{field}_{name}"] for name in ("negative", "positive")}
             assert one[f"label:{field}"] == max(chances, key=lambda name: chances[name])
             assert f"{field} {one[f'label:{field}']} ({max(chances.values()):.0%})" in fragment(one, {})
-        assert f"they contradict each other ({one['contradiction']:.0%})" in fragment(one, {})
+        assert f"; probability of a contradiction {one['contradiction']:.0%}." in fragment(one, {})
 
 
 def test_the_posts_that_contradict_themselves_most_likely_come_first(

@@ -70,9 +70,8 @@ def _of_fields(found: Mapping[str, Any]) -> str:
         f"{name} {label} ({found[f'p:{name}_{label}']:.0%})"
         for name in names for label in [found[f"{FIELD_LABEL}{name}"]]
     ]  # fmt: skip
-    if "contradiction" in found:
-        each.append(f"they contradict each other ({found['contradiction']:.0%})")
-    return f"Predicted labels of fields: {', '.join(each)}." if names else ""
+    chance = f"; probability of a contradiction {found['contradiction']:.0%}" if "contradiction" in found else ""
+    return f"Predicted labels of fields: {', '.join(each)}{chance}." if names else ""
 
 
 def _contributions(found: Mapping[str, Any]) -> Mapping[str, Any]:

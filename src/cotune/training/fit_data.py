@@ -94,7 +94,7 @@ def prepare_fit(
     groups = groups_of(posts, data.features, config) if part is not None or config.distill else None
     shown = posts
     if validation is not None:
-        validation = readable(task.complete(validation), progress)[0]
+        validation = readable(task.complete(validation), progress, what="validation post")[0]
         held, shown = _table_held_out(validation, task, encoders, config, options)
         data = replace(data, held_out=held)
         counts["validation_overlap"] = _overlap(data, progress)

@@ -22,26 +22,26 @@ _SHOWN = 5
 
 
 def readable(
-    posts: pd.DataFrame, progress: Progress, config: FitConfig | None = None
+    posts: pd.DataFrame, progress: Progress, config: FitConfig | None = None, what: str = "post"
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the posts that have a label and can be read, and how many do not or cannot.
 
-    With `config`, labels of fields count where its task learns from them.
+    With `config`, labels of fields count where its task learns from them; `what` names the posts in messages.
     """
     kept, unreadable = readable_posts(posts, progress)
     columns = field_labels(kept).values() if config is not None and annotates(kept, config) else ()
-    kept = _labelled(kept, ["label", *columns], progress)
+    kept = _labelled(kept, ["label", *columns], progress, what)
     return kept, {"unreadable_cells": unreadable, "unlabelled": len(posts) - unreadable - len(kept)}
 
 
-def _labelled(posts: pd.DataFrame, columns: Sequence[str], progress: Progress) -> pd.DataFrame:
+def _labelled(posts: pd.DataFrame, columns: Sequence[str], progress: Progress, what: str) -> pd.DataFrame:
     missing = posts[[column for column in columns if column in posts]].isna().all(axis=1)
     if missing[is_own(posts)].all():
         raise DataError("the posts have no labels; fill the `label` column, or name it with --label-column")
     if missing.any():
         rows = ", ".join(str(row) for row in posts.loc[missing, "row"].head(_SHOWN))
         progress.say(
-            f"note: {plural(missing.sum(), 'post without a label is', 'posts without a label are')} left out "
+            f"note: {plural(missing.sum(), f'{what} without a label is', f'{what}s without a label are')} left out "
             f"(rows {rows}{_more(missing.sum())})"
         )
         posts = posts[~missing].reset_index(drop=True)
