@@ -22,6 +22,7 @@ from cotune.cli.recorded import Recorded
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
 from cotune.predict import Predictor
+from cotune.progress import Progress
 from cotune.report.benchmark_figures import roc_points
 from cotune.report.explanation import fragment
 from cotune.run import load_run
@@ -31,7 +32,7 @@ from cotune.tasks.annotated import Annotated
 from cotune.tasks.field_scores import field_scores
 from cotune.tasks.label_rule import make_rule, read_rule
 from cotune.training.start import config_to_start
-from cotune.training.usable_posts import refuse_other_labels
+from cotune.training.usable_posts import readable, refuse_other_labels
 from runs import tiny_settings, write_table
 from tiny import Zoo, make_posts
 
@@ -376,6 +377,7 @@ def test_an_export_says_the_same(fitted: Path) -> None:
     exported, own = pd.read_csv(fitted / "e.csv"), pd.read_csv(fitted / "t.csv")
     assert np.allclose(exported["conflict"], own["conflict"], atol=1e-4)
     assert (exported["label:text"] == own["label:text"]).all()
+    assert "posts x fields x the first 2 outputs" in (fitted / "exported" / "README.md").read_text()
 
 
 def test_several_columns_of_annotators(fitted: Path, tmp_path: Path) -> None:
@@ -473,6 +475,17 @@ def test_posts_without_a_class_are_told_without_a_rule_too() -> None:
 def test_a_class_that_the_rule_does_not_make_is_refused_by_the_rule() -> None:
     with pytest.raises(DataError, match="leave such posts out, or give a --rule that makes that label"):
         refuse_other_labels(xu_mao(), frame(("great", None, None)), "post", started=False)
+
+
+def test_a_note_on_posts_to_validate_on_says_so() -> None:
+    class Said(Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    said: list[str] = []
+    posts = read_posts(pd.DataFrame({"text": ["a", "b"], "label": ["x", None]}))
+    readable(posts, Said(), what="validation post")
+    assert said == ["note: 1 validation post without a label is left out (rows 2)"]
 
 
 def test_info_has_labels_of_fields(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:

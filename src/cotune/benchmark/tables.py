@@ -241,7 +241,7 @@ def _notes(results: Results, summaries: Sequence[Summary], paper: str | None) ->
         n_tests = sum(s.test is not None for s in summaries)
         notes.append(
             f"p: {' and '.join(sorted(tests))} over posts; p over folds: corrected resampled t-test (Nadeau & Bengio "
-            f"2003); both two-sided, with Holm's correction for {n_tests} comparisons."
+            f"2003); both two-sided, with Holm's correction for {plural(n_tests, 'comparison')}."
         )
     if paper and ANCHOR in {s.key.method for s in summaries}:
         notes.append(

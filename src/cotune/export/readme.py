@@ -7,7 +7,7 @@ from typing import Any
 
 from cotune.export.package import ABOUT, GRAPH, OPENVINO
 from cotune.report.numbers import plural
-from cotune.tasks import TASKS
+from cotune.tasks import TASKS, restore_task
 
 
 def readme(about: Mapping[str, Any], name: str) -> str:
@@ -40,7 +40,7 @@ A model trained with cotune {about["cotune"]}, as one ONNX graph. It reads {_and
 Inputs: `present` (which of the fields {_and(about["reads"])} a post has, in this order), and for each field
 {_and(_inputs(about))}. A post that lacks a field brings any valid input for it.
 {_blank(about)}Outputs: `predictions` (posts x outputs), `shares` (posts x fields: each field's part in the decision)
-and `contributions` (posts x fields x outputs: what each field adds, on the task's scale){_parts(about)}.
+and `contributions` (posts x fields x {_contributed(about)}: what each field adds, on the task's scale){_parts(about)}.
 
 ## Use
 
@@ -56,6 +56,12 @@ Against the run by torch when it was exported:
 
 {checks}
 """
+
+
+def _contributed(about: Mapping[str, Any]) -> str:
+    """Return which outputs the contributions are of: labels of fields have none."""
+    n = len(restore_task(about["task"]).outputs)
+    return "outputs" if n == len(about["outputs"]) else f"the first {n} outputs"
 
 
 def _blank(about: Mapping[str, Any]) -> str:

@@ -190,7 +190,7 @@ class Annotated(SingleLabel):
                     if vote not in known:
                         raise DataError(
                             f"row {row}: {column} is {clip(vote)!r}, which is not known (known are {listed(known)}); "
-                            "correct the cell, or give a --rule that knows it"
+                            "correct the cell, or train with a --rule that knows it"
                         )
 
     def complete(self, posts: pd.DataFrame) -> pd.DataFrame:
