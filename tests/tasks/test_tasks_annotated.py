@@ -485,7 +485,7 @@ def test_a_note_on_posts_to_validate_on_says_so() -> None:
     said: list[str] = []
     posts = read_posts(pd.DataFrame({"text": ["a", "b"], "label": ["x", None]}))
     readable(posts, Said(), what="validation post")
-    assert said == ["note: 1 validation post without a label is left out (rows 2)"]
+    assert said == ["note: 1 validation post without a label is left out (row 2)"]
 
 
 def test_info_has_labels_of_fields(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:

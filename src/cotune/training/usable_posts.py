@@ -42,7 +42,7 @@ def _labelled(posts: pd.DataFrame, columns: Sequence[str], progress: Progress, w
         rows = ", ".join(str(row) for row in posts.loc[missing, "row"].head(_SHOWN))
         progress.say(
             f"note: {plural(missing.sum(), f'{what} without a label is', f'{what}s without a label are')} left out "
-            f"(rows {rows}{_more(missing.sum())})"
+            f"(row{'' if missing.sum() == 1 else 's'} {rows}{_more(missing.sum())})"
         )
         posts = posts[~missing].reset_index(drop=True)
     return posts
