@@ -19,6 +19,9 @@ _SIDE = 32
 _ALIKE = 0.92  # correlation; resized and recompressed copies reach .93, other words on the same page .87 (99 of 100)
 _MOVED = 0.02  # parts of width and height; copies stay within .01
 
+N_CELLS = _SIDE * _SIDE
+"""How many cells the finer grid has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Detail:
