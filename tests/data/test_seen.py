@@ -134,9 +134,7 @@ def test_no_threshold_and_no_temperature_rests_on_posts_of_training(fitted: tupl
     np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
     calibration = calibrate(Predictor(run, device="cpu"), [posts], n_bootstrap=0)
     assert calibration.posts == len(alone.scores)
-    with pytest.raises(
-        DataError, match="10 with a duplicate in training.*give posts that are not those that the run"
-    ):
+    with pytest.raises(DataError, match="10 with a duplicate in training.*give posts that are not those that the run"):
         score_labelled(Predictor(run, device="cpu"), [make_posts(folder / "posts", 24)[:10]], run.task.outputs[0])
 
 
