@@ -1,10 +1,11 @@
 """What it costs to decode images in processes of their own, against decoding them in the program itself.
 
-Decoding alone, of the images of a table and of large photos made of them, by processes that run already; and ``cotune
-predict`` of the table from its start to its end. Both ways run right after each other, in alternating order; what is
-reported is the ratio of each pair, of wall time and of processor time with that of all processes::
+Decoding alone, of the images of a table and of large photos made of them, by processes that run already; ``cotune
+check`` of the whole table and ``cotune predict`` of a part of it, from their start to their end. Both ways run right
+after each other, in alternating order; what is reported is the ratio of each pair, of wall time and of processor time
+with that of all processes::
 
-    python benchmarks/decode_worker.py posts.csv --run RUN --pairs 5 --out decode_worker.json
+    python benchmarks/decode_worker.py posts.csv --check --run RUN --pairs 5 --out decode_worker.json
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("posts", type=Path, help="posts table with images")
-    parser.add_argument("--run", type=Path, help="run to predict with; without it decoding alone is measured")
+    parser.add_argument("--run", type=Path, help="run to predict with, to measure `cotune predict` as well")
+    parser.add_argument("--check", action="store_true", help="measure `cotune check` of the whole table as well")
     parser.add_argument("--images", type=int, default=500, help="images to decode, and posts to predict")
     parser.add_argument("--photos", type=int, default=24, help="large photos to decode")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
-    posts = read_posts(args.posts, allow_outside=True).dropna(subset=["image"]).head(args.images)
+    every = read_posts(args.posts, allow_outside=True)
+    posts = every.dropna(subset=["image"]).head(args.images)
     small = [read_bytes(image) for image in posts["image"]]
     large = [photo(data) for data in small[: args.photos]]
     found: dict[str, Any] = {"threads": args.threads, "pairs": args.pairs}
@@ -58,12 +61,18 @@ def main() -> None:
         decoding = Decoding(images, side, args.threads)
         found[name] = {"n": len(images), "bytes": sum(map(len, images)) // len(images), **compare(decoding, args.pairs)}
         print(name, json.dumps(found[name]), flush=True)
-    if args.run is not None:
-        with TemporaryDirectory() as folder:
-            table = Path(folder) / "posts.csv"
-            posts.drop(columns=["row", "error"]).to_csv(table, index=False)
-            found["predict"] = {"n": len(posts), **compare(Predicting(args.run, table), args.pairs)}
-            print("predict", json.dumps(found["predict"]), flush=True)
+    with TemporaryDirectory() as folder:
+        part = Path(folder) / "posts.csv"
+        posts.drop(columns=["row", "error"]).to_csv(part, index=False)
+        commands = {}
+        if args.check:
+            commands["check"] = (len(every), Command("check", args.posts, "--json"))
+        if args.run is not None:
+            out = part.with_name("predictions.csv")
+            commands["predict"] = (len(posts), Command("predict", args.run, part, "--out", out))
+        for name, (n, command) in commands.items():
+            found[name] = {"n": n, **compare(command, args.pairs)}
+            print(name, json.dumps(found[name]), flush=True)
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
@@ -102,18 +111,21 @@ class Decoding:
                 pass
 
 
-class Predicting:
-    """Predicts a table by the command line."""
+class Command:
+    """A command of cotune on images that lie anywhere."""
 
-    def __init__(self, run: Path, table: Path) -> None:
-        words = ["predict", str(run), str(table), "--allow-outside", "--out", str(table.with_name("predictions.csv"))]
-        self.command = [sys.executable, "-m", "cotune", *words]
+    def __init__(self, *words: str | Path) -> None:
+        self.command = [sys.executable, "-m", "cotune", *map(str, words), "--allow-outside"]
 
     def __call__(self) -> tuple[float, float]:
         """Run the command; return its seconds and processor seconds."""
         started, used = time.perf_counter(), processor_seconds()
         subprocess.run(
-            self.command, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "COTUNE_ENGINE": "torch"}
+            self.command,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "COTUNE_ENGINE": "torch"},
         )
         return time.perf_counter() - started, processor_seconds() - used
 

@@ -43,7 +43,9 @@ from cotune.progress import TerminalProgress
 from cotune.settings import FitConfig, NormalizeText, make_config
 from cotune.training.build import open_encoders, prepare_posts, read_options
 from cotune.training.features import Features
-from cotune.training.trainer import Trained, Trainer, TrainingData, predict_rows
+from cotune.training.model_rows import predict_rows
+from cotune.training.trainer import Trained, Trainer
+from cotune.training.training_data import TrainingData
 
 LEVELS: tuple[NormalizeText, ...] = get_args(NormalizeText)
 READS = {"text and image": "attention", "text": "text"}

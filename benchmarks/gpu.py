@@ -21,10 +21,11 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ from rich.table import Table
 from cotune.data.posts import read_posts
 from cotune.environment import environment
 from cotune.settings import make_config
-from cotune.training import trainer
+from cotune.training import model_rows, trainer
 from cotune.training.fit import fit_posts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,12 +155,12 @@ def run_tests(out: Path) -> list[Row]:
 @contextmanager
 def without_prefetch() -> Iterator[None]:
     """Assemble and copy each batch only once the one before is done."""
-    before = trainer.on_device
-    trainer.on_device = lambda batches, device: (batch.to(device) for batch in batches)
-    try:
+
+    def one_by_one(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+        return (batch.to(device) for batch in batches)
+
+    with patch.object(trainer, "on_device", one_by_one), patch.object(model_rows, "on_device", one_by_one):
         yield
-    finally:
-        trainer.on_device = before
 
 
 def timings(bench: Bench, say: Callable[[str], None]) -> list[Row]:

@@ -25,7 +25,9 @@ from cotune.progress import TerminalProgress
 from cotune.settings import FitConfig, make_config
 from cotune.tasks import make_task
 from cotune.training.build import open_encoders, prepare_posts, read_options
-from cotune.training.trainer import Trainer, TrainingData, predict_rows
+from cotune.training.model_rows import predict_rows
+from cotune.training.trainer import Trainer
+from cotune.training.training_data import TrainingData
 
 
 def main() -> None:

@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
-from cotune.data.duplicates import NO_HASH, Fingerprint, fingerprints, near_duplicate_groups
+from cotune.data.duplicates import Fingerprint, fingerprints, near_duplicate_groups
 from cotune.data.hash_index import HashIndex, popcount
+from cotune.data.images.appearance import NO_HASH, Appearance
 from cotune.data.images.load import ImageFault, load_image
 from cotune.data.known_images import telling_look
 from cotune.data.posts import read_posts
@@ -137,7 +138,7 @@ def _recall(
             continue
         for how, (change, quality) in CHANGES.items():
             with Image.open(io.BytesIO(changed(image, change, quality))) as file:
-                look = telling_look(Fingerprint.of("", file.convert("RGB")))
+                look = telling_look(Fingerprint.of("", Appearance.of(file.convert("RGB"))))
             if look == NO_HASH:
                 continue
             place, apart = index.nearest(np.asarray([look], dtype=np.uint64))

@@ -32,10 +32,13 @@ from cotune.heads.contributions import contributions
 from cotune.settings import FitConfig, make_config
 from cotune.tasks import Task, make_task
 from cotune.tasks.choose import task_of_posts
-from cotune.training import members
+from cotune.training import distillation, soup
 from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.features import Features
-from cotune.training.trainer import Trained, Trainer, TrainingData
+from cotune.training.members import member_config
+from cotune.training.model_rows import output_rows
+from cotune.training.trainer import Trained, Trainer
+from cotune.training.training_data import TrainingData
 
 FOLDS, SEED = 10, 42
 FIELDS = ("text", "image")
@@ -258,8 +261,8 @@ class Lab:
         if cell.kind in ("single", "few"):
             return self.outputs(Trainer(data, task, config).fit(), task, cell)
         if cell.kind == "soup":
-            rest, chosen_on = members.keep_apart(data, task, groups=groups, seed=config.seed)
-            found = members.soup(members.soup_members(rest, task, config, cell.members), task, chosen_on)
+            rest, chosen_on = soup.keep_apart(data, task, groups=groups, seed=config.seed)
+            found = soup.soup(soup.soup_members(rest, task, config, cell.members), task, chosen_on)
             return self.outputs(found.trained, task, cell)
         if cell.kind == "distilled":
             taught, n = np.zeros((len(data.targets), task.n_outputs)), np.zeros((len(data.targets), 1))
@@ -269,13 +272,13 @@ class Lab:
             if not n[data.rows].all():
                 raise ValueError("its members left out training posts; delete their cells")
             taught = np.where(n, taught / np.maximum(n, 1), np.nan)
-            return self.outputs(members.student(data, task, config, taught), task, cell)
+            return self.outputs(distillation.student(data, task, config, taught), task, cell)
         assert cell.member is not None
-        parts = members.cut_parts(data, task, cell.members, groups=groups, seed=config.seed)
+        parts = distillation.cut_parts(data, task, cell.members, groups=groups, seed=config.seed)
         apart = parts == cell.member % (parts.max() + 1)
-        own = members.member_config(config, cell.member)
+        own = member_config(config, cell.member)
         trained = Trainer(replace(data, rows=data.rows[~apart]), task, own).fit()
-        found = members.output_rows(trained.model, self.features, data.rows[apart], trained.source)
+        found = output_rows(trained.model, self.features, data.rows[apart], trained.source)
         return self.outputs(trained, task, cell) | {"apart": data.rows[apart], "taught": found}
 
     def outputs(self, trained: Trained, task: Task, cell: Cell) -> dict[str, np.ndarray]:

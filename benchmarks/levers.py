@@ -52,7 +52,8 @@ from cotune.metrics.intervals import resamples
 from cotune.settings import FitConfig, make_config
 from cotune.training.device import training_device
 from cotune.training.features import Features
-from cotune.training.trainer import TrainingData, predict_rows
+from cotune.training.model_rows import predict_rows
+from cotune.training.training_data import TrainingData
 
 FOLD_SEED = 7
 _WHERE = ("cache", "cache_gb", "device", "engine")  # settings that change no result

@@ -40,7 +40,9 @@ from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.device import training_device
 from cotune.training.features import Features
 from cotune.training.fit import learn_task
-from cotune.training.trainer import Trainer, TrainingData, predict_rows
+from cotune.training.model_rows import predict_rows
+from cotune.training.trainer import Trainer
+from cotune.training.training_data import TrainingData
 
 ROWS = {
     "plain": "posts alone",

@@ -145,7 +145,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    for slow in ("captum.attr", "peft.tuners.lora", "timm", "cotune.classifier", "cotune.explain.explainer"):
+    for slow in ("captum.attr", "peft.tuners.lora", "timm", "cotune.estimators.classifier", "cotune.explain.explainer"):
         importlib.import_module(slow)  # once, and not in every process
     importlib.import_module("torch").set_num_threads(1)
     main()

@@ -64,7 +64,7 @@ def _exported(model: Any, posts: pd.DataFrame, folder: Path, encoder: str) -> st
 
 
 def _trained(encoder: str, modality: str, mode: str, posts: pd.DataFrame) -> Any:
-    from cotune.classifier import JointClassifier
+    from cotune.estimators.classifier import JointClassifier
 
     model = JointClassifier(
         **{f"{modality}_encoder": encoder}, fusion=modality, tune=mode, epochs=1, min_epochs=1, probe_epochs=2,

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotune.classifier import JointClassifier
 from cotune.cli import main
 from cotune.data.store import ArrayStore, evict
 from cotune.errors import CotuneError, RunError
+from cotune.estimators.classifier import JointClassifier
 from cotune.explain.table.second_pass import Kept
 from cotune.ownership import BENCHMARK, EVALUATION, EXPLANATIONS, RUN
 from cotune.run import load_run, read_settings, save_run

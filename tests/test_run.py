@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotune.classifier import JointClassifier
 from cotune.errors import CotuneError, RunError
+from cotune.estimators.classifier import JointClassifier
 from cotune.predict import Predictor
 from cotune.run import Run, load_run, read_settings, save_run
 from cotune.settings import make_config

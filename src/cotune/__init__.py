@@ -15,16 +15,18 @@ from cotune._version import __version__
 from cotune.errors import CotuneError
 
 if TYPE_CHECKING:
-    from cotune.classifier import JointClassifier, JointRegressor, load
     from cotune.data.posts import read_posts
+    from cotune.estimators.classifier import JointClassifier
+    from cotune.estimators.load import load
+    from cotune.estimators.regressor import JointRegressor
 
 __all__ = ["CotuneError", "JointClassifier", "JointRegressor", "__version__", "load", "read_posts"]
 
 # torch and scikit-learn take seconds to import; nobody waits for them before they are used.
 _LATER = {
-    "JointClassifier": "cotune.classifier",
-    "JointRegressor": "cotune.classifier",
-    "load": "cotune.classifier",
+    "JointClassifier": "cotune.estimators.classifier",
+    "JointRegressor": "cotune.estimators.regressor",
+    "load": "cotune.estimators.load",
     "read_posts": "cotune.data.posts",
 }
 

@@ -142,7 +142,7 @@ def evaluate_posts(
     found_seen = check.found(used)
     trained = used & found_seen.trained
     if seen == "leave-out" and trained.any():
-        left_out["a post that was trained on"] = int(trained.sum())
+        left_out["a duplicate in training"] = int(trained.sum())
         used = used & ~trained
     if not used.any():
         counted = ", ".join(f"{n} with {reason}" for reason, n in left_out.items() if n)

@@ -21,7 +21,9 @@ from cotune.settings import FitConfig, make_config
 from cotune.tasks import make_task
 from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.kept import Kept
-from cotune.training.trainer import Trainer, TrainingData, predict_rows
+from cotune.training.model_rows import predict_rows
+from cotune.training.trainer import Trainer
+from cotune.training.training_data import TrainingData
 from runs import tiny_config, write_table
 from tiny import Zoo, labels_of, make_posts
 

@@ -167,7 +167,7 @@ def with_skill(lab: Lab, cell: Cell, skill: float) -> dict[str, Any]:
         text, image = (told[name] if view in ("all", name) else nothing for name in ("text", "image"))
         outputs[view] = text + image
         if cell.annotated:
-            text_of, image_of = task.label_of  # type: ignore[attr-defined]
+            text_of, image_of = task.cells.label_of  # type: ignore[attr-defined]
             outputs[view] = text[:, text_of] + image[:, image_of]
     return {"rows": rows, "pull": random.random(len(rows)), **outputs}
 

@@ -65,7 +65,9 @@ def test_another_thread_sets_no_handler() -> None:
 
 
 def test_the_library_sets_no_handler() -> None:
-    code = "import signal, cotune, cotune.classifier, cotune.benchmark; print(signal.getsignal(signal.SIGTERM))"
+    code = (
+        "import signal, cotune, cotune.estimators.classifier, cotune.benchmark; print(signal.getsignal(signal.SIGTERM))"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() in ("Handlers.SIG_DFL", "0")
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from cotune.cli import main
 from cotune.data.images import decoder, decoder_pool
+from cotune.data.images.appearance import Appearance
 from cotune.data.images.decode import Wanted, decode_here
 from cotune.data.images.decoder_pool import DecoderPool, Worker, decode, end_decoders
 from cotune.data.images.load import decode_bytes, load_image, verify_image
@@ -96,7 +97,9 @@ def test_both_ways_give_the_same(kind: str, options: dict[str, object]) -> None:
     image = NOISE.resize((400, 230))
     data = encode(image, kind, **options)
     for given in (data, data[:-40], data[: len(data) // 2], b"", b"no image", data[:20] + b"\xff" * 50 + data[70:]):
-        for wanted in (Wanted(), Wanted(min_side=60), Wanted(pixels=False), Wanted(max_pixels=100)):
+        for wanted in (
+            Wanted(), Wanted(min_side=60), Wanted(what="size"), Wanted(max_pixels=100), Wanted(what="appearance"),
+        ):  # fmt: skip
             here, there = decode_here(given, "a.png", wanted), decode(given, "a.png", wanted)
             assert (here.width, here.height, here.format) == (there.width, there.height, there.format)
             assert str(here.fault) == str(there.fault)
@@ -105,6 +108,38 @@ def test_both_ways_give_the_same(kind: str, options: dict[str, object]) -> None:
             if here.image is not None and there.image is not None:
                 assert here.image.size == there.image.size
                 assert here.image.tobytes() == there.image.tobytes()
+            assert (here.appearance is None) == (there.appearance is None)
+            if here.appearance is not None and there.appearance is not None:
+                assert wanted.what == "appearance"
+                assert here.appearance.hash == there.appearance.hash
+
+
+def test_appearances_come_whole_and_without_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Image.new("RGB", (300, 200), "white")
+    page.paste(NOISE, (20, 30))
+    large = Image.new("1", (4_500, 4_000))
+    large.paste(1, (100, 100, 2_000, 3_000))
+    monkeypatch.setattr(Worker, "pixels", lambda *_: pytest.fail("pixels were sent"))
+    for image in (page, NOISE, Image.new("RGB", (40, 40), "red"), large):
+        found = decode(encode(image), "a.png", Wanted(what="appearance"))
+        expected = Appearance.of(image.convert("RGB"))
+        assert found.appearance is not None
+        assert found.appearance.hash == expected.hash
+        assert (found.appearance.detail is None) == (expected.detail is None)
+        if expected.detail is not None and found.appearance.detail is not None:
+            assert np.array_equal(found.appearance.detail.box, expected.detail.box)
+            assert np.array_equal(found.appearance.detail.ink, expected.detail.ink)
+    assert Appearance.of(page).detail is not None
+
+
+def test_numbers_that_are_no_appearance_are_refused() -> None:
+    page = Image.new("RGB", (300, 200), "white")
+    page.paste(NOISE, (20, 30))
+    whole = Appearance.of(page).to_bytes()
+    nan = whole[:8] + np.full(1, np.nan, "<f4").tobytes() + whole[12:]
+    for bad in (b"", whole[:7], whole[:-1], whole + b"x", nan):
+        with pytest.raises(ValueError, match="appearance"):
+            Appearance.from_bytes(bad)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +287,7 @@ def test_a_process_that_cannot_be_started_is_one_line(monkeypatch: pytest.Monkey
      decoder.ANSWER.pack(decoder.PIXELS, 1, 1, 3, 2) + b"PNGxx",
      decoder.ANSWER.pack(decoder.FAULT, 1, 1, 3, 9) + b"PNGmade up\nx",
      decoder.ANSWER.pack(decoder.HEADER, 1, 1, 0, 0),
+     decoder.ANSWER.pack(decoder.APPEARANCE, 1, 1, 0, 8) + b"x" * 8,
      decoder.ANSWER.pack(77, 1, 1, 0, 0)],
 )  # fmt: skip
 def test_an_answer_of_a_worker_that_was_taken_over_is_checked(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

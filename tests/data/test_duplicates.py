@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from cotune.data.duplicates import (
-    NO_HASH,
     Groups,
     fingerprints,
     near_duplicate_groups,
-    perceptual_hash,
     text_key,
 )
+from cotune.data.images.appearance import NO_HASH, perceptual_hash
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError
 from tiny import scene

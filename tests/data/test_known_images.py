@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from cotune.classifier import JointClassifier
 from cotune.cli import main
 from cotune.data.known_images import KnownImages, read_known
 from cotune.errors import ConfigError, CotuneError, DataError
+from cotune.estimators.classifier import JointClassifier
 from cotune.predict import Predictor
 from cotune.run import Run, save_run
 from cotune.scoring import Scorer
@@ -247,13 +247,14 @@ def test_any_text_is_hashes_or_an_error_in_words(tmp_path_factory: pytest.TempPa
 
 def test_words_on_white_are_not_taken_for_each_other(table: Path) -> None:
     from cotune.data.duplicates import Fingerprint
+    from cotune.data.images.appearance import Appearance
 
     def page(words: str) -> Image.Image:
         image = Image.new("RGB", (400, 300), "white")
         ImageDraw.Draw(image).text((40, 140), words, fill="black")
         return image
 
-    marks = [Fingerprint.of(words, page(words)) for words in ("this is fine", "this is not")]
+    marks = [Fingerprint.of(words, Appearance.of(page(words))) for words in ("this is fine", "this is not")]
     known = KnownImages(np.asarray([mark.look for mark in marks], dtype=np.uint64), ["one", "other"], 16)
     assert known.find([marks], 2)[0] == [None, None]
 

@@ -120,7 +120,7 @@ def test_evaluating_counts_them_and_scores_without(fitted: tuple[Run, Path]) -> 
     assert f"note: {note}" in told.lines
     without = evaluate_posts(Predictor(run, device="cpu"), [posts], n_bootstrap=0, seen="leave-out")
     assert values(without.evaluation) == pytest.approx(values(alone.evaluation), abs=1e-5)
-    assert without.left_out["a post that was trained on"] == 8
+    assert without.left_out["a duplicate in training"] == 8
     assert len(without.predictions) == 20
 
 
@@ -129,14 +129,12 @@ def test_no_threshold_and_no_temperature_rests_on_posts_of_training(fitted: tupl
     posts = mixed(folder, new=40)
     found = score_labelled(Predictor(run, device="cpu"), [posts[:7], posts[7:]], run.task.outputs[0])
     alone = score_labelled(Predictor(run, device="cpu"), [posts[8:].reset_index(drop=True)], run.task.outputs[0])
-    assert found.left_out["a post that was trained on"] == 8
+    assert found.left_out["a duplicate in training"] == 8
     assert found.positive.tolist() == alone.positive.tolist()
     np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
     calibration = calibrate(Predictor(run, device="cpu"), [posts], n_bootstrap=0)
     assert calibration.posts == len(alone.scores)
-    with pytest.raises(
-        DataError, match="10 with a post that was trained on.*give posts that are not those that the run"
-    ):
+    with pytest.raises(DataError, match="10 with a duplicate in training.*give posts that are not those that the run"):
         score_labelled(Predictor(run, device="cpu"), [make_posts(folder / "posts", 24)[:10]], run.task.outputs[0])
 
 
@@ -145,7 +143,7 @@ def test_only_posts_of_training_leave_nothing_to_score(fitted: tuple[Run, Path])
     posts = make_posts(folder / "posts", 24).iloc[:10]
     found = evaluate_posts(Predictor(run, device="cpu"), [posts], n_bootstrap=0)
     assert (found.notes, found.unseen) == ([SEEN_POSTS], None)
-    with pytest.raises(DataError, match="10 with a post that was trained on"):
+    with pytest.raises(DataError, match="10 with a duplicate in training"):
         evaluate_posts(Predictor(run, device="cpu"), [posts], n_bootstrap=0, seen="leave-out")
 
 
@@ -180,7 +178,7 @@ def test_the_command_says_it_and_a_damaged_file_harms_no_prediction(
     assert "note: 8 of 20 posts were trained on" in err
     assert main(["evaluate", str(mine), str(table), "--seen", "leave-out", "--json", "--out", str(tmp_path / "e")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["n"], found["left_out"]["a post that was trained on"]) == (12, 8)
+    assert (found["n"], found["left_out"]["a duplicate in training"]) == (12, 8)
     assert main(["explain", str(mine), str(table), "--out", str(tmp_path / "x"), "--limit", "0"]) == 0
     assert "note: 8 of 20 posts were trained on" in capsys.readouterr().err
     before = Predictor(load_run(mine), device="cpu").scores(read_posts(table)).predictions

@@ -12,7 +12,9 @@ from cotune.explain.emap import additive_outputs, can_project
 from cotune.heads import Embeddings, FusionHead, make_head
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.build import prepare_posts
-from cotune.training.trainer import Trainer, TrainingData, predict_rows
+from cotune.training.model_rows import predict_rows
+from cotune.training.trainer import Trainer
+from cotune.training.training_data import TrainingData
 from runs import tiny_config
 from tiny import Zoo, labels_of, make_posts
 

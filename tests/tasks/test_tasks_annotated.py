@@ -450,8 +450,8 @@ def test_fields_of_posts_that_were_trained_on_are_left_out_as_well(fitted: Path)
     arguments = ["evaluate", fitted / "run", fitted / "mixed.csv", "--out", out, "--seen", "leave-out"]
     assert main([*map(str, arguments)]) == 0
     found = json.loads((out / "metrics.json").read_text())
-    assert found["left_out"]["a post that was trained on"] > 0
-    assert found["fields"]["image"]["n"] <= 60 - found["left_out"]["a post that was trained on"]
+    assert found["left_out"]["a duplicate in training"] > 0
+    assert found["fields"]["image"]["n"] <= 60 - found["left_out"]["a duplicate in training"]
 
 
 def test_columns_of_labels_that_are_not_read_are_told() -> None:

@@ -11,10 +11,10 @@ import pytest
 from sklearn.base import clone
 
 import cotune.training.fit as fitting
-from cotune.classifier import JointClassifier
 from cotune.data.also import ALSO, is_own, own_posts, with_also
 from cotune.data.posts import ColumnNames
 from cotune.errors import DataError, RunError
+from cotune.estimators.classifier import JointClassifier
 from cotune.run import load_run, save_run
 from cotune.settings import make_config
 from cotune.tasks.single_label import SingleLabel

@@ -159,7 +159,7 @@ def test_a_deeper_cut_is_another_question(zoo: Zoo, tmp_path: Path) -> None:
 
 
 def test_fit_refuses_in_one_line_before_it_reads_an_image(tmp_path: Path) -> None:
-    from cotune.classifier import JointClassifier
+    from cotune.estimators.classifier import JointClassifier
 
     folder = tmp_path / "t5"
     make_text(next(a for a in TEXT if a.name == "T5"), folder)

@@ -16,19 +16,12 @@ from cotune.tasks.links import TaughtLoss, mean_outputs, probabilities
 from cotune.tasks.losses import CrossEntropy
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.build import open_encoders, prepare_posts
-from cotune.training.members import (
-    cut_parts,
-    distilled,
-    keep_apart,
-    mean_of_members,
-    out_of_fold_taught,
-    predictions,
-    soup,
-    soup_members,
-    student,
-    train_members,
-)
-from cotune.training.trainer import HeldOut, Trainer, TrainingData, output_rows, predict_rows
+from cotune.training.distillation import cut_parts, distilled, out_of_fold_taught, student
+from cotune.training.members import mean_of_members, predictions, train_members
+from cotune.training.model_rows import output_rows, predict_rows
+from cotune.training.soup import keep_apart, soup, soup_members
+from cotune.training.trainer import Trainer
+from cotune.training.training_data import HeldOut, TrainingData
 from tiny import Zoo, labels_of, make_posts, same_weights, weights_of
 
 # ---- means and losses --------------------------------------------------------------------------------

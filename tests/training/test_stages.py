@@ -23,9 +23,11 @@ from cotune.tasks import Watched
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.callbacks import Callback, History
 from cotune.training.features import Features, prepare
+from cotune.training.model_rows import predict_rows
 from cotune.training.parameters import set_gradients
 from cotune.training.stages import Stage, StageState, learning_rate_factor, make_stages
-from cotune.training.trainer import HeldOut, Trainer, TrainingData, predict_rows
+from cotune.training.trainer import Trainer
+from cotune.training.training_data import HeldOut, TrainingData
 from tiny import PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 POOLED = {"text": "pooled", "image": "pooled"}

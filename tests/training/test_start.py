@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from cotune import load
-from cotune.classifier import JointClassifier
 from cotune.cli import main
 from cotune.errors import ConfigError, CotuneError, DataError
+from cotune.estimators.classifier import JointClassifier
 from cotune.run import Run, load_run, save_run
 from cotune.settings import make_config
 from cotune.tasks.losses import CrossEntropy

@@ -21,7 +21,9 @@ from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.callbacks import Callback, CheckpointCallback, HistoryCallback
 from cotune.training.device import make_fabric
 from cotune.training.features import Features
-from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
+from cotune.training.model_rows import predict_rows
+from cotune.training.trainer import Trained, Trainer
+from cotune.training.training_data import HeldOut, TrainingData
 from tiny import IMAGES, TEXTS, PostsMaker, Zoo, labels_of, same_weights, weights_of
 
 RAW = {"text": "raw", "image": "raw"}

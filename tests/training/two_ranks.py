@@ -15,9 +15,11 @@ from cotune.settings import make_config
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.build import open_encoders, prepare_posts
 from cotune.training.callbacks import CheckpointCallback
+from cotune.training.model_rows import predict_rows
 from cotune.training.ranks import join_ranks, leave_ranks, ranks
 from cotune.training.stages import Stage, StageState
-from cotune.training.trainer import HeldOut, Trainer, TrainingData, predict_rows
+from cotune.training.trainer import Trainer
+from cotune.training.training_data import HeldOut, TrainingData
 
 
 class Stopped(Exception):

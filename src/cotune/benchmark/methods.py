@@ -25,10 +25,12 @@ from cotune.registry import Registry
 from cotune.settings import FitConfig, make_config
 from cotune.tasks import Task
 from cotune.training.features import Features, iterate
+from cotune.training.fit_members import fit_members
 from cotune.training.held_out_rows import hold_out
 from cotune.training.kept import Source
-from cotune.training.members import fit_members
-from cotune.training.trainer import HeldOut, Trained, Trainer, TrainingData, predict_rows
+from cotune.training.model_rows import predict_rows
+from cotune.training.trainer import Trained, Trainer
+from cotune.training.training_data import HeldOut, TrainingData
 
 
 @dataclass(frozen=True)

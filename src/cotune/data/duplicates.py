@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from cotune.data.hash_index import HashIndex, bands, popcount
-from cotune.data.images.flat import Detail, Details, flat_detail
+from cotune.data.images.appearance import NO_HASH, Appearance
+from cotune.data.images.flat import Detail, Details
 from cotune.data.images.load import ImageSource, ReadImage, read_image
 from cotune.data.images.sources import ImageFault, is_url
 from cotune.data.normal_forms import normalized
@@ -24,14 +24,10 @@ from cotune.fields import DEFAULT_FIELDS, Field
 
 Progress = Callable[[int, int], None]
 
-NO_HASH = 0
-"""The perceptual hash of an image without any structure; it resembles nothing."""
-
 _NOISE = re.compile(
     r"https?\s*://\s*\S+|\bwww\.\S+|\bpic\.twitter\.com/\S+|\bt\.co/\S+|(?<![\w.])[@＠]\w+:?", re.IGNORECASE
 )
 _RETWEET = re.compile(r"^\W*rt\b[:\s]*", re.IGNORECASE)
-_FLAT = 2.0  # grey levels of spread in the 32 x 32 reduction under which only noise decides the hash
 _EDGES_AT_ONCE = 1_000_000
 _LARGE = 5  # posts; in a small table a pair is a tenth
 
@@ -46,16 +42,6 @@ def text_key(text: str | None) -> str:
     plain = _NOISE.sub(" ", normalized(text, "NFKC"))
     plain = normalized(_RETWEET.sub("", plain).casefold(), "NFKC")
     return " ".join(plain.split())
-
-
-def perceptual_hash(image: Image.Image) -> int:
-    """Return the 64-bit pHash of `image`; `NO_HASH` when it is all of one shade."""
-    import imagehash
-
-    small = image.convert("L").resize((32, 32), Image.Resampling.LANCZOS)
-    if float(np.asarray(small, dtype=np.float32).std()) < _FLAT:
-        return NO_HASH
-    return int(str(imagehash.phash(small)), 16)
 
 
 @dataclass(frozen=True)
@@ -80,10 +66,9 @@ class Fingerprint:
     detail: Detail | None = None
 
     @classmethod
-    def of(cls, key: str, image: Image.Image) -> Fingerprint:
-        """Return the fingerprint of an image that has been read."""
-        look = perceptual_hash(image)
-        return cls(key, look, detail=None if look == NO_HASH else flat_detail(image))
+    def of(cls, key: str, found: Appearance) -> Fingerprint:
+        """Return the fingerprint of an image of this content that looks like this."""
+        return cls(key, found.hash, detail=found.detail)
 
     @classmethod
     def of_address(cls, url: str) -> Fingerprint:
@@ -93,7 +78,7 @@ class Fingerprint:
     @classmethod
     def of_read(cls, image: ReadImage) -> Fingerprint:
         """Return the fingerprint of an image that has been read, decoded no larger than is needed."""
-        return cls.of(image.key, image.decode(min_side=256))
+        return cls.of(image.key, image.appearance(min_side=256))
 
 
 def fingerprint(image: ImageSource, *, allow_remote: bool = False) -> Fingerprint | None:

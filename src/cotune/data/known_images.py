@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cotune.data.duplicates import NO_HASH, Fingerprint
+from cotune.data.duplicates import Fingerprint
 from cotune.data.hash_index import MOST_DISTANCE, Hashes, HashIndex
+from cotune.data.images.appearance import NO_HASH
 from cotune.data.tables.cells import is_missing
 from cotune.data.tables.read import read_chunks
 from cotune.data.write import UnixLines

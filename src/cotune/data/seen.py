@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cotune.data.duplicates import NO_HASH, Fingerprint, fingerprints, looks_like, text_key
+from cotune.data.duplicates import Fingerprint, fingerprints, looks_like, text_key
+from cotune.data.images.appearance import NO_HASH
 from cotune.data.images.sources import is_url
 from cotune.data.kinds import FIELD_KINDS
 from cotune.errors import DataError

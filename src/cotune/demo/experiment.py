@@ -23,8 +23,10 @@ from cotune.settings import make_config
 from cotune.tasks.single_label import SingleLabel
 from cotune.training.build import open_encoders, prepare_posts, read_options
 from cotune.training.device import training_device
+from cotune.training.model_rows import predict_rows
 from cotune.training.shares import predict_shares
-from cotune.training.trainer import Trained, Trainer, TrainingData, predict_rows
+from cotune.training.trainer import Trained, Trainer
+from cotune.training.training_data import TrainingData
 
 NOTE = (
     "The pairing is synthetic: real tweets with human ratings beside real emoji images, joined by a seeded draw; "

@@ -1,18 +1,15 @@
 """One class for every post, learned from the labels of its fields as well: of the text alone, of the image alone.
 
-The model's outputs are scores of cells. With a rule, a cell is a combination of the fields' labels, and the rule says
-which class it makes, or that its fields contradict each other. Without one, a cell is a class together with such a
-combination. All that is known of a post is a set of cells, an event: its text's label, whatever its image shows; its
-class, whatever made it. The loss is the negative logarithm of the event's probability, the sum over its cells, so that
-posts teach whatever they are labelled with. Where annotators disagree, each event counts by their votes.
+The model's outputs are scores of cells, combinations of labels, and what is known of a post is an event, a set of
+cells (see :mod:`cotune.tasks.label_cells`). The loss is the negative logarithm of the event's probability, the sum over
+its cells, so that posts teach whatever they are labelled with. Where annotators disagree, each event counts by their
+votes.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,6 +22,7 @@ from cotune.metrics.scores import ScoreSheet
 from cotune.report.numbers import plural
 from cotune.settings import FitConfig
 from cotune.tasks.base import TASKS
+from cotune.tasks.label_cells import UNKNOWN, LabelCells
 from cotune.tasks.label_rule import Rule, votes_of
 from cotune.tasks.single_label import SingleLabel, sorted_labels
 
@@ -35,12 +33,7 @@ if TYPE_CHECKING:
 
 #: Column of the probability that the fields contradict each other.
 CONFLICT = "conflict"
-_UNKNOWN = -1
-#: What may be known of a post at most: more labels of more fields need more memory than a model of them is worth.
-_MOST_EVENTS = 4096
 _EM_STEPS = 200
-#: One thing that may be known: the class and each field's label as numbers, -1 where that is not known.
-Event = tuple[int, ...]
 
 
 @TASKS.register("annotated")
@@ -69,43 +62,8 @@ class Annotated(SingleLabel):
         super().__init__(classes)
         self.field_labels = {field: tuple(labels) for field, labels in field_labels.items()}
         self.rule = None if rule is None else [tuple(row) for row in rule]
-        index = {field: {label: i for i, label in enumerate(labels)} for field, labels in self.field_labels.items()}
-        self._label_index = index
-        combinations = self.rule
-        if combinations is None:
-            combinations = list(product(self.outputs, *self.field_labels.values()))
-        n_events = math.prod(n + 1 for n in (len(self.outputs), *map(len, self.field_labels.values())))
-        if n_events > _MOST_EVENTS:
-            raise DataError(
-                f"the classes and the labels of {listed(self.field_labels)} make {n_events:,} combinations of what may "
-                f"be known of a post, more than {_MOST_EVENTS:,}; use fewer labels, or labels of fewer fields"
-            )
-        #: Class of every cell, -1 for a contradiction, shape (n_outputs,).
-        self.class_of = np.asarray([_UNKNOWN if row[0] is None else self._index[row[0]] for row in combinations])
-        #: Label of every field in every cell, shape (F, n_outputs).
-        self.label_of = np.asarray(
-            [[index[f][str(row[k + 1])] for row in combinations] for k, f in enumerate(self.field_labels)]
-        ).reshape(len(self.field_labels), len(combinations))
-        self.events = list(self._possible())
-        self._event_index = {event: i for i, event in enumerate(self.events)}
-        #: How a post's label follows from those of its fields; None without a rule.
-        self.label_rule = None if self.rule is None else Rule(
-            tuple(self.field_labels), {tuple(map(str, row[1:])): row[0] for row in self.rule}
-        )  # fmt: skip
-
-    def _possible(self) -> Iterator[Event]:
-        """Yield the events that some cell belongs to, apart from knowing nothing."""
-        sizes = (len(self.outputs), *map(len, self.field_labels.values()))
-        for event in product(*(range(_UNKNOWN, n) for n in sizes)):
-            if max(event) > _UNKNOWN and self._cells(event).any():
-                yield event
-
-    def _cells(self, event: Event) -> np.ndarray:
-        """Return which cells an event is made of, shape (n_outputs,)."""
-        known = np.ones(len(self.class_of), dtype=bool)
-        for value, of_cells in zip(event, (self.class_of, *self.label_of), strict=True):
-            known &= (of_cells == value) | (value == _UNKNOWN)
-        return known
+        self.cells = LabelCells(self.outputs, self.field_labels, self.rule)
+        self.label_rule = self.cells.label_rule
 
     @classmethod
     def learn(cls, labels: Sequence[str]) -> SingleLabel:
@@ -182,9 +140,9 @@ class Annotated(SingleLabel):
             With the labels that are known.
         """
         for field, column in field_labels(posts).items():
-            known = self._label_index.get(field)
-            if known is None:
+            if field not in self.field_labels:
                 continue
+            known = self.field_labels[field]
             for row, cell in zip(posts["row"], posts[column], strict=True):
                 for vote in votes_of(cell):
                     if vote not in known:
@@ -208,41 +166,14 @@ class Annotated(SingleLabel):
 
     def encode(self, labels: Sequence[str | None]) -> np.ndarray:
         """Return class indices, -1 for a post without a class; shape (N,)."""
-        return np.asarray([_UNKNOWN if label is None else self._index[str(label)] for label in labels], dtype=np.int64)
+        return np.asarray([UNKNOWN if label is None else self._index[str(label)] for label in labels], dtype=np.int64)
 
     def learned(self, posts: pd.DataFrame) -> np.ndarray:
         """Return how much each event counts for each post, shape (N, n_events); zeros where nothing is known."""
         self.refuse_unknown(posts)
         columns = field_labels(posts)
-        nothing = [None] * len(posts)
-        cells = [posts[columns[f]].tolist() if f in columns else nothing for f in self.field_labels]
-        known = np.zeros((len(posts), len(self.events)), dtype=np.float32)
-        for row, (label, *votes) in enumerate(zip(posts["label"], *cells, strict=True)):
-            for event, share in self._events_of(label, [votes_of(cell) for cell in votes]).items():
-                known[row, self._event_index[event]] = share
-        return known
-
-    def _events_of(self, label: str | None, votes: Sequence[Sequence[str]]) -> dict[Event, float]:
-        """Return what is known of a post, with the shares of the annotators' votes.
-
-        Where the rule makes the post's class of the labels of all fields, they say all there is. Otherwise its class
-        holds, and combinations of labels that cannot make it do not count.
-        """
-        shares: dict[Event, float] = {}
-        options = [_shares(cast, self._label_index[f]) for f, cast in zip(self.field_labels, votes, strict=True)]
-        given = _UNKNOWN if label is None else self._index[str(label)]
-        whole = dict(zip(self.field_labels, votes, strict=True))
-        if self.label_rule is not None and all(votes) and label in (None, self.label_rule.label_of(whole)):
-            given = _UNKNOWN
-        for combination in product(*options):
-            event = (given, *(value for value, _ in combination))
-            if event in self._event_index:
-                shares[event] = shares.get(event, 0.0) + math.prod(share for _, share in combination)
-        alone = (given, *[_UNKNOWN] * len(votes))
-        if not shares and given != _UNKNOWN:
-            return {alone: 1.0}
-        total = sum(shares.values())
-        return {event: share / total for event, share in shares.items()}
+        votes = {f: [votes_of(cell) for cell in posts[columns[f]]] for f in self.field_labels if f in columns}
+        return self.cells.known(posts["label"].tolist(), votes)
 
     def notes(self, posts: pd.DataFrame) -> list[str]:
         """Return notes on what the posts' labels are: how many have no class, and how many contradict the rule."""
@@ -282,17 +213,15 @@ class Annotated(SingleLabel):
     @property
     def n_outputs(self) -> int:
         """How many cells there are."""
-        return len(self.class_of)
+        return len(self.cells)
 
     def loss(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> EventLikelihood:
         """Return the negative log-likelihood of what is known; `targets` are weights of events, shape (N, n_events)."""
         from cotune.tasks.losses import EventLikelihood
 
-        return EventLikelihood(self._masks(), self._event_weights(config, targets, weights), config.label_smoothing)
-
-    def _masks(self) -> np.ndarray:
-        """Return which cells each event is made of, shape (n_events, n_outputs)."""
-        return np.stack([self._cells(event) for event in self.events])
+        return EventLikelihood(
+            self.cells.of_events(), self._event_weights(config, targets, weights), config.label_smoothing
+        )
 
     def _event_weights(
         self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None
@@ -301,15 +230,10 @@ class Annotated(SingleLabel):
         if config.class_weights == "none":
             return None
         each = np.asarray(targets, dtype=np.float64) * (1.0 if weights is None else weights[:, None])
-        of_event = np.asarray([self._class_of_event(event) for event in self.events])
+        of_event = np.asarray([self.cells.class_of_event(event) for event in self.cells.events])
         counts = np.asarray([each[:, of_event == c].sum() for c in range(len(self.outputs))])
         share = [counts.sum() / (len(counts) * count) if count else 0.0 for count in counts]
-        return tuple(1.0 if c == _UNKNOWN else float(share[c]) for c in of_event)
-
-    def _class_of_event(self, event: Event) -> int:
-        """Return the class of all cells of an event, -1 where they differ or contradict."""
-        found = set(self.class_of[self._cells(event)].tolist())
-        return int(found.pop()) if len(found) == 1 else _UNKNOWN
+        return tuple(1.0 if c == UNKNOWN else float(share[c]) for c in of_event)
 
     def prior(self, config: FitConfig, targets: np.ndarray, weights: np.ndarray | None = None) -> Tensor:
         """Return the logarithm of the cells' shares under which what is known is most likely, by the EM algorithm."""
@@ -317,7 +241,7 @@ class Annotated(SingleLabel):
 
         mass = np.asarray(targets, dtype=np.float64) * (1.0 if weights is None else weights[:, None])
         balance = self._event_weights(config, targets, weights)
-        counts, masks = mass.sum(axis=0) * np.asarray(balance or 1.0), self._masks()
+        counts, masks = mass.sum(axis=0) * np.asarray(balance or 1.0), self.cells.of_events()
         shares = np.full(self.n_outputs, 1 / self.n_outputs)
         for _ in range(_EM_STEPS):
             parts = masks * shares
@@ -340,23 +264,21 @@ class Annotated(SingleLabel):
         """
         import torch
 
-        cells = outputs.softmax(dim=1)
-        classes = torch.stack([outputs[:, self._of_class(c)].logsumexp(1) for c in range(len(self.outputs))], dim=1)
-        parts = [classes.softmax(dim=1)]
-        for of_cells, labels in zip(self.label_of, self.field_labels.values(), strict=True):
-            parts.append(
-                torch.stack(
-                    [cells[:, np.flatnonzero(of_cells == k).tolist()].sum(1) for k in range(len(labels))], dim=1
-                )
-            )
+        of, shares = self.cells, outputs.softmax(dim=1)
+        parts = [self._class_scores(outputs).softmax(dim=1)]
+        for f, labels in enumerate(self.field_labels.values()):
+            of_labels = [shares[:, of.of_label(f, k)].sum(1) for k in range(len(labels))]
+            parts.append(torch.stack(of_labels, dim=1))
         if self.contradicts:
-            parts.append(cells[:, self._of_class(_UNKNOWN)].sum(1, keepdim=True))
+            parts.append(shares[:, of.of_class(UNKNOWN)].sum(1, keepdim=True))
         return torch.cat(parts, dim=1)
 
-    def _of_class(self, label: int) -> list[int]:
-        """Return the cells of a class: as numbers, as graphs that are exported take no masks."""
-        found: list[int] = np.flatnonzero(self.class_of == label).tolist()
-        return found
+    def _class_scores(self, outputs: Tensor) -> Tensor:
+        """Return the logarithm of every class's sum over its cells, shape (B, number of classes)."""
+        import torch
+
+        of_classes = [outputs[:, self.cells.of_class(c)].logsumexp(1) for c in range(len(self.outputs))]
+        return torch.stack(of_classes, dim=1)
 
     @property
     def has_rule(self) -> bool:
@@ -366,7 +288,7 @@ class Annotated(SingleLabel):
     @property
     def contradicts(self) -> bool:
         """Whether the rule calls some labels of fields a contradiction."""
-        return bool((self.class_of == _UNKNOWN).any())
+        return self.cells.contradicts
 
     def columns(self) -> list[str]:
         """Return the columns of the probabilities."""
@@ -403,11 +325,7 @@ class Annotated(SingleLabel):
 
     def contribution_scale(self, outputs: Tensor) -> Tensor:
         """Return the log-odds of every class, given that the fields do not contradict each other."""
-        import torch
-
-        n = len(self.outputs)
-        classes = torch.stack([outputs[:, self._of_class(c)].logsumexp(1) for c in range(n)], dim=1)
-        return super().contribution_scale(classes)
+        return super().contribution_scale(self._class_scores(outputs))
 
     def confidence(self, predictions: Tensor) -> Tensor:
         """Return the probability of the most likely class."""
@@ -454,10 +372,3 @@ class Annotated(SingleLabel):
         from cotune.tasks.field_scores import field_scores
 
         return field_scores(self, posts, predictions, seed=seed)
-
-
-def _shares(votes: Sequence[str], index: Mapping[str, int]) -> list[tuple[int, float]]:
-    """Return the labels that annotators gave a field, as numbers, with the share of their votes."""
-    if not votes:
-        return [(_UNKNOWN, 1.0)]
-    return [(index[label], n / len(votes)) for label, n in Counter(votes).items()]

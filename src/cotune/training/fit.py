@@ -28,8 +28,8 @@ from cotune.training.callbacks import Callback
 from cotune.training.device import training_device
 from cotune.training.encoder_check import check_encoder
 from cotune.training.fit_data import FitData, prepare_fit
+from cotune.training.fit_members import fit_members
 from cotune.training.fit_record import fit_environment, fit_metrics, made_of, seen_posts
-from cotune.training.members import fit_members
 from cotune.training.notes import below_chance, below_the_probe, undefined_score
 from cotune.training.posts_summary import summarise
 from cotune.training.precision import Precision, choose_precision
@@ -37,7 +37,8 @@ from cotune.training.ranks import join_ranks, ranks
 from cotune.training.shares import predict_shares
 from cotune.training.start import config_to_start
 from cotune.training.task_check import check_task
-from cotune.training.trainer import HeldOut, Trained, Trainer
+from cotune.training.trainer import Trained, Trainer
+from cotune.training.training_data import HeldOut
 from cotune.training.usable_posts import readable, refuse_other_labels
 
 

@@ -23,7 +23,7 @@ from cotune.training.build import prepare_posts
 from cotune.training.features import Features
 from cotune.training.held_out_rows import hold_out
 from cotune.training.post_notes import count_cut_texts, count_overlap, tell_gaps
-from cotune.training.trainer import HeldOut, TrainingData
+from cotune.training.training_data import HeldOut, TrainingData
 from cotune.training.usable_posts import readable, refuse_other_labels, usable_rows
 
 

@@ -11,7 +11,8 @@ from cotune.settings import FitConfig
 from cotune.tasks import Task
 from cotune.training.features import iterate
 from cotune.training.prefetch import on_device
-from cotune.training.trainer import Trained, TrainingData
+from cotune.training.trainer import Trained
+from cotune.training.training_data import TrainingData
 
 _BATCH = 64
 #: So many posts held out are better to compare with than posts that the model has learned by heart.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,72 +29,20 @@ from cotune.tasks.links import TaughtLoss
 from cotune.training.build import build_model, compute_sources
 from cotune.training.callbacks import Callback, CheckpointCallback
 from cotune.training.device import make_fabric, one_thread, training_device
-from cotune.training.features import Features, iterate
+from cotune.training.features import iterate
 from cotune.training.kept import Source
 from cotune.training.lora import merge_adapters
+from cotune.training.model_rows import predict_rows
 from cotune.training.parallel import Parallel, copy_tensors, divides, finite, is_sharded, put_back
 from cotune.training.parameters import set_gradients, set_train_mode
 from cotune.training.precision import choose_precision, encoding
 from cotune.training.prefetch import on_device
-from cotune.training.ranks import ALONE, Ranks, ranks
+from cotune.training.ranks import ranks
 from cotune.training.stages import PROBE, READS, Stage, StageState, learning_rate_factor, make_stages
+from cotune.training.training_data import TrainingData
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Posts that are scored after every epoch: some of the prepared ones, or of a validation table of their own."""
-
-    features: Features
-    targets: np.ndarray
-    rows: np.ndarray
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a model is trained on.
-
-    Attributes
-    ----------
-    features : Features
-        The prepared posts, with the pretrained encoders, which stay as they are.
-    targets : ndarray
-        The task's targets of every post.
-    rows : ndarray of int
-        The posts to train on.
-    learned : ndarray or None
-        What the loss reads of every post, where that is more than its target (see :meth:`cotune.tasks.Task.learned`).
-    weights : ndarray or None
-        How much each post of `features` counts in the loss; only their proportions matter.
-    held_out : HeldOut or None
-        What is scored after every epoch.
-    taught : ndarray or None
-        Probabilities of every post that other models gave (see :mod:`cotune.training.members`), shape (N, n_outputs);
-        NaN in rows without. ``distill_weight`` says how much they count beside the targets.
-    further : ndarray or None
-        Which posts are of further tables, boolean, shape (N,): they are trained on, never held out and never scored.
-    """
-
-    features: Features
-    targets: np.ndarray
-    rows: np.ndarray
-    weights: np.ndarray | None = None
-    held_out: HeldOut | None = None
-    learned: np.ndarray | None = None
-    taught: np.ndarray | None = None
-    further: np.ndarray | None = None
-
-    @property
-    def own_rows(self) -> np.ndarray:
-        """The posts to train on that are of the main table."""
-        return self.rows if self.further is None else self.rows[~self.further[self.rows]]
-
-    @property
-    def of_loss(self) -> np.ndarray:
-        """What the loss reads of every post."""
-        return self.targets if self.learned is None else self.learned
 
 
 @dataclass
@@ -405,51 +353,6 @@ class _Step:
     parallel: Parallel
     schedule: torch.optim.lr_scheduler.LambdaLR
     tensors: Mapping[str, Tensor]
-
-
-def predict_rows(
-    model: Any,
-    task: Task,
-    features: Features,
-    rows: np.ndarray,
-    source: Mapping[str, Source],
-    *,
-    batch_size: int = 64,
-    own: Ranks = ALONE,
-) -> np.ndarray:
-    """Return the predictions for the posts at `rows`, shape (len(rows), n_outputs), in their order.
-
-    With `own`, every rank predicts its part of each batch and gets the predictions of all.
-    """
-    return _of_rows(model, (features, rows, source), task.n_outputs, task.predictions, batch_size, own)
-
-
-def output_rows(model: Any, features: Features, rows: np.ndarray, source: Mapping[str, Source]) -> np.ndarray:
-    """Return a model's outputs for the posts at `rows`, shape (len(rows), n_outputs), in their order."""
-    return _of_rows(model, (features, rows, source), model.task.n_outputs, lambda outputs: outputs)
-
-
-def _of_rows(
-    model: Any,
-    posts: tuple[Features, np.ndarray, Mapping[str, Source]],
-    n_outputs: int,
-    read: Callable[[Tensor], Tensor],
-    batch_size: int = 64,
-    own: Ranks = ALONE,
-) -> np.ndarray:
-    model.eval()
-    features, rows, source = posts
-    where = {int(row): i for i, row in enumerate(rows)}
-    device = next(model.parameters()).device
-    result = np.zeros((len(rows), read(torch.zeros(1, n_outputs)).shape[1]))
-    with torch.no_grad() if own.count > 1 else torch.inference_mode():
-        for batch in on_device(iterate(features, rows, source, batch_size, own=own), device):
-            found = read(model(batch).float()).cpu().numpy()
-            assert batch.rows is not None
-            if batch.whole is None or len(batch.whole) > own.index:  # else a post that another rank has
-                result[[where[int(row)] for row in batch.rows]] = found
-    summed: np.ndarray = own.sum(torch.from_numpy(result)).numpy()
-    return summed
 
 
 def trained_tensors(model: JointModel, stage: Stage) -> dict[str, Tensor]:

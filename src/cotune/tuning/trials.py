@@ -23,8 +23,10 @@ from cotune.tasks import Task
 from cotune.training.build import open_encoders, prepare_posts, read_options
 from cotune.training.callbacks import Callback, History
 from cotune.training.features import Features
+from cotune.training.model_rows import predict_rows
 from cotune.training.stages import PROBE, Stage, StageState
-from cotune.training.trainer import HeldOut, Trainer, TrainingData, predict_rows
+from cotune.training.trainer import Trainer
+from cotune.training.training_data import HeldOut, TrainingData
 from cotune.tuning import store
 from cotune.tuning.parts import TRAIN, VALIDATION
 from cotune.tuning.plan import TunePlan

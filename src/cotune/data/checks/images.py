@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cotune.data.duplicates import NO_HASH, Fingerprint, Progress, fingerprint, workers
+from cotune.data.duplicates import Fingerprint, Progress, fingerprint, workers
+from cotune.data.images.appearance import NO_HASH
 from cotune.data.images.load import ImageInfo, verify_bytes, verify_image
 from cotune.data.images.sources import ImageFault, bytes_key, describe, read_bytes
 from cotune.data.posts import has_image
@@ -133,9 +134,9 @@ def _look(source: Any, allow_remote: bool) -> Look:
         data = read_bytes(source, allow_remote=allow_remote)
     except ImageFault as fault:
         return Look(ImageInfo(0, 0, None, True, [fault]), None)
-    info, image = verify_bytes(data, source)
+    info, appearance = verify_bytes(data, source)
     key = bytes_key(data)
-    return Look(info, Fingerprint(key, NO_HASH) if image is None else Fingerprint.of(key, image))
+    return Look(info, Fingerprint(key, NO_HASH) if appearance is None else Fingerprint.of(key, appearance))
 
 
 def image_troubles(posts: pd.DataFrame, looks: Looks) -> tuple[list[ImageTrouble], list[ImageTrouble]]:

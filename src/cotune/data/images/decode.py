@@ -10,9 +10,11 @@ import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cotune.data.images.appearance import Appearance
 from cotune.data.images.pixels import to_rgb
 from cotune.data.images.sources import ImageFault
 from cotune.data.images.structure import MAX_DRAWN, endless_header, passes
@@ -48,6 +50,9 @@ _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexEr
                   struct.error, zlib.error, Warning)  # fmt: skip
 
 
+What = Literal["pixels", "appearance", "size"]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is wanted of an image.
@@ -58,13 +63,13 @@ class Wanted:
         Images with more pixels are refused before they are decoded.
     min_side : int or None
         A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its short side keeps this many pixels.
-    pixels : bool
-        Whether it is to be decoded, or its size will do.
+    what : {"pixels", "appearance", "size"}
+        Its pixels, or what it looks like, for which it is decoded as well; or its size alone.
     """
 
     max_pixels: int = MAX_PIXELS
     min_side: int | None = None
-    pixels: bool = True
+    what: What = "pixels"
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,9 @@ class Decoded:
     format : str or None
         Format of the content ("JPEG"), None when it is unknown.
     image : Image or None
-        The pixels, in RGB.
+        The pixels, in RGB, if they are wanted.
+    appearance : Appearance or None
+        What it looks like, if that is wanted.
     fault : ImageFault or None
         Why there are none.
     """
@@ -87,6 +94,7 @@ class Decoded:
     height: int = 0
     format: str | None = None
     image: Image.Image | None = None
+    appearance: Appearance | None = None
     fault: ImageFault | None = None
 
 
@@ -112,14 +120,17 @@ def decode_here(
         return Decoded(fault=fault)
     with opened:
         about = (*opened.size, opened.format)
-        if not wanted.pixels:
+        if wanted.what == "size":
             return Decoded(*about)
         try:
             _draft(opened, name, wanted.min_side)
             if may_draw is not None and not may_draw(opened):
                 return Decoded(*about)
             with _one_large if is_large(opened) else nullcontext():
-                return Decoded(*about, image=draw(opened, name, wanted.max_pixels))
+                image = draw(opened, name, wanted.max_pixels)
+                if wanted.what == "appearance":
+                    return Decoded(*about, appearance=Appearance.of(image))
+                return Decoded(*about, image=image)
         except ImageFault as fault:
             return Decoded(*about, fault=fault)
 

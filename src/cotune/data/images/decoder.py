@@ -18,15 +18,16 @@ from PIL import Image
 
 from cotune.data.images import decode
 
-#: Bytes of the image, most pixels, shortest side or 0, what is wanted, Pillow's own limit or 0.
-REQUEST = struct.Struct("<QQIBQ")
+#: Bytes of the image, most pixels, shortest side or 0, what is wanted, whether it may be large, Pillow's limit or 0.
+REQUEST = struct.Struct("<QQIB?Q")
 #: Kind of answer, width and height of the image, bytes of the format and of the text that follow.
 ANSWER = struct.Struct("<BIIHH")
 #: Width and height of the pixels that are in the file, 3 bytes each; in the place of a text.
 SIZE = struct.Struct("<II")
 
-READY, PIXELS, HEADER, FAULT, LARGE = range(5)  # kinds of answers
-OPEN, DRAW, DRAW_LARGE = range(3)  # what may be wanted
+READY, PIXELS, APPEARANCE, HEADER, FAULT, LARGE = range(6)  # kinds of answers
+WANTED: tuple[decode.What, ...] = ("pixels", "appearance", "size")
+"""What may be wanted, by its number in a request."""
 
 _TEXT = 2_000
 _MEMORY = 512 * 2**20  # that decoding takes beside pixels
@@ -141,26 +142,27 @@ def _memory() -> int:
 
 def answer(file: int, request: bytes, limits: Limits) -> bytes:
     """Do what a request asks and return the answer; pixels are written to the file."""
-    n_bytes, max_pixels, min_side, wanted, pillow = REQUEST.unpack(request)
+    n_bytes, max_pixels, min_side, what, may_be_large, pillow = REQUEST.unpack(request)
     Image.MAX_IMAGE_PIXELS = pillow or None
     limits.begin(n_bytes)
     data = read_whole(file, n_bytes)
     large: list[bool] = []
 
     def may_draw(image: Image.Image) -> bool:
-        large.append(wanted == DRAW and decode.is_large(image))
+        large.append(not may_be_large and decode.is_large(image))
         limits.pixels(image.width * image.height, n_bytes)
         return not large[0]
 
-    found = decode.decode_here(
-        data, "", decode.Wanted(max_pixels, min_side or None, pixels=wanted != OPEN), may_draw=may_draw
-    )
+    wanted = decode.Wanted(max_pixels, min_side or None, WANTED[what])
+    found = decode.decode_here(data, "", wanted, may_draw=may_draw)
     kind, text = HEADER, b""
     if found.fault is not None:
         kind, text = FAULT, f"{found.fault.kind}\n{found.fault}".encode("utf-8", "replace")[:_TEXT]
     elif found.image is not None:
         kind, text = PIXELS, SIZE.pack(*found.image.size)
         write_pixels(file, found.image)
+    elif found.appearance is not None:
+        kind, text = APPEARANCE, found.appearance.to_bytes()
     elif any(large):
         kind = LARGE
     format_ = (found.format or "").encode()[:100]

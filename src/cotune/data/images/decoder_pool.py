@@ -25,6 +25,7 @@ from typing import Any
 from PIL import Image
 
 from cotune.data.images import decoder
+from cotune.data.images.appearance import Appearance
 from cotune.data.images.decode import Decoded, Wanted, decode_here
 from cotune.data.images.sources import FAULT_KINDS, ImageFault
 from cotune.errors import ConfigError, CotuneError, clip
@@ -152,9 +153,9 @@ class Worker:
         _Stopped
             If the process ended, or took too long.
         """
-        what = decoder.OPEN if not wanted.pixels else decoder.DRAW_LARGE if large else decoder.DRAW
+        what, most = decoder.WANTED.index(wanted.what), Image.MAX_IMAGE_PIXELS or 0
         request = decoder.REQUEST.pack(
-            len(data), max(0, wanted.max_pixels), max(0, wanted.min_side or 0), what, Image.MAX_IMAGE_PIXELS or 0
+            len(data), max(0, wanted.max_pixels), max(0, wanted.min_side or 0), what, large, most
         )
         assert self.process.stdin is not None
         decoder.write_whole(self._file, data)
@@ -289,10 +290,13 @@ class DecoderPool:
 
     def _decoded(self, worker: Worker, answer: _Answer, name: str, wanted: Wanted) -> Decoded:
         about = Decoded(answer.width, answer.height, answer.format)
-        if answer.kind == decoder.HEADER and not wanted.pixels:
+        if answer.kind == decoder.HEADER and wanted.what == "size":
             return about
-        if answer.kind == decoder.PIXELS and wanted.pixels:
+        if answer.kind == decoder.PIXELS and wanted.what == "pixels":
             return replace(about, image=worker.pixels(answer, wanted.max_pixels))
+        if answer.kind == decoder.APPEARANCE and wanted.what == "appearance":
+            with suppress(ValueError):
+                return replace(about, appearance=Appearance.from_bytes(answer.text))
         if answer.kind == decoder.FAULT:
             kind, _, reason = answer.text.decode("utf-8", "replace").partition("\n")
             if kind in FAULT_KINDS:

@@ -19,6 +19,9 @@ _SIDE = 32
 _ALIKE = 0.92  # correlation; resized and recompressed copies reach .93, other words on the same page .87 (99 of 100)
 _MOVED = 0.02  # parts of width and height; copies stay within .01
 
+N_CELLS = _SIDE * _SIDE
+"""How many cells the finer grid has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Detail:
@@ -41,9 +44,10 @@ def flat_detail(image: Image.Image) -> Detail | None:
     scale = _LONGEST / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     grey = image.convert("L").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    levels = np.asarray(grey, dtype=np.int16)
-    shade = int(np.bincount(levels.ravel() // 8, minlength=32).argmax()) * 8 + 4
-    if float((np.abs(levels - shade) <= _BACKGROUND).mean()) < _FLAT:
+    counts = np.asarray(grey.histogram())
+    shade = int(counts.reshape(32, 8).sum(axis=1).argmax()) * 8 + 4
+    near = counts[max(0, shade - _BACKGROUND) : shade + _BACKGROUND + 1]
+    if near.sum() / counts.sum() < _FLAT:
         return None
     # Thin strokes that are a pixel off would otherwise have nothing in common.
     soft = np.asarray(grey.filter(ImageFilter.GaussianBlur(1)), dtype=np.float32)

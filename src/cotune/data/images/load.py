@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from cotune.data.images.appearance import Appearance
 from cotune.data.images.cells import EXPECTED, plain_image
 from cotune.data.images.decode import MAX_PIXELS, Decoded, Wanted, draw, open_bytes
 from cotune.data.images.decoder_pool import decode
@@ -138,7 +139,7 @@ def header_size(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> tupl
     ImageFault
         When it cannot be opened.
     """
-    found = _opened(decode(data, name, Wanted(max_pixels, pixels=False)))
+    found = _opened(decode(data, name, Wanted(max_pixels, what="size")))
     return found.width, found.height
 
 
@@ -167,6 +168,20 @@ class ReadImage:
         if isinstance(self._content, Image.Image):
             return self._content
         return decode_bytes(self._content, self._name, min_side=min_side)
+
+    def appearance(self, *, min_side: int | None = None) -> Appearance:
+        """Return what the image looks like.
+
+        Raises
+        ------
+        ImageFault
+            When it cannot be decoded.
+        """
+        if isinstance(self._content, Image.Image):
+            return Appearance.of(self._content)
+        found = _opened(decode(self._content, self._name, Wanted(min_side=min_side, what="appearance")))
+        assert found.appearance is not None
+        return found.appearance
 
     def size(self) -> tuple[int, int]:
         """Return width and height in pixels, without decoding.
@@ -247,12 +262,12 @@ def verify_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, allow_rem
     return verify_bytes(data, source, max_pixels=max_pixels)[0]
 
 
-def verify_bytes(data: bytes, source: object, *, max_pixels: int = MAX_PIXELS) -> tuple[ImageInfo, Image.Image | None]:
-    """Verify encoded `data` that came from `source`; return also the image, None when it is faulty."""
-    found = decode(data, describe(source), Wanted(max_pixels))
+def verify_bytes(data: bytes, source: object, *, max_pixels: int = MAX_PIXELS) -> tuple[ImageInfo, Appearance | None]:
+    """Verify encoded `data` that came from `source`; return also what the image looks like, None when it is faulty."""
+    found = decode(data, describe(source), Wanted(max_pixels, what="appearance"))
     faults = [] if found.fault is None else [found.fault]
     right = extension_matches(source, found.format)
-    return ImageInfo(found.width, found.height, found.format, right, faults), found.image
+    return ImageInfo(found.width, found.height, found.format, right, faults), found.appearance
 
 
 def extension_matches(source: object, kind: str | None) -> bool:

@@ -22,10 +22,10 @@ from sklearn.preprocessing import FunctionTransformer
 
 import cotune
 from cotune import JointClassifier
-from cotune.classifier import EstimatorSettings
 from cotune.cli import main
 from cotune.data.posts import read_posts
 from cotune.errors import ConfigError, DataError
+from cotune.estimators.parameters import EstimatorSettings
 from cotune.settings import FitConfig, settings_of
 from runs import tiny_settings, write_table
 from tiny import Zoo, make_posts

@@ -1,0 +1,1 @@
+"""The model as scikit-learn knows models: a classifier and a regressor."""
