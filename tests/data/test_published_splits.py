@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from test_mvsa import raw
 
+from cotune.cli import main
 from cotune.data.importers.mvsa import import_mvsa
 from cotune.data.importers.splits import read_splits
 from cotune.errors import DataError
@@ -65,6 +66,14 @@ def test_an_import_gets_columns_and_says_what_differs(tmp_path: Path) -> None:
     assert ("published split", "1 imported posts are in none of its parts") in told
     assert ("another published label", "published as negative, here positive") in told
     assert report.to_dict()["posts"] == 5
+
+
+def test_the_command_counts_posts_in_no_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{10 + i}\tnegative,negative" for i in range(5)]
+    words = ["import", "mvsa", raw(tmp_path / "raw", lines), "--splits-from", as_json(tmp_path / "splits")]
+    assert main([*map(str, words), "--out", str(tmp_path / "posts.csv")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "The column split (train 2, validation 1, test 1, empty 1) tells the parts apart" in out
 
 
 def test_what_is_no_published_split(tmp_path: Path) -> None:

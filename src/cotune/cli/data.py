@@ -307,9 +307,11 @@ def _finish(frame: pd.DataFrame, report: ImportReport, out: Path, as_json: bool)
         print_rich(render_import(report))
         posts = plural(len(frame), "post")
         typer.echo(f"{posts} written to {out}; look at them with: {command('cotune', 'check', out)}")
-        splits = Counter(frame["split"]) if "split" in frame else Counter()
+        splits = Counter(frame["split"].dropna()) if "split" in frame else Counter()
         if len(splits) > 1:
             counts = ", ".join(f"{name} {count:,}" for name, count in splits.items())
+            if none := len(frame) - splits.total():
+                counts += f", empty {none:,}"
             typer.echo(
                 f"The column split ({counts}) tells the parts apart: use one with --where split={next(iter(splits))}"
             )

@@ -71,12 +71,20 @@ def checked_labels(y: Any, n_posts: int) -> np.ndarray:
     return np.asarray(labels)
 
 
-def has_label(y: Any, n_posts: int) -> np.ndarray:
-    """Return which of `n_posts` posts have a label in `y`, shape (N,); all, where `y` is of another length."""
+def labels_with_gaps(y: Any, n_posts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of those of `n_posts` posts that have one, and which posts these are, shape (N,).
+
+    Raises
+    ------
+    DataError
+        As :func:`checked_labels`, of the labels that there are.
+    """
     labels = _listed(y)
     if labels is None or len(labels) != n_posts:
-        return np.ones(n_posts, dtype=bool)
-    return np.asarray([not (is_missing(label) or (isinstance(label, str) and not label.strip())) for label in labels])
+        return checked_labels(y, n_posts), np.ones(n_posts, dtype=bool)
+    has = [not (is_missing(label) or (isinstance(label, str) and not label.strip())) for label in labels]
+    known = [label for label, there in zip(labels, has, strict=True) if there]
+    return checked_labels(known, len(known)) if known else np.empty(0, dtype=str), np.asarray(has, dtype=bool)
 
 
 def indicator_labels(y: Any, n_posts: int) -> tuple[list[str], list[str]] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import ClassifierMixin
 
-from cotune.data.python_labels import checked_labels, has_label, indicator_labels, label_kind, label_names
+from cotune.data.python_labels import checked_labels, indicator_labels, label_kind, label_names, labels_with_gaps
 from cotune.data.python_posts import posts_from
 from cotune.data.tables.cells import is_missing, label_name
 from cotune.errors import ConfigError, DataError, python_words
@@ -90,13 +90,10 @@ class JointClassifier(ClassifierMixin, JointEstimator):  # type: ignore[misc]
             self.run_.label_type = _INDICATOR
             self._learn_from_run()
             return self
-        labelled = has_label(y, len(posts)) if gaps else np.ones(len(posts), dtype=bool)
-        if labelled.all():
-            y = checked_labels(y, len(posts))
-        elif labelled.any():
-            y = checked_labels([label for label, has in zip(y, labelled, strict=True) if has], int(labelled.sum()))
+        if gaps:
+            y, labelled = labels_with_gaps(y, len(posts))
         else:
-            y = np.empty(0, dtype=str)
+            y, labelled = checked_labels(y, len(posts)), np.ones(len(posts), dtype=bool)
         names_of, names = label_names(np.unique(y)), np.full(len(posts), None, dtype=object)
         names[labelled] = [names_of[label] for label in y]
         posts["label"] = pd.Series(names, index=posts.index, dtype=object)
