@@ -63,7 +63,7 @@ def test_an_import_gets_columns_and_says_what_differs(tmp_path: Path) -> None:
     frame, report = import_mvsa(raw(tmp_path / "raw", lines), splits=as_json(tmp_path / "splits"))
     assert frame["split"].tolist() == ["train", "train", "validation", "test", None]
     told = [(note.kind, note.reason) for note in report.notes]
-    assert ("published split", "1 imported posts are in none of its parts") in told
+    assert ("published split", "1 imported post is in no part of it") in told
     assert ("another published label", "published as negative, here positive") in told
     assert report.to_dict()["posts"] == 5
 
