@@ -79,7 +79,7 @@ def test_texts_without_images_are_trained_on_and_never_held_out(
     assert [(each["table"], each["train"], each["left_out"]) for each in about] == [(other, 4, 0)]
     assert result.run.environment["data_hash"] == alone.run.environment["data_hash"] != about[0]["data_hash"]
     text = "\n".join(told.lines)
-    assert "rows 5 of other.csv" in text
+    assert "(row 5 of other.csv)" in text
     assert "4 posts of other.csv to train on as well" in text
     save_run(tmp_path / "run", result.run)
     assert "further tables are among them: 4 of `other.csv`" in (tmp_path / "run" / "README.md").read_text()

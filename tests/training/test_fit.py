@@ -60,7 +60,7 @@ def test_posts_that_cannot_be_used_are_counted_and_named(zoo: Zoo, tmp_path: Pat
     counts = result.run.metrics["posts"]
     assert (counts["read"], counts["train"], counts["unlabelled"], counts["unreadable_images"]) == (24, 19, 1, 3)
     text = "\n".join(told.lines)
-    for words in ("rows 4", "row 7: ", "0 bytes", "row 9: ", "row 11: ", "is a folder", "3 training posts", "nothing"):
+    for words in ("(row 4)", "row 7: ", "0 bytes", "row 9: ", "row 11: ", "is a folder", "3 training posts", "nothing"):
         assert words in text, words
 
 
