@@ -288,7 +288,7 @@ def _set(title: str, **settings: Any) -> Lever:
 
 
 LEVERS: dict[str, Lever] = {
-    BASELINE: Lever("`joint` as it is (`top`, defaults)"),
+    BASELINE: Lever("`joint` as it is"),
     "whole": Lever("whole image instead of its crop", views=("whole",)),
     "flip": Lever("crop and its mirror image", views=("crop", "flip")),
     "views": Lever("crop, whole and mirror images", views=_ALL),

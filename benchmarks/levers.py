@@ -14,7 +14,8 @@ GPU; each opens the posts once.
 
 The folds are those of `cotune bench` (ten, near-duplicates kept together) cut with ANOTHER SEED, 7, than the folds on
 which scores are reported (42): what is chosen here is chosen on other folds. They are cuts of the same posts all the
-same, so that a lever that wins here by a hair is likely to win there by less.
+same, so that a lever that wins here by a hair is likely to win there by less. `--fold-seed 42` measures on the folds of
+the reported scores what was chosen before.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def cell_file(out: Path, name: str, fold: int, seed: int) -> Path:
     return out / "cells" / f"{name}-fold{fold}-seed{seed}.npz"
 
 
-def make_folder(out: Path, posts: pd.DataFrame, n_folds: int, config: FitConfig) -> Folds:
+def make_folder(out: Path, posts: pd.DataFrame, n_folds: int, config: FitConfig, fold_seed: int = FOLD_SEED) -> Folds:
     """Cut the posts into folds, or read how it was done.
 
     Raises
@@ -214,7 +215,7 @@ def make_folder(out: Path, posts: pd.DataFrame, n_folds: int, config: FitConfig)
         If the folder is one of other posts, folds or settings.
     """
     kept = {key: value for key, value in config.model_dump(mode="json").items() if key not in _WHERE}
-    about = {"n_folds": n_folds, "fold_seed": FOLD_SEED, "fit": kept}
+    about = {"n_folds": n_folds, "fold_seed": fold_seed, "fit": kept}
     if (out / FILE).is_file():
         folds, before = Folds.load(out / FILE), read_json(out / "about.json")
         labels = dict(zip(posts["id"].astype(str), posts["label"], strict=True))
@@ -224,9 +225,9 @@ def make_folder(out: Path, posts: pd.DataFrame, n_folds: int, config: FitConfig)
             raise RunError(f"{out} is a folder of other posts, folds or settings; name another one")
     else:
         pair = ((config.text_encoder, config.image_encoder),)
-        folds = cut_posts(posts, Plan((ANCHOR,), pair, n_folds, fold_seed=FOLD_SEED, fit=config))
+        folds = cut_posts(posts, Plan((ANCHOR,), pair, n_folds, fold_seed=fold_seed, fit=config))
         folds.save(out / FILE)
-    here = environment(FOLD_SEED, None, training_device(config).type)  # of the machine that trains last
+    here = environment(fold_seed, None, training_device(config).type)  # of the machine that trains last
     write_json(out / "about.json", {**about, "environment": here})
     return folds
 
@@ -277,7 +278,8 @@ def table(out: Path, n_bootstrap: int = 2000) -> str:
     machine = about["environment"]
     packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers"))
     where = machine["gpu"] or machine["processor"]
-    told = f"{len(folds.ids):,} posts, {folds.n_folds} folds of seed {folds.seed}; {where}, {packages}"
+    made = f"tune: {about['fit']['tune']}, {about['fit']['precision']}"
+    told = f"{len(folds.ids):,} posts, {folds.n_folds} folds of seed {folds.seed}; {made}; {where}, {packages}"
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", told])
 
 
@@ -350,6 +352,7 @@ def main() -> None:
     training.add_argument("--levers", default=",".join(LEVERS), help="names by comma, a+b for several at once")
     training.add_argument("--folds", help="which of them, from 0; all by default")
     training.add_argument("--n-folds", type=int, default=10)
+    training.add_argument("--fold-seed", type=int, default=FOLD_SEED, help="cuts the folds")
     training.add_argument("--seeds", default="42")
     training.add_argument("--workers", type=int, default=1)
     training.add_argument("--minutes", type=float, default=math.inf, help="0: cut the folds, and train nothing")
@@ -383,7 +386,7 @@ def _train(args: argparse.Namespace) -> None:
     posts = read_posts(args.posts, require_labels=True)
     if args.limit and args.limit < len(posts):
         posts = posts.sample(args.limit, random_state=42).reset_index(drop=True)
-    folds = make_folder(args.out, posts, args.n_folds, config)
+    folds = make_folder(args.out, posts, args.n_folds, config, args.fold_seed)
     names = _available(args.levers.split(","), posts_of(with_columns(posts, args.columns), folds))
     wanted = [int(fold) for fold in args.folds.split(",")] if args.folds else list(range(folds.n_folds))
     if max(wanted) >= folds.n_folds:

@@ -4,7 +4,7 @@
     nice -n 19 python benchmarks/read_image_text.py posts.csv --out image_text.csv
 
 Writes the columns `id` and `image_text` (empty where no text was found), a line as soon as an image is read, so that
-the same command resumes where it was stopped. One thread, about half a second for an image of 256 pixels; `--side`
+the same command resumes where it was stopped. One thread, a tenth of a second for an image of 256 pixels; `--side`
 sets to how many pixels the shorter side is enlarged before text is looked for: fewer are faster and miss small print.
 """
 

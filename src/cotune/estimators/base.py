@@ -157,10 +157,7 @@ class JointEstimator(BaseEstimator):  # type: ignore[misc]
         RunError
             If the folder is no run, or is damaged; what harms no prediction is a warning.
         """
-        run = load_run(local_folder(folder))
-        for note in run.notes:
-            warnings.warn(note, stacklevel=2)
-        return cls.from_run(run, device=device)
+        return cls.from_run(opened_run(folder), device=device)
 
     @classmethod
     def from_run(cls, run: Run, *, device: str = "auto") -> Self:
@@ -189,3 +186,11 @@ class JointEstimator(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         tags.input_tags.allow_nan = True
         return tags
+
+
+def opened_run(folder: str | Path) -> Run:
+    """Open the run folder that the caller of the caller names; what harms no prediction is a warning."""
+    run = load_run(local_folder(folder))
+    for note in run.notes:
+        warnings.warn(note, stacklevel=3)
+    return run

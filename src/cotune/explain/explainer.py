@@ -33,6 +33,7 @@ from cotune.model import Batch
 from cotune.predict import Predictor
 from cotune.report.overlay import LONGEST
 from cotune.scoring import NO_NUMBER, share_column
+from cotune.tasks.field_scores import CONTRADICTION
 from cotune.training.features import Features
 
 #: Parameters times words times versions of a text that take about half a second on two cores.
@@ -71,7 +72,7 @@ class Explainer(Predictor):
             *self._interaction_columns(),
             *(f"{name}_alone" for name in names),
             "conflict",
-            *(["contradiction"] if self.run.task.contradicts else []),
+            *([CONTRADICTION] if self.run.task.contradicts else []),
             *(f"{name}:{output}" for name in names for output in self.run.classes),
             "error",
         ]
@@ -108,7 +109,7 @@ class Explainer(Predictor):
     def _cells(self, parts: Contributions) -> dict[str, np.ndarray]:
         numbers = {"confidence": self.run.task.confidence(parts.predictions), "conflict": parts.conflict()}
         if self.run.task.contradicts:
-            numbers["contradiction"] = parts.predictions[:, -1]
+            numbers[CONTRADICTION] = parts.predictions[:, -1]
         numbers |= {share_column(name): share for name, share in parts.shares().items()}
         numbers |= {"base": parts.of_explained(parts.base)}
         numbers |= {name: parts.of_explained(values) for name, values in parts.parts.items()}

@@ -15,9 +15,11 @@ from cotune.explain.pixels import Pixels
 from cotune.explain.words import Words
 from cotune.files import plain, to_json
 from cotune.heads.contributions import REMOVED
+from cotune.tasks.annotated import CONFLICT
+from cotune.tasks.field_scores import CONTRADICTION
 
 # In explanations `conflict` is how hard fields pull against each other.
-_CONTRADICTION = {"conflict": "contradiction"}
+_RENAMED = {CONFLICT: CONTRADICTION}
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,9 @@ class Explanation:
         return result
 
     def _of_fields(self) -> dict[str, Any]:
-        """Return what a run that has learned labels of fields predicts of them; ``contradiction`` as in the tables."""
+        """Return what a run that has learned labels of fields predicts of them; ``contradiction`` as in tables."""
         labels = {f"{FIELD_LABEL}{name}": label for name, label in self.field_labels.items()}
-        return {**labels, **{_CONTRADICTION.get(name, name): value for name, value in self.further.items()}}
+        return {**labels, **{_RENAMED.get(name, name): value for name, value in self.further.items()}}
 
     def _single(self, kind: str, values: Mapping[str, Any]) -> Any:
         """Return the value of the only field of a kind, or all values by field where there are several."""

@@ -15,6 +15,7 @@ from cotune.report.notebook import themed
 from cotune.report.overlay import overlay, shrink, top_patches
 from cotune.report.pages import render, style_sheet
 from cotune.report.thumbnails import data_url
+from cotune.tasks.field_scores import CONTRADICTION
 
 #: The style sheet of an explanation.
 STYLE = "explanation.css"
@@ -70,7 +71,7 @@ def _of_fields(found: Mapping[str, Any]) -> str:
         f"{name} {label} ({found[f'p:{name}_{label}']:.0%})"
         for name in names for label in [found[f"{FIELD_LABEL}{name}"]]
     ]  # fmt: skip
-    chance = f"; probability of a contradiction {found['contradiction']:.0%}" if "contradiction" in found else ""
+    chance = f"; probability of a contradiction {found[CONTRADICTION]:.0%}" if CONTRADICTION in found else ""
     return f"Predicted labels of fields: {', '.join(each)}{chance}." if names else ""
 
 

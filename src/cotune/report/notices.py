@@ -11,10 +11,10 @@ _ORDER: tuple[Level, ...] = ("problem", "warning", "note", "good")
 
 def estimated(tune: str) -> str:
     """Return what an estimated score of a run is, by what of its encoders was trained."""
-    rest = "The head of a fold has seen a part of them" if tune == "frozen" else "Fine-tuning is not in them"
+    rest = "Each fold trains on a part of the posts" if tune == "frozen" else "They do not include fine-tuning"
     return (
         "No posts were held out: these are scores of the head alone, cross-validated on frozen encoders. "
-        f"{rest}, so that the run itself is likely a little better."
+        f"{rest}, so the run itself is likely a little better."
     )
 
 

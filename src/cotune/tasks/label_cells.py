@@ -128,7 +128,7 @@ class LabelCells:
         labels : sequence of str or None
             Each post's own label.
         votes : mapping
-            For every field that has them, what annotators said of it in each post.
+            The annotators' labels of each post, by field; fields without labels may be missing.
         """
         nothing: list[Sequence[str]] = [()] * len(labels)
         found = np.zeros((len(labels), len(self.events)), dtype=np.float32)

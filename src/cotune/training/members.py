@@ -69,8 +69,8 @@ def each_member(
     for i in range(k):
         progress.begin(f"member {i + 1} of {k}")
         own = data if parts is None else replace(data, rows=data.rows[parts != i % (parts.max() + 1)])
-        told = [callback.of_member(i) for callback in callbacks]
-        trainer = Trainer(own, task, member_config(config, i), callbacks=told, progress=progress)
+        own_callbacks = [callback.of_member(i) for callback in callbacks]
+        trainer = Trainer(own, task, member_config(config, i), callbacks=own_callbacks, progress=progress)
         yield whole(trainer.fit())
 
 

@@ -81,8 +81,8 @@ def soup_members(
     for i in range(k):
         progress.begin(f"member {i + 1} of {k}")
         own = member_config(config, i).model_copy(update={"probe_epochs": 0})
-        told = [callback.of_member(i) for callback in callbacks]
-        found.append(whole(Trainer(data, task, own, start=head, callbacks=told, progress=progress).fit()))
+        own_callbacks = [callback.of_member(i) for callback in callbacks]
+        found.append(whole(Trainer(data, task, own, start=head, callbacks=own_callbacks, progress=progress).fit()))
     return found
 
 

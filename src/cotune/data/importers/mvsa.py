@@ -235,11 +235,11 @@ def _add_splits(frame: pd.DataFrame, splits: PublishedSplits, report: ImportRepo
         frame[name] = pd.Series([named.get(identity) for identity in ids], dtype=object)
         lost = len(named.keys() - set(ids))
         without = int(frame[name].isna().sum())
-        told = [
+        notes = [
             (lost, plural(lost, "of its posts is not imported", "of its posts are not imported")),
             (without, plural(without, "imported post is in no part of it", "imported posts are in no part of it")),
         ]
-        report.notes += [Problem("published split", words, file=name) for n, words in told if n]
+        report.notes += [Problem("published split", reason, file=name) for n, reason in notes if n]
     published = {bare(identity): label.lower() for identity, label in splits.labels.items()}
     for identity, label in zip(ids, frame["label"], strict=True):
         theirs = published.get(identity, label)
