@@ -189,7 +189,7 @@ class JointEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 def opened_run(folder: str | Path) -> Run:
-    """Open the run folder that the caller of the caller names; what harms no prediction is a warning."""
+    """Open a run folder for a public function; what harms no prediction is a warning at the line that called it."""
     run = load_run(local_folder(folder))
     for note in run.notes:
         warnings.warn(note, stacklevel=3)
